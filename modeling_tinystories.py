@@ -1,0 +1,330 @@
+"""The TinyStories model: a self-contained Llama-style decoder, one of the two code files inside every checkpoint.
+
+Weight names, RMSNorm and the rotate-half RoPE convention are exactly those of transformers' `LlamaForCausalLM`, so the
+weights open every door that Llama weights open. With `partial_rotary_factor` below 1 the network is that of
+`Phi3ForCausalLM` (with its fused projections unfused). It imports torch and transformers and nothing of this project:
+
+    from transformers import AutoModelForCausalLM
+    model = AutoModelForCausalLM.from_pretrained("path/or/hub-id", trust_remote_code=True)
+"""
+
+import torch
+from torch import nn
+from transformers import GenerationMixin, PreTrainedModel
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, slice_logits_to_keep
+from transformers.utils import can_return_tuple
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+
+try:  # inside a checkpoint: transformers imports this file as part of a package
+    from .configuration_tinystories import TinyStoriesConfig
+except ImportError:  # in a checkout or an installation: a top-level module
+    if __package__:
+        raise
+    from configuration_tinystories import TinyStoriesConfig
+
+
+class TinyStoriesRMSNorm(nn.Module):
+    """Root-mean-square norm, computed in float32 and scaled in the dtype of its input, as Llama does."""
+
+    def __init__(self, hidden_size: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(hidden_size))
+        self.eps = eps
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        dtype = hidden_states.dtype
+        hidden_states = hidden_states.to(torch.float32)
+        inverse_rms = torch.rsqrt(hidden_states.pow(2).mean(-1, keepdim=True) + self.eps)
+        return self.weight * (hidden_states * inverse_rms).to(dtype)
+
+    def extra_repr(self) -> str:
+        return f"{tuple(self.weight.shape)}, eps={self.eps}"
+
+
+class TinyStoriesRotaryEmbedding(nn.Module):
+    """Cosines and sines of the rotary position embedding, shape (batch, length, rotary width).
+
+    transformers finds this class by the ending of its name and the two buffers, and fills them again after a load on
+    the meta device: rename neither.
+    """
+
+    def __init__(self, config: TinyStoriesConfig):
+        super().__init__()
+        self.config = config
+        self.max_seq_len_cached = config.max_position_embeddings
+        self.original_max_seq_len = config.max_position_embeddings
+        self.rope_type = config.rope_parameters["rope_type"]
+        rope_init = ROPE_INIT_FUNCTIONS.get(self.rope_type, self.compute_default_rope_parameters)
+        inv_freq, self.attention_scaling = rope_init(config)
+        self.inv_freq = nn.Buffer(inv_freq, persistent=False)
+        self.original_inv_freq = nn.Buffer(inv_freq.clone(), persistent=False)
+
+    @staticmethod
+    def compute_default_rope_parameters(config: TinyStoriesConfig, device=None, **kwargs) -> tuple[torch.Tensor, float]:
+        rope = config.rope_parameters
+        rotary_width = int(config.head_dim * rope["partial_rotary_factor"])
+        exponents = torch.arange(0, rotary_width, 2, dtype=torch.float, device=device) / rotary_width
+        return 1.0 / (rope["rope_theta"] ** exponents), 1.0
+
+    @torch.no_grad()
+    @dynamic_rope_update
+    def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        angles = position_ids[..., None].float() * self.inv_freq.to(device=x.device, dtype=torch.float)
+        angles = torch.cat((angles, angles), dim=-1)
+        cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
+        return cos.to(x.dtype), sin.to(x.dtype)
+
+
+def rotate_half(x: torch.Tensor) -> torch.Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((-second, first), dim=-1)
+
+
+def apply_rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotate the first `cos.shape[-1]` dimensions of every head; x: (batch, heads, length, head_dim)."""
+    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
+    rotary_width = cos.shape[-1]
+    if rotary_width == x.shape[-1]:
+        return x * cos + rotate_half(x) * sin
+    rotated, passed = x[..., :rotary_width], x[..., rotary_width:]
+    return torch.cat((rotated * cos + rotate_half(rotated) * sin, passed), dim=-1)
+
+
+def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
+    """Attention written out, for `attn_implementation="eager"`; returns the output and the attention weights."""
+    key = key.repeat_interleave(module.num_key_value_groups, dim=1)
+    value = value.repeat_interleave(module.num_key_value_groups, dim=1)
+    scores = query @ key.transpose(2, 3) * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+class TinyStoriesAttention(nn.Module):
+    """Causal self-attention with grouped key/value heads, through transformers' attention interface."""
+
+    def __init__(self, config: TinyStoriesConfig, layer_idx: int):
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.head_dim = config.head_dim
+        self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
+        self.scaling = self.head_dim**-0.5
+        self.attention_dropout = config.attention_dropout
+        self.is_causal = True
+        query_width = config.num_attention_heads * self.head_dim
+        key_value_width = config.num_key_value_heads * self.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, query_width, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, key_value_width, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, key_value_width, bias=False)
+        self.o_proj = nn.Linear(query_width, config.hidden_size, bias=False)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        batch_and_length = hidden_states.shape[:-1]
+        per_head = (*batch_and_length, -1, self.head_dim)
+        query = apply_rotary(self.q_proj(hidden_states).view(per_head).transpose(1, 2), *position_embeddings)
+        key = apply_rotary(self.k_proj(hidden_states).view(per_head).transpose(1, 2), *position_embeddings)
+        value = self.v_proj(hidden_states).view(per_head).transpose(1, 2)
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
+
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        output, weights = attend(
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=self.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            **kwargs,
+        )
+        return self.o_proj(output.reshape(*batch_and_length, -1).contiguous()), weights
+
+
+class TinyStoriesMLP(nn.Module):
+    """SwiGLU feed-forward block."""
+
+    def __init__(self, config: TinyStoriesConfig):
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.act_fn = ACT2FN[config.hidden_act]
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(self.act_fn(self.gate_proj(hidden_states)) * self.up_proj(hidden_states))
+
+
+class TinyStoriesDecoderLayer(GradientCheckpointingLayer):
+    """Pre-norm attention and feed-forward, with dropout on what each adds to the residual stream."""
+
+    def __init__(self, config: TinyStoriesConfig, layer_idx: int):
+        super().__init__()
+        self.self_attn = TinyStoriesAttention(config, layer_idx)
+        self.mlp = TinyStoriesMLP(config)
+        self.input_layernorm = TinyStoriesRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_attention_layernorm = TinyStoriesRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.resid_dropout = nn.Dropout(config.resid_pdrop)
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs) -> torch.Tensor:
+        attended, _ = self.self_attn(self.input_layernorm(hidden_states), **kwargs)
+        hidden_states = hidden_states + self.resid_dropout(attended)
+        return hidden_states + self.resid_dropout(self.mlp(self.post_attention_layernorm(hidden_states)))
+
+
+class TinyStoriesPreTrainedModel(PreTrainedModel):
+    config: TinyStoriesConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["TinyStoriesDecoderLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": TinyStoriesDecoderLayer, "attentions": TinyStoriesAttention}
+
+
+class TinyStoriesModel(TinyStoriesPreTrainedModel):
+    """The decoder without its language-modelling head."""
+
+    def __init__(self, config: TinyStoriesConfig):
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
+        self.embed_dropout = nn.Dropout(config.embd_pdrop)
+        self.layers = nn.ModuleList(TinyStoriesDecoderLayer(config, i) for i in range(config.num_hidden_layers))
+        self.norm = TinyStoriesRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.rotary_emb = TinyStoriesRotaryEmbedding(config)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPast:
+        """input_ids, position_ids: (batch, length); attention_mask: (batch, cached + new), 1 for tokens to attend to."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+
+        causal_mask = self._causal_mask(inputs_embeds, attention_mask, position_ids, past_key_values)
+        if position_ids is None:
+            past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
+            position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + past_length
+            position_ids = position_ids.unsqueeze(0)
+
+        hidden_states = self.embed_dropout(inputs_embeds)
+        position_embeddings = self.rotary_emb(hidden_states, position_ids)
+        for layer in self.layers:
+            hidden_states = layer(
+                hidden_states,
+                attention_mask=causal_mask,
+                position_embeddings=position_embeddings,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+                **kwargs,
+            )
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
+
+    def _causal_mask(self, inputs_embeds, attention_mask, position_ids, past_key_values):
+        """The mask that the attention implementation wants; None where SDPA's own causal kernel is enough.
+
+        Under torch.compile `create_causal_mask` writes out a dense (batch, 1, length, length) mask even for plain
+        causal rows, which loses SDPA's fast kernel: plain rows, all of training, skip it.
+        """
+        plain_rows = attention_mask is None and position_ids is None and past_key_values is None
+        if plain_rows and self.config._attn_implementation == "sdpa":
+            return None
+        return create_causal_mask(
+            config=self.config,
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            position_ids=position_ids,
+        )
+
+
+class TinyStoriesForCausalLM(TinyStoriesPreTrainedModel, GenerationMixin):
+    """The language model. `labels` are the input ids themselves: the shift to the next token happens in the loss."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+    _tp_plan = {"lm_head": "colwise_gather_output"}
+    _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}
+    _fsdp_plan = {"lm_head": "keep_full_weight"}
+
+    def __init__(self, config: TinyStoriesConfig):
+        super().__init__(config)
+        self.model = TinyStoriesModel(config)
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs,
+    ) -> CausalLMOutputWithPast:
+        """As `TinyStoriesModel.forward`; labels: (batch, length), -100 where no loss is wanted. Loss is in nats."""
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+TinyStoriesModel.register_for_auto_class("AutoModel")
+TinyStoriesForCausalLM.register_for_auto_class("AutoModelForCausalLM")

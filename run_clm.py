@@ -1,0 +1,128 @@
+"""Train a story-writing language model from a recipe: text to checkpoint in one command.
+
+    python run_clm.py configs/demo.yaml
+    python run_clm.py configs/tinystories-cpu.yaml --train_file stories.txt --learning_rate 1e-3
+
+The run folder (`output_dir`) ends as a complete checkpoint with the best weights; every `checkpoint-N` in it is one too.
+recipe.json holds every setting, all_results.json every number, samples.jsonl the stories written on the way.
+"""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import torch
+from transformers import set_seed
+
+from tinystories.callbacks import LossGuard, SampleStories, sample_story
+from tinystories.checkpoint import describe_model, load_checkpoint, new_model, write_card
+from tinystories.console import run_command
+from tinystories.corpus import Corpus, load_corpus, pick_stories
+from tinystories.errors import UserError
+from tinystories.guards import run_guards
+from tinystories.packing import pack
+from tinystories.recipe import Recipe, RunArguments, read_recipe
+from tinystories.scoring import score, scoring_rows
+from tinystories.tokenization import describe, load_or_train_tokenizer, tokenizer_report
+from tinystories.trainer import StoryTrainer
+
+
+logger = logging.getLogger("tinystories")
+
+
+def main(argv: list[str]) -> None:
+    recipe = read_recipe(argv)
+    training = recipe.training
+    if not training.should_log:
+        logger.setLevel(logging.ERROR)
+    prepare_output_dir(training)
+    set_seed(training.seed)
+    use_compiler_if_it_works(training)
+
+    with training.main_process_first(desc="preparing the data"):
+        corpus = load_corpus(recipe.data)
+        tokenizer = load_or_train_tokenizer(recipe.tokenizer, corpus.train, recipe.data.data_cache_dir)
+        packed = pack(corpus.train, tokenizer, recipe.data)
+    corpus.report |= {"tokenizer": tokenizer_report(tokenizer, corpus.validation), "packing": packed.report}
+    logger.info(describe(corpus.report["tokenizer"]))
+
+    model = new_model(recipe.model, tokenizer, recipe.data.block_size)
+    logger.info(describe_model(model))
+    evaluation = scoring_rows(
+        pick_stories(corpus.validation, recipe.data.max_eval_samples), tokenizer, recipe.data.block_size
+    )
+    loss_guard = LossGuard()
+    trainer = StoryTrainer(
+        model,
+        tokenizer,
+        recipe,
+        packed,
+        evaluation,
+        corpus.report,
+        callbacks=[SampleStories(training.sample_prompts), loss_guard],
+    )
+    if training.skip_guards:
+        logger.warning("GUARDS SKIPPED: nothing checks that this run learns what it should")
+    else:
+        if trainer.is_world_process_zero():
+            corpus.report["guards"] = run_guards(trainer, corpus)
+        loss_guard.trainer = trainer
+    if trainer.is_world_process_zero():
+        recipe.save(training.output_dir)
+
+    result = trainer.train()
+    trainer.save_model()
+    trainer.save_state()
+    trainer.save_metrics("train", result.metrics)
+    if trainer.is_world_process_zero():
+        finish(trainer, corpus)
+
+
+def prepare_output_dir(training: RunArguments) -> None:
+    """Nothing is lost: an earlier run stays unless `overwrite_output_dir` says otherwise."""
+    folder = Path(training.output_dir)
+    earlier = [*folder.glob("checkpoint-*"), *folder.glob("recipe.json"), *folder.glob("config.json")]
+    if earlier and not training.overwrite_output_dir:
+        raise UserError(f"{folder} holds an earlier run: give another --output_dir, or --overwrite_output_dir to lose it")
+    if training.should_save:
+        for checkpoint in folder.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+        (folder / "samples.jsonl").unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def use_compiler_if_it_works(training: RunArguments) -> None:
+    """torch.compile needs a C++ compiler on a CPU, and Triton on a GPU; a laptop without goes on uncompiled."""
+    if not training.torch_compile:
+        return
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=training.device))
+    except Exception as error:  # whatever a missing or broken compiler raises
+        logger.warning("torch.compile does not work here (%s): training goes on without it", type(error).__name__)
+        training.torch_compile = False
+
+
+def finish(trainer: StoryTrainer, corpus: Corpus) -> None:
+    """Score the checkpoint as it lies on disk, on every validation story, and show what it writes."""
+    folder = trainer.args.output_dir
+    model, tokenizer = load_checkpoint(folder, trainer.args.device)
+    stories = scoring_rows(corpus.validation, tokenizer, model.config.max_position_embeddings)
+    final = score(model, stories, tokenizer.pad_token_id, trainer.args.eval_batch_size).as_dict()
+    trainer.save_metrics("final", {f"final_{name}": value for name, value in final.items()})
+    write_card(folder, model, trainer.card_facts(final))
+    Path(folder, "data_report.json").write_text(json.dumps(corpus.report, indent=2) + "\n", encoding="utf-8")
+    logger.info("best checkpoint: %s", trainer.state.best_model_checkpoint or "the last step")
+    logger.info(
+        "all %s validation stories: loss %.4f nats per token, perplexity %.3f, %.4f bits per byte",
+        f"{final['stories']:,}",
+        final["loss"],
+        final["perplexity"],
+        final["bits_per_byte"],
+    )
+    print(sample_story(model, tokenizer, trainer.args.sample_prompts[0], trainer.args.seed))
+    print(f'\nYour model: {folder}\nWrite more: python run_generation.py {folder} "{trainer.args.sample_prompts[0]}"')
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,51 @@
+"""Folders that are built once, under a key made of everything that went into them.
+
+Nothing here can be stale: another input is another key. Nothing can be half written: a folder is built beside its
+place and moved there when it is complete, so a kill or a second process at the same moment does no harm.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+
+
+def content_key(parts: Iterable[str | bytes | int | float | bool | None]) -> str:
+    """A short hexadecimal SHA-256 over the parts, in order, each kept apart from the next; they may stream by."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else repr(part).encode()
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()[:24]
+
+
+def cached_folder(kind: str, key: str, build: Callable[[Path], None], root: str | None = None) -> Path:
+    """The folder `<root>/<kind>-<key>`; `build(folder)` fills it if it does not exist yet."""
+    base = Path(root) if root else Path(datasets.config.HF_DATASETS_CACHE) / "tinystories"
+    folder = base / f"{kind}-{key}"
+    if folder.exists():
+        return folder
+    base.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=base))
+    try:
+        build(unfinished)
+        try:
+            os.replace(unfinished, folder)
+        except OSError:  # another process was first: its folder has the same content
+            if not folder.exists():
+                raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def write_arrow(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    """Stream record batches into a file that `datasets.Dataset.from_file` memory-maps; one batch in memory at a time."""
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)

@@ -1,0 +1,54 @@
+"""What happens at each evaluation beside the numbers: sample stories are written, and the loss is checked again."""
+
+import json
+import logging
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+from tinystories.guards import check_next_token_loss
+
+
+logger = logging.getLogger(__name__)
+
+
+class SampleStories(TrainerCallback):
+    """Continues fixed prompts with a fixed seed at each evaluation, in the log and in samples.jsonl."""
+
+    def __init__(self, prompts: list[str]):
+        self.prompts = prompts
+
+    def on_evaluate(self, args, state, control, model, processing_class, **kwargs):
+        if not state.is_world_process_zero:
+            return
+        with (Path(args.output_dir) / "samples.jsonl").open("a", encoding="utf-8") as file:
+            for prompt in self.prompts:
+                text = sample_story(model, processing_class, prompt, seed=args.seed)
+                logger.info("step %d: %s\n", state.global_step, text)
+                row = {"step": state.global_step, "prompt": prompt, "seed": args.seed, "text": text}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+@torch.no_grad()
+def sample_story(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, seed: int) -> str:
+    """Prompt and continuation, by the model's own generation config; leaves the random state as it was."""
+    was_training = model.training
+    model.eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
+        ids = model.generate(**inputs, generation_config=model.generation_config)
+    model.train(was_training)
+    return tokenizer.decode(ids[0], skip_special_tokens=True)
+
+
+class LossGuard(TrainerCallback):
+    """Repeats the next-token guard at each evaluation: on a trained model a wrong shift cannot hide."""
+
+    def __init__(self):
+        self.trainer = None
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        if self.trainer is not None and state.is_world_process_zero:
+            check_next_token_loss(self.trainer)

@@ -1,0 +1,103 @@
+"""A checkpoint: a folder that is a complete Hub repository. This module makes, finishes and opens them.
+
+Weights, config, the two code files, the tokenizer and the generation config are written by transformers itself; what
+is added here is the model card, rendered from model_card.md. Our commands open a checkpoint with the classes of
+this installation; code from a stranger's checkpoint is not run.
+"""
+
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub.errors import StrictDataclassError
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from configuration_tinystories import TinyStoriesConfig
+from modeling_tinystories import TinyStoriesForCausalLM, TinyStoriesModel
+from tinystories.decoding import generation_config
+from tinystories.errors import UserError, one_line
+from tinystories.recipe import ModelArguments, model_fields
+
+
+AutoConfig.register(TinyStoriesConfig.model_type, TinyStoriesConfig, exist_ok=True)
+AutoModel.register(TinyStoriesConfig, TinyStoriesModel, exist_ok=True)
+AutoModelForCausalLM.register(TinyStoriesConfig, TinyStoriesForCausalLM, exist_ok=True)
+
+
+def new_model(
+    arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, block_size: int
+) -> TinyStoriesForCausalLM:
+    """A fresh model for this tokenizer; sizes that do not fit together are a `UserError`."""
+    sizes = model_fields(arguments)
+    attention = sizes.pop("attn_implementation")
+    try:
+        config = TinyStoriesConfig(
+            **sizes,
+            vocab_size=len(tokenizer),
+            max_position_embeddings=block_size,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+    except (StrictDataclassError, ValueError, ImportError) as error:
+        raise UserError(f"the model of this recipe cannot be built: {one_line(error.__cause__ or error)}") from error
+    model.generation_config = generation_config(tokenizer, max_new_tokens=max(1, block_size // 2))
+    return model
+
+
+def load_checkpoint(name: str, device: str | torch.device = "cpu") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model (float32, evaluation mode) and the tokenizer of a checkpoint folder or Hub id."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=False, dtype=torch.float32)
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
+        raise UserError(f"cannot open {name} as a checkpoint (a folder or Hub id): {one_line(error)}") from error
+    return model.to(device).eval(), tokenizer
+
+
+def describe_model(model: PreTrainedModel) -> str:
+    """One line: parameters and sizes."""
+    config = model.config
+    return (
+        f"model: {model.num_parameters():,} parameters ({config.num_hidden_layers} layers, width {config.hidden_size}, "
+        f"{config.num_attention_heads} heads, vocabulary {config.vocab_size:,}, "
+        f"context {config.max_position_embeddings})"
+    )
+
+
+def write_card(folder: str | Path, model: PreTrainedModel, facts: dict[str, Any]) -> None:
+    """Render model_card.md into `folder`/README.md. `facts` are numbers and names out of the run's own records."""
+    dataset = facts["recipe"].get("dataset_name")
+    card_data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["tinystories", "custom_code"],
+        datasets=[dataset] if dataset else None,
+    )
+    card = ModelCard.from_template(
+        card_data,
+        template_path=str(_card_template()),
+        config=model.config,
+        num_parameters=model.num_parameters(),
+        transformers_version=transformers.__version__,
+        torch_version=torch.__version__,
+        **facts,
+    )
+    card.save(Path(folder) / "README.md")
+
+
+def _card_template() -> Path:
+    """model_card.md: in the checkout, or where an installed wheel puts it."""
+    in_checkout = Path(__file__).parent.parent / "model_card.md"
+    return in_checkout if in_checkout.exists() else Path(sysconfig.get_path("data")) / "share/tinystories/model_card.md"

@@ -1,0 +1,53 @@
+"""How every command starts, speaks and fails.
+
+    if __name__ == "__main__":
+        run_command(main)
+
+A user's mistake is one line on stderr and a non-zero exit status; a traceback means a bug. `--debug` on any command
+shows the traceback of a user's mistake too.
+"""
+
+import logging
+import sys
+from collections.abc import Callable
+
+from tqdm.auto import tqdm
+
+from tinystories.errors import UserError
+
+
+class _AboveProgressBar(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def set_up_logging(level: int = logging.INFO) -> None:
+    """Send the log of this library to stderr, one plain line a message, without tearing a progress bar."""
+    handler = _AboveProgressBar()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("tinystories")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(level)
+
+
+def run_command(main: Callable[[list[str]], None]) -> None:
+    """Run `main(argv)` as a program. Exit status: 0, 1 (user's mistake), 2 (guard), 130 (Ctrl-C)."""
+    argv = sys.argv[1:]
+    # TrainingArguments has a `--debug OPTION` of its own: only a bare `--debug` is ours.
+    places = [i for i, word in enumerate(argv) if word == "--debug"]
+    debug = bool(places) and (places[-1] + 1 == len(argv) or argv[places[-1] + 1].startswith("-"))
+    if debug:
+        del argv[places[-1]]
+    for stream in (sys.stdout, sys.stderr):  # a Windows console must not crash on a character it cannot show
+        stream.reconfigure(errors="backslashreplace")
+    set_up_logging()
+    try:
+        main(argv)
+    except UserError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

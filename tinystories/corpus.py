@@ -1,0 +1,380 @@
+"""Any source of text as stories: files, folders, a Hub dataset or the embedded sample corpus.
+
+`load_corpus(arguments)` gives two memory-mapped `datasets.Dataset` with one column `text`, for training and validation,
+and a report of what was read, skipped and held out. Nothing is lost silently: a row that cannot be read stops the
+run with its file and line, or is skipped and counted (`on_bad_row: skip`).
+
+What a story is, by kind of file:
+
+- `.txt`: UTF-8. Where the file holds `<|endoftext|>`, that ends a story; otherwise one or more blank lines do.
+  `story_separator` says it outright: `endoftext`, `blank_line`, or `file` (the whole file is one story).
+- `.jsonl`: one JSON object a line, the story in its field `text_column` (or a bare JSON string a line).
+- `.csv`: a header line, the story in the column `text_column`.
+- `.parquet`: the story in the column `text_column`.
+- a folder: every such file in it and below, in the order of their paths.
+
+Line ends become `\\n` and white space around a story is removed; empty stories are counted and left out.
+"""
+
+import csv
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm.auto import tqdm
+
+from tinystories.cache import cached_folder, content_key, write_arrow
+from tinystories.errors import UserError, one_line
+from tinystories.recipe import DataArguments
+from tinystories.sample_corpus import sample_stories
+
+
+logger = logging.getLogger(__name__)
+
+END_OF_TEXT = "<|endoftext|>"
+STORY_SCHEMA = pa.schema({"text": pa.string()})
+STORIES_PER_BATCH = 1000
+SAMPLE_CORPUS_SEED = 0
+
+
+@dataclass
+class Corpus:
+    """Stories to train on and to validate on, and what is known about their origin."""
+
+    train: datasets.Dataset
+    validation: datasets.Dataset
+    report: dict
+
+
+def load_corpus(arguments: DataArguments) -> Corpus:
+    """Read the source that `arguments` names and hold out the validation stories.
+
+    Raises:
+        UserError: no source or two, a missing file, text that is not UTF-8, a bad row, no stories.
+    """
+    train, validation, report = _read_sources(arguments)
+    if validation is None:
+        train, validation, how = _hold_out(train, arguments.validation_fraction, arguments.split_seed)
+        report["validation"] = how
+    if arguments.remove_overlap:
+        train, report["overlap_removed"] = _remove_overlap(train, validation)
+        logger.info("removed %d training stories that stand in the validation data", report["overlap_removed"])
+    if arguments.max_train_samples is not None:
+        train = train.select(range(min(arguments.max_train_samples, len(train))))
+    if not len(train):
+        raise UserError("no training story is left: check the data source, remove_overlap and max_train_samples")
+    report |= {"train_stories": len(train), "validation_stories": len(validation)}
+    logger.info("corpus: %d training stories, %d validation stories", len(train), len(validation))
+    return Corpus(train, validation, report)
+
+
+def _read_sources(arguments: DataArguments) -> tuple[datasets.Dataset, datasets.Dataset | None, dict]:
+    sources = ("train_file", "dataset_name", "num_sample_stories")
+    named = [name for name in sources if getattr(arguments, name) is not None]
+    if len(named) != 1:
+        raise UserError(
+            f"name one source of stories, got {' and '.join(named) or 'none'}: "
+            "--train_file stories.txt, --dataset_name roneneldan/TinyStories, or --num_sample_stories 20000"
+        )
+    if arguments.validation_file is not None and arguments.train_file is None:
+        raise UserError("validation_file goes with train_file")
+    if arguments.dataset_name is not None:
+        return _read_hub(arguments)
+    if arguments.num_sample_stories is not None:
+        return _sample_corpus(arguments)
+    train, train_report = read_files(arguments.train_file, arguments)
+    report = {"train": train_report}
+    validation = None
+    if arguments.validation_file is not None:
+        validation, report["validation"] = read_files(arguments.validation_file, arguments)
+    return train, validation, report
+
+
+def read_files(path: str, arguments: DataArguments) -> tuple[datasets.Dataset, dict]:
+    """All stories of a file or folder, and the report {"source", "stories", "empty", "bad", ...}."""
+    files = _list_files(Path(path))
+    contents = [file.suffix.lower().encode() + _file_digest(file) for file in files]
+    key = content_key([*contents, arguments.text_column, arguments.story_separator, arguments.on_bad_row])
+    report = {"separators": []}
+    rows = (row for file in files for row in READERS[file.suffix.lower()](file, arguments, report))
+    return _stories(path, key, rows, arguments, report)
+
+
+def _stories(
+    source: str, key: str, rows: Iterable["str | _BadRow"], arguments: DataArguments, report: dict
+) -> tuple[datasets.Dataset, dict]:
+    """`rows` as a memory-mapped dataset of stories, written once under `key`, and its report."""
+
+    def build(folder: Path) -> None:
+        _write_stories(folder / "stories.arrow", _kept(rows, arguments.on_bad_row, report))
+        (folder / "report.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
+
+    folder = cached_folder("stories", key, build, arguments.data_cache_dir)
+    report = {"source": source} | json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    if report["bad"]:
+        logger.warning("%s: skipped %d rows that could not be read, first %s", source, report["bad"], report["first_bad"])
+    if report["empty"]:
+        logger.info("%s: left out %d empty stories", source, report["empty"])
+    for rule in report.get("separators", ()):
+        logger.info("%s: stories end at %s", source, rule)
+    if not report["stories"]:
+        raise UserError(f"{source} holds no story: it is empty or only white space")
+    return datasets.Dataset.from_file(str(folder / "stories.arrow")), report
+
+
+class _BadRow(Exception):
+    """A row that is no story; the message begins with its file and line."""
+
+
+def _kept(rows: Iterable[str | _BadRow], on_bad_row: str, report: dict) -> Iterator[str]:
+    report |= {"stories": 0, "empty": 0, "bad": 0, "first_bad": None}
+    for row in rows:
+        if isinstance(row, _BadRow):
+            if on_bad_row == "error":
+                raise UserError(f"{row}; mend it, or skip such rows with --on_bad_row skip")
+            report["bad"] += 1
+            report["first_bad"] = report["first_bad"] or str(row)
+        elif story := row.replace("\r\n", "\n").strip():
+            report["stories"] += 1
+            yield story
+        else:
+            report["empty"] += 1
+
+
+def _write_stories(path: Path, stories: Iterable[str]) -> None:
+    stories = iter(tqdm(stories, desc="reading stories", unit=" stories", delay=2))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        while batch := list(islice(stories, STORIES_PER_BATCH)):
+            yield pa.record_batch({"text": batch}, schema=STORY_SCHEMA)
+
+    write_arrow(path, STORY_SCHEMA, batches())
+
+
+READERS = {}
+
+
+def _reader(*suffixes: str):
+    def register(function):
+        READERS.update(dict.fromkeys(suffixes, function))
+        return function
+
+    return register
+
+
+def _list_files(path: Path) -> list[Path]:
+    if path.is_file():
+        if path.suffix.lower() not in READERS:
+            raise UserError(f"{path}: cannot read {path.suffix or 'a file without ending'}; known: {', '.join(READERS)}")
+        return [path]
+    if not path.is_dir():
+        raise UserError(f"{path}: no such file or folder (looked in {Path.cwd()})")
+    files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+    known = [file for file in files if file.suffix.lower() in READERS]
+    if not known:
+        raise UserError(f"{path}: holds no {', '.join(READERS)} file")
+    if len(known) < len(files):
+        others = [file.name for file in files if file not in known]
+        logger.warning("%s: left out %d files of other kinds: %s", path, len(others), ", ".join(others[:5]))
+    return known
+
+
+def _file_digest(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
+def _lines(file: Path) -> Iterator[str]:
+    """The lines of a UTF-8 file with their line ends; text that is not UTF-8 is refused with its line."""
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{file}:{number}: not UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1}); "
+                    "save the file as UTF-8"
+                ) from error
+
+
+@_reader(".txt")
+def _read_txt(file: Path, arguments: DataArguments, report: dict) -> Iterator[str]:
+    rule = arguments.story_separator
+    if rule == "auto":
+        rule = "endoftext" if any(END_OF_TEXT in line for line in _lines(file)) else "blank_line"
+    described = {"endoftext": END_OF_TEXT, "blank_line": "blank lines", "file": "the end of the file"}[rule]
+    if described not in report["separators"]:
+        report["separators"].append(described)
+
+    story: list[str] = []
+    for line in _lines(file):
+        if rule == "endoftext" and END_OF_TEXT in line:
+            *ended, line = line.split(END_OF_TEXT)
+            for piece in ended:
+                yield "".join([*story, piece])
+                story = []
+        elif rule == "blank_line" and not line.strip():
+            if story:
+                yield "".join(story)
+            story, line = [], ""
+        if line:
+            story.append(line)
+    if "".join(story).strip():
+        yield "".join(story)
+
+
+@_reader(".jsonl")
+def _read_jsonl(file: Path, arguments: DataArguments, report: dict) -> Iterator[str | _BadRow]:
+    for number, line in enumerate(_lines(file), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            yield _BadRow(f"{file}:{number}: not JSON ({error.msg})")
+            continue
+        if isinstance(value, dict):
+            value = value.get(arguments.text_column)
+        if isinstance(value, str):
+            yield value
+        else:
+            yield _BadRow(f"{file}:{number}: no text in field {arguments.text_column!r}")
+
+
+@_reader(".csv")
+def _read_csv(file: Path, arguments: DataArguments, report: dict) -> Iterator[str | _BadRow]:
+    csv.field_size_limit(2**31 - 1)  # the default of 128 KiB would refuse a long story
+    reader = csv.reader(_lines(file), strict=True)
+    header = next(reader, [])
+    if arguments.text_column not in header:
+        raise UserError(f"{file}:1: no column {arguments.text_column!r}; it has {header}: name one with --text_column")
+    column = header.index(arguments.text_column)
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield _BadRow(f"{file}:{reader.line_num}: not CSV ({error})")
+            continue
+        if len(row) == len(header):
+            yield row[column]
+        elif row:
+            yield _BadRow(f"{file}:{reader.line_num}: {len(row)} fields, and the header has {len(header)}")
+
+
+@_reader(".parquet")
+def _read_parquet(file: Path, arguments: DataArguments, report: dict) -> Iterator[str | _BadRow]:
+    try:
+        table = pq.ParquetFile(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{file}: not a Parquet file ({one_line(error)})") from error
+    with table:
+        if arguments.text_column not in table.schema_arrow.names:
+            raise UserError(
+                f"{file}: no column {arguments.text_column!r}; it has {table.schema_arrow.names}: "
+                "name one with --text_column"
+            )
+        number = 0
+        for batch in table.iter_batches(batch_size=STORIES_PER_BATCH, columns=[arguments.text_column]):
+            for value in batch.column(0).to_pylist():
+                number += 1
+                yield value if isinstance(value, str) else _BadRow(f"{file}: row {number}: no text")
+
+
+def _read_hub(arguments: DataArguments) -> tuple[datasets.Dataset, datasets.Dataset | None, dict]:
+    name = arguments.dataset_name
+    try:
+        splits = datasets.load_dataset(name, arguments.dataset_config_name)
+    except (OSError, ValueError, ImportError) as error:  # offline, not found, gated, needs a configuration
+        raise UserError(f"cannot load the dataset {name} from the Hub: {one_line(error)}") from error
+    validation_split = arguments.validation_split_name or ("validation" if "validation" in splits else None)
+    stories, report = {}, {}
+    for role, split in (("train", arguments.train_split_name), ("validation", validation_split)):
+        if split is not None:
+            if split not in splits:
+                raise UserError(f"{name} has no split {split!r}; it has {list(splits)}")
+            stories[role], report[role] = _hub_stories(f"{name}[{split}]", splits[split], arguments)
+    return stories["train"], stories.get("validation"), report
+
+
+def _hub_stories(label: str, split: datasets.Dataset, arguments: DataArguments) -> tuple[datasets.Dataset, dict]:
+    column = arguments.text_column
+    if column not in split.column_names:
+        raise UserError(f"{label} has no column {column!r}; it has {split.column_names}: name one with --text_column")
+
+    def rows() -> Iterator[str | _BadRow]:
+        texts = (text for batch in split.select_columns(column).iter(STORIES_PER_BATCH) for text in batch[column])
+        for number, text in enumerate(texts):
+            yield text if isinstance(text, str) else _BadRow(f"{label}: row {number}: no text")
+
+    texts = (row if isinstance(row, str) else None for row in rows())
+    key = content_key(chain(["hub", arguments.on_bad_row], texts))
+    return _stories(label, key, rows(), arguments, {})
+
+
+def _sample_corpus(arguments: DataArguments) -> tuple[datasets.Dataset, None, dict]:
+    number = arguments.num_sample_stories
+    if number < 1:
+        raise UserError(f"num_sample_stories must be at least 1, got {number}")
+    stories = sample_stories(number, seed=SAMPLE_CORPUS_SEED)
+    label = f"the first {number} stories of the embedded sample corpus"
+    train, report = _stories(label, content_key(["sample", *stories]), stories, arguments, {})
+    return train, None, {"train": report}
+
+
+def dataset_key(stories: datasets.Dataset) -> str:
+    """A key over the text of every story, in order."""
+    return content_key(text for batch in stories.iter(STORIES_PER_BATCH) for text in batch["text"])
+
+
+def story_hashes(stories: datasets.Dataset, seed: int = 0) -> np.ndarray:
+    """One 64-bit hash a story, shape (stories,), equal for stories that differ in white space only."""
+    key = seed.to_bytes(8, "little", signed=True)
+    hashes = np.empty(len(stories), dtype=np.uint64)
+    row = 0
+    for batch in stories.iter(STORIES_PER_BATCH):
+        for text in batch["text"]:
+            digest = hashlib.blake2b(" ".join(text.split()).encode(), digest_size=8, key=key).digest()
+            hashes[row] = int.from_bytes(digest, "little")
+            row += 1
+    return hashes
+
+
+def _hold_out(stories: datasets.Dataset, fraction: float, seed: int) -> tuple[datasets.Dataset, datasets.Dataset, dict]:
+    """Hold out a fraction of the *distinct* stories, picked by hash: copies of one story never stand on both sides."""
+    hashes = story_hashes(stories, seed)
+    distinct = np.unique(hashes)
+    if not 0 < fraction < 1:
+        raise UserError(f"validation_fraction must be between 0 and 1, got {fraction}")
+    number = max(1, round(fraction * len(distinct)))
+    if number >= len(distinct):
+        raise UserError(f"{len(distinct)} distinct stories are too few to hold any out: name a --validation_file")
+    held_out = np.isin(hashes, distinct[:number])
+    how = {"source": f"{fraction:g} of the distinct training stories, split_seed {seed}"}
+    return stories.select(np.flatnonzero(~held_out)), stories.select(np.flatnonzero(held_out)), how
+
+
+def overlapping_rows(train: datasets.Dataset, validation: datasets.Dataset) -> np.ndarray:
+    """Which training stories also stand in the validation data; bool, shape (training stories,)."""
+    return np.isin(story_hashes(train), story_hashes(validation))
+
+
+def _remove_overlap(train: datasets.Dataset, validation: datasets.Dataset) -> tuple[datasets.Dataset, int]:
+    overlap = overlapping_rows(train, validation)
+    return train.select(np.flatnonzero(~overlap)), int(overlap.sum())
+
+
+def pick_stories(stories: datasets.Dataset, number: int | None) -> datasets.Dataset:
+    """At most `number` stories, the same ones each time and from all over the data (smallest hashes first)."""
+    if number is None or number >= len(stories):
+        return stories
+    return stories.select(np.sort(np.argsort(story_hashes(stories), kind="stable")[:number]))

@@ -1,0 +1,24 @@
+"""How stories are sampled: the three presets, and nothing else decides them."""
+
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+
+PRESETS = {
+    "balanced": {"temperature": 0.8, "top_k": 50, "top_p": 0.95, "repetition_penalty": 1.2},
+    "conservative": {"temperature": 0.7, "top_k": 40, "top_p": 0.9, "repetition_penalty": 1.3},
+    "creative": {"temperature": 0.9, "top_k": 60, "top_p": 0.95, "repetition_penalty": 1.1},
+}
+DEFAULT_PRESET = "balanced"
+
+
+def generation_config(tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, preset: str = DEFAULT_PRESET):
+    """The `GenerationConfig` of a preset: sampling, stopping at the end of the story."""
+    return GenerationConfig(
+        do_sample=True,
+        use_cache=True,
+        max_new_tokens=max_new_tokens,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **PRESETS[preset],
+    )

@@ -1,0 +1,18 @@
+"""What a user can get wrong. The commands turn these into one line and an exit status (console.py)."""
+
+
+class UserError(Exception):
+    """Something the user can mend. The message is one line: what is wrong, where, and what to do."""
+
+    exit_status = 1
+
+
+class GuardError(UserError):
+    """A guard found that the run would train a silently broken model."""
+
+    exit_status = 2
+
+
+def one_line(error: BaseException) -> str:
+    """The message of a library's exception with its line breaks folded, for use inside a `UserError`."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,258 @@
+"""The checks that stop a silently broken run before its first step. A few seconds, on the run's own parts.
+
+Each guard is a function that returns what it measured, for the log, or raises `GuardError`: one line with the reason and the
+remedy, exit status 2. `--skip_guards` trains without them and says so.
+"""
+
+import copy
+import logging
+import math
+
+import datasets
+import numpy as np
+import torch
+from transformers import GenerationConfig, PreTrainedTokenizerBase, Trainer
+
+from tinystories.corpus import Corpus, overlapping_rows
+from tinystories.errors import GuardError
+from tinystories.packing import IGNORED, encode_story
+
+
+logger = logging.getLogger(__name__)
+
+SAMPLE_STORIES = 1000
+SAMPLE_ROWS = 64
+LOSS_ROWS = 4
+COUNTING = "one two three four five six seven eight nine ten "
+TYPED_SPECIALS = ("<|endoftext|>", "<|bos|>", "<|eos|>", "<|pad|>")
+
+
+def run_guards(trainer: Trainer, corpus: Corpus) -> dict[str, str]:
+    """All guards, cheapest first; what each one found, by name."""
+    tokenizer = trainer.processing_class
+    texts = corpus.train[: min(SAMPLE_STORIES, len(corpus.train))]["text"]
+    with torch.random.fork_rng():  # a run with guards and one without draw the same random numbers
+        findings = {
+            "tokenizer": check_tokenizer(tokenizer, texts),
+            "vocabulary": check_vocabulary(trainer),
+            "packed rows": check_rows(trainer.train_dataset, tokenizer, texts),
+            "labels": check_labels(trainer),
+            "validation": check_overlap(corpus.train, corpus.validation),
+            "fresh loss": check_fresh_loss(trainer),
+            "next-token loss": check_next_token_loss(trainer),
+            "overfitting": check_overfitting(trainer),
+        }
+    for name, finding in findings.items():
+        logger.info("guard passed: %s: %s", name, finding)
+    return findings
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> str:
+    """Stories come back as they went in; BOS, EOS and PAD differ; nothing truncates; typed specials stay text."""
+    ids = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    if len(set(ids.values())) < 3:
+        raise GuardError(
+            f"BOS, EOS and PAD are not three tokens ({ids}): a model whose EOS is also its padding never learns to stop; "
+            "train a tokenizer with train_tokenizer.py"
+        )
+    if tokenizer.backend_tokenizer.truncation is not None:
+        raise GuardError(
+            f"the tokenizer stores a truncation ({tokenizer.backend_tokenizer.truncation}): stories would be cut; "
+            "save it again after tokenizer.backend_tokenizer.no_truncation()"
+        )
+    for text in texts:
+        decoded = tokenizer.decode(encode_story(text, tokenizer), skip_special_tokens=True)
+        if decoded != text:
+            at = next((i for i, pair in enumerate(zip(decoded, text, strict=False)) if pair[0] != pair[1]), len(decoded))
+            raise GuardError(
+                f"the tokenizer loses text: {text[at : at + 20]!r} comes back as {decoded[at : at + 20]!r}; "
+                "use a byte-level tokenizer (train_tokenizer.py)"
+            )
+    for typed in TYPED_SPECIALS:
+        if set(tokenizer(typed, add_special_tokens=False)["input_ids"]) & set(ids.values()):
+            raise GuardError(
+                f"the text {typed!r} becomes a special token: a story could end in its middle; "
+                "save the tokenizer with split_special_tokens=True"
+            )
+    return f"{len(texts)} stories come back as they went in; bos, eos, pad = {tuple(ids.values())}"
+
+
+def check_vocabulary(trainer: Trainer) -> str:
+    """One vocabulary for the tokenizer, the model and the tokens on disk."""
+    tokenizer, config = trainer.processing_class, trainer.model.config
+    if len(tokenizer) != config.vocab_size:
+        raise GuardError(
+            f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}: build the model for this tokenizer"
+        )
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if getattr(config, name) != getattr(tokenizer, name):
+            raise GuardError(
+                f"{name} is {getattr(config, name)} in the model and {getattr(tokenizer, name)} in the tokenizer: "
+                "build the model for this tokenizer"
+            )
+    return f"{config.vocab_size:,} tokens in tokenizer and model"
+
+
+def check_rows(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> str:
+    """The first rows, decoded, are stories of this corpus, whole, each closed by EOS."""
+    bos, eos, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    tokens = np.concatenate(rows[: min(SAMPLE_ROWS, len(rows))]["input_ids"]).astype(np.int64)
+    if tokens.max() >= len(tokenizer):
+        raise GuardError(f"the packed rows hold token {tokens.max()}, beyond the vocabulary: they are of another tokenizer")
+    tokens = tokens[tokens != pad]
+    starts = np.flatnonzero(tokens == bos)
+    if not len(starts):
+        if len(encode_story(texts[0], tokenizer)) > len(tokens):  # one story fills all the sampled rows
+            return "a story longer than the sampled rows"
+        raise GuardError("no BOS in the packed rows: the model would not learn how a story begins; pack BOS + story + EOS")
+    known = set(texts)
+    whole = 0
+    for start, end in zip(starts, starts[1:], strict=False):
+        if tokens[end - 1] != eos:
+            raise GuardError("no EOS between packed stories: the model would never stop; pack BOS + story + EOS")
+        text = tokenizer.decode(tokens[start + 1 : end - 1], skip_special_tokens=False)
+        if text not in known:
+            raise GuardError(
+                f"a packed story is not one of this corpus: {text[:40]!r}...{text[-20:]!r}; it was cut, or the rows are of "
+                "another corpus or tokenizer"
+            )
+        whole += 1
+    return f"{whole} stories in the first rows, whole, each closed by EOS"
+
+
+def check_labels(trainer: Trainer) -> str:
+    """In a collated batch the labels are the input ids, EOS among them; padding alone is left out of the loss."""
+    tokenizer = trainer.processing_class
+    story = [tokenizer.bos_token_id, *tokenizer("One day.", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    batch = trainer.data_collator([{"input_ids": story}, {"input_ids": story + story}])
+    ids, labels = batch["input_ids"], batch["labels"]
+    padding = ids == tokenizer.pad_token_id
+    if not (labels[ids == tokenizer.eos_token_id] == tokenizer.eos_token_id).all():
+        raise GuardError("EOS is left out of the loss: the model would never learn to stop; mask padding only")
+    if not (labels[padding] == IGNORED).all():
+        raise GuardError("padding stands in the loss: the model would learn to pad; label padding with -100")
+    if not (labels[~padding] == ids[~padding]).all():
+        raise GuardError(
+            "the labels of a batch are not its input ids: the model shifts labels to the next token itself, so a batch must "
+            "not shift them as well"
+        )
+    return "the input ids themselves, EOS learned, padding left out"
+
+
+def check_overlap(train: datasets.Dataset, validation: datasets.Dataset) -> str:
+    """No validation story stands in the training data."""
+    overlap = overlapping_rows(train, validation)
+    if overlap.any():
+        first = train[int(np.flatnonzero(overlap)[0])]["text"]
+        raise GuardError(
+            f"{int(overlap.sum())} training stories also stand in the validation data (first: {first[:40]!r}...): the "
+            "scores would be of stories seen in training; give other validation data, or --remove_overlap"
+        )
+    return f"none of {len(validation):,} validation stories stands in the training data"
+
+
+def check_fresh_loss(trainer: Trainer) -> str:
+    """An untrained model knows nothing: its loss is ln(vocabulary), give or take a tenth."""
+    trainer.model.eval()
+    expected = math.log(trainer.model.config.vocab_size)
+    with torch.no_grad():
+        loss = trainer.compute_loss(trainer.model, _batch(trainer, LOSS_ROWS)).item()
+    if not abs(loss - expected) < 0.1 * expected:
+        raise GuardError(
+            f"the untrained model has a loss of {loss:.3f} instead of about ln({trainer.model.config.vocab_size}) = "
+            f"{expected:.3f}: its initialization is off (initializer_range {trainer.model.config.initializer_range})"
+        )
+    return f"{loss:.3f} nats, ln(vocabulary) = {expected:.3f}"
+
+
+def check_next_token_loss(trainer: Trainer) -> str:
+    """The trainer's loss on a row equals a next-token loss computed here, from the row's tokens alone."""
+    model, pad = trainer.model, trainer.processing_class.pad_token_id
+    was_training = model.training
+    model.eval()
+    difference = 0.0
+    with torch.no_grad():
+        for row in _rows(trainer, LOSS_ROWS):
+            reported = trainer.compute_loss(model, _collate(trainer, [row])).item()
+            ids = torch.as_tensor(np.asarray(row["input_ids"], dtype=np.int64), device=model.device)
+            logits = model(input_ids=ids.unsqueeze(0)).logits[0].double().cpu()
+            ids = ids.cpu()
+            nll = [logits[t].logsumexp(0) - logits[t, ids[t + 1]] for t in range(len(ids) - 1) if ids[t + 1] != pad]
+            difference = max(difference, abs(reported - torch.stack(nll).mean().item()))
+    model.train(was_training)
+    if not difference < 1e-3:
+        raise GuardError(
+            f"the trainer's loss is not the next-token loss of its rows (they differ by {difference:.4f} nats): labels are "
+            "shifted twice or not at all, or something else is in the loss (label_smoothing_factor must be 0)"
+        )
+    return f"equals the trainer's on {LOSS_ROWS} rows within {difference:.1e} nats"
+
+
+def check_overfitting(trainer: Trainer) -> str:
+    """A narrow copy of the model learns a count to ten by the trainer's own loss, and must go on counting, then stop.
+
+    The sequence has one possible continuation: a model that was taught the token after the next says "one three".
+    """
+    tokenizer = trainer.processing_class
+    model = _narrow_copy(trainer)
+    limit = model.config.max_position_embeddings
+    cycle = tokenizer(COUNTING, add_special_tokens=False)["input_ids"]
+    sequence = [tokenizer.bos_token_id, *cycle[: limit // 2 - 1], *cycle[: limit // 2 - 1], tokenizer.eos_token_id]
+    batch = _collate(trainer, [{"input_ids": sequence}])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
+    for _ in range(300):
+        loss = trainer.compute_loss(model, dict(batch))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if loss.item() < 0.02:
+            break
+    prompt = sequence[: len(sequence) // 2]
+    greedy = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=len(sequence) - len(prompt) + 1,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model.eval()
+    inputs = torch.tensor([prompt], device=model.device)
+    generated = model.generate(inputs, attention_mask=torch.ones_like(inputs), generation_config=greedy)[0].tolist()
+    if generated != sequence:
+        wanted, got = (tokenizer.decode(ids[len(prompt) :]) for ids in (sequence, generated))
+        raise GuardError(
+            f"after learning one sequence (loss {loss.item():.3f}) the model goes on with {got[:40]!r} instead of "
+            f"{wanted[:40]!r}: the loss does not teach the next token, or generate does not use it"
+        )
+    return f"one sequence learned (loss {loss.item():.3f}), continued by generate and ended with EOS"
+
+
+def _narrow_copy(trainer: Trainer) -> torch.nn.Module:
+    """A model of the same class and vocabulary, two layers and two heads: what is checked does not depend on size."""
+    config = copy.deepcopy(trainer.model.config)
+    values = config.to_dict() | {
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "hidden_size": 2 * config.head_dim,
+        "intermediate_size": 4 * config.head_dim,
+        "embd_pdrop": 0.0,
+        "resid_pdrop": 0.0,
+        "attention_dropout": 0.0,
+        "use_cache": False,
+    }
+    torch.manual_seed(0)
+    narrow = type(config).from_dict(values)
+    narrow._attn_implementation = config._attn_implementation
+    return type(trainer.model)(narrow).to(trainer.model.device)
+
+
+def _rows(trainer: Trainer, number: int) -> list[dict]:
+    return [trainer.train_dataset[i] for i in range(min(number, len(trainer.train_dataset)))]
+
+
+def _batch(trainer: Trainer, number: int) -> dict[str, torch.Tensor]:
+    return _collate(trainer, _rows(trainer, number))
+
+
+def _collate(trainer: Trainer, rows: list[dict]) -> dict[str, torch.Tensor]:
+    return {name: tensor.to(trainer.model.device) for name, tensor in trainer.data_collator(rows).items()}

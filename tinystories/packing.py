@@ -1,0 +1,209 @@
+"""Stories as rows of tokens: BOS + story + EOS, one after the other, cut into rows of `block_size`.
+
+No padding, and nothing dropped but the last partial row. The rows lie on disk as small integers and are memory-mapped, so
+memory does not grow with the corpus. With `align_to_stories`, every row begins with a story (or goes on with one
+that is longer than a row), whole stories are fitted together, and what is left of a row is padded.
+
+The cache key covers the tokenizer's content, every story and the packing settings: no cached row can be stale.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from tinystories.cache import cached_folder, content_key, write_arrow
+from tinystories.corpus import STORIES_PER_BATCH, dataset_key
+from tinystories.errors import UserError
+from tinystories.recipe import DataArguments
+
+
+logger = logging.getLogger(__name__)
+
+IGNORED = -100  # the label that the loss leaves out
+LAYOUT = 1  # part of the cache key: raise it when the rows of this module change
+
+
+@dataclass
+class PackedRows:
+    """`rows`: a dataset with one column `input_ids`, `block_size` tokens each. `report`: what went in and what not."""
+
+    rows: datasets.Dataset
+    report: dict
+
+
+def pack(stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, arguments: DataArguments) -> PackedRows:
+    """Tokenize and pack `stories`, or find the result of an earlier run on the very same input.
+
+    Raises:
+        UserError: a block_size below 2, a tokenizer without BOS, EOS or PAD, too few stories for one row.
+    """
+    if arguments.block_size < 2:
+        raise UserError(f"block_size must be at least 2, got {arguments.block_size}")
+    missing = [name for name in ("bos", "eos", "pad") if getattr(tokenizer, f"{name}_token_id") is None]
+    if missing:
+        raise UserError(f"the tokenizer has no {' and no '.join(missing)} token; train one with train_tokenizer.py")
+    settings = [LAYOUT, arguments.block_size, arguments.align_to_stories]
+    key = content_key([dataset_key(stories), *_tokenizer_content(tokenizer), *settings])
+
+    def build(folder: Path) -> None:
+        report = _write_rows(folder, stories, tokenizer, arguments)
+        (folder / "report.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
+
+    folder = cached_folder("rows", key, build, arguments.data_cache_dir)
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    if not report["rows"]:
+        raise UserError(
+            f"the training stories hold {report['tokens']} tokens, less than one row of block_size "
+            f"{arguments.block_size}: give more text or a smaller block_size"
+        )
+    logger.info(
+        "packed: %s tokens in %s rows of %d (%d dropped at the end, %d of padding)",
+        f"{report['tokens']:,}",
+        f"{report['rows']:,}",
+        arguments.block_size,
+        report["dropped_tokens"],
+        report["padding_tokens"],
+    )
+    return PackedRows(datasets.Dataset.from_file(str(folder / "rows.arrow")).with_format("numpy"), report)
+
+
+def _tokenizer_content(tokenizer: PreTrainedTokenizerBase) -> list:
+    ids = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.split_special_tokens]
+    return [tokenizer.backend_tokenizer.to_str(), *ids]
+
+
+def encode_story(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """BOS + story + EOS."""
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return [tokenizer.bos_token_id, *ids, tokenizer.eos_token_id]
+
+
+def _write_rows(
+    folder: Path, stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, arguments: DataArguments
+) -> dict:
+    dtype = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
+    tokenized = _tokenize(folder, stories, tokenizer, dtype, arguments.preprocessing_num_workers)
+    report = {"stories": len(stories), "tokens": 0, "rows": 0, "dropped_tokens": 0, "padding_tokens": 0}
+    if arguments.align_to_stories:
+        rows = _aligned_rows(tokenized, arguments.block_size, tokenizer.pad_token_id, report)
+    else:
+        rows = _stream_rows(tokenized, arguments.block_size, report)
+
+    row_type = pa.list_(pa.from_numpy_dtype(dtype), arguments.block_size)
+    schema = pa.schema({"input_ids": row_type})
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for block in rows:
+            report["rows"] += len(block)
+            flat = pa.array(np.ascontiguousarray(block.reshape(-1)))
+            yield pa.record_batch([pa.FixedSizeListArray.from_arrays(flat, arguments.block_size)], schema=schema)
+
+    write_arrow(folder / "rows.arrow", schema, batches())
+    del tokenized, rows  # closes the memory maps, without which Windows would not remove the files
+    for file in folder.glob("tokens*.arrow"):
+        file.unlink()
+    return report
+
+
+def _tokenize(
+    folder: Path, stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, dtype: type, num_proc: int | None
+) -> datasets.Dataset:
+    """One row a story, column `tokens`; several processes if asked, else the tokenizer's own threads."""
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+
+    def encode(batch: dict) -> dict:
+        encoded = tokenizer(batch["text"], add_special_tokens=False)["input_ids"]
+        return {"tokens": [np.array([bos, *ids, eos], dtype=dtype) for ids in encoded]}
+
+    return stories.map(
+        encode,
+        batched=True,
+        remove_columns=stories.column_names,
+        features=datasets.Features({"tokens": datasets.List(datasets.Value(np.dtype(dtype).name))}),
+        num_proc=num_proc if num_proc and num_proc > 1 else None,
+        cache_file_name=str(folder / "tokens.arrow"),
+        load_from_cache_file=False,
+        new_fingerprint=folder.name,
+        desc="tokenizing",
+    )
+
+
+def _story_batches(tokenized: datasets.Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of stories as (all their tokens, the length of each)."""
+    for table in tokenized.with_format("arrow").iter(STORIES_PER_BATCH):
+        column = table.column("tokens").combine_chunks()
+        yield column.flatten().to_numpy(), column.value_lengths().to_numpy()
+
+
+def _stream_rows(tokenized: datasets.Dataset, block_size: int, report: dict) -> Iterator[np.ndarray]:
+    rest = None
+    for tokens, _ in _story_batches(tokenized):
+        report["tokens"] += len(tokens)
+        rest = tokens if rest is None else np.concatenate([rest, tokens])
+        full = len(rest) // block_size * block_size
+        if full:
+            yield rest[:full].reshape(-1, block_size)
+        rest = rest[full:]
+    report["dropped_tokens"] = 0 if rest is None else len(rest)
+
+
+def _aligned_rows(
+    tokenized: datasets.Dataset, block_size: int, pad_token_id: int, report: dict
+) -> Iterator[np.ndarray]:
+    """First fit, longest piece first, within one batch of stories; a story longer than a row goes on in the next."""
+    for tokens, lengths in _story_batches(tokenized):
+        report["tokens"] += len(tokens)
+        stories = np.split(tokens, np.cumsum(lengths)[:-1])
+        pieces = [story[i : i + block_size] for story in stories for i in range(0, len(story), block_size)]
+        pieces.sort(key=len, reverse=True)
+        rows: list[list[np.ndarray]] = []
+        open_rows: dict[int, list[int]] = {}  # free room -> rows that have it
+        for piece in pieces:
+            room = min((room for room in open_rows if room >= len(piece)), default=None)
+            if room is None:
+                room, row = block_size, len(rows)
+                rows.append([])
+            else:
+                row = open_rows[room].pop()
+                if not open_rows[room]:
+                    del open_rows[room]
+            rows[row].append(piece)
+            if room > len(piece):
+                open_rows.setdefault(room - len(piece), []).append(row)
+        block = np.full((len(rows), block_size), pad_token_id, dtype=tokens.dtype)
+        for row, members in enumerate(rows):
+            joined = np.concatenate(members)
+            block[row, : len(joined)] = joined
+        report["padding_tokens"] += block.size - len(tokens)
+        yield block
+
+
+@dataclass
+class StoryCollator:
+    """Rows as a batch for the model, `input_ids` and `labels`, both int64 of shape (rows, longest row).
+
+    The labels are the input ids: the model shifts them, nobody else. Padding, and whatever stands before a row's
+    `first_target`, is left out of the loss. No attention mask: padding stands on the right, where a causal model's
+    real tokens never see it, and plain causal rows keep the fast attention kernel.
+    """
+
+    pad_token_id: int
+
+    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+        longest = max(len(row["input_ids"]) for row in rows)
+        input_ids = np.full((len(rows), longest), self.pad_token_id, dtype=np.int64)
+        labels = np.full((len(rows), longest), IGNORED, dtype=np.int64)
+        for i, row in enumerate(rows):
+            ids = np.asarray(row["input_ids"], dtype=np.int64)
+            input_ids[i, : len(ids)] = ids
+            first = row.get("first_target", 0)
+            labels[i, first : len(ids)] = np.where(ids == self.pad_token_id, IGNORED, ids)[first:]
+        return {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}

@@ -1,0 +1,281 @@
+"""A recipe: the model, the data and the training of one run, as one flat YAML file with the field's own names.
+
+`read_recipe(["configs/demo.yaml", "--learning_rate", "1e-3"])` reads the file, lets the command line override any key,
+checks every name and type, and returns dataclasses. The names of the training keys are those of
+`transformers.TrainingArguments`.
+"""
+
+import json
+import re
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+from transformers.utils import is_torch_bf16_gpu_available
+
+from tinystories.errors import UserError, one_line
+
+
+@dataclass
+class ModelArguments:
+    """The network. The context is `block_size`, the vocabulary is the tokenizer's."""
+
+    hidden_size: int = field(default=448, metadata={"help": "Width of the residual stream."})
+    intermediate_size: int = field(default=1536, metadata={"help": "Inner width of the SwiGLU feed-forward block."})
+    num_hidden_layers: int = field(default=7, metadata={"help": "Number of decoder layers."})
+    num_attention_heads: int = field(default=7, metadata={"help": "Query heads; must divide hidden_size."})
+    num_key_value_heads: int | None = field(default=None, metadata={"help": "Key/value heads (default: as many)."})
+    partial_rotary_factor: float = field(default=1.0, metadata={"help": "Share of each head that RoPE rotates."})
+    rope_theta: float = field(default=10000.0, metadata={"help": "Base of the RoPE frequencies."})
+    rms_norm_eps: float = field(default=1e-6, metadata={"help": "Epsilon of the RMS norms."})
+    initializer_range: float = field(default=0.02, metadata={"help": "Standard deviation of the fresh weights."})
+    tie_word_embeddings: bool = field(default=True, metadata={"help": "Share the embedding with the output layer."})
+    embd_pdrop: float = field(default=0.0, metadata={"help": "Dropout on the embeddings."})
+    resid_pdrop: float = field(default=0.0, metadata={"help": "Dropout on what each block adds."})
+    attention_dropout: float = field(
+        default=0.0, metadata={"help": "Dropout on the attention weights; it leaves the fast attention kernel on CPU."}
+    )
+    attn_implementation: str = field(default="sdpa", metadata={"help": "sdpa, eager, flex_attention, ..."})
+
+
+@dataclass
+class DataArguments:
+    """Where the stories come from. Exactly one of train_file, dataset_name, num_sample_stories."""
+
+    train_file: str | None = field(
+        default=None, metadata={"help": "A .txt, .jsonl, .csv or .parquet file, or a folder of them."}
+    )
+    validation_file: str | None = field(
+        default=None, metadata={"help": "The same for validation (default: validation_fraction of the training data)."}
+    )
+    dataset_name: str | None = field(default=None, metadata={"help": "A dataset on the Hub: roneneldan/TinyStories."})
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration, if it has several."})
+    train_split_name: str = field(default="train", metadata={"help": "Its split to train on."})
+    validation_split_name: str | None = field(
+        default=None, metadata={"help": "Its split to validate on (default: 'validation' where it has one)."}
+    )
+    num_sample_stories: int | None = field(
+        default=None, metadata={"help": "Use so many stories of the embedded sample corpus: no file, no download."}
+    )
+    text_column: str = field(default="text", metadata={"help": "The field that holds the story (jsonl, csv, parquet)."})
+    story_separator: str = field(
+        default="auto",
+        metadata={
+            "help": "What ends a story in a .txt file. auto: <|endoftext|> where the file has one, else blank lines.",
+            "choices": ["auto", "endoftext", "blank_line", "file"],
+        },
+    )
+    on_bad_row: str = field(
+        default="error",
+        metadata={"help": "A row that cannot be read: stop, or skip it and count.", "choices": ["error", "skip"]},
+    )
+    validation_fraction: float = field(
+        default=0.05, metadata={"help": "Share of the distinct stories held out when no validation data is named."}
+    )
+    split_seed: int = field(default=0, metadata={"help": "Picks the held-out stories; not the training seed."})
+    remove_overlap: bool = field(
+        default=False, metadata={"help": "Drop training stories that also stand in the validation data, and say so."}
+    )
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first so many stories."})
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Stories scored at each evaluation (the final one scores all of them)."}
+    )
+    block_size: int = field(default=512, metadata={"help": "Tokens in a training row; the context of the model."})
+    align_to_stories: bool = field(
+        default=False, metadata={"help": "Begin every row with a story and pad the rest, instead of one long stream."}
+    )
+    preprocessing_num_workers: int | None = field(
+        default=None, metadata={"help": "Processes that tokenize (default: one, with a thread for each core)."}
+    )
+    data_cache_dir: str | None = field(
+        default=None, metadata={"help": "Where tokenized data is kept (default: in the datasets cache)."}
+    )
+
+
+@dataclass
+class TokenizerArguments:
+    """The tokenizer: one that exists, or how to train one on the training stories."""
+
+    tokenizer_name: str | None = field(default=None, metadata={"help": "A folder or Hub id (default: train one)."})
+    vocab_size: int = field(default=10000, metadata={"help": "Vocabulary of a tokenizer trained here."})
+    min_frequency: int = field(default=2, metadata={"help": "A pair is merged if it occurs so often."})
+    max_samples: int | None = field(default=None, metadata={"help": "Train the tokenizer on the first so many stories."})
+
+
+@dataclass
+class RunArguments(TrainingArguments):
+    """`TrainingArguments` with the defaults of this project."""
+
+    output_dir: str = field(default="runs/model", metadata={"help": "The run folder; a checkpoint when the run ends."})
+    overwrite_output_dir: bool = field(default=False, metadata={"help": "Replace an earlier run in output_dir."})
+    bf16: bool | None = field(
+        default=None,
+        metadata={"help": "bf16 autocast (default: where the device is fast at it).", "nargs": "?", "const": True},
+    )
+    adam_beta2: float = field(default=0.95, metadata={"help": "Beta2 of AdamW."})
+    weight_decay: float = field(default=0.1, metadata={"help": "Weight decay, on matrices only."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Kept off: the collator names its columns."})
+    skip_guards: bool = field(default=False, metadata={"help": "Train without the checks against silent mistakes."})
+    sample_prompts: list[str] = field(
+        default_factory=lambda: ["Once upon a time"], metadata={"help": "Continued at each evaluation, in the log."}
+    )
+
+    def __post_init__(self):
+        if not torch.accelerator.is_available():
+            self.use_cpu = True
+        if self.bf16 is None:
+            self.bf16 = not self.fp16 and bf16_is_fast(self.use_cpu)
+        super().__post_init__()
+
+
+def bf16_is_fast(use_cpu: bool) -> bool:
+    """Whether bf16 autocast pays on the device that will train: hardware bf16 on a GPU, AMX or AVX512-BF16 on a CPU."""
+    if use_cpu:
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+    return is_torch_bf16_gpu_available()
+
+
+@dataclass
+class Recipe:
+    """One run. `values` holds every key with its resolved value, and reads back as a recipe."""
+
+    model: ModelArguments
+    data: DataArguments
+    tokenizer: TokenizerArguments
+    training: RunArguments
+    values: dict[str, Any]
+
+    def save(self, folder: str | Path) -> None:
+        text = json.dumps(self.values, indent=2, sort_keys=True, default=str)
+        (Path(folder) / "recipe.json").write_text(text + "\n", encoding="utf-8")
+
+
+class OneLineParser(HfArgumentParser):
+    """HfArgumentParser that takes only exact names and reports a mistake as a `UserError`."""
+
+    def __init__(self, dataclass_types, **kwargs):
+        super().__init__(dataclass_types, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str):
+        raise UserError(re.sub(r"^argument --(\w+)[^:]*: ", r"\1: ", message))
+
+    def check(self, arguments: list[str], source: str = "") -> Any:
+        """Parse `arguments`; an unknown name stops with the nearest known one. `source` is put before the message."""
+        try:
+            namespace, unknown = self.parse_known_args(arguments)
+        except UserError as error:
+            raise UserError(f"{source}{error}") from None
+        if unknown and not unknown[0].startswith("-"):
+            raise UserError(f"{source}unexpected {unknown[0]!r}: options are written --key value")
+        if unknown:
+            name = unknown[0].lstrip("-").split("=")[0]
+            nearest = get_close_matches(name.replace("-", "_"), [action.dest for action in self._actions], n=1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else "; --help lists all keys"
+            raise UserError(f"{source}unknown key {name!r}{hint}")
+        return namespace
+
+    def build(self, arguments: list[str]) -> tuple:
+        """The dataclasses; a value that a dataclass refuses is a `UserError`."""
+        try:
+            return self.parse_args_into_dataclasses(arguments, look_for_args_file=False)
+        except (ValueError, TypeError, ImportError) as error:
+            raise UserError(one_line(error)) from error
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML in which a key given twice is a mistake, not the last one wins."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"key {key!r} is given twice")
+        return super().construct_mapping(node, deep)
+
+
+def read_recipe(argv: list[str]) -> Recipe:
+    """Read `[RECIPE.yaml] [--key value ...]`.
+
+    Raises:
+        UserError: a file that is missing or is no flat mapping, an unknown key (with the nearest known one), a value of
+            the wrong type. The message names the file or the option.
+    """
+    parser = OneLineParser(
+        (ModelArguments, DataArguments, TokenizerArguments, RunArguments),
+        prog="run_clm.py",
+        usage="python run_clm.py RECIPE.yaml [--any_key value ...] [--debug]",
+        description="Train a story-writing language model from a recipe; any key of the recipe can be overridden.",
+    )
+    overrides = list(argv)
+    from_file: list[str] = []
+    if overrides and not overrides[0].startswith("-"):
+        path = overrides.pop(0)
+        values = _read_yaml(path)
+        from_file = _as_arguments(values)
+        parser.check(from_file, source=f"{path}: ")
+        if _names_data(overrides):  # data named on the command line replaces the recipe's data altogether
+            from_file = _as_arguments({key: value for key, value in values.items() if key not in _DATA_SOURCES})
+    namespace = parser.check(from_file + overrides)
+    model, data, tokenizer, training = parser.build(from_file + overrides)
+    values = {key: value for key, value in vars(namespace).items() if key not in ("hub_token", "push_to_hub_token")}
+    values |= {"bf16": training.bf16}
+    return Recipe(model, data, tokenizer, training, values)
+
+
+_DATA_SOURCES = (
+    "train_file",
+    "validation_file",
+    "dataset_name",
+    "dataset_config_name",
+    "train_split_name",
+    "validation_split_name",
+    "num_sample_stories",
+)
+
+
+def _names_data(arguments: list[str]) -> bool:
+    given = {word.lstrip("-").split("=")[0].replace("-", "_") for word in arguments if word.startswith("--")}
+    return not given.isdisjoint({"train_file", "dataset_name", "num_sample_stories"})
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    try:
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except OSError as error:
+        raise UserError(f"cannot read the recipe {path}: {error.strerror}; recipes stand in configs/") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a YAML file: {one_line(error)}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold 'key: value' lines, and holds {type(values).__name__}")
+    return values
+
+
+def _as_arguments(values: dict[str, Any]) -> list[str]:
+    """The recipe as command-line words, so that argparse converts and checks both alike (YAML reads 5e-4 as text)."""
+    arguments: list[str] = []
+    for key, value in values.items():
+        if value is None or value == []:
+            continue
+        if isinstance(value, bool):
+            words = ["true" if value else "no"]  # a bare `no` is False to YAML: right for flags and for eval_strategy
+        elif isinstance(value, dict):
+            words = [json.dumps(value)]
+        elif isinstance(value, list):
+            words = [str(item) for item in value]
+        else:
+            words = [str(value)]
+        if len(words) == 1 and (not words[0] or words[0].startswith("-")):
+            arguments.append(f"--{key}={words[0]}")
+        else:
+            arguments += [f"--{key}", *words]
+    return arguments
+
+
+def model_fields(arguments: ModelArguments) -> dict[str, Any]:
+    """The keyword arguments of `TinyStoriesConfig` that a recipe sets."""
+    return {item.name: getattr(arguments, item.name) for item in fields(arguments)}

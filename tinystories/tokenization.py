@@ -1,0 +1,122 @@
+"""The tokenizer: byte-level BPE in the Hugging Face fast format, and what is worth knowing about one.
+
+Every string round-trips exactly: the alphabet is all 256 bytes and nothing is normalised. Text that looks like a special
+token stays text. No truncation is stored. A prompt gets BOS by default; EOS is added by packing alone.
+"""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import datasets
+import tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from tinystories.cache import cached_folder, content_key
+from tinystories.corpus import STORIES_PER_BATCH, dataset_key
+from tinystories.errors import UserError, one_line
+from tinystories.recipe import TokenizerArguments
+
+
+logger = logging.getLogger(__name__)
+
+PAD, BOS, EOS = "<|pad|>", "<|bos|>", "<|eos|>"
+SPECIAL_TOKENS = (PAD, BOS, EOS)
+SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
+
+
+def train_tokenizer(stories: datasets.Dataset, arguments: TokenizerArguments) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE on the column `text`.
+
+    The vocabulary comes out smaller than `arguments.vocab_size` where the stories do not hold so many pairs that occur
+    `min_frequency` times; a warning says so.
+    """
+    if arguments.vocab_size < SMALLEST_VOCABULARY:
+        raise UserError(f"vocab_size must be at least {SMALLEST_VOCABULARY} (256 bytes and 3 special tokens)")
+    if arguments.max_samples is not None:
+        stories = stories.select(range(min(arguments.max_samples, len(stories))))
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=arguments.vocab_size,
+        min_frequency=arguments.min_frequency,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    backend.train_from_iterator(_batches(stories), trainer, length=len(stories))
+    bos_id = backend.token_to_id(BOS)
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, bos_id)]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token=PAD,
+        bos_token=BOS,
+        eos_token=EOS,
+        split_special_tokens=True,  # a typed "<|eos|>" is five characters and a word, not the end of the story
+        clean_up_tokenization_spaces=False,
+        padding_side="left",  # what generating for a batch of prompts needs; training rows are not padded
+    )
+    if len(tokenizer) < arguments.vocab_size:
+        logger.warning(
+            "the stories give only %d tokens with min_frequency %d, not the %d asked for",
+            len(tokenizer),
+            arguments.min_frequency,
+            arguments.vocab_size,
+        )
+    return tokenizer
+
+
+def _batches(stories: datasets.Dataset) -> Iterator[list[str]]:
+    for batch in stories.iter(STORIES_PER_BATCH):
+        yield batch["text"]
+
+
+def load_or_train_tokenizer(
+    arguments: TokenizerArguments, stories: datasets.Dataset, cache_root: str | None
+) -> PreTrainedTokenizerBase:
+    """The tokenizer that the recipe names, or one trained on `stories` (once for the same stories and settings)."""
+    if arguments.tokenizer_name is not None:
+        return load_tokenizer(arguments.tokenizer_name)
+    settings = [arguments.vocab_size, arguments.min_frequency, arguments.max_samples, tokenizers.__version__]
+    key = content_key(["tokenizer", *SPECIAL_TOKENS, *settings, dataset_key(stories)])
+
+    def build(folder: Path) -> None:
+        logger.info("training a tokenizer on %d stories", len(stories))
+        train_tokenizer(stories, arguments).save_pretrained(folder)
+
+    return load_tokenizer(str(cached_folder("tokenizer", key, build, cache_root)))
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """`AutoTokenizer` for a folder or Hub id; a failure is one line."""
+    try:
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"cannot load a tokenizer from {name}: {one_line(error)}") from error
+
+
+def tokenizer_report(tokenizer: PreTrainedTokenizerBase, held_out: datasets.Dataset) -> dict:
+    """Vocabulary size, bytes per token on held-out stories, and how the articles are encoded."""
+    num_bytes = num_tokens = 0
+    for texts in _batches(held_out):
+        num_bytes += sum(len(text.encode()) for text in texts)
+        num_tokens += sum(len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"])
+    return {
+        "vocab_size": len(tokenizer),
+        "held_out_stories": len(held_out),
+        "held_out_bytes": num_bytes,
+        "bytes_per_token": num_bytes / num_tokens,
+        "articles": {text: tokenizer.tokenize(text) for text in (" a", " an", " the")},
+    }
+
+
+def describe(report: dict) -> str:
+    """`tokenizer_report` in one line for people."""
+    articles = ", ".join(f"{text!r} = {' '.join(tokens)}" for text, tokens in report["articles"].items())
+    return (
+        f"tokenizer: {report['vocab_size']:,} tokens, {report['bytes_per_token']:.2f} bytes per token "
+        f"on {report['held_out_stories']:,} held-out stories; {articles}"
+    )

@@ -1,0 +1,76 @@
+"""The Trainer, changed in two places only: every checkpoint is a complete Hub repository, and evaluation is exact.
+
+Everything else (the loop, accumulation, mixed precision, schedules, several processes) is transformers' and accelerate's.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers.trainer import TRAINING_ARGS_NAME
+
+from tinystories.checkpoint import write_card
+from tinystories.packing import PackedRows, StoryCollator
+from tinystories.recipe import Recipe
+from tinystories.scoring import ScoringRows, row_sums, trainer_metrics
+
+
+class StoryTrainer(Trainer):
+    """Trains on packed rows; evaluates story by story, weighting tokens and not batches."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        recipe: Recipe,
+        packed: PackedRows,
+        evaluation: ScoringRows,
+        data_report: dict[str, Any],
+        callbacks: list | None = None,
+    ):
+        super().__init__(
+            model=model,
+            args=recipe.training,
+            data_collator=StoryCollator(tokenizer.pad_token_id),
+            train_dataset=packed.rows,
+            eval_dataset=evaluation.rows,
+            processing_class=tokenizer,
+            # The sums of each row stand in for its logits, so that the metrics are sums over tokens: the Trainer's own
+            # eval_loss, a mean over batches, is replaced by the `loss` that these metrics hold.
+            preprocess_logits_for_metrics=row_sums,
+            compute_metrics=partial(trainer_metrics, stories=evaluation),
+            callbacks=callbacks,
+        )
+        self.recipe = recipe
+        self.data_report = data_report
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Every save, of `checkpoint-N` and of the run folder, passes here."""
+        folder = Path(output_dir or self.args.output_dir)
+        self.model.config.use_cache = True  # the Trainer turns it off while it trains
+        super()._save(str(folder), state_dict)
+        self.model.config.use_cache = self.args.use_cache
+        if self.args.should_save:
+            (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle; recipe.json says the same in the open
+            write_card(folder, self.model, self.card_facts())
+
+    def create_model_card(self, *args, **kwargs) -> None:
+        """Called before a push: our card, where the Trainer would write its own over it."""
+        if self.is_world_process_zero():
+            write_card(self.args.output_dir, self.model, self.card_facts())
+
+    def card_facts(self, final: dict[str, Any] | None = None) -> dict[str, Any]:
+        """What the card says of this run at this moment; `final` is the score of the finished checkpoint."""
+        evaluations = [row for row in self.state.log_history if "eval_bits_per_byte" in row]
+        return {
+            "recipe": self.recipe.values,
+            "data": self.data_report,
+            "step": self.state.global_step,
+            "epoch": self.state.epoch,
+            "best_step": self.state.best_global_step,
+            "tokens_seen": self.state.num_input_tokens_seen,
+            "last_evaluation": evaluations[-1] if evaluations else None,
+            "evaluated_stories": len(self.eval_dataset),
+            "final": final,
+        }
