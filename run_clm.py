@@ -109,7 +109,7 @@ def finish(trainer: StoryTrainer, corpus: Corpus) -> None:
     model, tokenizer = load_checkpoint(folder, trainer.args.device)
     stories = scoring_rows(corpus.validation, tokenizer, model.config.max_position_embeddings)
     final = score(model, stories, tokenizer.pad_token_id, trainer.args.eval_batch_size).as_dict()
-    trainer.save_metrics("final", {f"final_{name}": value for name, value in final.items()})
+    trainer.save_metrics("eval", {f"eval_{name}": value for name, value in final.items()})
     write_card(folder, model, trainer.card_facts(final))
     Path(folder, "data_report.json").write_text(json.dumps(corpus.report, indent=2) + "\n", encoding="utf-8")
     logger.info("best checkpoint: %s", trainer.state.best_model_checkpoint or "the last step")

@@ -11,6 +11,7 @@ import logging
 import sys
 from collections.abc import Callable
 
+import transformers
 from tqdm.auto import tqdm
 
 from tinystories.errors import UserError
@@ -25,6 +26,7 @@ def set_up_logging(level: int = logging.INFO) -> None:
     """Send the log of this library to stderr, one plain line a message, without tearing a progress bar."""
     handler = _AboveProgressBar()
     handler.setFormatter(logging.Formatter("%(message)s"))
+    transformers.logging.disable_progress_bar()  # its bars for a file or two; the Trainer's own bar is another
     logger = logging.getLogger("tinystories")
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(level)

@@ -118,6 +118,7 @@ class RunArguments(TrainingArguments):
     )
     adam_beta2: float = field(default=0.95, metadata={"help": "Beta2 of AdamW."})
     weight_decay: float = field(default=0.1, metadata={"help": "Weight decay, on matrices only."})
+    include_num_input_tokens_seen: bool = field(default=True, metadata={"help": "Count the tokens trained on."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Kept off: the collator names its columns."})
     skip_guards: bool = field(default=False, metadata={"help": "Train without the checks against silent mistakes."})
     sample_prompts: list[str] = field(

@@ -55,6 +55,12 @@ class StoryTrainer(Trainer):
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle; recipe.json says the same in the open
             write_card(folder, self.model, self.card_facts())
 
+    def _issue_warnings_after_load(self, load_result) -> None:
+        """The Trainer reports tied weights as missing when it loads the best checkpoint: they are not in the file."""
+        tied = set(self.model.all_tied_weights_keys)
+        load_result.missing_keys[:] = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(load_result)
+
     def create_model_card(self, *args, **kwargs) -> None:
         """Called before a push: our card, where the Trainer would write its own over it."""
         if self.is_world_process_zero():

@@ -1,0 +1,97 @@
+"""What several test files share: the commands as real processes, a corpus with one possible continuation, a tiny run."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+
+ROOT = Path(__file__).parent.parent
+COUNTING = "one two three four five six seven eight nine ten."
+TINY = {
+    "vocab_size": 320,
+    "min_frequency": 2,
+    "block_size": 64,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "per_device_train_batch_size": 8,
+    "learning_rate": 1e-2,
+    "warmup_steps": 10,
+    "lr_scheduler_type": "linear",
+    "logging_steps": 10,
+    "max_steps": 100,
+    "eval_strategy": "steps",
+    "eval_steps": 50,
+    "save_steps": 50,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "loss",
+    "bf16": False,
+    "disable_tqdm": True,
+}
+
+
+def run_command(*arguments, cwd=None, tree=ROOT, timeout=300, **environment):
+    """Run one of our commands as a user does; returns the finished process with its text output."""
+    script, *rest = [str(argument) for argument in arguments]
+    return subprocess.run(
+        [sys.executable, str(tree / script), *rest],
+        cwd=cwd,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"} | environment,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=timeout,
+    )
+
+
+def run_with_transformers_only(code: str, cwd: Path, **environment) -> subprocess.Popen:
+    """Start Python where the installed libraries can be imported and nothing of this project can.
+
+    `-S` leaves out the .pth files by which an editable installation is found.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-S", "-c", code],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": sysconfig.get_path("purelib"), "HF_HUB_OFFLINE": "1"} | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def output_of(process: subprocess.Popen) -> str:
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err[-3000:]
+    return out
+
+
+def as_options(values: dict) -> list[str]:
+    return [word for key, value in values.items() for word in (f"--{key}", str(value))]
+
+
+def write_counting_corpus(folder: Path, stories: int = 200) -> Path:
+    """Distinct stories of which only the first words differ: after "one", everything can go on in one way only."""
+    path = folder / "counting.txt"
+    text = "\n".join(f"Story {i}. {COUNTING}\n<|endoftext|>" for i in range(stories))
+    path.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def counting_run(tmp_path_factory) -> Path:
+    """The run folder of a finished training on the counting corpus."""
+    folder = tmp_path_factory.mktemp("counting")
+    corpus = write_counting_corpus(folder)
+    options = TINY | {"train_file": corpus, "data_cache_dir": folder / "cache", "output_dir": folder / "run"}
+    process = run_command("run_clm.py", *as_options(options), "--sample_prompts", "Story 7. one two")
+    assert process.returncode == 0, process.stderr[-3000:]
+    (folder / "run" / "stdout.txt").write_text(process.stdout, encoding="utf-8")
+    (folder / "run" / "stderr.txt").write_text(process.stderr, encoding="utf-8")
+    return folder / "run"

@@ -1,0 +1,74 @@
+"""run_generation.py: streams a story, stops where it ends, repeats itself for a seed, and explains mistakes."""
+
+import json
+import re
+
+import pytest
+from conftest import COUNTING, run_command
+
+
+def test_a_story_is_written_and_ends(counting_run, tmp_path):
+    output = tmp_path / "story.json"
+    options = ["--greedy", "--repetition_penalty", "1.0", "--output_file", output]
+    process = run_command("run_generation.py", counting_run, "Story 7. one two", *options)
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert process.stdout.startswith(f"Story 7. {COUNTING}\n")
+    result = json.loads(output.read_text())
+    assert result["text"] == f"Story 7. {COUNTING}"
+    assert result["finish_reason"] == "stop"
+    counted, seconds, rate = re.search(r"\[(\d+) new tokens in ([\d.]+) s, ([\d.]+) tokens/s", process.stdout).groups()
+    assert int(counted) == result["new_tokens"]
+    assert float(rate) == pytest.approx(result["new_tokens"] / result["seconds"], rel=0.01)
+
+
+def test_the_same_seed_writes_the_same_story_and_another_seed_another(counting_run, tmp_path):
+    texts = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        output = tmp_path / f"{name}.json"
+        options = ["--temperature", "5", "--top_k", "0", "--top_p", "1", "--seed", seed, "--output_file", output]
+        process = run_command("run_generation.py", counting_run, "Story", *options, "--max_new_tokens", "20")
+        assert process.returncode == 0, process.stderr[-2000:]
+        texts.append(json.loads(output.read_text())["text"])
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_tokens_are_limited_by_the_context_and_the_limit_is_said(counting_run, tmp_path):
+    output = tmp_path / "story.json"
+    options = ["--temperature", "10", "--top_k", "0", "--top_p", "1", "--seed", "3", "--max_new_tokens", "5000"]
+    process = run_command("run_generation.py", counting_run, "Story", *options, "--output_file", output)
+    assert process.returncode == 0, process.stderr[-2000:]
+    result = json.loads(output.read_text())
+    assert result["new_tokens"] < 64
+    if result["finish_reason"] == "length":
+        assert "stopped at the limit of tokens" in process.stdout
+
+
+@pytest.mark.parametrize("preset", ["balanced", "conservative", "creative"])
+def test_presets_set_what_they_say(preset, counting_run, tmp_path):
+    wanted = {"balanced": (0.8, 50, 0.95, 1.2), "conservative": (0.7, 40, 0.9, 1.3), "creative": (0.9, 60, 0.95, 1.1)}
+    output = tmp_path / "story.json"
+    options = ["--preset", preset, "--max_new_tokens", "2", "--output_file", output]
+    process = run_command("run_generation.py", counting_run, "Story", *options)
+    assert process.returncode == 0, process.stderr[-2000:]
+    used = json.loads(output.read_text())["generation_config"]
+    assert tuple(used[name] for name in ("temperature", "top_k", "top_p", "repetition_penalty")) == wanted[preset]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere/at-all", "Once"], "cannot open nowhere/at-all as a checkpoint"),
+        (["RUN", "Once", "--temperature", "0"], "temperature must be between"),
+        (["RUN", "Once", "--preset", "wild"], "invalid choice: 'wild'"),
+        (["RUN", "word " * 200], "the context is 64"),
+        (["RUN"], "prompt"),
+        (["RUN", "Once", "--temprature", "1"], "temprature"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(arguments, message, counting_run):
+    arguments = [str(counting_run) if word == "RUN" else word for word in arguments]
+    process = run_command("run_generation.py", *arguments)
+    errors = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
+    assert process.returncode == 1
+    assert len(errors) == 1 and message in errors[0], process.stderr[-2000:]
+    assert "Traceback" not in process.stderr

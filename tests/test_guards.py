@@ -1,0 +1,177 @@
+"""Mutations: a bug is put into a copy of the project, and the real command must stop with the guard's reason.
+
+Each mutation is one of the silent mistakes that let every printed number look right while the model learns nonsense.
+"""
+
+import shutil
+
+import pytest
+from conftest import ROOT, TINY, as_options, run_command, write_counting_corpus
+
+
+MUTATIONS = {
+    "labels shifted in the batch as well": (
+        "tinystories/packing.py",
+        '"labels": torch.from_numpy(labels)',
+        '"labels": torch.from_numpy(np.roll(labels, -1, axis=1))',
+        "the labels of a batch are not its input ids",
+    ),
+    "labels shifted in the model as well": (
+        "modeling_tinystories.py",
+        "labels=labels,",
+        "labels=nn.functional.pad(labels, (0, 1), value=-100)[:, 1:],",
+        "not the next-token loss",
+    ),
+    "labels never shifted": (
+        "modeling_tinystories.py",
+        "labels=labels,",
+        "labels=labels, shift_labels=labels,",
+        "not the next-token loss",
+    ),
+    "EOS dropped between stories": (
+        "tinystories/packing.py",
+        "np.array([bos, *ids, eos], dtype=dtype)",
+        "np.array([bos, *ids], dtype=dtype)",
+        "no EOS between packed stories",
+    ),
+    "EOS left out of the loss": (
+        "tinystories/packing.py",
+        "np.where(ids == self.pad_token_id, IGNORED, ids)",
+        "np.where(ids <= 2, IGNORED, ids)",
+        "EOS is left out of the loss",
+    ),
+    "padding in the loss": (
+        "tinystories/packing.py",
+        "np.full((len(rows), longest), IGNORED, dtype=np.int64)",
+        "np.full((len(rows), longest), self.pad_token_id, dtype=np.int64)",
+        "padding stands in the loss",
+    ),
+    "one token for padding and EOS": (
+        "tinystories/tokenization.py",
+        "pad_token=PAD",
+        "pad_token=EOS",
+        "never learns to stop",
+    ),
+    "stories truncated by the call": (
+        "tinystories/packing.py",
+        'encoded = tokenizer(batch["text"], add_special_tokens=False)',
+        'encoded = tokenizer(batch["text"], add_special_tokens=False, truncation=True, max_length=20)',
+        "it was cut",
+    ),
+    "truncation stored in the tokenizer": (
+        "tinystories/tokenization.py",
+        "    bos_id = backend",
+        "    backend.enable_truncation(20)\n    bos_id = backend",
+        "stores a truncation",
+    ),
+    "text normalized by the tokenizer": (
+        "tinystories/tokenization.py",
+        "    bos_id = backend",
+        "    backend.normalizer = tokenizers.normalizers.Lowercase()\n    bos_id = backend",
+        "the tokenizer loses text",
+    ),
+    "typed special tokens obeyed": (
+        "tinystories/tokenization.py",
+        "split_special_tokens=True",
+        "split_special_tokens=False",
+        "becomes a special token",
+    ),
+    "model built for another vocabulary": (
+        "tinystories/checkpoint.py",
+        "vocab_size=len(tokenizer)",
+        "vocab_size=len(tokenizer) + 64",
+        "build the model for this tokenizer",
+    ),
+    "weights initialized ten times too large": (
+        "modeling_tinystories.py",
+        "        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)\n",
+        "        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)\n"
+        "        config.initializer_range *= 20\n",
+        "its initialization is off",
+    ),
+    "attention that sees the future": (
+        "modeling_tinystories.py",
+        "self.is_causal = True",
+        "self.is_causal = False",
+        "after learning one sequence",
+    ),
+    "positions that ignore the cache": (
+        "modeling_tinystories.py",
+        "past_length = past_key_values.get_seq_length() if past_key_values is not None else 0",
+        "past_length = 0",
+        "after learning one sequence",
+    ),
+}
+
+
+def small_run(folder, corpus, *options, tree=ROOT):
+    settings = TINY | {"max_steps": 1, "eval_strategy": "no", "load_best_model_at_end": False, "save_strategy": "no"}
+    settings |= {"train_file": corpus, "data_cache_dir": folder / "cache", "output_dir": folder / "run"}
+    return run_command("run_clm.py", *as_options(settings), *options, tree=tree)
+
+
+def assert_stopped(process, reason, status=2):
+    assert process.returncode == status, process.stderr[-2000:]
+    errors = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, process.stderr[-2000:]
+    assert reason in errors[0]
+    assert "Traceback" not in process.stderr
+
+
+@pytest.fixture
+def mutated_tree(tmp_path):
+    def mutate(file, old, new):
+        tree = tmp_path / "tree"
+        tree.mkdir()
+        for script in ROOT.glob("*.py"):
+            shutil.copy(script, tree)
+        shutil.copy(ROOT / "model_card.md", tree)
+        shutil.copytree(ROOT / "tinystories", tree / "tinystories", ignore=shutil.ignore_patterns("__pycache__"))
+        text = (tree / file).read_text(encoding="utf-8")
+        assert old in text, f"{file} no longer holds {old!r}: the mutation is out of date"
+        (tree / file).write_text(text.replace(old, new), encoding="utf-8")
+        return tree
+
+    return mutate
+
+
+def test_the_unmutated_project_passes_its_guards(tmp_path):
+    process = small_run(tmp_path, write_counting_corpus(tmp_path))
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert process.stderr.count("guard passed") == 8
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_mutation_is_caught(name, mutated_tree, tmp_path):
+    file, old, new, reason = MUTATIONS[name]
+    assert_stopped(small_run(tmp_path, write_counting_corpus(tmp_path), tree=mutated_tree(file, old, new)), reason)
+
+
+def test_rows_of_another_tokenizer_are_caught_even_if_the_cache_key_forgets_it(mutated_tree, tmp_path):
+    corpus, tree = write_counting_corpus(tmp_path), mutated_tree("tinystories/packing.py", "*_tokenizer_content(tokenizer), ", "")
+    swapped = tmp_path / "tokenizer"
+    for vocab_size in (320, 300):
+        shutil.rmtree(swapped, ignore_errors=True)
+        options = {"train_file": corpus, "data_cache_dir": tmp_path / "cache", "vocab_size": vocab_size}
+        assert run_command("train_tokenizer.py", *as_options(options), "--output_dir", swapped).returncode == 0
+        process = small_run(
+            tmp_path, corpus, "--tokenizer_name", str(swapped), "--overwrite_output_dir", tree=tree
+        )
+    assert_stopped(process, "another")
+
+
+def test_validation_stories_seen_in_training_are_caught(tmp_path):
+    corpus = write_counting_corpus(tmp_path)
+    assert_stopped(small_run(tmp_path, corpus, "--validation_file", str(corpus)), "also stand in the validation data")
+
+
+def test_label_smoothing_is_caught_because_it_is_not_the_next_token_loss(tmp_path):
+    process = small_run(tmp_path, write_counting_corpus(tmp_path), "--label_smoothing_factor", "0.1")
+    assert_stopped(process, "label_smoothing_factor must be 0")
+
+
+def test_skipping_the_guards_is_said_loudly(tmp_path):
+    corpus = write_counting_corpus(tmp_path)
+    process = small_run(tmp_path, corpus, "--validation_file", str(corpus), "--skip_guards")
+    assert process.returncode == 0
+    assert "GUARDS SKIPPED" in process.stderr

@@ -1,0 +1,258 @@
+"""The two Hub files: bit-identical to Llama and Phi-3, causal, cached, padded and compiled without a difference."""
+
+import pytest
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import (
+    DynamicCache,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    StaticCache,
+)
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from configuration_tinystories import TinyStoriesConfig
+from modeling_tinystories import TinyStoriesForCausalLM, TinyStoriesModel
+
+
+SIZES = {
+    "vocab_size": 97,
+    "hidden_size": 64,
+    "intermediate_size": 112,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+def make_model(attention="sdpa", **changes) -> TinyStoriesForCausalLM:
+    torch.manual_seed(0)
+    config = TinyStoriesConfig(**(SIZES | {"initializer_range": 0.3} | changes))
+    config._attn_implementation = attention
+    return TinyStoriesForCausalLM(config).eval()
+
+
+def tokens(rows=2, length=24) -> torch.Tensor:
+    return torch.randint(3, SIZES["vocab_size"], (rows, length), generator=torch.Generator().manual_seed(1))
+
+
+def test_reference_model_has_the_parameters_it_claims():
+    model = TinyStoriesForCausalLM(TinyStoriesConfig(partial_rotary_factor=0.5))
+    assert model.num_parameters() == 24_557_120
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_same_weights_as_llama_give_exactly_llamas_logits(attention, tied):
+    ours = make_model(attention, tie_word_embeddings=tied)
+    llama = LlamaForCausalLM(LlamaConfig(**SIZES, tie_word_embeddings=tied, attn_implementation=attention)).eval()
+    llama.load_state_dict(ours.state_dict(), strict=True)
+    ids = tokens()
+    assert torch.equal(ours(ids).logits, llama(ids).logits)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_same_weights_as_phi3_give_exactly_phi3s_logits_with_half_rotary(attention):
+    ours = make_model(attention, partial_rotary_factor=0.5)
+    config = Phi3Config(
+        **SIZES, partial_rotary_factor=0.5, tie_word_embeddings=True, rms_norm_eps=1e-6, attn_implementation=attention
+    )
+    phi3 = Phi3ForCausalLM(config).eval()
+    fused = {}
+    for name, weight in ours.state_dict().items():
+        if name.endswith(("k_proj.weight", "v_proj.weight", "up_proj.weight")):
+            continue
+        if name.endswith("q_proj.weight"):
+            parts = [ours.state_dict()[name.replace("q_proj", part)] for part in ("q_proj", "k_proj", "v_proj")]
+            name, weight = name.replace("q_proj", "qkv_proj"), torch.cat(parts)
+        elif name.endswith("gate_proj.weight"):
+            weight = torch.cat([weight, ours.state_dict()[name.replace("gate_proj", "up_proj")]])
+            name = name.replace("gate_proj", "gate_up_proj")
+        fused[name] = weight
+    phi3.load_state_dict(fused, strict=True)
+    ids = tokens()
+    # One fused matrix product and three separate ones may round differently in the last bit on some processors.
+    torch.testing.assert_close(ours(ids).logits, phi3(ids).logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_no_token_sees_the_future(attention):
+    model, ids = make_model(attention), tokens()
+    changed = ids.clone()
+    changed[:, 12:] = (changed[:, 12:] - 3 + 1) % 90 + 3
+    before, after = model(ids).logits, model(changed).logits
+    torch.testing.assert_close(before[:, :12], after[:, :12])
+    assert not torch.allclose(before[:, 12:], after[:, 12:])
+
+
+def test_sdpa_and_eager_agree():
+    torch.testing.assert_close(
+        make_model("sdpa")(tokens()).logits, make_model("eager")(tokens()).logits, rtol=0, atol=1e-4
+    )
+
+
+def test_position_matters():
+    """Without rotary embeddings a causal model still sees order, but not the distance of a repeated token."""
+    model = make_model(num_hidden_layers=1)
+    ids = torch.tensor([[5, 6, 7, 7, 7, 7]])
+    moved = torch.tensor([[6, 5, 7, 7, 7, 7]])
+    assert not torch.allclose(model(ids).logits[0, -1], model(moved).logits[0, -1], atol=1e-4)
+
+
+def static_cache(model):
+    return StaticCache(config=model.config, max_cache_len=32)
+
+
+@pytest.mark.parametrize("make_cache", [lambda model: DynamicCache(config=model.config), static_cache])
+@pytest.mark.parametrize("partial_rotary_factor", [0.5, 1.0])
+def test_cached_decoding_without_position_ids_equals_the_full_pass(make_cache, partial_rotary_factor):
+    model, ids = make_model(partial_rotary_factor=partial_rotary_factor), tokens()
+    cache = make_cache(model)
+    pieces = [model(ids[:, :10], past_key_values=cache, use_cache=True).logits]
+    pieces += [model(ids[:, i : i + 1], past_key_values=cache, use_cache=True).logits for i in range(10, 24)]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), model(ids).logits, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_left_padding_changes_nothing(attention):
+    model = make_model(attention)
+    prompts = [tokens(1, 9), tokens(1, 5) + 1]
+    padded = torch.zeros(2, 9, dtype=torch.long)
+    mask = torch.zeros(2, 9, dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        padded[row, 9 - prompt.shape[1] :] = prompt
+        mask[row, 9 - prompt.shape[1] :] = 1
+    settings = {"do_sample": False, "max_new_tokens": 12, "pad_token_id": 0, "eos_token_id": None}
+    together = model.generate(padded, attention_mask=mask, **settings)[:, 9:]
+    for row, prompt in enumerate(prompts):
+        alone = model.generate(prompt, attention_mask=torch.ones_like(prompt), **settings)[:, prompt.shape[1] :]
+        assert torch.equal(together[row], alone[0])
+
+
+def test_packed_stories_do_not_see_each_other_when_positions_restart():
+    model = make_model()
+    first, second = tokens(1, 10), tokens(1, 14) + 1
+    packed = torch.cat([first, second], dim=1)
+    positions = torch.cat([torch.arange(10), torch.arange(14)]).unsqueeze(0)
+    logits = model(packed, position_ids=positions, use_cache=False).logits
+    torch.testing.assert_close(logits[:, :10], model(first).logits, rtol=0, atol=1e-4)
+    torch.testing.assert_close(logits[:, 10:], model(second).logits, rtol=0, atol=1e-4)
+
+
+def test_gradient_checkpointing_gives_the_same_gradients():
+    ids = tokens()
+    gradients = []
+    for checkpointing in (False, True):
+        model = make_model().train()
+        if checkpointing:
+            model.activation_checkpointing_enable()
+        model(ids, labels=ids).loss.backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    assert all(gradients[0][name] is not None for name in gradients[0])
+    for name in gradients[0]:
+        torch.testing.assert_close(gradients[0][name], gradients[1][name])
+
+
+def test_logits_to_keep():
+    model, ids = make_model(), tokens()
+    full = model(ids).logits
+    torch.testing.assert_close(model(ids, logits_to_keep=3).logits, full[:, -3:])
+    torch.testing.assert_close(model(ids, logits_to_keep=torch.tensor([0, 5])).logits, full[:, [0, 5]])
+
+
+@pytest.mark.parametrize("field", ["embd_pdrop", "resid_pdrop", "attention_dropout"])
+def test_each_dropout_acts_in_training_only(field):
+    model, ids = make_model(**{field: 0.5}), tokens()
+    assert torch.equal(model(ids).logits, make_model()(ids).logits)
+    model.train()
+    assert not torch.allclose(model(ids).logits, model(ids).logits)
+
+
+def test_labels_are_shifted_once_and_ignored_labels_left_out():
+    model, ids = make_model(), tokens()
+    labels = ids.clone()
+    labels[:, :5] = -100
+    log_probabilities = model(ids).logits.double().log_softmax(-1)
+    wanted = [-log_probabilities[row, t - 1, ids[row, t]] for row in range(2) for t in range(5, 24)]
+    assert model(ids, labels=labels).loss.item() == pytest.approx(torch.stack(wanted).mean().item(), abs=1e-5)
+
+
+def test_loss_is_a_sum_over_the_given_number_of_items_in_gradient_accumulation():
+    model, ids = make_model(), tokens()
+    mean = model(ids, labels=ids).loss
+    scaled = model(ids, labels=ids, num_items_in_batch=92).loss
+    torch.testing.assert_close(scaled, mean * 46 / 92)
+
+
+def test_keyword_arguments_reach_the_attention_function():
+    seen = []
+
+    def spy(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
+        seen.append((module.layer_idx, kwargs.get("marker")))
+        return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, scaling=scaling)
+
+    ALL_ATTENTION_FUNCTIONS.register("spy", spy)
+    model = make_model()
+    model.config._attn_implementation = "spy"
+    model(tokens(), marker="here")
+    assert seen == [(0, "here"), (1, "here"), (2, "here")]
+
+
+def test_hidden_states_and_attentions_are_recorded():
+    outputs = make_model("eager")(tokens(), output_hidden_states=True, output_attentions=True)
+    assert len(outputs.hidden_states) == SIZES["num_hidden_layers"] + 1
+    assert outputs.attentions[0].shape == (2, 4, 24, 24)
+
+
+def test_compiles_as_one_graph_with_the_same_logits():
+    model, ids = make_model(), tokens()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(ids, labels=ids).logits, model(ids).logits)
+
+
+def test_inputs_embeds_stand_in_for_ids_and_one_of_them_is_needed():
+    model, ids = make_model(), tokens()
+    torch.testing.assert_close(model(inputs_embeds=model.model.embed_tokens(ids)).logits, model(ids).logits)
+    for wrong in ({}, {"input_ids": ids, "inputs_embeds": model.model.embed_tokens(ids)}):
+        with pytest.raises(ValueError, match="exactly one"):
+            model(**wrong)
+
+
+def test_base_model_loads_from_a_checkpoint_of_the_whole(tmp_path):
+    model = make_model()
+    model.save_pretrained(tmp_path)
+    base = TinyStoriesModel.from_pretrained(tmp_path).eval()
+    assert torch.equal(base(tokens()).last_hidden_state, model.model(tokens()).last_hidden_state)
+    assert torch.equal(base.rotary_emb.inv_freq, model.model.rotary_emb.inv_freq)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"hiden_size": 64}, "no field 'hiden_size'; did you mean 'hidden_size'"),
+        ({"hidden_size": "64"}, "hidden_size.*expected int"),
+        ({"hidden_size": 66}, r"hidden_size \(66\) must be a multiple of num_attention_heads"),
+        ({"num_key_value_heads": 3}, "multiple of num_key_value_heads"),
+        ({"num_attention_heads": 0}, "num_attention_heads must be at least 1"),
+        ({"partial_rotary_factor": 0.35}, "even number of rotated dimensions"),
+        ({"partial_rotary_factor": 1.5}, "even number of rotated dimensions"),
+        ({"resid_pdrop": 1.0}, r"resid_pdrop must be in \[0, 1\)"),
+    ],
+)
+def test_a_wrong_config_is_refused_with_its_reason(fields, message):
+    with pytest.raises((ValueError, StrictDataclassError), match=f"(?s){message}"):
+        TinyStoriesConfig(**(SIZES | fields))
+
+
+def test_config_survives_saving(tmp_path):
+    config = TinyStoriesConfig(**SIZES, partial_rotary_factor=0.5, rope_theta=5000.0)
+    config.save_pretrained(tmp_path)
+    loaded = TinyStoriesConfig.from_pretrained(tmp_path)
+    assert loaded.rope_parameters == {"rope_type": "default", "rope_theta": 5000.0, "partial_rotary_factor": 0.5}
+    assert loaded.to_diff_dict() == config.to_diff_dict()

@@ -1,0 +1,184 @@
+"""run_clm.py from text to checkpoint: what it learns, what it writes down, and how it fails."""
+
+import json
+import math
+
+import pytest
+import torch
+from conftest import COUNTING, TINY, as_options, run_command, write_counting_corpus
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tinystories.corpus import load_corpus, pick_stories
+from tinystories.recipe import read_recipe
+
+
+def open_run(folder):
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32).eval()
+    return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+
+
+def test_a_corpus_with_one_continuation_is_learned_continued_and_ended(counting_run):
+    """Shifted twice, the labels would make this "one three five"; without EOS it would never stop."""
+    model, tokenizer = open_run(counting_run)
+    inputs = tokenizer("Story 7. one two", return_tensors="pt")
+    ids = model.generate(**inputs, do_sample=False, repetition_penalty=1.0, max_new_tokens=48)[0]
+    assert tokenizer.decode(ids, skip_special_tokens=True) == f"Story 7. {COUNTING}"
+    assert ids[-1].item() == tokenizer.eos_token_id
+
+
+def independent_score(model, tokenizer, stories):
+    """Nats, tokens and bytes, story by story, with nothing of the project's scoring."""
+    nats = tokens = 0
+    for text in stories:
+        ids = [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        with torch.no_grad():
+            log_probabilities = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
+        nats -= sum(log_probabilities[t, ids[t + 1]].item() for t in range(len(ids) - 1))
+        tokens += len(ids) - 1
+    return nats / tokens, nats / math.log(2) / sum(len(text.encode()) for text in stories), tokens
+
+
+def recipe_data(folder):
+    return read_recipe([str(folder / "recipe.json")]).data
+
+
+def test_the_final_numbers_are_those_of_the_checkpoint_on_disk(counting_run):
+    results = json.loads((counting_run / "all_results.json").read_text())
+    corpus = load_corpus(recipe_data(counting_run))
+    loss, bits_per_byte, tokens = independent_score(*open_run(counting_run), corpus.validation["text"])
+    assert results["eval_loss"] == pytest.approx(loss, abs=1e-5)
+    assert results["eval_bits_per_byte"] == pytest.approx(bits_per_byte, abs=1e-5)
+    assert results["eval_perplexity"] == pytest.approx(math.exp(loss), abs=1e-4)
+    assert results["eval_tokens"] == tokens
+    assert results["eval_stories"] == len(corpus.validation) == 10
+
+
+def test_the_numbers_of_an_evaluation_weigh_tokens_and_not_batches(tmp_path):
+    """Stories of very different lengths: a mean over batches would give another number."""
+    corpus = tmp_path / "corpus.txt"
+    stories = [f"Number {i}. " + "The cat sat on the mat. " * (1 + i % 7) for i in range(120)]
+    corpus.write_text("<|endoftext|>".join(stories), encoding="utf-8")
+    options = TINY | {"train_file": corpus, "data_cache_dir": tmp_path / "cache", "output_dir": tmp_path / "run"}
+    options |= {"max_steps": 10, "eval_steps": 5, "save_steps": 5, "validation_fraction": 0.3, "max_eval_samples": 17}
+    process = run_command("run_clm.py", *as_options(options), "--per_device_eval_batch_size", "4")
+    assert process.returncode == 0, process.stderr[-2000:]
+    sample = pick_stories(load_corpus(recipe_data(tmp_path / "run")).validation, 17)
+    for step in (5, 10):
+        state = json.loads((tmp_path / "run" / f"checkpoint-{step}" / "trainer_state.json").read_text())
+        logged = [row for row in state["log_history"] if row["step"] == step and "eval_loss" in row][0]
+        loss, bits_per_byte, _ = independent_score(*open_run(tmp_path / "run" / f"checkpoint-{step}"), sample["text"])
+        assert logged["eval_loss"] == pytest.approx(loss, abs=1e-4)
+        assert logged["eval_bits_per_byte"] == pytest.approx(bits_per_byte, abs=1e-4)
+
+
+def test_the_best_weights_stand_in_the_run_folder(counting_run):
+    state = json.loads((counting_run / "trainer_state.json").read_text())
+    best = counting_run / f"checkpoint-{state['best_global_step']}"
+    best_weights, weights = (load_file(folder / "model.safetensors") for folder in (best, counting_run))
+    assert all(torch.equal(weights[name], best_weights[name]) for name in weights)
+    evaluations = {row["step"]: row["eval_loss"] for row in state["log_history"] if "eval_loss" in row}
+    assert min(evaluations, key=evaluations.get) == state["best_global_step"]
+
+
+def test_the_run_is_written_down(counting_run):
+    recipe = json.loads((counting_run / "recipe.json").read_text())
+    assert recipe["hidden_size"] == TINY["hidden_size"] and recipe["learning_rate"] == TINY["learning_rate"]
+    samples = [json.loads(line) for line in (counting_run / "samples.jsonl").read_text().splitlines()]
+    assert [sample["step"] for sample in samples] == [50, 100]
+    assert all(sample["text"].startswith("Story 7. one two") for sample in samples)
+    report = json.loads((counting_run / "data_report.json").read_text())
+    assert report["train_stories"] + report["validation_stories"] == 200
+    assert len(report["guards"]) == 8
+    log = (counting_run / "stderr.txt").read_text()
+    assert "parameters (2 layers, width 64" in log and "bytes per token" in log
+
+
+def test_no_pickle_stands_in_the_run_folder(counting_run):
+    assert not list(counting_run.glob("*.bin")) + list(counting_run.glob("*.pt")) + list(counting_run.glob("*.pth"))
+
+
+def test_guards_leave_no_trace_in_the_weights_and_a_run_repeats_itself(tmp_path):
+    corpus = write_counting_corpus(tmp_path)
+    weights = []
+    for name, extra in (("guarded", []), ("again", []), ("unguarded", ["--skip_guards"])):
+        options = TINY | {"train_file": corpus, "data_cache_dir": tmp_path / "cache", "output_dir": tmp_path / name}
+        options |= {"max_steps": 6, "eval_steps": 3, "save_steps": 3, "resid_pdrop": 0.1}
+        process = run_command("run_clm.py", *as_options(options), *extra)
+        assert process.returncode == 0, process.stderr[-2000:]
+        weights.append(load_file(tmp_path / name / "model.safetensors"))
+    for other in weights[1:]:
+        assert all(torch.equal(weights[0][name], other[name]) for name in other)
+
+
+def test_a_story_far_longer_than_the_context_simply_works(tmp_path):
+    corpus = tmp_path / "long.txt"
+    long_story = "And then the little boat went on and on. " * 200
+    corpus.write_text("<|endoftext|>".join([long_story + str(i) for i in range(4)]), encoding="utf-8")
+    options = TINY | {"train_file": corpus, "data_cache_dir": tmp_path / "cache", "output_dir": tmp_path / "run"}
+    options |= {"max_steps": 4, "eval_steps": 2, "save_steps": 2, "validation_fraction": 0.25}
+    process = run_command("run_clm.py", *as_options(options))
+    assert process.returncode == 0, process.stderr[-2000:]
+    results = json.loads((tmp_path / "run" / "all_results.json").read_text())
+    assert results["eval_bytes"] == len(long_story) + 1
+
+
+def make_file(name, content):
+    def make(folder):
+        path = folder / name
+        path.write_bytes(content)
+        return path
+
+    return make
+
+
+MISTAKES = {
+    "unknown key": (None, ["--learning_rat", "1"], "did you mean learning_rate"),
+    "wrong type": (None, ["--max_steps", "1.5"], "max_steps: invalid int value: '1.5'"),
+    "missing file": (lambda folder: folder / "none.txt", [], "no such file or folder"),
+    "empty corpus": (make_file("empty.txt", b""), [], "holds no story"),
+    "blank corpus": (make_file("blank.txt", b" \n\n \n"), [], "holds no story"),
+    "not UTF-8": (make_file("latin.txt", "One day.\n\nA caf\xe9.\n".encode("latin-1")), [], "latin.txt:3: not UTF-8"),
+    "one story only": (make_file("one.txt", b"Once there was one story."), [], "too few to hold any out"),
+    "less than a row": (make_file("few.txt", b"One.\n\nTwo.\n\nThree.\n"), [], "less than one row of block_size 64"),
+    "no source": (None, ["--num_sample_stories", "0"], "num_sample_stories must be at least 1"),
+    "heads do not divide": (None, ["--num_attention_heads", "3"], "must be a multiple of num_attention_heads"),
+    "tokenizer that is none": (None, ["--tokenizer_name", "nowhere/at-all"], "cannot load a tokenizer"),
+    "odd rotary width": (None, ["--partial_rotary_factor", "0.1"], "even number of rotated dimensions"),
+    "contradicting arguments": (None, ["--save_steps", "7"], "save"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_clear_line(name, tmp_path):
+    make_corpus, extra, message = MISTAKES[name]
+    corpus = (make_corpus or write_counting_corpus)(tmp_path)
+    options = TINY | {"data_cache_dir": tmp_path / "cache", "output_dir": tmp_path / "run"}
+    if "--num_sample_stories" not in extra:
+        options["train_file"] = corpus
+    process = run_command("run_clm.py", *as_options(options), *extra)
+    errors = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
+    assert process.returncode == 1
+    assert len(errors) == 1 and message in errors[0], process.stderr[-2000:]
+    assert "Traceback" not in process.stderr
+
+
+def test_debug_shows_the_traceback_of_a_mistake(tmp_path):
+    process = run_command("run_clm.py", "--train_file", tmp_path / "none.txt", "--debug")
+    assert process.returncode != 0
+    assert "Traceback" in process.stderr
+
+
+def test_an_earlier_run_is_not_overwritten(counting_run):
+    before = (counting_run / "model.safetensors").read_bytes()
+    process = run_command("run_clm.py", counting_run / "recipe.json")
+    assert process.returncode == 1
+    assert "holds an earlier run" in process.stderr
+    assert (counting_run / "model.safetensors").read_bytes() == before
+
+
+def test_the_saved_recipe_repeats_the_run(counting_run, tmp_path):
+    process = run_command("run_clm.py", counting_run / "recipe.json", "--output_dir", tmp_path / "again")
+    assert process.returncode == 0, process.stderr[-2000:]
+    first, again = (load_file(folder / "model.safetensors") for folder in (counting_run, tmp_path / "again"))
+    assert all(torch.equal(first[name], again[name]) for name in first)

@@ -1,0 +1,762 @@
+"""Short, simple children's stories, made from a seed.
+
+The tokenizer, the training loop and the tests all need text. With this module the whole product works without any
+download: it writes as many different little stories as are asked for, always the same ones for the same seed. Every
+sentence was written for this project. The language is plain and regular on purpose, so that a very small model that
+has been trained for a minute can already tell a story of its own.
+
+Print three stories:
+
+    python -m tinystories.sample_corpus --num_stories 3 --seed 0
+
+How the text of a plot is written (Teller.tell turns it into a story):
+
+    [red|big|]                    one of the choices, drawn for each story; choices may hold choices
+    "Where is it?" <Mia>.         the tag follows from how the words end: "Where is it?" Mia asked.
+    a owl                         always "a": it becomes "an" where the sound of the next word asks for it
+    an empty line                 the next paragraph
+"""
+
+import argparse
+import random
+import re
+from dataclasses import dataclass
+
+END_OF_STORY = "<|endoftext|>"
+
+GIRLS = """Ada Aisha Amara Anna Carmen Elif Ella Emma Esther Fatima Freya Grace Hana Imani Ingrid Jaya Kiri Leila Lily
+Ling Lucia Maya Mei Mia Molly Nina Noor Olga Priya Rosa Ruth Salma Sofia Sue Tara Yuki Zara Zuri""".split()
+BOYS = """Ali Amir Arjun Bao Ben Chen Diego Eli Emil Finn Hugo Ivan Jack Jamal Jun Kenji Kofi Kwame Leo Luca Mateo Max
+Musa Nico Noah Omar Oscar Otto Pablo Ravi Sam Samir Tariq Theo Tim Tom Tomek Yusuf""".split()
+ANIMAL_NAMES = """Acorn Biscuit Bramble Clover Cocoa Dot Fern Fuzzy Ginger Hazel Maple Mango Mossy Nutmeg Patch Pebble
+Pepper Pip Plum Poppy Pumpkin Rusty Sunny Tuck Twig Willow""".split()
+ANIMALS = """bear deer duck elephant fox frog goat hedgehog lamb monkey mouse otter owl rabbit squirrel turtle
+unicorn""".split()
+RUNNERS = "bear deer elephant fox goat hedgehog monkey mouse pony puppy rabbit squirrel turtle unicorn".split()
+GUIDES = ("old owl", "wise turtle", "gray goose", "kind deer", "old badger", "friendly beaver", "tall crane")
+ELDERS = {"mom": "girl", "dad": "boy", "grandma": "girl", "grandpa": "boy"}
+PRONOUNS = {"girl": ("she", "her", "her"), "boy": ("he", "him", "his"), "pair": ("they", "them", "their")}
+
+TRAIT = "[little|little|little|young|kind|happy|curious|cheerful|clever|gentle|funny|playful|friendly]"
+HOMES = ("in a small village by the sea", "in a little house on a hill", "on a farm near a river", "in a green valley",
+         "at the edge of a big forest", "near a quiet lake", "on an island with many flowers", "by an old stone bridge",
+         "in a warm and sunny land", "near the tall mountains", "beside a wide river", "not far from the sea")
+FAIR_DAY = """[One day|One day|One day|One sunny morning|One fine day|One warm afternoon|One bright morning|
+One quiet afternoon|Early one morning|One spring day|One summer day|One Saturday]"""
+ANY_DAY = "[One day|One day|One morning|One afternoon|One Sunday|After lunch one day|One cold day]"
+NIGHT = "[One night|One dark night|One winter night|Late one evening|One windy night]"
+SCENERY = """[The sky was blue.|Birds sang in the trees.|A soft wind was blowing.|The air smelled of flowers.|
+White clouds moved slowly across the sky.|Bees flew from flower to flower.|The grass was soft and green.|||||]"""
+GREEN_PLACE = "[the park|the meadow|the garden|the playground|the old orchard|a field of flowers|the yard|a green field]"
+ROOM_SPOTS = ("under the bed", "behind the couch", "in the closet", "under the kitchen table", "behind the curtain",
+              "in the laundry basket", "under the stairs", "behind the bookshelf", "under a pile of clothes")
+
+COLORS = ("red", "blue", "green", "yellow", "orange", "purple", "pink", "brown", "white", "silver")
+TOYS = {
+    "ball": "[big|bouncy|round|shiny]",
+    "teddy bear": "[soft|fluffy|old|one-eyed]",
+    "toy train": "[long|shiny|old]",
+    "toy boat": "[little|shiny|old]",
+    "toy car": "[fast|shiny|tiny]",
+    "toy robot": "[shiny|funny|little]",
+    "drum": "[little|loud|round]",
+    "puppet": "[funny|floppy|soft]",
+    "doll": "[pretty|little|old]",
+    "toy unicorn": "[soft|pretty|fluffy]",
+    "toy elephant": "[soft|big|old]",
+    "spinning top": "[little|old]",
+}
+JUNK = """[an old sock|a broken pencil|a spoon|an empty box|a paper hat|some dust|a lost button|an apple core|a spider|
+an umbrella|two dusty books|a single glove]"""
+TREAT = """[warm cookies|apple pie|sweet oranges|hot soup|bread with honey|pancakes|cold lemonade|strawberry cake|
+corn with butter|rice pudding|slices of melon]"""
+GIFT = """[book about the stars|box of paints|warm wool scarf|little guitar|jar of honey|useful red bag|unicorn mask|
+umbrella with yellow ducks|orange kite|music box|hat with a blue feather]"""
+
+CHOICE = re.compile(r"\[([^\[\]]*)\]")
+TAG = re.compile(r'([.?!])" <([^<>]+)>')
+ARTICLE = re.compile(r"\b([Aa])n? (?=([a-z]+))")
+
+
+@dataclass(frozen=True)
+class Hero:
+    """Somebody in a story, or two of them together, with the words that stand for them."""
+
+    name: str
+    kind: str
+    what: str
+    he: str
+    him: str
+    his: str
+    was: str = "was"
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def who(self) -> str:
+        return f"{self.what} named {self.name}"
+
+    @property
+    def He(self) -> str:
+        return cap(self.he)
+
+    @property
+    def His(self) -> str:
+        return cap(self.his)
+
+
+def cap(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def article(word: str) -> str:
+    """Return "a" or "an", by the sound with which the word begins."""
+    if word.startswith(("hour", "honest")):
+        return "an"
+    return "an" if word[0] in "aeiou" and not word.startswith(("uni", "use", "one")) else "a"
+
+
+class Teller:
+    """Draws the people and the things of one story, and tells it."""
+
+    def __init__(self, rng: random.Random):
+        self.rng = rng
+        self.taken: list[str] = []
+
+    def pick(self, *options):
+        return self.rng.choice(options)
+
+    def several(self, options, count: int) -> list:
+        chosen: list = []
+        while len(chosen) < count:
+            option = self.rng.choice(options)
+            if option not in chosen:
+                chosen.append(option)
+        return chosen
+
+    def new(self, words) -> str:
+        """Draw a word that nobody in this story has had before."""
+        word = self.rng.choice([word for word in words if word not in self.taken])
+        self.taken.append(word)
+        return word
+
+    def child(self, trait: str = TRAIT) -> Hero:
+        sex = self.pick("girl", "boy")
+        return Hero(self.new(GIRLS if sex == "girl" else BOYS), sex, self.fill(f"a {trait} {sex}"), *PRONOUNS[sex])
+
+    def animal(self, kinds=ANIMALS) -> Hero:
+        kind, sex = self.new(kinds), self.pick("girl", "boy")
+        return Hero(self.new(ANIMAL_NAMES), kind, self.fill(f"a {TRAIT} {kind}"), *PRONOUNS[sex])
+
+    def hero(self, kinds=ANIMALS) -> Hero:
+        return self.child() if self.rng.random() < 0.6 else self.animal(kinds)
+
+    def friend(self, hero: Hero, kinds=ANIMALS) -> Hero:
+        return self.child() if hero.kind in PRONOUNS else self.animal(kinds)
+
+    def pair(self) -> Hero:
+        one, two = self.child(), self.child()
+        same = {"girl": "|sisters", "boy": "|brothers"}[one.kind] if one.kind == two.kind else ""
+        what = self.fill(f"two [good friends|best friends|little friends|cousins{same}]")
+        return Hero(f"{one} and {two}", "pair", what, *PRONOUNS["pair"], was="were")
+
+    def elder(self) -> Hero:
+        name = self.pick(*ELDERS)
+        return Hero(name, "elder", f"a {name}", *PRONOUNS[ELDERS[name]])
+
+    def guide(self) -> tuple[str, str]:
+        full = self.pick(*(guide for guide in GUIDES if guide.split()[-1] not in self.taken))
+        return full, full.split()[-1]
+
+    def toy(self) -> tuple[str, str]:
+        noun, color = self.pick(*TOYS), self.pick(*COLORS)
+        return self.fill(f"[{TOYS[noun]} {color}|{TOYS[noun]} {color}|{TOYS[noun]}|{color}] {noun}"), noun
+
+    def opening(self, hero: Hero, day: str, did: str, about: str) -> str:
+        """Tell who the story is about, and what happened on the day when it begins."""
+        who, was, home = hero.who, hero.was, self.pick(*HOMES)
+        draw = self.rng.random()
+        if draw < 0.2:
+            return f"{day}, {who} {did}. {about}"
+        once = f"""[there {was} {who}|there {was} {who}|there {was} {who} who lived {home}|{who} lived {home}|
+            {home}, there lived {who}]"""
+        other = f"""[{cap(home)}, there lived {who}|Long ago, there {was} {who} who lived {home}|
+            {hero} {was} {hero.what} who lived {home}|There {was} once {who}]"""
+        return f"{f'Once upon a time, {once}' if draw < 0.72 else other}. {about} {day}, {hero} {did}."
+
+    def ending(self, hero: Hero, morals: str) -> str:
+        last = f"""[That night, {hero} fell asleep with a smile.|{hero} {hero.was} very happy.|
+            It was a day that {hero} never forgot.|It was the best day of the whole week.|
+            What a good day it was for {hero}!]"""
+        return f"[{last}|{morals}|{morals}|{morals}|{morals} {last}]"
+
+    def fill(self, text: str) -> str:
+        while "[" in text:
+            text = CHOICE.sub(lambda match: self.rng.choice(match[1].split("|")), text)
+        return text
+
+    def tag(self, match: re.Match) -> str:
+        mark, who = match.groups()
+        verb = {"?": "asked", "!": self.pick("cried", "called", "shouted"), ".": "said"}[mark]
+        order = f"{who} {verb}" if who in ("he", "she", "they") else self.pick(f"{verb} {who}", f"{who} {verb}")
+        return f'{mark.replace(".", ",")}" {order}'
+
+    def tell(self, *paragraphs: str) -> str:
+        text = TAG.sub(self.tag, self.fill("\n\n".join(paragraphs)))
+        text = ARTICLE.sub(lambda match: match[1] + article(match[2])[1:] + " ", text)
+        return "\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+
+
+# The plots. Each one is a story with a beginning, a problem, a turn and an end.
+
+
+def lost_toy(t: Teller) -> str:
+    h, elder, (full, toy) = t.child(), t.elder(), t.toy()
+    first, second, last = t.several(ROOM_SPOTS, 3)
+    moral = f"""[From that day on, {h} put the {toy} back in its place every night.|Now {h} always knew where it was.|
+        {h} learned that it helps to stay calm and think.]"""
+    return t.tell(t.opening(
+        h, ANY_DAY, f"""[could not find {h.his} {toy}|saw that {h.his} {toy} was gone|
+        wanted to play, but {h.his} {toy} was not in its place]""",
+        f"""[{h.His} favorite toy was a {full}.|{h.He} loved {h.his} {full} very much.|
+        {h.He} played with {h.his} {full} every day.]"""), f"""
+        "[Where is my {toy}|Oh no, where is my {toy}]?" <{h}>. [{h.He}|{h}] looked {first}, but it was not there.
+        Then {h.he} looked {second}, but {h.he} found only {JUNK}. [A tear rolled down {h.his} cheek.|
+        {h} sat down on the floor and began to cry.|{h.He} felt very sad.]
+
+        {h.His} {elder} [sat down beside {h.him}|heard {h.him} and came into the room]. "[Where did you play with it last|
+        Can you remember when you had it last|Where were you when you played with it]?" <{h.his} {elder}>. {h} [thought
+        for a long time|thought and thought|closed {h.his} eyes and thought hard]. "[Now I remember|I know where it is|
+        Oh! I think I know]!" <[{h}|{h.he}]>.
+
+        {h} ran to look {last}. [There was the {toy}|The {toy} was there, safe and sound]! [{h} held it tight and laughed.|
+        {h.He} jumped for joy.|"Thank you, {cap(elder.name)}!" <{h}>. "[You helped me think|I am so glad]."]
+        {t.ending(h, moral)}""")
+
+
+def sharing(t: Teller) -> str:
+    h, (full, toy) = t.hero(), t.toy()
+    f = t.friend(h)
+    moral = f"""[{h} learned that a toy is more fun when you share it.|From that day on, {h} and {f} were good friends.|
+        After that, {h} was always happy to share.|"Two are better than one," {h} said to {f}.]"""
+    return t.tell(t.opening(
+        h, FAIR_DAY, f"[took a {full} to|played with a {full} in] {GREEN_PLACE}",
+        f"""[{h.He} had many toys, but {h.he} did not like to share them.|
+        {h.He} liked to keep all {h.his} toys to {h.him}self.|{h.He} never let anybody touch {h.his} toys.]"""), f"""
+        {SCENERY} [{cap(f.who)} came by and saw the {toy}.|Soon {f.who} came along.] "[May I play with you|
+        Can I have a turn|What a nice {toy}! Can we play together]?" <{f}>. "[No, this is my {toy}.|No, it is mine.|
+        No! It is mine!|Go away!]" <{h}>. {f} [looked down and walked away|went to sit under a tree, all alone|
+        felt hurt and did not say a word].
+
+        {h} played [alone, but it was not much fun|for a while, but soon {h.he} was bored]. [There was nobody to laugh with.|
+        Nobody clapped and nobody laughed.|It was much too quiet.] Then {h} [looked over at {f} and felt bad|
+        saw how sad {f} was]. "I am sorry[| that I said no|, I was not nice to you]." <{h}>. "[Come and play with me!|
+        Do you want to play now?|Here, you can have the {toy} first.]"
+
+        [{f} smiled and ran over.|{f} jumped up with a big smile.|"Thank you!" <{f}>.] They [took turns and laughed a lot|
+        played together for an hour|played until the sun went down|made up a new game and laughed and laughed].
+        {t.ending(h, moral)}""")
+
+
+def afraid_of_the_dark(t: Teller) -> str:
+    h, elder = t.child(), t.elder()
+    shape = t.pick("a coat on a chair", "an old robe on a hook", "a pile of pillows", "a plant with big leaves",
+                   "a hat on top of a lamp", "an umbrella and a long scarf")
+    return t.tell(t.opening(
+        h, NIGHT, """[could not fall asleep because the room was so dark|woke up, and it was still dark|
+        lay in bed and looked into the dark]""",
+        f"""[{h.He} was afraid of the dark.|{h.He} did not like to sleep without a light.|
+        {h.He} was not afraid of dogs or bees, but {h.he} was afraid of the dark.]"""), f"""
+        There was [something big and black|a strange shape] [near the door|by the window|in the corner|next to the closet].
+        It looked like [a monster|a giant with long arms|a hungry wolf|a witch]. {h} [felt {h.his} heart beat fast|
+        was too scared to move|hid under the blanket]. "{cap(elder.name)}[! Please come|, there is a monster in my room|
+        , help me]!" <{h}>.
+
+        {h.His} {elder} came in and held {h.his} hand. "[Let us look at it together|Do not worry. We will look together]."
+        <{h.his} {elder}>. [{h} turned on the little lamp|They turned on the light]. It was only {shape}!
+        [{h} began to laugh|They both laughed|{h} felt much better].
+
+        "[The dark hides things, but it does not change them|The room is the same at night as in the day|
+        When you are afraid, a little light can help]." <{h.his} {elder}>. {h} [said good night to the funny shape|
+        turned off the light without any help|lay down again and listened to the quiet house]. [Soon {h.he} was fast
+        asleep|After that night, {h} was not afraid of the dark anymore|{h.He} slept well until the morning|
+        Now the dark felt soft and warm, like a blanket].""")
+
+
+def thunder(t: Teller) -> str:
+    h, elder = t.hero(), t.elder()
+    trick = t.pick(
+        """Let us count after each flash, and you will hear the storm go away." They counted together. One, two, three,
+        boom! Then they came to six, and then to ten.""",
+        """Let us sing louder than the storm." They sang every song they knew, and with each song the thunder sounded
+        smaller.""",
+        """The clouds are only playing their drums, so let us play along." They tapped on the floor each time the thunder
+        came, and soon it was a game.""",
+        """Let us make a cozy nest and wait until it is over." They sat under a soft blanket and told each other funny
+        stories.""")
+    return t.tell(t.opening(
+        h, "[One night|One stormy night|One summer night|One wet evening]",
+        "[woke up because of a loud boom|heard thunder over the hills|saw a bright flash of light in the sky]",
+        f"""[{h.He} did not like loud noises.|{h.He} was afraid of storms.|
+        {h.He} loved the sun, but {h.he} was afraid of thunder.]"""), f"""
+        [The rain came down hard, and the wind howled|Outside, the trees bent in the wind]. Boom! [The thunder was so loud
+        that the walls shook|The noise came closer and closer]. {h} [ran to {h.his} {elder} as fast as {h.he} could|
+        covered {h.his} ears and began to cry]. "[Please make it stop!|Will the storm hurt us?|Is the sky angry?|
+        I am scared.]" <[{h}|{h.he}]>.
+
+        {h.His} {elder} gave {h.him} a warm hug. "[We are safe in here|The storm is big, but our home is strong]."
+        <{h.his} {elder}>. "{trick}
+
+        [At last, the rain stopped|Little by little, the storm moved away|Then it was quiet outside]. [A few stars came
+        out|The moon looked out from behind a cloud|The air smelled fresh and clean]. "[It was only noise.|That was not
+        so bad.|I was brave!|Listen! The storm is gone.]" <{h}>. [From then on, {h} was not so afraid of thunder.|
+        {h} fell asleep with a smile.|{h} was proud, and {h.his} {elder} was proud too.|Storms always pass, and it is
+        easier to wait with somebody you love.]""")
+
+
+def hurt_animal(t: Teller) -> str:
+    h, elder = t.child(), t.elder()
+    animal, part, food, left = t.pick(
+        ("sparrow", "wing", "some seeds", "flew up into the sky"), ("robin", "wing", "some berries", "flew to a tree"),
+        ("rabbit", "leg", "an orange carrot", "hopped into the grass"), ("duckling", "foot", "some oats", "swam away"),
+        ("hedgehog", "foot", "a bit of apple", "walked into the bushes"),
+        ("squirrel", "leg", "a few nuts", "ran up an oak tree"), ("owl", "wing", "a bit of meat", "flew into the forest"))
+    outside = "to the pond" if animal == "duckling" else "outside"
+    return t.tell(t.opening(
+        h, FAIR_DAY, "[walked home along the river|went to pick some flowers|played near the trees|took a walk by the pond]",
+        f"""[{h.He} loved all animals.|{h.He} was always kind to animals.|{h.He} knew the names of many animals.|
+        {h.He} wanted to be an animal doctor one day.]"""), f"""
+        [In the grass, {h} heard a soft cry|Suddenly, {h} heard a small sound under a bush]. It was a [little|tiny|young]
+        {animal} with a hurt {part}. [It was cold and scared|It could not get away]. "[Do not be afraid|Oh, you poor thing|
+        Please hold still, little one]." <{h}>. "I will [help you|take care of you]." {h.He} carried it home
+        [very gently|in {h.his} hat|in {h.his} warm hands].
+
+        "[Can we help it|What can we do|Will it get better]?" <{h}>. "[We can try, but we must be gentle|
+        Yes, but it needs time and rest|We can give it time and love]." <{h.his} {elder}>. They put a clean cloth around
+        the {part} and made a bed in [a box|an old basket].
+
+        Every day, {h} gave the {animal} some water and {food}. [{h.He} sang to it too|At night, {h.he} sat beside it and
+        told it stories|Day by day, it grew stronger]. [After two weeks|One fine morning|At last], the {part} was well
+        again.
+
+        {h} took the {animal} {outside}. It looked back once, and then it {left}. [{h} was a little sad, but also very
+        glad.|{h.He} waved for a long time.|"Goodbye, my friend!" <{h}>.] [Sometimes the {animal} came back to visit, and
+        {h} was always happy to see it.|Helping the {animal} made {h} feel warm inside.|A kind heart can do big things.|
+        "You were a very good friend to it." <{h.his} {elder}>.]""")
+
+
+def baking(t: Teller) -> str:
+    h, elder = t.hero(), t.elder()
+    full, was, it = t.pick(
+        ("a chocolate cake", "was", "it"), ("an apple pie", "was", "it"), ("an orange cake", "was", "it"),
+        ("some oat cookies", "were", "them"), ("some honey cookies", "were", "them"), ("a pumpkin pie", "was", "it"),
+        ("some berry muffins", "were", "them"), ("a loaf of bread", "was", "it"))
+    noun = full.split()[-1]
+    wrong, remedy = t.pick(
+        (f"""{h} took a cup of something white and mixed it in. When the {noun} {was} done, {h.he} took a bite. Yuck! It
+        was very salty. The white cup had been full of salt, not sugar.""",
+         f"So they baked again, and this time {h} tasted the sugar first."),
+        (f"""While they waited, {h} began to play a game and forgot the time. Soon there was smoke in the kitchen. The
+        {noun} {was} as black as the night.""", "So they opened the windows and began again. This time, they sat in front "
+         "of the oven and watched."),
+        (f"""{h} reached for the flour, but the bag was too heavy. Puff! It fell on the floor and made a big white cloud.
+        There was flour on the table, on the chairs, and on {h.his} nose.""",
+         f"So they swept the floor, got some more flour, and made the {noun} together."),
+        (f"""{h} was in a hurry and forgot to put in the eggs. The {noun} came out of the oven flat and hard, like a
+        stone.""", "So they read every word of the recipe out loud and began again."))
+    moral = f"""[{h} learned that it is fine to make a mistake and try again.|{h} was proud, and so was {h.his} {elder}.|
+        If something goes wrong, you can always try again.]"""
+    return t.tell(t.opening(
+        h, ANY_DAY, f"wanted to bake {full} for [a picnic|a sick friend|the new neighbors|{h.his} friends]",
+        f"[{h.He} liked to help in the kitchen.|{h.He} loved the smell of warm food.|{h.He} loved to eat sweet things.|]"),
+        f"""{h.His} {elder} [came to help|found a big bowl and a wooden spoon|put the milk and butter on the table]. {wrong}
+        "[Oh no, look what I did!|Now everything is ruined!|What a mess!|What should I do now?]" <[{h}|{h.he}]>.
+
+        "[Do not be sad|It is all right|That happens to everybody]." <{h.his} {elder}>. "[We can try again.|A mistake helps
+        us learn.|Let us start again.]" {remedy}
+
+        [Soon the {noun} {was} done and smelled sweet|This time, the {noun} came out just right]. [Everybody asked for
+        more.|It was a lovely treat, and not one crumb was left.|"I am glad that we made {it} again." <{h}>.|"The second
+        time was the best." <{h}>.] {t.ending(h, moral)}""")
+
+
+def rainy_day(t: Teller) -> str:
+    h, elder = t.pick(t.child, t.pair)(), t.elder()
+    goal = t.pick("the beach", "the park", "the zoo", "the lake", "the playground")
+    made, source, game = t.pick(
+        ("a castle", "pillows and blankets", "guarded the gate from a dragon"),
+        ("a ship", "a big empty box", "sailed across the wide blue rug"),
+        ("a tent", "two chairs and a sheet", "told stories inside it"),
+        ("a rocket", "an old box and some tape", "flew to the moon and back"),
+        ("a train", "six chairs in a row", "rode to a land far away"),
+        ("puppets", "old socks and buttons", "put on a funny show"),
+        ("a shop", "a table and some empty jars", "sold soup and apples to everybody in the house"))
+    moral = f"""[{h} learned that a rainy day can be fun too.|"I hope it rains again tomorrow!" <{h}>.|
+        A gray day can be a good day if you have an idea.]"""
+    return t.tell(t.opening(
+        h, ANY_DAY, f"[wanted to go|got ready to go|had a plan to go] to {goal}",
+        f"[{h.He} loved to play outside.|{h.He} liked to run and jump all day long.|]"), f"""
+        But [big drops of rain began to fall|the sky turned gray, and it began to rain]. [It rained and rained|The water
+        ran down the window|Soon the whole street was wet]. "[Now we have to stay inside.|There is nothing to do inside.|
+        Now we cannot go to {goal}!|Will it ever stop?]" <{h}>. {h.He} [{h.was} bored and sad|looked out of the window
+        for an hour].
+
+        Then {h.his} {elder} [had an idea|came in with a smile]. "[Do you want to play with {source}|What can we make from
+        {source}|Why do you not take {source} and make something]?" <{h.his} {elder}>. So {h} made {made} from {source}.
+        {h.He} {game}. [{h.His} {elder} played along|{h.He} laughed so much that {h.he} forgot the rain].
+
+        [When the rain stopped, {h} did not see it, because the game was so much fun.|Later, the sun came out, and {h}
+        jumped in the puddles.|In the evening, the clouds went away, and there was a rainbow over the roofs.|
+        After the game, they all ate {TREAT}.] {t.ending(h, moral)}""")
+
+
+def new_friend(t: Teller) -> str:
+    h = t.hero()
+    f, place = t.friend(h), "[the pond|the old oak tree|the hill|the stream|the big rock]"
+    hobby = t.pick("sing", "paint", "tell jokes", "build little boats", "look at the clouds", "draw pictures",
+                   "look for round stones", "make up stories", "count the birds", "dance")
+    moral = f"""[From that day on, {h} and {f} played together every day.|One little hello can make a new friend.|
+        {h} was not alone anymore.|{h} was glad that {h.he} had been brave.]"""
+    return t.tell(t.opening(
+        h, FAIR_DAY, f"[sat alone near {place}|went to {place} all alone|walked to {place} with nobody to talk to]",
+        f"""[{h.He} was new there and had no friends yet.|{h.He} was shy and did not have many friends.|
+        {h.He} wished for a friend to play with.]"""), f"""
+        {SCENERY} Then {h} saw {f.who}. {f} [was all alone too|looked a little sad|was humming a soft tune]. {h} [wanted to
+        say hello, but {h.he} was afraid|did not know what to say]. [What if the answer was no?|{h.He} looked at the
+        ground.|{h.His} heart beat fast.]
+
+        [At last, {h} took a deep breath and walked over|{h} took one small step, and then one more]. "Hello, I am {h}."
+        <{h.he}>. "[What is your name|May I sit with you|Do you live near here]?"
+
+        "[Hi, I am {f}|My name is {f}|I am {f}, and I am happy to meet you]." <{f}>. "[I like to {hobby}. Do you like that
+        too|Do you like to {hobby}]?" "[Yes, very much|Yes, I do it every day|Yes, I love that]." <{h}>.
+
+        So [{h} and {f}|they] began to {hobby} together. [Then they shared {TREAT}.|{f} had {TREAT}, and there was enough
+        for two.|The time went by fast.] "[Will you come back tomorrow?|Can we meet again tomorrow?|I like you. You are
+        fun.]" <[{h}|{f}]>. {t.ending(h, moral)}""")
+
+
+def planting(t: Teller) -> str:
+    h, elder = t.hero(), t.elder()
+    seed, plant, use = t.pick(
+        ("sunflower seed", "tall sunflower", "The birds came to eat some of its seeds."),
+        ("bean", "tall green bean plant", f"{h} picked the beans and put them in a soup."),
+        ("pumpkin seed", "big orange pumpkin", "It was big enough to make soup for everybody."),
+        ("tomato seed", "strong tomato plant", "The tomatoes were red and sweet."),
+        ("strawberry seed", "strawberry plant", f"{h} ate the first sweet strawberry."),
+        ("carrot seed", "big orange carrot", f"{h} pulled and pulled until it came out of the ground."),
+        ("melon seed", "round green melon", "There was a slice for everybody."))
+    return t.tell(t.opening(
+        h, "[One spring morning|One spring day|One day in spring]",
+        f"[got a {seed} from {h.his} {elder}|found a {seed} in a small bag]",
+        f"[{h.He} liked to dig in the dirt.|{h.He} did not like to wait.|{h.He} loved plants and flowers.]"), f"""
+        "[What is it good for?|It is so small.|What should I do with it?]" <{h}>. "[Plant it and give it some water|Put it
+        in the ground and take care of it]." <{h.his} {elder}>. "Then you [must wait|will see something wonderful]."
+        So {h} made a hole [in the garden|near the old wall|beside the path|in a sunny spot] and put the {seed} in it.
+
+        Every [morning|day], {h} [gave it some water|ran outside to look]. But [there was nothing to see|nothing happened|
+        there was only dirt]. "[Is it asleep?|Why does it take so long?|Maybe it is broken.|Did I do it wrong?]" <{h}>.
+        "[Give it time|Good things take time|Be patient, and do not dig it up]." <{h.his} {elder}>. [It rained for three
+        days, and then the sun came out|So {h} waited some more|{h} sang to it and waited].
+
+        [Then one morning, there was a tiny green leaf|At last, a little green leaf came up]! [{h} danced around it.|
+        "[Look! It is alive|It is growing! It is growing]!" <{h}>.] Week by week it grew, and in the end, there was a
+        {plant}. {use} [{h} learned that good things need time and care.|It was worth the wait.|{h} was very proud of it.|
+        "Next year, I will plant another one." <{h}>.]""")
+
+
+def race(t: Teller) -> str:
+    h = t.hero(RUNNERS)
+    f = t.friend(h, RUNNERS)
+    goal = t.pick("the old bridge", "the big oak tree", "the red gate", "the top of the hill", "the old mill", "the well")
+    course = t.pick(
+        f"""{h} ran in front, and {f} was close behind. Then {f} tripped over a [root|stone|branch] and fell. [{h} heard a
+        cry and looked back|{h} was close to {goal}, but {h.he} stopped]. "[Are you hurt?|Take my hand!|I will help you.]"
+        <{h}>. {h} helped {f} up, and they went on side by side.
+
+        They came to {goal} together, and everybody clapped. "[You could have won. Thank you|Thank you for coming back]."
+        <{f}>. "[A friend is better than a prize|It is more fun with you]." <{h}>.""",
+        f"""{f} was very fast and soon ran far ahead. Then {f} lay down under a tree to rest. {h} was not so fast, but
+        {h.he} did not stop. [{h.His} legs were tired|The sun was hot|The path was long]. "One more step." <{h}>.
+
+        When {f} woke up, it was too late. {h} was already at {goal}! "[How did you do that?|You are a good runner.]"
+        <{f}>. "I [just did not stop|took one step at a time]." <{h}>.""",
+        f"""{f} was first, and many others ran by too. {h} was the last one of all. {h.He} wanted to [sit down and cry|give
+        up|stop and go home]. But {h.his} friends did not go away. "[Keep going|You can do it]!" <they>.
+
+        So {h} ran on and came to {goal} at last. Everybody clapped and cheered. "[I am glad that you did not give up|
+        You tried hard, and that was brave]." <{f}>.""")
+    moral = f"""[{h} and {f} were friends from that day on.|Doing your best is what counts.|{h} felt like a winner.|
+        Then they all had a picnic in the grass.|Then they shared {TREAT}.]"""
+    return t.tell(t.opening(
+        h, FAIR_DAY, f"[wanted to win the big race to {goal}|stood in line for a race to {goal}|went to run in a race to {goal}]",
+        f"[{h.He} loved to run.|{h.He} loved games.|{h.He} had practiced for a long time.]"), f"""
+        {cap(f.who)} wanted to win too. {SCENERY} "Ready, set, go!" [called a {t.guide()[0]}|somebody called|cried the
+        crowd]. [Off they went|They all began to run]!
+
+        {course} {t.ending(h, moral)}""")
+
+
+def broken_thing(t: Teller) -> str:
+    h, elder, color = t.child("[little|little|young|lively|playful|honest|quick|busy]"), t.elder(), t.pick(*COLORS)
+    noun = t.pick("vase", "cup", "plate", "flower pot", "bowl", "teapot", "lamp")
+    moral = f"""[{h} felt light and happy again.|It is hard to tell the truth, but it feels good.|
+        After that, {h} went outside when {h.he} wanted to run.]"""
+    return t.tell(t.opening(
+        h, ANY_DAY, """[threw a ball inside the house|ran through the house very fast|danced in the living room|
+        jumped up and down on the couch|played a wild game inside]""",
+        f"[{h.He} was always in a hurry.|{h.He} could never sit still.|{h.He} had a lot of energy.|]"), f"""
+        Crash! {h.His} {elder}'s {color} {noun} fell down and broke. [{h} stood very still|{h} felt cold all over|
+        {h.His} face turned red]. [{h.He}|{h}] [hid the pieces under the rug|put the pieces in a drawer|pushed the pieces
+        behind the couch]. "[I can say that the cat did it,|Maybe nobody will see it,|What will happen now?]" {h} thought.
+
+        [Soon {h.his} {elder} came in|Then {h} heard steps. It was {h.his} {elder}]. "[Where is|Did you see] my {noun}?"
+        <{h.his} {elder}>. [{h}'s tummy began to hurt|{h} looked at the floor|{h} wanted to tell a lie, but it felt wrong].
+        "[I broke it|It was me|I was not careful, and it broke]." <{h}>. "[I am very sorry|I am sorry that I hid it|
+        Please do not be angry]."
+
+        {h.His} {elder} [was quiet, and then gave {h.him} a hug|looked sad, but not angry]. "[Thank you for telling|
+        It was brave to tell] me the truth." <{h.his} {elder}>. "[We can mend it|Let us fix it together|You matter more
+        than a {noun}]."
+
+        They [put the pieces together with glue|took the pieces and some glue and went to work]. [It did not look new, but
+        it looked nice|The {noun} had many lines now, but it was whole again]. {t.ending(h, moral)}""")
+
+
+SWIM = ("swim", "went into the water", "it felt deep and cold", "Kick your legs and keep your chin up",
+        "swam all the way across the pond")
+SKILLS = (
+    ("ride a bike", "got on the bike", "it tipped over", "Look ahead and keep your feet moving", "rode all the way home"),
+    ("skate", "put on the skates", "the wheels rolled too fast", "Bend your knees and take small steps",
+     "skated all the way down the path"),
+    ("jump rope", "picked up the rope", "it got caught on one foot", "Jump when the rope taps the ground",
+     "jumped ten times in a row"),
+    ("whistle", "took a deep breath", "there was no sound", "Make a small round mouth and blow", "whistled a happy tune"),
+    ("play the flute", "picked up the flute", "it only squeaked", "Hold it gently and blow softly", "played a sweet song"),
+    ("juggle", "threw two apples into the air", "both fell on the grass", "Throw one, wait, and then throw the other",
+     "kept both apples in the air"),
+    SWIM,
+)
+CLIMB = ("climb", "held on to the tree", "the bark was too smooth", "Hold on tight and look up, not down",
+         "climbed all the way to the top")
+FLY = ("fly", "jumped from a low branch", "the ground came up too fast", "Spread your wings and trust the wind",
+       "flew all the way to the next tree")
+JUMP = ("jump over the stream", "ran to the stream", "it was too wide", "Run fast, look ahead, and then jump",
+        "jumped right over the stream")
+ANIMAL_SKILLS = {"owl": FLY, "crow": FLY, "robin": FLY, "otter": SWIM, "duck": SWIM, "puppy": SWIM, "bear": CLIMB,
+                 "squirrel": CLIMB, "kitten": CLIMB, "rabbit": JUMP, "lamb": JUMP, "deer": JUMP}
+
+
+def learning(t: Teller) -> str:
+    h, elder = t.hero(tuple(ANIMAL_SKILLS)), t.elder()
+    doing, tried, failed, tip, won = ANIMAL_SKILLS.get(h.kind) or t.pick(*SKILLS)
+    moral = f"""[{h} learned that you must try many times to get good at something.|Now {h} could {doing} very well.|
+        After that, {h} was not afraid to try new things.|Small steps can take you far.]"""
+    return t.tell(t.opening(
+        h, FAIR_DAY, f"[wanted to learn how to {doing}|made up {h.his} mind to learn how to {doing}]",
+        f"[All {h.his} friends knew how to {doing}.|{h.He} liked to learn new things.|{h.He} had a big dream.|]"), f"""
+        First, {h} {tried}, but {failed}. {h.He} tried [again, and it went wrong again|three times, but it did not work].
+        "[I will never learn it!|It is too hard!|I cannot do it.|Why is it so hard?]" <{h}>. {h.He} [sat down and did not
+        want to try anymore|felt like crying|was angry and sad].
+
+        {h.His} {elder} [smiled at {h.him}|sat down next to {h.him}]. "[I could not do it at first|Nobody can do it on the
+        first day|It is all right to make mistakes]." <{h.his} {elder}>. "{tip}." [So {h} tried again the next day, and
+        the day after that|So {h} got up and tried again and again|{h} listened and took a deep breath. Then {h.he} tried
+        once more].
+
+        And then it happened! {h} {won}. "[Look at me|I did it! I did it|{cap(elder.name)}, did you see that]!" <{h}>.
+        [{h.His} {elder} clapped and cheered|{h.His} {elder} was so happy|It was a wonderful feeling].
+        {t.ending(h, moral)}""")
+
+
+def birthday(t: Teller) -> str:
+    h, elder = t.hero(), t.elder()
+    f = t.friend(h)
+    return t.tell(t.opening(
+        h, "[One day|One morning|One Saturday|One Sunday]", f"""[woke up very early because it was {h.his} birthday|
+        jumped out of bed because {h.he} was [five|six|seven] that day|woke up with a smile because it was {h.his}
+        birthday]""", f"[{h.He} loved parties.|{h.His} best friend was {f.who}.|{h.He} liked cake and balloons.]"), f"""
+        But {h.his} {elder} only said, "[Good morning|Eat your oats|I am very busy today]." [Then {h} went to see {h.his}
+        friend {f}, but {f} ran by without a word.|Even {h.his} friend {f} had no time to play.] [There was no cake and no
+        song|Nobody sang, and nobody smiled|There was not one balloon]. "[Did they all forget my birthday?|Nobody remembers
+        my day,]" {h} thought.
+
+        {h} [went for a long walk|sat by the pond for an hour|sat under an old tree, all alone]. {h.He} [threw small stones
+        and felt sad|tried not to cry|hummed a slow song]. [When the sun went down|In the evening|At last], {h.he} walked
+        home. [The house was dark and quiet|There was no light in the window].
+
+        {h} opened the door. "[Surprise|Happy birthday]!" [cried many voices|everybody shouted]. [Lights went on, and there
+        was a big cake with candles|There were balloons and lights in every corner]. {f} was there too and gave {h.him} a
+        {GIFT}. "[We did not forget.|We had to keep it a secret.|Did we surprise you?]" <{f}>.
+
+        [{h} laughed and hugged everybody|{h} was so happy that {h.he} danced|{h} made a wish and ate a piece of cake].
+        [It was the best birthday ever.|{h} knew that {h.he} was loved.|"This is better than any dream." <{h.he}>.|Good
+        friends do not forget.]""")
+
+
+def kite(t: Teller) -> str:
+    h, elder = t.pick(t.child, t.pair)(), t.elder()
+    full = t.pick(*COLORS) + " kite[|| with a long tail| in the shape of a fish| in the shape of a bird]"
+    my, me = ("my", "I") if h.was == "was" else ("our", "we")
+    helper = t.pick(
+        """a tall farmer came by. The farmer had a long ladder and climbed up to the kite.""",
+        """an old woman with an umbrella came by. With the hook of her umbrella, the woman pulled the branch down.""",
+        """a man with an elephant came by. The elephant reached up with its long trunk and took the kite.""",
+        """a woman came to pick apples. The woman climbed up to the kite on her ladder.""",
+        """a little squirrel came by. The squirrel ran along the branch and bit the string until the kite was free.""")
+    return t.tell(t.opening(
+        h, "[One windy day|One windy morning|One breezy afternoon]", f"[took a {full} to the hill|went out to fly a {full}]",
+        f"[{h.He} loved windy days.|{h.He} had waited for wind all week.|{h.He} liked to look up at the sky.]"), f"""
+        [The kite went up, up, up|The wind took the kite high into the air]. [It danced in front of the clouds|{h} laughed
+        and held on to the string]. [Then a strong wind came, and|But all at once,] the kite flew into [a|an old|the
+        tallest] apple tree. It was stuck! "[Oh no, {my} kite!|How can {me} get it down?|Come down, kite!]" <[{h}|{h.he}]>.
+
+        {h} [jumped as high as {h.he} could, but the branch was too high|pulled the string, but it did not help|
+        threw a stick, but the stick got stuck too]. {h.He} [{h.was} almost ready to give up|sat down and looked sad].
+        Just then, {helper} [Down came the kite|The kite came down like a leaf]!
+
+        "[Thank you! Thank you|You saved {my} kite|{cap(me)} thought it was lost. Thank you]!" <{h}>. [There was a small
+        hole in the kite|One corner of the kite was bent]. At home, {h.his} {elder} fixed it with [some tape|a bit of paper
+        and some glue]. The next day, {h} flew it again, far away from the trees. [It is good to ask for help.|It flew even
+        higher than before.|{h} never forgot the kind helper.|{h.He} waved to the tree and laughed.]""")
+
+
+def lost_in_the_woods(t: Teller) -> str:
+    h, elder = t.hero([kind for kind in ANIMALS if kind != "owl"]), t.elder()
+    full, guide = t.guide()
+    lure = "[a blue butterfly|a trail of red berries|a shiny green beetle|an orange leaf in the wind|a row of ants]"
+    return t.tell(t.opening(
+        h, "[One day|One afternoon|One autumn day|One day in autumn]",
+        f"[followed {lure} into the woods|went into the woods to follow {lure}]",
+        f"""[{h.He} always wanted to know what was behind the next tree.|{h.He} liked to explore.|
+        {h.His} {elder} always said, "Stay close to home."]"""), f"""
+        {h} walked on and on. [When {h.he} looked up, everything was strange|Soon the path was gone]. [All the trees looked
+        the same|The woods were deep and quiet|The shadows grew long]. "[Where am I?|I want to go home.|Is anybody there?]"
+        <{h}>. {h.He} [sat down on a log and cried|was cold and hungry|was very scared].
+
+        Then {h} heard a voice. It was a {full}. "[Why are you so sad|Are you lost, little one|What is the matter]?"
+        <the {guide}>. "[I cannot find the way home|I am lost|I do not know the way]." <{h}>. "Can you help me?" "[Listen to
+        the river. It runs to your home|I know this path. Come with me|Come with me. I know every tree in here|Do not be
+        afraid. Just follow me]." <the {guide}>.
+
+        They [walked past a big rock and over a little bridge|went down the hill and along the river]. At last, {h} saw
+        {h.his} home. {h.His} {elder} was [at the door|calling and calling|in the yard]. "[I was so worried.|There you are!|
+        You are home at last!]" <{h.his} {elder}>.
+
+        {h} [gave the {guide} a big hug|turned around to thank the {guide}]. [From then on, {h} never went into the woods
+        alone|There is no place like home|{h} visited the {guide} every week, but always with {h.his} {elder}|{h.He} was
+        glad to be home].""")
+
+
+def strange_noise(t: Teller) -> str:
+    h, elder = t.child(), t.elder()
+    noise, where, source = t.pick(
+        ("Tap, tap, tap", "at the window", 'It was only a branch in the wind!" The next day, they cut the branch.'),
+        ("Scratch, scratch", "at the door", 'It was a wet little kitten!" They gave it some milk and a dry towel.'),
+        ("Bump, bump", "under the stairs", 'It was a puppy with a ball!" The puppy licked their hands.'),
+        ("Drip, drip, drip", "in the kitchen", 'It was only some water!" They turned it off, and it was quiet.'),
+        ("Hoo, hoo", "outside", 'It was an owl on the roof!" The owl looked at them with round yellow eyes.'),
+        ("Crunch, crunch", "in the kitchen", 'It was a mouse with a cookie!" The mouse ran away with the cookie.'))
+    source = source.replace("was", "is", 1)
+    return t.tell(t.opening(
+        h, NIGHT, "[heard a strange noise|woke up because of a strange noise|lay in bed and heard something odd]",
+        f"[{h.He} had good ears.|{h.He} slept in a small room under the roof.|{h.He} always asked many questions.|]"), f"""
+        {noise}! It came from somewhere [in the dark|close by|not far away]. "[What is that|Who is there|Is it a ghost]?"
+        {h} whispered. [Nobody answered|It stopped, and then it began again|{h.His} hands were cold]. [{h} wanted to hide,
+        but {h.he} also wanted to know, so {h.he}|{h}] went to wake {h.his} {elder}.
+
+        They took a [flashlight|little lamp] and walked [on their toes|very slowly, step by step]. {noise}! The noise was
+        {where}. {h} [took a deep breath and looked|was brave and looked first]. "Oh!" <{h}>. "{source}
+
+        [{h} laughed, and {h.his} {elder} laughed too.|"You were very brave." <{h.his} {elder}>.|"It is good that we
+        looked." <{h.his} {elder}>.] [A noise is not so scary when you know what it is.|Then {h} went back to bed and slept
+        very well.|{h} was glad that {h.he} had looked.|After that, {h} was not afraid of noises at night.]""")
+
+
+def snowman(t: Teller) -> str:
+    h, elder = t.pick(t.child, t.child, t.pair)(), t.elder()
+    guest = t.pick("rabbit", "deer", "goat", "pony")
+    return t.tell(t.opening(
+        h, "[One winter morning|One cold morning|One snowy day]",
+        "[looked out and saw that everything was white|ran outside to play in the snow|put on warm boots and went outside]",
+        f"[{h.He} loved the snow.|{h.He} had waited a long time for snow.|]"), f"""
+        {h} rolled three big balls of snow and made a snowman. It had [two black stones|two round buttons|two brown nuts]
+        for eyes, an old [hat|bucket], and a {t.pick(*COLORS)} scarf. {h.His} {elder} gave {h.him} a long orange carrot for
+        the nose. "[What a fine snowman|Now it is done|Hello, snowman]!" <{h}>.
+
+        [The next morning, the carrot|After lunch, the nose] was gone! "[Who took the nose?|Where is the carrot?|Somebody
+        took it!]" <[{h}|{h.he}]>. There were small tracks in the snow. {h} followed them to [an old shed|the trees|a bush].
+        There sat a [thin|young|small] {guest}, and it was eating the carrot.
+
+        First, {h} {h.was} angry. But then {h.he} saw how cold and hungry it was. "[You need it more than the snowman|You
+        can keep it, little one|Winter is hard for you]." <{h}>. {h.He} went home and came back with [some hay|some apples|
+        some oats and another carrot].
+
+        The snowman got a [pine cone|red apple|short stick|orange leaf] for a nose. It looked [even better than before|very
+        funny]. [All winter long, the {guest} came to visit {h}.|Sharing made the cold day feel warm.|After that, {h} put
+        out food for the animals every day.|And {h} thought that the snowman smiled.]""")
+
+
+def found_purse(t: Teller) -> str:
+    h, elder = t.child(), t.elder()
+    what, owner, person, she, her = t.pick(
+        ("purse", "an old woman in a green coat", "woman", "she", "her"), ("ring", "an old man with a cane", "man", "he", "his"),
+        ("purse", "a young woman with a baby", "woman", "she", "her"), ("coin", "a boy with a basket", "boy", "he", "his"),
+        ("wallet", "a tall man with a gray beard", "man", "he", "his"), ("watch", "a baker in white", "baker", "he", "his"))
+    want = t.pick("a toy", "some candy", "a new ball", "a balloon", "a bag of nuts")
+    moral = f"""[{h} felt better than with any toy.|It is good to give back what is not yours.|
+        {h} walked home with a light heart.]"""
+    return t.tell(t.opening(
+        h, FAIR_DAY, f"[went to the market|walked through the town] with {h.his} {elder}",
+        f"[{h.He} wanted {want}, but {h.he} had no money.|{h.He} wished for {want} more than anything.]"), f"""
+        Suddenly, {h} saw a [small|shiny|pretty] {what} on the ground. [Nobody else had seen it|{h.He} picked it up and looked
+        around]. "[With this, I can get {want}|If I keep it, I can get {want}]," {h} thought.
+
+        Then {h} saw {owner}. The {person} was looking all over the ground. "Where is my {what}?" {she} asked again and
+        again. {h} held the {what} in {h.his} hand. [{h.He} thought about it for a moment|{h.His} heart beat fast], but
+        {h.he} knew what was right.
+
+        "[Is this yours?|Did you lose this {what}?|I found your {what}!]" <{h}>. The {person} [began to smile|jumped for
+        joy|put a hand on {her} heart]. "[Oh, thank you|Thank you, my honest friend]!" <{she}>. "[I am proud of you|You did
+        the right thing|That was very good of you]." <{h.his} {elder}>. {t.ending(h, moral)}""")
+
+
+PLOTS = (
+    lost_toy, sharing, afraid_of_the_dark, thunder, hurt_animal, baking, rainy_day, new_friend, planting, race,
+    broken_thing, learning, birthday, kite, lost_in_the_woods, strange_noise, snowman, found_purse,
+)
+
+
+def sample_stories(num_stories: int, seed: int = 0) -> list[str]:
+    """Return that many different stories, always the same ones for the same seed.
+
+    A smaller number gives the beginning of what a larger number gives.
+    """
+    if num_stories < 1:
+        raise ValueError(f"num_stories must be at least 1, not {num_stories}")
+    rng = random.Random(seed)
+    stories: list[str] = []
+    seen = set()
+    while len(stories) < num_stories:
+        story = rng.choice(PLOTS)(Teller(rng))
+        if story not in seen:
+            seen.add(story)
+            stories.append(story)
+    return stories
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Print short children's stories.")
+    parser.add_argument("--num_stories", type=int, default=3, help="how many stories to print")
+    parser.add_argument("--seed", type=int, default=0, help="another seed gives other stories")
+    args = parser.parse_args()
+    try:
+        stories = sample_stories(args.num_stories, args.seed)
+    except ValueError as error:
+        parser.error(str(error))
+    print(f"\n{END_OF_STORY}\n".join(stories))
+
+
+if __name__ == "__main__":
+    main()
