@@ -3,6 +3,7 @@
 Each mutation is one of the silent mistakes that let every printed number look right while the model learns nonsense.
 """
 
+import json
 import shutil
 
 import pytest
@@ -13,7 +14,7 @@ MUTATIONS = {
     "labels shifted in the batch as well": (
         "tinystories/packing.py",
         '"labels": torch.from_numpy(labels)',
-        '"labels": torch.from_numpy(np.roll(labels, -1, axis=1))',
+        '"labels": torch.from_numpy(np.pad(labels[:, 1:], ((0, 0), (0, 1)), constant_values=IGNORED))',
         "the labels of a batch are not its input ids",
     ),
     "labels shifted in the model as well": (
@@ -55,14 +56,8 @@ MUTATIONS = {
     "stories truncated by the call": (
         "tinystories/packing.py",
         'encoded = tokenizer(batch["text"], add_special_tokens=False)',
-        'encoded = tokenizer(batch["text"], add_special_tokens=False, truncation=True, max_length=20)',
+        'encoded = tokenizer(batch["text"], add_special_tokens=False, truncation=True, max_length=5)',
         "it was cut",
-    ),
-    "truncation stored in the tokenizer": (
-        "tinystories/tokenization.py",
-        "    bos_id = backend",
-        "    backend.enable_truncation(20)\n    bos_id = backend",
-        "stores a truncation",
     ),
     "text normalized by the tokenizer": (
         "tinystories/tokenization.py",
@@ -82,23 +77,10 @@ MUTATIONS = {
         "vocab_size=len(tokenizer) + 64",
         "build the model for this tokenizer",
     ),
-    "weights initialized ten times too large": (
-        "modeling_tinystories.py",
-        "        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)\n",
-        "        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)\n"
-        "        config.initializer_range *= 20\n",
-        "its initialization is off",
-    ),
     "attention that sees the future": (
         "modeling_tinystories.py",
         "self.is_causal = True",
         "self.is_causal = False",
-        "after learning one sequence",
-    ),
-    "positions that ignore the cache": (
-        "modeling_tinystories.py",
-        "past_length = past_key_values.get_seq_length() if past_key_values is not None else 0",
-        "past_length = 0",
         "after learning one sequence",
     ),
 }
@@ -168,6 +150,24 @@ def test_validation_stories_seen_in_training_are_caught(tmp_path):
 def test_label_smoothing_is_caught_because_it_is_not_the_next_token_loss(tmp_path):
     process = small_run(tmp_path, write_counting_corpus(tmp_path), "--label_smoothing_factor", "0.1")
     assert_stopped(process, "label_smoothing_factor must be 0")
+
+
+def test_weights_initialized_too_large_are_caught(tmp_path):
+    process = small_run(tmp_path, write_counting_corpus(tmp_path), "--initializer_range", "0.5")
+    assert_stopped(process, "its initialization is off")
+
+
+def test_a_truncation_stored_in_a_given_tokenizer_is_taken_out_and_said(tmp_path):
+    corpus, folder = write_counting_corpus(tmp_path), tmp_path / "tokenizer"
+    options = {"train_file": corpus, "data_cache_dir": tmp_path / "cache", "vocab_size": 300, "output_dir": folder}
+    assert run_command("train_tokenizer.py", *as_options(options)).returncode == 0
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    process = small_run(tmp_path, corpus, "--tokenizer_name", str(folder))
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert "stores a truncation at 4 tokens: taken out" in process.stderr
+    assert json.loads((tmp_path / "run" / "tokenizer.json").read_text())["truncation"] is None
 
 
 def test_skipping_the_guards_is_said_loudly(tmp_path):

@@ -91,11 +91,16 @@ def load_or_train_tokenizer(
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """`AutoTokenizer` for a folder or Hub id; a failure is one line."""
+    """`AutoTokenizer` for a folder or Hub id; a failure is one line, a truncation stored in it is taken out and said."""
     try:
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"cannot load a tokenizer from {name}: {one_line(error)}") from error
+    if tokenizer.backend_tokenizer.truncation is not None:
+        length = tokenizer.backend_tokenizer.truncation["max_length"]
+        logger.warning("%s stores a truncation at %d tokens: taken out, no story is cut", name, length)
+        tokenizer.backend_tokenizer.no_truncation()
+    return tokenizer
 
 
 def tokenizer_report(tokenizer: PreTrainedTokenizerBase, held_out: datasets.Dataset) -> dict:
