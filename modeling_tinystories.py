@@ -229,7 +229,7 @@ class TinyStoriesModel(TinyStoriesPreTrainedModel):
         use_cache: bool | None = None,
         **kwargs,
     ) -> BaseModelOutputWithPast:
-        """input_ids, position_ids: (batch, length); attention_mask: (batch, cached + new), 1 for tokens to attend to."""
+        """input_ids, position_ids: (batch, length); attention_mask: (batch, cached + new), 1 for tokens to see."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
         if inputs_embeds is None:

@@ -3,12 +3,13 @@
     python run_clm.py configs/demo.yaml
     python run_clm.py configs/tinystories-cpu.yaml --train_file stories.txt --learning_rate 1e-3
 
-The run folder (`output_dir`) ends as a complete checkpoint with the best weights; every `checkpoint-N` in it is one too.
-recipe.json holds every setting, all_results.json every number, samples.jsonl the stories written on the way.
+The run folder (`output_dir`) ends as a complete checkpoint with the best weights; every `checkpoint-N` in it is one
+too. recipe.json holds every setting, all_results.json every number, samples.jsonl the stories written on the way.
 """
 
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from tinystories.corpus import Corpus, load_corpus, pick_stories
 from tinystories.errors import UserError
 from tinystories.guards import run_guards
 from tinystories.packing import pack
-from tinystories.recipe import Recipe, RunArguments, read_recipe
+from tinystories.recipe import RunArguments, read_recipe
 from tinystories.scoring import score, scoring_rows
 from tinystories.tokenization import describe, load_or_train_tokenizer, tokenizer_report
 from tinystories.trainer import StoryTrainer
@@ -81,15 +82,18 @@ def main(argv: list[str]) -> None:
 
 def prepare_output_dir(training: RunArguments) -> None:
     """Nothing is lost: an earlier run stays unless `overwrite_output_dir` says otherwise."""
+    if not training.should_save:
+        return
     folder = Path(training.output_dir)
-    earlier = [*folder.glob("checkpoint-*"), *folder.glob("recipe.json"), *folder.glob("config.json")]
-    if earlier and not training.overwrite_output_dir:
-        raise UserError(f"{folder} holds an earlier run: give another --output_dir, or --overwrite_output_dir to lose it")
-    if training.should_save:
-        for checkpoint in folder.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
-        (folder / "samples.jsonl").unlink(missing_ok=True)
-        folder.mkdir(parents=True, exist_ok=True)
+    checkpoints = list(folder.glob("checkpoint-*"))
+    if (checkpoints or (folder / "recipe.json").exists()) and not training.overwrite_output_dir:
+        raise UserError(
+            f"{folder} holds an earlier run: give another --output_dir, or --overwrite_output_dir to lose it"
+        )
+    for checkpoint in checkpoints:
+        shutil.rmtree(checkpoint)
+    (folder / "samples.jsonl").unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def use_compiler_if_it_works(training: RunArguments) -> None:
@@ -101,6 +105,8 @@ def use_compiler_if_it_works(training: RunArguments) -> None:
     except Exception as error:  # whatever a missing or broken compiler raises
         logger.warning("torch.compile does not work here (%s): training goes on without it", type(error).__name__)
         training.torch_compile = False
+        os.environ.pop("ACCELERATE_DYNAMO_BACKEND", None)  # by which TrainingArguments tells accelerate to compile
+        os.environ.pop("ACCELERATE_DYNAMO_MODE", None)
 
 
 def finish(trainer: StoryTrainer, corpus: Corpus) -> None:

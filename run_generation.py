@@ -61,7 +61,9 @@ def main(argv: list[str]) -> None:
             "seed": arguments.seed,
             "generation_config": config.to_diff_dict(),
         }
-        Path(arguments.output_file).write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        Path(arguments.output_file).write_text(
+            json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""What several test files share: the commands as real processes, a corpus with one possible continuation, a tiny run."""
+"""What several test files share: the commands as real processes, a corpus with one continuation, a tiny run."""
 
 import os
 import subprocess

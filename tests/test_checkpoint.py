@@ -1,4 +1,4 @@
-"""A checkpoint is a complete Hub repository: it opens elsewhere, with transformers alone, and saves itself whole again."""
+"""A checkpoint is a complete Hub repository: it opens with transformers alone, and saves itself whole again."""
 
 import json
 import shutil
@@ -154,7 +154,18 @@ def test_an_installed_package_makes_complete_checkpoints(tmp_path):
     """Installed as a wheel, not in a checkout: the code files and the card's template must be found there."""
     source, target = tmp_path / "source", tmp_path / "site"
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".git", "runs", "__pycache__", "*.egg-info", "build"))
-    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", target, source]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+        target,
+        source,
+    ]
     process = subprocess.run(install, capture_output=True, text=True, timeout=300)
     assert process.returncode == 0, process.stderr[-2000:]
     code = f"""

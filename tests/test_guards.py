@@ -123,6 +123,14 @@ def test_the_unmutated_project_passes_its_guards(tmp_path):
     assert process.stderr.count("guard passed") == 8
 
 
+def test_aligned_rows_with_stories_longer_than_a_row_pass_the_guards(tmp_path):
+    corpus = write_counting_corpus(tmp_path)
+    long_story = "On and on went the boat, over the sea and under the moon. " * 20
+    corpus.write_text(f"{long_story}<|endoftext|>{corpus.read_text()}", encoding="utf-8")
+    process = small_run(tmp_path, corpus, "--align_to_stories")
+    assert process.returncode == 0, process.stderr[-2000:]
+
+
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_mutation_is_caught(name, mutated_tree, tmp_path):
     file, old, new, reason = MUTATIONS[name]
@@ -130,15 +138,16 @@ def test_a_mutation_is_caught(name, mutated_tree, tmp_path):
 
 
 def test_rows_of_another_tokenizer_are_caught_even_if_the_cache_key_forgets_it(mutated_tree, tmp_path):
-    corpus, tree = write_counting_corpus(tmp_path), mutated_tree("tinystories/packing.py", "*_tokenizer_content(tokenizer), ", "")
+    corpus, tree = (
+        write_counting_corpus(tmp_path),
+        mutated_tree("tinystories/packing.py", "*_tokenizer_content(tokenizer), ", ""),
+    )
     swapped = tmp_path / "tokenizer"
     for vocab_size in (320, 300):
         shutil.rmtree(swapped, ignore_errors=True)
         options = {"train_file": corpus, "data_cache_dir": tmp_path / "cache", "vocab_size": vocab_size}
         assert run_command("train_tokenizer.py", *as_options(options), "--output_dir", swapped).returncode == 0
-        process = small_run(
-            tmp_path, corpus, "--tokenizer_name", str(swapped), "--overwrite_output_dir", tree=tree
-        )
+        process = small_run(tmp_path, corpus, "--tokenizer_name", str(swapped), "--overwrite_output_dir", tree=tree)
     assert_stopped(process, "another")
 
 

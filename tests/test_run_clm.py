@@ -66,7 +66,7 @@ def test_the_numbers_of_an_evaluation_weigh_tokens_and_not_batches(tmp_path):
     sample = pick_stories(load_corpus(recipe_data(tmp_path / "run")).validation, 17)
     for step in (5, 10):
         state = json.loads((tmp_path / "run" / f"checkpoint-{step}" / "trainer_state.json").read_text())
-        logged = [row for row in state["log_history"] if row["step"] == step and "eval_loss" in row][0]
+        logged = next(row for row in state["log_history"] if row["step"] == step and "eval_loss" in row)
         loss, bits_per_byte, _ = independent_score(*open_run(tmp_path / "run" / f"checkpoint-{step}"), sample["text"])
         assert logged["eval_loss"] == pytest.approx(loss, abs=1e-4)
         assert logged["eval_bits_per_byte"] == pytest.approx(bits_per_byte, abs=1e-4)

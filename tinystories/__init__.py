@@ -1,1 +1,1 @@
-"""The library under the commands: train_tokenizer.py, run_clm.py and run_generation.py only read arguments, call it and print."""
+"""The library under the commands, which only read arguments, call it and print."""

@@ -45,7 +45,7 @@ def cached_folder(kind: str, key: str, build: Callable[[Path], None], root: str 
 
 
 def write_arrow(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
-    """Stream record batches into a file that `datasets.Dataset.from_file` memory-maps; one batch in memory at a time."""
+    """Stream record batches into a file that `datasets.Dataset.from_file` maps; one batch in memory at a time."""
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         for batch in batches:
             writer.write_batch(batch)

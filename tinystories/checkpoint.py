@@ -34,9 +34,7 @@ AutoModel.register(TinyStoriesConfig, TinyStoriesModel, exist_ok=True)
 AutoModelForCausalLM.register(TinyStoriesConfig, TinyStoriesForCausalLM, exist_ok=True)
 
 
-def new_model(
-    arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, block_size: int
-) -> TinyStoriesForCausalLM:
+def new_model(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, block_size: int) -> TinyStoriesForCausalLM:
     """A fresh model for this tokenizer; sizes that do not fit together are a `UserError`."""
     sizes = model_fields(arguments)
     attention = sizes.pop("attn_implementation")
@@ -52,7 +50,7 @@ def new_model(
         model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
     except (StrictDataclassError, ValueError, ImportError) as error:
         raise UserError(f"the model of this recipe cannot be built: {one_line(error.__cause__ or error)}") from error
-    model.generation_config = generation_config(tokenizer, max_new_tokens=max(1, block_size // 2))
+    model.generation_config = generation_config(tokenizer, max_new_tokens=max(1, block_size * 3 // 4))
     return model
 
 

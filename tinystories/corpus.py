@@ -120,7 +120,9 @@ def _stories(
     folder = cached_folder("stories", key, build, arguments.data_cache_dir)
     report = {"source": source} | json.loads((folder / "report.json").read_text(encoding="utf-8"))
     if report["bad"]:
-        logger.warning("%s: skipped %d rows that could not be read, first %s", source, report["bad"], report["first_bad"])
+        logger.warning(
+            "%s: skipped %d rows that could not be read, first %s", source, report["bad"], report["first_bad"]
+        )
     if report["empty"]:
         logger.info("%s: left out %d empty stories", source, report["empty"])
     for rule in report.get("separators", ()):
@@ -173,7 +175,9 @@ def _reader(*suffixes: str):
 def _list_files(path: Path) -> list[Path]:
     if path.is_file():
         if path.suffix.lower() not in READERS:
-            raise UserError(f"{path}: cannot read {path.suffix or 'a file without ending'}; known: {', '.join(READERS)}")
+            raise UserError(
+                f"{path}: cannot read {path.suffix or 'a file without ending'}; known: {', '.join(READERS)}"
+            )
         return [path]
     if not path.is_dir():
         raise UserError(f"{path}: no such file or folder (looked in {Path.cwd()})")

@@ -1,26 +1,28 @@
 """The checks that stop a silently broken run before its first step. A few seconds, on the run's own parts.
 
-Each guard is a function that returns what it measured, for the log, or raises `GuardError`: one line with the reason and the
-remedy, exit status 2. `--skip_guards` trains without them and says so.
+Each guard is a function that returns what it measured, for the log, or raises `GuardError`: one line with the reason
+and the remedy, exit status 2. `--skip_guards` trains without them and says so.
 """
 
 import copy
 import logging
 import math
+from collections.abc import Iterator
+from itertools import islice, pairwise
 
 import datasets
 import numpy as np
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase, Trainer
 
-from tinystories.corpus import Corpus, overlapping_rows
+from tinystories.corpus import STORIES_PER_BATCH, Corpus, overlapping_rows
 from tinystories.errors import GuardError
 from tinystories.packing import IGNORED, encode_story
 
 
 logger = logging.getLogger(__name__)
 
-SAMPLE_STORIES = 1000
+SAMPLE_STORIES = STORIES_PER_BATCH  # aligned rows mix the stories of one batch
 SAMPLE_ROWS = 64
 LOSS_ROWS = 4
 WORDS = "one two three four five six seven eight nine ten"
@@ -36,7 +38,7 @@ def run_guards(trainer: Trainer, corpus: Corpus) -> dict[str, str]:
         findings = {
             "tokenizer": check_tokenizer(tokenizer, texts),
             "vocabulary": check_vocabulary(trainer),
-            "packed rows": check_rows(trainer.train_dataset, tokenizer, texts),
+            "packed rows": check_rows(trainer, texts),
             "labels": check_labels(trainer),
             "validation": check_overlap(corpus.train, corpus.validation),
             "next-token loss": check_next_token_loss(trainer),
@@ -53,8 +55,8 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> str
     ids = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     if len(set(ids.values())) < 3:
         raise GuardError(
-            f"BOS, EOS and PAD are not three tokens ({ids}): a model whose EOS is also its padding never learns to stop; "
-            "train a tokenizer with train_tokenizer.py"
+            f"BOS, EOS and PAD are not three tokens ({ids}): a model whose EOS is also its padding never learns to "
+            "stop; train a tokenizer with train_tokenizer.py"
         )
     if tokenizer.backend_tokenizer.truncation is not None:
         raise GuardError(
@@ -64,7 +66,9 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> str
     for text in texts:
         decoded = tokenizer.decode(encode_story(text, tokenizer), skip_special_tokens=True)
         if decoded != text:
-            at = next((i for i, pair in enumerate(zip(decoded, text, strict=False)) if pair[0] != pair[1]), len(decoded))
+            at = next(
+                (i for i, pair in enumerate(zip(decoded, text, strict=False)) if pair[0] != pair[1]), len(decoded)
+            )
             raise GuardError(
                 f"the tokenizer loses text: {text[at : at + 20]!r} comes back as {decoded[at : at + 20]!r}; "
                 "use a byte-level tokenizer (train_tokenizer.py)"
@@ -83,7 +87,8 @@ def check_vocabulary(trainer: Trainer) -> str:
     tokenizer, config = trainer.processing_class, trainer.model.config
     if len(tokenizer) != config.vocab_size:
         raise GuardError(
-            f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}: build the model for this tokenizer"
+            f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}: build the model for this "
+            "tokenizer"
         )
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         if getattr(config, name) != getattr(tokenizer, name):
@@ -94,37 +99,53 @@ def check_vocabulary(trainer: Trainer) -> str:
     return f"{config.vocab_size:,} tokens in tokenizer and model"
 
 
-def check_rows(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> str:
-    """The first rows, decoded, are stories of this corpus, whole, each closed by EOS."""
-    bos, eos, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
-    tokens = np.concatenate(rows[: min(SAMPLE_ROWS, len(rows))]["input_ids"]).astype(np.int64)
-    if tokens.max() >= len(tokenizer):
-        raise GuardError(f"the packed rows hold token {tokens.max()}, beyond the vocabulary: they are of another tokenizer")
-    tokens = tokens[tokens != pad]
-    starts = np.flatnonzero(tokens == bos)
-    if not len(starts):
-        if len(encode_story(texts[0], tokenizer)) > len(tokens):  # one story fills all the sampled rows
-            return "a story longer than the sampled rows"
-        raise GuardError("no BOS in the packed rows: the model would not learn how a story begins; pack BOS + story + EOS")
+def check_rows(trainer: Trainer, texts: list[str]) -> str:
+    """The first rows, decoded, are stories of this corpus (`texts` are its first ones), whole, each closed by EOS."""
+    tokenizer = trainer.processing_class
+    number = min(SAMPLE_ROWS, len(trainer.train_dataset))
+    rows = trainer.train_dataset[:number]["input_ids"].astype(np.int64)
+    if rows.max() >= len(tokenizer):
+        raise GuardError(
+            f"the packed rows hold token {rows.max()}, beyond the vocabulary: they are of another tokenizer"
+        )
+    if tokenizer.bos_token_id not in rows and len(encode_story(texts[0], tokenizer)) <= rows.size:
+        raise GuardError(
+            "no BOS in the packed rows: the model would not learn how a story begins; pack BOS + story + EOS"
+        )
     known = set(texts)
-    whole = 0
-    for start, end in zip(starts, starts[1:], strict=False):
-        if tokens[end - 1] != eos:
+    stories = list(islice(_packed_stories(rows, tokenizer, trainer.recipe.data.align_to_stories), len(texts)))
+    for story in stories:
+        if story[-1] != tokenizer.eos_token_id:
             raise GuardError("no EOS between packed stories: the model would never stop; pack BOS + story + EOS")
-        text = tokenizer.decode(tokens[start + 1 : end - 1], skip_special_tokens=False)
+        text = tokenizer.decode(story[1:-1])
         if text not in known:
             raise GuardError(
-                f"a packed story is not one of this corpus: {text[:40]!r}...{text[-20:]!r}; it was cut, or the rows are of "
-                "another corpus or tokenizer"
+                f"a packed story is not one of this corpus: {text[:40]!r}...{text[-20:]!r}; it was cut, or the rows "
+                "are of another corpus or tokenizer"
             )
-        whole += 1
-    return f"{whole} stories in the first rows, whole, each closed by EOS"
+    return f"{len(stories)} stories in the first rows, whole, each closed by EOS"
+
+
+def _packed_stories(rows: np.ndarray, tokenizer: PreTrainedTokenizerBase, aligned: bool) -> Iterator[np.ndarray]:
+    """What stands between one BOS and the next, without stories that the sample or, if aligned, a full row cuts."""
+    for tokens in rows if aligned else [rows.reshape(-1)]:
+        tokens = tokens[tokens != tokenizer.pad_token_id]
+        starts = np.flatnonzero(tokens == tokenizer.bos_token_id)
+        if aligned:
+            starts = np.append(starts, len(tokens))
+        for start, end in pairwise(starts):
+            if not aligned or end - start < rows.shape[1]:
+                yield tokens[start:end]
 
 
 def check_labels(trainer: Trainer) -> str:
     """In a collated batch the labels are the input ids, EOS among them; padding alone is left out of the loss."""
     tokenizer = trainer.processing_class
-    story = [tokenizer.bos_token_id, *tokenizer("One day.", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    story = [
+        tokenizer.bos_token_id,
+        *tokenizer("One day.", add_special_tokens=False)["input_ids"],
+        tokenizer.eos_token_id,
+    ]
     batch = trainer.data_collator([{"input_ids": story}, {"input_ids": story + story}])
     ids, labels = batch["input_ids"], batch["labels"]
     padding = ids == tokenizer.pad_token_id
@@ -135,8 +156,8 @@ def check_labels(trainer: Trainer) -> str:
         raise GuardError("EOS is left out of the loss: the model would never learn to stop; mask padding only")
     if wrong.any():
         raise GuardError(
-            "the labels of a batch are not its input ids: the model shifts labels to the next token itself, so a batch must "
-            "not shift them as well"
+            "the labels of a batch are not its input ids: the model shifts labels to the next token itself, so a batch "
+            "must not shift them as well"
         )
     return "the input ids themselves, EOS learned, padding left out"
 
@@ -147,8 +168,8 @@ def check_overlap(train: datasets.Dataset, validation: datasets.Dataset) -> str:
     if overlap.any():
         first = train[int(np.flatnonzero(overlap)[0])]["text"]
         raise GuardError(
-            f"{int(overlap.sum())} training stories also stand in the validation data (first: {first[:40]!r}...): the "
-            "scores would be of stories seen in training; give other validation data, or --remove_overlap"
+            f"{int(overlap.sum())} training stories also stand in the validation data (first: {first[:40]!r}...): "
+            "the scores would be of stories seen in training; give other validation data, or --remove_overlap"
         )
     return f"none of {len(validation):,} validation stories stands in the training data"
 
@@ -184,8 +205,8 @@ def check_next_token_loss(trainer: Trainer) -> str:
     model.train(was_training)
     if not difference < 1e-3:
         raise GuardError(
-            f"the trainer's loss is not the next-token loss of its rows (they differ by {difference:.4f} nats): labels are "
-            "shifted twice or not at all, or something else is in the loss (label_smoothing_factor must be 0)"
+            f"the trainer's loss is not the next-token loss of its rows (they differ by {difference:.4f} nats): labels "
+            "are shifted twice or not at all, or something else is in the loss (label_smoothing_factor must be 0)"
         )
     return f"equals the trainer's on {LOSS_ROWS} rows within {difference:.1e} nats"
 

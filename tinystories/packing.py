@@ -1,7 +1,7 @@
 """Stories as rows of tokens: BOS + story + EOS, one after the other, cut into rows of `block_size`.
 
-No padding, and nothing dropped but the last partial row. The rows lie on disk as small integers and are memory-mapped, so
-memory does not grow with the corpus. With `align_to_stories`, every row begins with a story (or goes on with one
+No padding, and nothing dropped but the last partial row. The rows lie on disk as small integers and are memory-mapped,
+so memory does not grow with the corpus. With `align_to_stories`, every row begins with a story (or goes on with one
 that is longer than a row), whole stories are fitted together, and what is left of a row is padded.
 
 The cache key covers the tokenizer's content, every story and the packing settings: no cached row can be stale.
@@ -100,13 +100,13 @@ def _write_rows(
     row_type = pa.list_(pa.from_numpy_dtype(dtype), arguments.block_size)
     schema = pa.schema({"input_ids": row_type})
 
-    def batches() -> Iterator[pa.RecordBatch]:
+    def batches(rows: Iterator[np.ndarray]) -> Iterator[pa.RecordBatch]:
         for block in rows:
             report["rows"] += len(block)
             flat = pa.array(np.ascontiguousarray(block.reshape(-1)))
             yield pa.record_batch([pa.FixedSizeListArray.from_arrays(flat, arguments.block_size)], schema=schema)
 
-    write_arrow(folder / "rows.arrow", schema, batches())
+    write_arrow(folder / "rows.arrow", schema, batches(rows))
     del tokenized, rows  # closes the memory maps, without which Windows would not remove the files
     for file in folder.glob("tokens*.arrow"):
         file.unlink()

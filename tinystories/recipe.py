@@ -103,7 +103,9 @@ class TokenizerArguments:
     tokenizer_name: str | None = field(default=None, metadata={"help": "A folder or Hub id (default: train one)."})
     vocab_size: int = field(default=10000, metadata={"help": "Vocabulary of a tokenizer trained here."})
     min_frequency: int = field(default=2, metadata={"help": "A pair is merged if it occurs so often."})
-    max_samples: int | None = field(default=None, metadata={"help": "Train the tokenizer on the first so many stories."})
+    max_samples: int | None = field(
+        default=None, metadata={"help": "Train the tokenizer on the first so many stories."}
+    )
 
 
 @dataclass

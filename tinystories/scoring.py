@@ -1,7 +1,7 @@
 """How well a model predicts stories: the only place that scores text.
 
-Every story is scored by itself as BOS + story + EOS, each token after BOS exactly once. A story longer than the context is
-scored in windows that overlap by half, each token in the first window that holds it. Sums run over tokens, not over
+Every story is scored by itself as BOS + story + EOS, each token after BOS exactly once. A story longer than the context
+is scored in windows that overlap by half, each token in the first window that holds it. Sums run over tokens, not over
 batches, so the numbers do not depend on the batch size:
 
 - `loss`: nats per token, the end-of-story token included;

@@ -1,7 +1,7 @@
 """The tokenizer: byte-level BPE in the Hugging Face fast format, and what is worth knowing about one.
 
-Every string round-trips exactly: the alphabet is all 256 bytes and nothing is normalised. Text that looks like a special
-token stays text. No truncation is stored. A prompt gets BOS by default; EOS is added by packing alone.
+Every string round-trips exactly: the alphabet is all 256 bytes and nothing is normalised. Text that looks like a
+special token stays text. No truncation is stored. A prompt gets BOS by default; EOS is added by packing alone.
 """
 
 import logging
@@ -91,7 +91,7 @@ def load_or_train_tokenizer(
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """`AutoTokenizer` for a folder or Hub id; a failure is one line, a truncation stored in it is taken out and said."""
+    """`AutoTokenizer` for a folder or Hub id; a failure is one line, a stored truncation is taken out and said."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:

@@ -1,6 +1,6 @@
 """The Trainer, changed in two places only: every checkpoint is a complete Hub repository, and evaluation is exact.
 
-Everything else (the loop, accumulation, mixed precision, schedules, several processes) is transformers' and accelerate's.
+Everything else (the loop, accumulation, mixed precision, schedules, processes) is transformers' and accelerate's.
 """
 
 from functools import partial

@@ -1,0 +1,545 @@
+"""The corpus: the same stories from any kind of file, nothing lost silently, and a hold-out that holds out."""
+
+import csv
+import io
+import json
+import logging
+import os
+import random
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from tinystories.corpus import load_corpus, pick_stories, read_files
+from tinystories.errors import UserError
+from tinystories.recipe import DataArguments, read_recipe
+
+
+MARK = "<|endoftext|>"
+STORIES = [
+    'The hen said, "Who took my corn?"\nNobody knew.',
+    "A goat, a cat and a kite.\n\nThey flew.",
+    "Zoë found a 🦊 under the tree.",
+    "It rained; the duck was glad.",
+    "'Come', said the owl. The end.",
+    "Ten snails ran a race. It took a week.",
+]
+FORMATS = {
+    ".txt": lambda stories: f"\n{MARK}\n".join(stories).encode(),
+    ".jsonl": lambda stories: "".join(json.dumps({"id": 1, "text": story}) + "\n" for story in stories).encode(),
+    ".csv": lambda stories: as_csv([["id", "text"], *([1, story] for story in stories)]),
+    ".parquet": lambda stories: as_parquet({"id": list(range(len(stories))), "text": stories}),
+}
+
+
+def as_csv(rows) -> bytes:
+    stream = io.StringIO()
+    csv.writer(stream).writerows(rows)
+    return stream.getvalue().encode()
+
+
+def as_parquet(columns) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink)
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a file below tmp_path, give its path."""
+
+    def write(name: str, content: str | bytes):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+@pytest.fixture
+def data(tmp_path):
+    """DataArguments whose cache lies in tmp_path."""
+
+    def data(**arguments) -> DataArguments:
+        paths = {key: str(value) for key, value in arguments.items() if key.endswith("_file")}
+        return DataArguments(**({"data_cache_dir": str(tmp_path / "cache")} | arguments | paths))
+
+    return data
+
+
+@pytest.fixture
+def read(data):
+    """Read a file or folder; the list of its stories and the report."""
+
+    def read(path, **arguments) -> tuple[list[str], dict]:
+        stories, report = read_files(str(path), data(**arguments))
+        assert stories.column_names == ["text"]
+        return list(stories["text"]), report
+
+    return read
+
+
+@pytest.fixture
+def numbered(write):
+    """A text file of that many distinct stories."""
+    return lambda number, name="numbered.txt": write(name, "\n\n".join(f"Cat number {i} slept." for i in range(number)))
+
+
+def mistake(function, *args, **kwargs) -> str:
+    """The one line that the user sees."""
+    with pytest.raises(UserError) as caught:
+        function(*args, **kwargs)
+    message = str(caught.value)
+    assert message and "\n" not in message
+    return message
+
+
+def texts(dataset: datasets.Dataset) -> list[str]:
+    return list(dataset["text"])
+
+
+# One corpus, many kinds of files
+
+
+@pytest.mark.parametrize("suffix", [*FORMATS, ".TXT"])
+def test_every_kind_of_file_gives_the_same_stories(write, read, suffix):
+    stories, report = read(write(f"stories{suffix}", FORMATS[suffix.lower()](STORIES)))
+    assert stories == STORIES
+    assert (report["stories"], report["empty"], report["bad"]) == (len(STORIES), 0, 0)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_every_kind_of_file_gives_the_same_hold_out(write, data, suffix):
+    reference = load_corpus(data(train_file=write("reference.txt", FORMATS[".txt"](STORIES)), validation_fraction=0.3))
+    path = write(f"stories{suffix}", FORMATS[suffix](STORIES))
+    corpus = load_corpus(data(train_file=path, validation_fraction=0.3))
+    assert texts(corpus.validation) == texts(reference.validation)
+    assert texts(corpus.train) == texts(reference.train)
+
+
+def test_a_folder_is_read_whole_in_the_order_of_its_paths(write, read, tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    for name, part in (("d.txt", STORIES[4:]), ("a.txt", STORIES[:1]), ("b.parquet", STORIES[1:2])):
+        write(f"all/{name}", FORMATS["." + name.split(".")[1]](part))
+    write("all/c/x.jsonl", FORMATS[".jsonl"](STORIES[2:3]))
+    write("all/c/y.csv", FORMATS[".csv"](STORIES[3:4]))
+    write("all/.hidden.txt", "A hidden story.")
+    write("all/notes.md", "No story.")
+    assert read(tmp_path / "all")[0] == STORIES
+    assert "notes.md" in caplog.text  # left out, and said so
+
+
+def test_the_separator_is_found_for_each_file_of_a_folder_alone(write, read, tmp_path):
+    write("all/a.txt", f"One.\n\nStill one.{MARK}Two.")
+    write("all/b.txt", "Three.\n\nFour.")
+    stories, report = read(tmp_path / "all")
+    assert stories == ["One.\n\nStill one.", "Two.", "Three.", "Four."]
+    assert report["separators"] == [MARK, "blank lines"]
+
+
+SEPARATED = {
+    "marker on its own line": (f"One.\n{MARK}\nTwo.\n{MARK}\n", "auto", ["One.", "Two."]),
+    "marker between two stories of a line": (f"One.{MARK}Two.{MARK}{MARK}Three.", "auto", ["One.", "Two.", "Three."]),
+    "marker before the first story": (f"{MARK}\nOne.\n{MARK}\nTwo.", "auto", ["One.", "Two."]),
+    "marker and blank lines": (f"One.\n\nStill one.\n{MARK}\n\nTwo.", "auto", ["One.\n\nStill one.", "Two."]),
+    "no marker after the last story": (f"One.\n{MARK}\nTwo.\nThe end.", "auto", ["One.", "Two.\nThe end."]),
+    "blank lines": ("One.\nStill one.\n\n\n\nTwo.\n", "auto", ["One.\nStill one.", "Two."]),
+    "lines of white space": ("One.\n \t\nTwo.", "auto", ["One.", "Two."]),
+    "blank lines at both ends": ("\n\nOne.\n\nTwo.\n\n\n", "auto", ["One.", "Two."]),
+    "Windows line ends": ("One.\r\nStill one.\r\n\r\nTwo.\r\n", "auto", ["One.\nStill one.", "Two."]),
+    "Windows line ends and marker": (f"One.\r\n{MARK}\r\nTwo.\r\n", "auto", ["One.", "Two."]),
+    "byte order mark": ("\ufeffOne.\n\nTwo.", "auto", ["One.", "Two."]),
+    "byte order mark inside": ("One.\n\n\ufeffTwo.", "auto", ["One.", "\ufeffTwo."]),
+    "no line end at all": ("One.", "auto", ["One."]),
+    "whole file asked for": ("One.\n\nStill one.\n", "file", ["One.\n\nStill one."]),
+    "whole file asked for in spite of markers": (f"One.{MARK}Two.", "file", [f"One.{MARK}Two."]),
+    "blank lines asked for in spite of markers": (f"One.{MARK}\n\nTwo.", "blank_line", [f"One.{MARK}", "Two."]),
+    "marker asked for and absent": ("One.\n\nStill one.", "endoftext", ["One.\n\nStill one."]),
+    "a line separator of Unicode": ("One.\u2028Still.\x0bStill.\x85One.", "auto", ["One.\u2028Still.\x0bStill.\x85One."]),
+}
+
+
+@pytest.mark.parametrize(("content", "separator", "expected"), SEPARATED.values(), ids=SEPARATED)
+def test_text_is_cut_where_stories_end_and_nowhere_else(write, read, content, separator, expected):
+    stories, report = read(write("stories.txt", content), story_separator=separator)
+    assert stories == expected
+    assert report["stories"] == len(expected)
+    assert len(report["separators"]) == 1
+
+
+def test_the_separator_is_part_of_the_cache_key(write, read):
+    path = write("stories.txt", f"One.\n\nTwo.{MARK}Three.")
+    assert [len(read(path, story_separator=rule)[0]) for rule in ("auto", "blank_line", "file", "auto")] == [2, 2, 1, 2]
+    assert read(path, story_separator="blank_line")[0] != read(path)[0]
+
+
+def test_the_marker_inside_a_story_of_a_jsonl_file_stays_text(write, read):
+    story = f"The sign said {MARK} and nobody\n\nknew why."
+    assert read(write("stories.jsonl", json.dumps({"text": story})))[0] == [story]
+
+
+def test_jsonl_may_hold_bare_strings_blank_lines_and_a_byte_order_mark(write, read):
+    assert read(write("stories.jsonl", '\ufeff"One."\r\n\r\n{"text": "Two."}\n\n'))[0] == ["One.", "Two."]
+
+
+def test_quoted_line_breaks_commas_and_quotes_of_csv_are_text(write, read):
+    content = '\ufefftext,id\r\n"One,\r\nthe ""first"".\n\nStill one.",1\r\n\r\nTwo.,2'
+    assert read(write("stories.csv", content))[0] == ['One,\nthe "first".\n\nStill one.', "Two."]
+
+
+def test_a_very_long_field_of_csv_is_read(write, read):
+    story = "The worm was long. " * 20_000
+    assert read(write("stories.csv", as_csv([["text"], [story]])))[0] == [story.strip()]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_the_story_may_stand_in_another_column(write, read, suffix):
+    content = {
+        ".jsonl": b'{"text": "no", "story": "yes"}',
+        ".csv": b"text,story\nno,yes\n",
+        ".parquet": as_parquet({"text": ["no"], "story": ["yes"]}),
+    }[suffix]
+    path = write(f"stories{suffix}", content)
+    assert read(path)[0] == ["no"]
+    assert read(path, text_column="story")[0] == ["yes"]
+
+
+def test_white_space_around_a_story_goes_and_empty_stories_are_counted(write, read):
+    path = write("stories.jsonl", "\n".join(json.dumps({"text": text}) for text in ("  One. \n", "", " \t\n", "Two.")))
+    stories, report = read(path)
+    assert stories == ["One.", "Two."]
+    assert (report["stories"], report["empty"]) == (2, 2)
+    assert read(path)[1] == report
+
+
+def test_more_stories_than_fit_a_batch_all_arrive_in_order(write, read):
+    stories = [f"Story {i}." for i in range(2345)]
+    assert read(write("stories.txt", "\n\n".join(stories)))[0] == stories
+
+
+# What cannot be read
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".csv"])
+def test_text_that_is_not_utf8_is_refused_with_its_line(write, read, suffix):
+    lines = {
+        ".txt": ["Zoë.", "", "Caf\udce9."],
+        ".jsonl": ['{"text": "Zoë."}', "", '{"text": "Caf\udce9."}'],
+        ".csv": ["text", "Zoë.", "Caf\udce9."],
+    }[suffix]
+    path = write(f"stories{suffix}", "\n".join(lines).encode("utf-8", errors="surrogateescape"))
+    message = mistake(read, path)
+    assert message.startswith(f"{path}:3: not UTF-8") and "0xe9" in message
+    mistake(read, path, story_separator="file")
+
+
+BAD_ROWS = {
+    "cut JSON": ("bad.jsonl", '"One."\n{"text": "Tw\n"Three."\n', 2),
+    "JSON list": ("bad.jsonl", '"One."\n["Two."]\n"Three."\n', 2),
+    "JSON null": ("bad.jsonl", '"One."\n{"text": null}\n"Three."\n', 2),
+    "JSON number": ("bad.jsonl", '"One."\n{"text": 2}\n"Three."\n', 2),
+    "JSON without the field": ("bad.jsonl", '"One."\n{"story": "Two."}\n"Three."\n', 2),
+    "half an emoji in JSON": ("bad.jsonl", '"One."\n{"text": "Two \\ud83d."}\n"Three."\n', 2),
+    "a number too long for JSON": ("bad.jsonl", '"One."\n{"text": "Two.", "n": ' + "1" * 5000 + '}\n"Three."\n', 2),
+    "JSON nested too deeply": ("bad.jsonl", '"One."\n' + "[" * 100_000 + '\n"Three."\n', 2),
+    "too few fields": ("bad.csv", "text,id\nOne.,1\nTwo.\nThree.,3\n", 3),
+    "too many fields": ("bad.csv", "text,id\nOne.,1\nTwo., then,2\nThree.,3\n", 3),
+    "a quote that does not end": ("bad.csv", 'text,id\nOne.,1\nThree.,3\n"Two.,2\n', 4),
+    "a quote in the middle": ("bad.csv", 'text,id\nOne.,1\n"Two".,2\nThree.,3\n', 3),
+    "null in Parquet": ("bad.parquet", as_parquet({"text": ["One.", None, "Three."]}), None),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "line"), BAD_ROWS.values(), ids=BAD_ROWS)
+def test_a_bad_row_stops_with_its_file_and_line_and_can_be_skipped(write, read, caplog, name, content, line):
+    path = write(name, content)
+    place = f"{path}:{line}:" if line else f"{path}: row 2:"
+    message = mistake(read, path)
+    assert message.startswith(place) and "on_bad_row skip" in message
+    for _ in range(2):  # the second time from the cache
+        caplog.clear()
+        stories, report = read(path, on_bad_row="skip")
+        assert stories == ["One.", "Three."]
+        assert (report["stories"], report["bad"]) == (2, 1)
+        assert report["first_bad"].startswith(place)
+        assert "skipped 1 row" in caplog.text and place in caplog.text
+
+
+def test_all_bad_rows_are_counted_and_the_first_one_named(write, read):
+    _, report = read(write("bad.jsonl", '"One."\n1\n2\n3\n'), on_bad_row="skip")
+    assert report["bad"] == 3
+    assert ":2:" in report["first_bad"]
+
+
+def test_bad_rows_are_reported_under_the_name_of_the_file_that_was_read(write, read):
+    """Another file with the same content comes from the same cache."""
+    content = '"One."\n1\n'
+    read(write("first.jsonl", content), on_bad_row="skip")
+    assert "second.jsonl:2:" in read(write("second.jsonl", content), on_bad_row="skip")[1]["first_bad"]
+
+
+def test_skipping_is_part_of_the_cache_key(write, read):
+    path = write("bad.jsonl", '"One."\n1\n')
+    read(path, on_bad_row="skip")
+    mistake(read, path)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_a_wrong_column_name_is_refused_and_the_columns_named(write, read, suffix):
+    path = write(f"stories{suffix}", FORMATS[suffix](STORIES))
+    message = mistake(read, path, text_column="story")
+    assert str(path) in message and "'story'" in message and "'text'" in message and "'id'" in message
+    assert "text_column" in message
+
+
+def test_when_every_row_is_bad_the_file_is_not_called_empty(write, read):
+    path = write("stories.jsonl", '{"story": "One."}\n{"story": "Two."}\n')
+    message = mistake(read, path, on_bad_row="skip")
+    assert "empty" not in message
+    assert f"{path}:1:" in message
+
+
+@pytest.mark.parametrize("content", ["", "\n", " \n\t\n\r\n  "], ids=["empty", "line end", "white space"])
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_file_without_a_story_is_refused_by_name(write, read, suffix, content):
+    path = write(f"stories{suffix}", content)
+    assert str(path) in mistake(read, path)
+
+
+@pytest.mark.parametrize("content", [b"text\n", b'text,id\n"",1\n'])
+def test_a_csv_without_a_story_is_refused_by_name(write, read, content):
+    assert "no story" in mistake(read, write("stories.csv", content))
+
+
+def test_a_csv_header_that_cannot_be_read_is_refused_with_its_line(write, read):
+    path = write("stories.csv", '"te"xt,id\nOne.,1\n')
+    assert mistake(read, path).startswith(f"{path}:1:")
+
+
+def damaged_parquet() -> bytes:
+    content = bytearray(as_parquet({"text": STORIES}))
+    content[4:40] = b"\xff" * 36  # the head of the first page; the directory at the end is whole
+    return bytes(content)
+
+
+def parquet_with_invalid_text() -> bytes:
+    return as_parquet({"text": pa.Array.from_buffers(pa.string(), 1, pa.array([b"Caf\xe9"]).buffers())})
+
+
+@pytest.mark.parametrize(
+    "content", [b"no parquet", damaged_parquet(), parquet_with_invalid_text()], ids=["other", "damaged", "not UTF-8"]
+)
+def test_a_broken_parquet_file_is_refused_by_name(write, read, content):
+    path = write("stories.parquet", content)
+    assert str(path) in mistake(read, path)
+
+
+def test_paths_that_cannot_be_read_are_refused_by_name(write, read, tmp_path):
+    assert str(tmp_path / "missing.txt") in mistake(read, tmp_path / "missing.txt")
+    message = mistake(read, write("stories.docx", "One."))
+    assert "stories.docx" in message and ".docx" in message and ".jsonl" in message
+    assert "STORIES" in mistake(read, write("STORIES", "One."))
+    (tmp_path / "nothing").mkdir()
+    assert str(tmp_path / "nothing") in mistake(read, tmp_path / "nothing")
+    write("others/notes.md", "No story.")
+    assert str(tmp_path / "others") in mistake(read, tmp_path / "others")
+
+
+def test_a_cache_folder_that_is_a_file_is_a_message_not_a_traceback(write, read):
+    path = write("stories.txt", "One.")
+    message = mistake(read, path, data_cache_dir=str(write("cache-file", "")))
+    assert "cache-file" in message
+
+
+# The cache
+
+
+def test_changed_content_is_read_again_though_name_size_and_time_stay(write, read):
+    path = write("stories.txt", "The red hen.")
+    before = path.stat()
+    assert read(path)[0] == ["The red hen."]
+    path.write_bytes(b"The old hen.")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert read(path)[0] == ["The old hen."]
+
+
+def test_a_file_moved_between_kinds_is_read_again(write, read):
+    content = '{"text": "One."}'
+    assert read(write("stories.jsonl", content))[0] == ["One."]
+    assert read(write("stories.txt", content))[0] == [content]
+
+
+def test_a_refused_file_leaves_nothing_in_the_cache(write, read, tmp_path):
+    mistake(read, write("bad.jsonl", '"One."\n1\n'))
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+# Sources
+
+
+def test_exactly_one_source_must_be_named(write, data):
+    path = write("stories.txt", "One.\n\nTwo.")
+    message = mistake(load_corpus, data())
+    assert "none" in message and "--train_file" in message
+    message = mistake(load_corpus, data(train_file=path, num_sample_stories=5))
+    assert "train_file" in message and "num_sample_stories" in message
+    mistake(load_corpus, data(dataset_name="someone/stories", num_sample_stories=5))
+    mistake(load_corpus, data(validation_file=path, num_sample_stories=5))
+    mistake(load_corpus, data(validation_file=path))
+
+
+def test_named_validation_data_is_used_whole_and_nothing_is_held_out(write, data):
+    train, validation = write("train.txt", "One.\n\nTwo."), write("validation.txt", "Three.\n\nOne.")
+    corpus = load_corpus(data(train_file=train, validation_file=validation))
+    assert texts(corpus.train) == ["One.", "Two."]
+    assert texts(corpus.validation) == ["Three.", "One."]
+    assert corpus.report["train"]["source"] == str(train)
+    assert corpus.report["validation"]["source"] == str(validation)
+
+
+def test_the_sample_corpus_needs_no_file_and_is_always_the_same(data, tmp_path):
+    first = load_corpus(data(num_sample_stories=20))
+    again = load_corpus(data(num_sample_stories=20, data_cache_dir=str(tmp_path / "other")))
+    assert texts(first.train) == texts(again.train)
+    assert len(first.train) + len(first.validation) == len({*texts(first.train), *texts(first.validation)}) == 20
+    more = load_corpus(data(num_sample_stories=25))
+    assert set(texts(first.train)) <= {*texts(more.train), *texts(more.validation)}
+    mistake(load_corpus, data(num_sample_stories=0))
+
+
+@pytest.fixture
+def hub_dataset(write, tmp_path, monkeypatch):
+    """A dataset as the Hub serves it, in a folder."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hub-cache")
+    write("hub/data/train-00000-of-00001.parquet", as_parquet({"text": STORIES[:4], "id": [1, 2, 3, 4]}))
+    write("hub/data/validation-00000-of-00001.parquet", as_parquet({"text": [*STORIES[4:], None], "id": [5, 6, 7]}))
+    return str(tmp_path / "hub")
+
+
+def test_a_dataset_gives_its_splits(hub_dataset, data):
+    corpus = load_corpus(data(dataset_name=hub_dataset, on_bad_row="skip"))
+    assert texts(corpus.train) == STORIES[:4]
+    assert texts(corpus.validation) == STORIES[4:]
+    assert corpus.report["validation"]["bad"] == 1
+    corpus = load_corpus(data(dataset_name=hub_dataset, train_split_name="validation", on_bad_row="skip"))
+    assert texts(corpus.train) == texts(corpus.validation) == STORIES[4:]
+
+
+def test_mistakes_with_a_dataset_say_what_it_has(hub_dataset, data):
+    message = mistake(load_corpus, data(dataset_name=hub_dataset, train_split_name="training"))
+    assert "'training'" in message and "'train'" in message
+    message = mistake(load_corpus, data(dataset_name=hub_dataset, text_column="story"))
+    assert "'story'" in message and "'text'" in message and "'id'" in message
+    assert "on_bad_row" in mistake(load_corpus, data(dataset_name=hub_dataset))
+
+
+# Hold-out
+
+
+def test_the_hold_out_does_not_depend_on_the_training_seed_or_the_state_of_any_generator(numbered, data):
+    path = numbered(100)
+    held_out = []
+    for seed in (1, 2):
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        cache = ["--data_cache_dir", data().data_cache_dir]
+        recipe = read_recipe(["--train_file", str(path), "--seed", str(seed), "--data_seed", str(seed), *cache])
+        held_out.append(texts(load_corpus(recipe.data).validation))
+    assert held_out[0] == held_out[1]
+
+
+def test_another_split_seed_holds_out_others(numbered, data):
+    path = numbered(100)
+    held_out = [texts(load_corpus(data(train_file=path, split_seed=seed)).validation) for seed in (0, 1, -1)]
+    assert len({tuple(stories) for stories in held_out}) == 3
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.05, 0.5, 0.98])
+def test_the_hold_out_has_its_size_and_loses_nothing(numbered, data, fraction):
+    corpus = load_corpus(data(train_file=numbered(100), validation_fraction=fraction))
+    assert len(corpus.validation) == max(1, round(100 * fraction))
+    train, validation = texts(corpus.train), texts(corpus.validation)
+    assert sorted(train + validation) == sorted(f"Cat number {i} slept." for i in range(100))
+    for side in (train, validation):
+        assert side == sorted(side, key=lambda story: int(story.split()[2]))  # the order of the file
+    assert (corpus.report["train_stories"], corpus.report["validation_stories"]) == (len(train), len(validation))
+
+
+def test_the_same_stories_are_held_out_whatever_their_order(write, data):
+    stories = [f"Cat number {i} slept." for i in range(60)]
+    held_out = []
+    for name in ("forward", "backward"):
+        path = write(f"{name}.txt", "\n\n".join(stories))
+        held_out.append(set(texts(load_corpus(data(train_file=path, validation_fraction=0.2)).validation)))
+        stories.reverse()
+    assert held_out[0] == held_out[1]
+
+
+def test_copies_of_a_story_never_stand_on_both_sides(write, data):
+    """Copies that differ in white space only are copies."""
+    stories = [f"Cat {i % 20}{' ' * (1 + i // 20)}slept.{chr(10) * (i // 40)} Late." for i in range(60)]
+    path = write("stories.jsonl", "\n".join(json.dumps(story) for story in stories))
+    corpus = load_corpus(data(train_file=path, validation_fraction=0.3))
+    train, validation = ({" ".join(text.split()) for text in texts(side)} for side in (corpus.train, corpus.validation))
+    assert not train & validation
+    assert len(train | validation) == 20
+    assert len(corpus.validation) == 18  # three copies of 30 % of the 20
+    assert sorted(texts(corpus.train) + texts(corpus.validation)) == sorted(stories)
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 0.0, 1.0, 5.0, float("nan")])
+def test_a_fraction_that_is_none_is_refused(numbered, data, fraction):
+    assert "validation_fraction" in mistake(load_corpus, data(train_file=numbered(10), validation_fraction=fraction))
+
+
+def test_too_few_distinct_stories_to_hold_any_out_are_refused(write, data):
+    message = mistake(load_corpus, data(train_file=write("stories.txt", "One.\n\nOne.\n\nOne.")))
+    assert "validation_file" in message
+
+
+# Overlap and numbers of stories
+
+
+def test_remove_overlap_drops_training_stories_that_are_validated_on_and_counts_them(write, data):
+    sources = {
+        "train_file": write("train.txt", "One.\n\nTwo  and\nthree.\n\nFour.\n\nOne."),
+        "validation_file": write("validation.txt", "One.\n\nTwo and three.\n\nFive."),
+    }
+    corpus = load_corpus(data(**sources, remove_overlap=True))
+    assert texts(corpus.train) == ["Four."]
+    assert len(corpus.validation) == 3
+    assert corpus.report["overlap_removed"] == 3
+    kept = load_corpus(data(**sources))
+    assert len(kept.train) == 4 and "overlap_removed" not in kept.report
+
+
+def test_no_training_story_left_is_refused(write, data):
+    path = write("stories.txt", "One.\n\nTwo.")
+    mistake(load_corpus, data(train_file=path, validation_file=path, remove_overlap=True))
+    mistake(load_corpus, data(train_file=path, validation_file=path, max_train_samples=0))
+
+
+def test_max_train_samples_takes_the_first_stories_and_leaves_the_validation_data(numbered, data):
+    everything = load_corpus(data(train_file=numbered(50)))
+    some = load_corpus(data(train_file=numbered(50), max_train_samples=7))
+    assert texts(some.train) == texts(everything.train)[:7]
+    assert texts(some.validation) == texts(everything.validation)
+    assert some.report["train_stories"] == 7
+    assert len(load_corpus(data(train_file=numbered(50), max_train_samples=1000)).train) == len(everything.train)
+
+
+def test_pick_stories_takes_the_same_stories_each_time_from_all_over_the_data(numbered, data):
+    stories, _ = read_files(str(numbered(200)), data())
+    picked = texts(pick_stories(stories, 20))
+    assert picked == texts(pick_stories(stories, 20))
+    places = [texts(stories).index(story) for story in picked]
+    assert len(set(places)) == 20 and places == sorted(places)
+    assert places[-1] > 100
+    assert texts(pick_stories(stories, None)) == texts(pick_stories(stories, 200)) == texts(stories)

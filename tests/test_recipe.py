@@ -1,0 +1,318 @@
+"""Recipes: what a file and a command line may say, what is refused and in which words, and what is written down."""
+
+import json
+
+import pytest
+import torch
+from conftest import ROOT
+from transformers import get_scheduler
+
+from tinystories.errors import UserError
+from tinystories.recipe import read_recipe
+
+
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    """Write a recipe, give its path."""
+
+    def write(text: str | bytes, name: str = "recipe.yaml") -> str:
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return str(path)
+
+    return write
+
+
+def mistake(*argv) -> str:
+    """The one line that the user sees."""
+    with pytest.raises(UserError) as caught:
+        read_recipe([str(word) for word in argv])
+    message = str(caught.value)
+    assert message and "\n" not in message
+    return message
+
+
+# What a recipe says
+
+
+def test_the_name_and_value_of_every_kind_of_field_arrive(recipe_file):
+    recipe = read_recipe(
+        [
+            recipe_file(
+                "hidden_size: 64\nrope_theta: 5000.0\ntie_word_embeddings: false\nstory_separator: file\n"
+                "train_file: my stories.txt\nvocab_size: 500\nlearning_rate: 0.01\nskip_guards: yes\n"
+                "sample_prompts: [The hen sat, 'One day, a fox']\nlr_scheduler_kwargs: {min_lr_rate: 0.1}\n"
+                "lr_scheduler_type: cosine_with_min_lr\n"
+            )
+        ]
+    )
+    assert (recipe.model.hidden_size, recipe.model.rope_theta, recipe.model.tie_word_embeddings) == (64, 5000.0, False)
+    assert (recipe.data.train_file, recipe.data.story_separator) == ("my stories.txt", "file")
+    assert recipe.tokenizer.vocab_size == 500
+    assert (recipe.training.learning_rate, recipe.training.skip_guards) == (0.01, True)
+    assert recipe.training.sample_prompts == ["The hen sat", "One day, a fox"]
+    assert recipe.training.lr_scheduler_kwargs == {"min_lr_rate": 0.1}
+
+
+@pytest.mark.parametrize(("text", "number"), [("5e-4", 5e-4), ("1E-3", 1e-3), ("3e-3", 3e-3), ("-2.5e-1", -0.25)])
+def test_a_number_with_exponent_is_a_number_though_yaml_reads_it_as_text(recipe_file, text, number):
+    assert read_recipe([recipe_file(f"learning_rate: {text}")]).training.learning_rate == number
+
+
+def test_a_number_with_exponent_inside_a_mapping_is_a_number_too(recipe_file):
+    text = "lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 5e-5}"
+    assert read_recipe([recipe_file(text)]).training.lr_scheduler_kwargs == {"min_lr": 5e-5}
+
+
+@pytest.mark.parametrize("word", ["no", "'no'", "off", "false"])
+def test_eval_strategy_no_is_the_strategy_though_yaml_reads_it_as_false(recipe_file, word):
+    recipe = read_recipe([recipe_file(f"eval_strategy: {word}\nsave_strategy: {word}")])
+    assert recipe.training.eval_strategy == recipe.training.save_strategy == "no"
+
+
+@pytest.mark.parametrize("word", ["no", "false", "off"])
+def test_a_flag_that_is_on_by_default_can_be_switched_off(recipe_file, word):
+    assert read_recipe([recipe_file(f"tie_word_embeddings: {word}")]).model.tie_word_embeddings is False
+
+
+def test_negative_values_are_values_in_the_file_and_on_the_command_line(recipe_file):
+    assert read_recipe([recipe_file("split_seed: -3")]).data.split_seed == -3
+    assert read_recipe([recipe_file("split_seed: -3"), "--split_seed", "-4"]).data.split_seed == -4
+    assert read_recipe(["--learning_rate=-1e-3"]).training.learning_rate == -1e-3
+
+
+def test_a_value_that_begins_with_a_dash_is_not_taken_for_an_option(recipe_file):
+    recipe = read_recipe([recipe_file("train_file: -stories.txt\nsample_prompts: ['--hidden_size']")])
+    assert recipe.data.train_file == "-stories.txt"
+    assert recipe.training.sample_prompts == ["--hidden_size"]
+
+
+def test_an_empty_list_means_nothing_not_the_default(recipe_file):
+    assert read_recipe([recipe_file("sample_prompts: []")]).training.sample_prompts == []
+
+
+def test_a_key_without_value_leaves_the_default(recipe_file):
+    recipe = read_recipe([recipe_file("train_file:\nhidden_size: null")])
+    assert recipe.data.train_file is None
+    assert recipe.model.hidden_size == read_recipe([]).model.hidden_size
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "byte order mark"])
+def test_a_recipe_is_read_as_utf8_with_or_without_byte_order_mark(recipe_file, mark):
+    assert read_recipe([recipe_file(f"{mark}sample_prompts: [Übung 🦊]")]).training.sample_prompts == ["Übung 🦊"]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_the_recipes_of_the_project_read_and_give_a_working_schedule(config):
+    recipe = read_recipe([str(config), "--bf16", "false"])
+    training = recipe.training
+    assert training.output_dir == f"runs/{config.stem}"
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=training.learning_rate)
+    schedule = get_scheduler(
+        training.lr_scheduler_type,
+        optimizer,
+        num_warmup_steps=training.warmup_steps,
+        num_training_steps=training.warmup_steps + 100,
+        scheduler_specific_kwargs=training.lr_scheduler_kwargs,
+    )
+    rates = []
+    for _ in range(int(training.warmup_steps) + 100):
+        optimizer.step()
+        schedule.step()
+        rates.append(schedule.get_last_lr()[0])
+    assert max(rates) == pytest.approx(training.learning_rate)
+    assert rates[-1] == pytest.approx(training.learning_rate / 10, rel=1e-2)
+
+
+def test_the_project_has_recipes():
+    assert len(CONFIGS) >= 3
+
+
+# What the command line adds
+
+
+def test_the_command_line_overrides_the_file(recipe_file):
+    path = recipe_file("hidden_size: 64\nlearning_rate: 1e-2\nsample_prompts: [a, b]\nskip_guards: true")
+    recipe = read_recipe([path, "--hidden_size", "32", "--sample_prompts", "c", "--skip_guards", "no"])
+    assert (recipe.model.hidden_size, recipe.training.learning_rate) == (32, 1e-2)
+    assert (recipe.training.sample_prompts, recipe.training.skip_guards) == (["c"], False)
+    assert recipe.values["hidden_size"] == 32
+
+
+@pytest.mark.parametrize("argv", [["--hidden-size", "32"], ["--hidden-size=32"], ["--hidden_size=32"]])
+def test_options_may_be_spelled_with_hyphens_and_equals(recipe_file, argv):
+    assert read_recipe([recipe_file("hidden_size: 64"), *argv]).model.hidden_size == 32
+
+
+def test_keys_may_be_spelled_with_hyphens(recipe_file):
+    assert read_recipe([recipe_file("hidden-size: 64")]).model.hidden_size == 64
+
+
+@pytest.mark.parametrize("underscores", [True, False], ids=["underscores", "hyphens"])
+@pytest.mark.parametrize(
+    "argv", [["--num_sample_stories", "9"], ["--num-sample-stories=9"]], ids=["underscores", "hyphens"]
+)
+def test_data_named_on_the_command_line_replaces_all_sources_of_the_recipe(recipe_file, underscores, argv):
+    keys = ["train_file: a.txt", "validation_file: b.txt", "validation_split_name: test", "dataset_config_name: en"]
+    text = "\n".join([*keys, "text_column: story"])
+    data = read_recipe([recipe_file(text if underscores else text.replace("_", "-")), *argv]).data
+    assert data.num_sample_stories == 9
+    assert (data.train_file, data.validation_file, data.validation_split_name) == (None, None, None)
+    assert data.dataset_config_name is None
+    assert data.text_column == "story"  # says how to read, not what
+
+
+def test_validation_data_on_the_command_line_goes_with_the_training_data_of_the_recipe(recipe_file):
+    data = read_recipe([recipe_file("train_file: a.txt\nvalidation_file: b.txt"), "--validation_file", "c.txt"]).data
+    assert (data.train_file, data.validation_file) == ("a.txt", "c.txt")
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"), [("learning_rte", "learning_rate"), ("hiden_size", "hidden_size"), ("trainfile", "train_file")]
+)
+def test_an_unknown_key_is_refused_and_the_nearest_one_named(recipe_file, key, nearest):
+    path = recipe_file(f"seed: 1\n{key}: 3")
+    message = mistake(path)
+    assert path in message and repr(key) in message and message.endswith(f"did you mean {nearest}?")
+    message = mistake(f"--{key}", "3")
+    assert repr(key) in message and message.endswith(f"did you mean {nearest}?")
+
+
+def test_an_unknown_key_that_is_near_to_nothing_points_to_the_help(recipe_file):
+    assert "--help" in mistake(recipe_file("zzzzzz: 3"))
+    assert "--help" in mistake("--zzzzzz", "3")
+
+
+@pytest.mark.parametrize("argv", [["--learning_rat", "1"], ["--learning_rat=1"], ["--num_train", "1"]])
+def test_abbreviated_options_are_refused(argv):
+    assert "unknown key" in mistake(*argv)
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ("hidden_size: wide", "hidden_size"),
+        ("hidden_size: 4.5", "hidden_size"),
+        ("hidden_size: true", "hidden_size"),
+        ("hidden_size: ''", "hidden_size"),
+        ("hidden_size: [64, 32]", "hidden_size"),
+        ("hidden_size: {a: 1}", "hidden_size"),
+        ("learning_rate: fast", "learning_rate"),
+        ("skip_guards: perhaps", "skip_guards"),
+        ("on_bad_row: ignore", "on_bad_row"),
+        ("eval_strategy: sometimes", "eval_strategy"),
+        ("model: {hidden_size: 3}", "model"),
+    ],
+)
+def test_a_wrong_value_in_a_file_names_the_file_and_the_key(recipe_file, line, key):
+    path = recipe_file(f"seed: 1\n{line}\nvocab_size: 300")
+    message = mistake(path)
+    assert path in message and key in message
+
+
+@pytest.mark.parametrize("argv", [["--hidden_size", "wide"], ["--hidden-size=wide"], ["--hidden_size"]])
+def test_a_wrong_value_on_the_command_line_names_the_option(argv):
+    assert mistake(*argv).startswith("hidden_size: ")
+
+
+def test_a_mapping_that_is_no_json_is_one_line(recipe_file):
+    mistake(recipe_file("lr_scheduler_kwargs: '{min_lr'"))
+
+
+def test_a_key_given_twice_is_refused(recipe_file):
+    path = recipe_file("seed: 1\nhidden_size: 64\nseed: 2")
+    message = mistake(path)
+    assert path in message and "'seed'" in message and "twice" in message
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "# nothing", "just text", "- seed\n- 1", "7", "seed: [", "seed: 1\n  x: 2", b"seed: 1\n\xff\xfe", "a: \x01"],
+)
+def test_a_file_that_is_no_flat_yaml_mapping_is_refused_by_name(recipe_file, content):
+    path = recipe_file(content)
+    assert path in mistake(path)
+
+
+def test_a_date_that_does_not_exist_is_a_message_not_a_traceback(recipe_file):
+    path = recipe_file("output_dir: 2024-99-99")
+    assert path in mistake(path)
+
+
+def test_a_missing_recipe_and_a_folder_are_refused_by_name(tmp_path):
+    assert str(tmp_path / "none.yaml") in mistake(tmp_path / "none.yaml")
+    assert str(tmp_path) in mistake(tmp_path)
+
+
+def test_yaml_cannot_run_code(recipe_file, tmp_path):
+    mistake(recipe_file(f"output_dir: !!python/object/apply:os.mkdir [{tmp_path / 'made'}]"))
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_stray_word_is_refused(recipe_file):
+    path = recipe_file("seed: 1")
+    assert "'other.yaml'" in mistake(path, "other.yaml")
+    assert path in mistake("--seed", "1", path)
+
+
+# What is written down
+
+
+def test_recipe_json_reads_back_to_the_same_values(recipe_file, tmp_path):
+    text = (
+        "train_file: a b.txt\nlearning_rate: 5e-5\neval_strategy: no\nskip_guards: yes\nsplit_seed: -3\n"
+        "tie_word_embeddings: false\nlr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr_rate: 0.1}\n"
+        "weight_decay: 1e-07\nsample_prompts: ['One \"fox\",\\', 'Zoë', '#1: no', 'yes']\nreport_to: none\n"
+    )
+    first = read_recipe([recipe_file(text)])
+    first.save(tmp_path)
+    again = read_recipe([str(tmp_path / "recipe.json")])
+    assert again.values == first.values
+    assert (again.model, again.data, again.tokenizer) == (first.model, first.data, first.tokenizer)
+    assert again.training.to_dict() == first.training.to_dict()
+    assert again.training.sample_prompts == ['One "fox",\\', "Zoë", "#1: no", "yes"]
+
+
+def test_recipe_json_keeps_a_prompt_with_an_emoji(tmp_path):
+    """JSON writes it as two escapes, which YAML would read as two broken characters."""
+    first = read_recipe(["--sample_prompts", "The fox 🦊 smiled"])
+    first.save(tmp_path)
+    assert read_recipe([str(tmp_path / "recipe.json")]).training.sample_prompts == ["The fox 🦊 smiled"]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_recipe_json_of_the_projects_recipes_reads_back(config, tmp_path):
+    first = read_recipe([str(config)])
+    first.save(tmp_path)
+    again = read_recipe([str(tmp_path / "recipe.json")])
+    assert again.values == first.values
+    assert again.training.to_dict() == first.training.to_dict()
+
+
+def test_recipe_json_holds_every_key_with_its_value(recipe_file, tmp_path):
+    read_recipe([recipe_file("hidden_size: 64"), "--seed", "5"]).save(tmp_path)
+    saved = json.loads((tmp_path / "recipe.json").read_text(encoding="utf-8"))
+    assert (saved["hidden_size"], saved["seed"], saved["block_size"]) == (64, 5, 512)
+    assert isinstance(saved["bf16"], bool)  # as decided for this machine
+
+
+def test_the_hub_token_is_used_and_not_saved(recipe_file, tmp_path):
+    recipe = read_recipe([recipe_file("hub_token: hf_mysecret"), "--hub_model_id", "me/model"])
+    assert recipe.training.hub_token == "hf_mysecret"
+    recipe.save(tmp_path)
+    text = (tmp_path / "recipe.json").read_text(encoding="utf-8")
+    assert "mysecret" not in text and "me/model" in text
+
+
+def test_help_lists_the_keys_and_succeeds(capsys):
+    with pytest.raises(SystemExit) as caught:
+        read_recipe(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert "--hidden_size" in text and "--learning_rate" in text
