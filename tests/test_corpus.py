@@ -160,7 +160,7 @@ SEPARATED = {
     "whole file asked for in spite of markers": (f"One.{MARK}Two.", "file", [f"One.{MARK}Two."]),
     "blank lines asked for in spite of markers": (f"One.{MARK}\n\nTwo.", "blank_line", [f"One.{MARK}", "Two."]),
     "marker asked for and absent": ("One.\n\nStill one.", "endoftext", ["One.\n\nStill one."]),
-    "a line separator of Unicode": ("One.\u2028Still.\x0bStill.\x85One.", "auto", ["One.\u2028Still.\x0bStill.\x85One."]),
+    "a line separator of Unicode": ("One.\u2028And.\x0bAnd.\x85And.", "auto", ["One.\u2028And.\x0bAnd.\x85And."]),
 }
 
 

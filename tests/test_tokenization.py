@@ -68,10 +68,14 @@ def mistake(function, *args) -> str:
 
 # Any text
 
-TRICKY = [
-    "<|bos|>", "<|eos|>", "<|pad|>", "<|endoftext|>", " ", "  ", "\n", "\r\n", "\t", "\x00", "\x1b[0m", "\u200d", "\ufeff",
-    "e\u0301", "é", "ﬁ", "🦊", "👩‍👧‍👦", "🇨🇭", "ᄒ", "한", "ß", "Ⅻ", " ,", " .", " 's", "do n't", "Ġ", "\u0120a", "##a", "\U0010ffff",
-]  # fmt: skip
+TRICKY = (
+    *("<|bos|>", "<|eos|>", "<|pad|>", "<|endoftext|>"),
+    *(" ", "  ", "\n", "\r\n", "\t", "\x00", "\x1b[0m", "\u200d", "\ufeff", "\U0010ffff"),
+    *("e\u0301", "\u00e9", "\ufb01", "ß", "Ⅻ", "\u1112\u1161\u11ab", "\ud55c"),  # what normalisation would change
+    *("🦊", "\U0001f469\u200d\U0001f467", "\U0001f1e8\U0001f1ed"),
+    *(" ,", " .", " 's", "do n't"),  # what "cleaning up" would change
+    *("\u0120", "\u0120a", "##a"),  # how tokens are written
+)
 any_text = st.lists(st.one_of(st.text(max_size=12), st.sampled_from([*TRICKY, *SENTENCES])), max_size=8).map("".join)
 
 
@@ -210,7 +214,7 @@ def test_a_tokenizer_is_trained_once_for_the_same_stories_and_settings(stories, 
     assert len(list(tmp_path.iterdir())) == 1
     others = [
         tokenizer(stories, vocab_size=301),
-        tokenizer(stories, vocab_size=300, min_frequency=9),
+        tokenizer(stories, vocab_size=300, min_frequency=39),
         tokenizer(stories, vocab_size=300, max_samples=3),
         tokenizer(as_dataset(["Something else, something else."] * 9), vocab_size=300),
     ]
@@ -263,8 +267,8 @@ def test_the_command_writes_the_tokenizer_and_its_report(story_file, tmp_path):
     report = json.loads((out / "tokenizer_report.json").read_text(encoding="utf-8"))
     assert report == tokenizer_report(trained, corpus.validation)
     assert report["vocab_size"] == 300 and report["held_out_stories"] == 8
-    for shown in ("300 tokens", f"{report['bytes_per_token']:.2f} bytes per token", "' a' =", "' an' =", "' the' = Ġthe"):
-        assert shown in process.stdout
+    for part in ("300 tokens", f"{report['bytes_per_token']:.2f} bytes per token", "' a' =", "' an' =", "' the' ="):
+        assert part in process.stdout
     assert "error" not in process.stderr
 
 

@@ -76,6 +76,7 @@ def describe_model(model: PreTrainedModel) -> str:
 
 def write_card(folder: str | Path, model: PreTrainedModel, facts: dict[str, Any]) -> None:
     """Render model_card.md into `folder`/README.md. `facts` are numbers and names out of the run's own records."""
+    facts = facts | {"data": _without_local_paths(facts["data"])}
     dataset = facts["recipe"].get("dataset_name")
     card_data = ModelCardData(
         library_name="transformers",
@@ -93,6 +94,16 @@ def write_card(folder: str | Path, model: PreTrainedModel, facts: dict[str, Any]
         **facts,
     )
     card.save(Path(folder) / "README.md")
+
+
+def _without_local_paths(data: dict[str, Any]) -> dict[str, Any]:
+    """A card is published: of a file on the author's machine it gives the name only."""
+    sources = {role: data[role] for role in ("train", "validation") if role in data}
+    named = {
+        role: source | {"source": Path(source["source"]).name if Path(source["source"]).exists() else source["source"]}
+        for role, source in sources.items()
+    }
+    return data | named
 
 
 def _card_template() -> Path:

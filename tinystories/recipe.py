@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.hf_argparser import string_to_bool
 from transformers.utils import is_torch_bf16_gpu_available
 
 from tinystories.errors import UserError, one_line
@@ -116,11 +117,13 @@ class RunArguments(TrainingArguments):
     overwrite_output_dir: bool = field(default=False, metadata={"help": "Replace an earlier run in output_dir."})
     bf16: bool | None = field(
         default=None,
-        metadata={"help": "bf16 autocast (default: where the device is fast at it).", "nargs": "?", "const": True},
+        metadata={"help": "bf16 autocast (default: where the device is fast at it)."},
     )
     adam_beta2: float = field(default=0.95, metadata={"help": "Beta2 of AdamW."})
     weight_decay: float = field(default=0.1, metadata={"help": "Weight decay, on matrices only."})
-    include_num_input_tokens_seen: bool = field(default=True, metadata={"help": "Count the tokens trained on."})
+    include_num_input_tokens_seen: str = field(
+        default="non_padding", metadata={"help": "Which tokens trained on are counted: non_padding, all, no."}
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Kept off: the collator names its columns."})
     skip_guards: bool = field(default=False, metadata={"help": "Train without the checks against silent mistakes."})
     sample_prompts: list[str] = field(
@@ -163,6 +166,9 @@ class OneLineParser(HfArgumentParser):
 
     def __init__(self, dataclass_types, **kwargs):
         super().__init__(dataclass_types, allow_abbrev=False, **kwargs)
+        for action in self._actions:  # `--bf16` alone means yes for flags that may also be None
+            if action.type is string_to_bool and action.nargs is None:
+                action.nargs, action.const = "?", True
 
     def error(self, message: str):
         raise UserError(re.sub(r"^argument --(\w+)[^:]*: ", r"\1: ", message))

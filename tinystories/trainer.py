@@ -43,6 +43,7 @@ class StoryTrainer(Trainer):
             callbacks=callbacks,
         )
         self.recipe = recipe
+        self.evaluation = evaluation
         self.data_report = data_report
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
@@ -77,6 +78,6 @@ class StoryTrainer(Trainer):
             "best_step": self.state.best_global_step,
             "tokens_seen": self.state.num_input_tokens_seen,
             "last_evaluation": evaluations[-1] if evaluations else None,
-            "evaluated_stories": len(self.eval_dataset),
+            "evaluated_stories": self.evaluation.num_stories,
             "final": final,
         }
