@@ -36,6 +36,8 @@ def main(argv: list[str]) -> None:
     if arguments.tokenizer_name is not None:
         raise UserError("tokenizer_name names a tokenizer that exists: leave it out to train one")
     folder = Path(output.output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: give another --output_dir")
     if (folder / "config.json").exists():
         raise UserError(f"{folder} is a model's folder, whose tokenizer must stay: give another --output_dir")
 

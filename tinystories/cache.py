@@ -14,6 +14,8 @@ from pathlib import Path
 import datasets
 import pyarrow as pa
 
+from tinystories.errors import UserError
+
 
 def content_key(parts: Iterable[str | bytes | int | float | bool | None]) -> str:
     """A short hexadecimal SHA-256 over the parts, in order, each kept apart from the next; they may stream by."""
@@ -30,8 +32,11 @@ def cached_folder(kind: str, key: str, build: Callable[[Path], None], root: str 
     folder = base / f"{kind}-{key}"
     if folder.exists():
         return folder
-    base.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=base))
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=base))
+    except OSError as error:
+        raise UserError(f"cannot write to {base}: {error.strerror}; name another --data_cache_dir") from error
     try:
         build(unfinished)
         try:

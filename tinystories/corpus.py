@@ -20,6 +20,7 @@ import csv
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -42,6 +43,7 @@ logger = logging.getLogger(__name__)
 END_OF_TEXT = "<|endoftext|>"
 STORY_SCHEMA = pa.schema({"text": pa.string()})
 STORIES_PER_BATCH = 1000
+SURROGATE = re.compile("[\ud800-\udfff]")
 SAMPLE_CORPUS_SEED = 0
 
 
@@ -102,7 +104,8 @@ def read_files(path: str, arguments: DataArguments) -> tuple[datasets.Dataset, d
     """All stories of a file or folder, and the report {"source", "stories", "empty", "bad", ...}."""
     files = _list_files(Path(path))
     contents = [file.suffix.lower().encode() + _file_digest(file) for file in files]
-    key = content_key([*contents, arguments.text_column, arguments.story_separator, arguments.on_bad_row])
+    reported = path if arguments.on_bad_row == "skip" else None  # the cached report names the first bad row's file
+    key = content_key([*contents, arguments.text_column, arguments.story_separator, arguments.on_bad_row, reported])
     report = {"separators": []}
     rows = (row for file in files for row in READERS[file.suffix.lower()](file, arguments, report))
     return _stories(path, key, rows, arguments, report)
@@ -127,6 +130,8 @@ def _stories(
         logger.info("%s: left out %d empty stories", source, report["empty"])
     for rule in report.get("separators", ()):
         logger.info("%s: stories end at %s", source, rule)
+    if not report["stories"] and report["bad"]:
+        raise UserError(f"{source}: none of its {report['bad']} rows could be read, first {report['first_bad']}")
     if not report["stories"]:
         raise UserError(f"{source} holds no story: it is empty or only white space")
     return datasets.Dataset.from_file(str(folder / "stories.arrow")), report
@@ -242,22 +247,28 @@ def _read_jsonl(file: Path, arguments: DataArguments, report: dict) -> Iterator[
             continue
         try:
             value = json.loads(line)
-        except json.JSONDecodeError as error:
-            yield _BadRow(f"{file}:{number}: not JSON ({error.msg})")
+        except (ValueError, RecursionError) as error:
+            yield _BadRow(f"{file}:{number}: not JSON ({getattr(error, 'msg', error)})")
             continue
+        fields = f"; it has {list(value)}: name one with --text_column" if isinstance(value, dict) else ""
         if isinstance(value, dict):
             value = value.get(arguments.text_column)
-        if isinstance(value, str):
-            yield value
+        if not isinstance(value, str):
+            yield _BadRow(f"{file}:{number}: no text in field {arguments.text_column!r}{fields}")
+        elif SURROGATE.search(value):
+            yield _BadRow(f"{file}:{number}: half a character (a surrogate escape without its other half)")
         else:
-            yield _BadRow(f"{file}:{number}: no text in field {arguments.text_column!r}")
+            yield value
 
 
 @_reader(".csv")
 def _read_csv(file: Path, arguments: DataArguments, report: dict) -> Iterator[str | _BadRow]:
     csv.field_size_limit(2**31 - 1)  # the default of 128 KiB would refuse a long story
     reader = csv.reader(_lines(file), strict=True)
-    header = next(reader, [])
+    try:
+        header = next(reader, [])
+    except csv.Error as error:
+        raise UserError(f"{file}:1: not CSV ({error})") from error
     if arguments.text_column not in header:
         raise UserError(f"{file}:1: no column {arguments.text_column!r}; it has {header}: name one with --text_column")
     column = header.index(arguments.text_column)
@@ -288,10 +299,13 @@ def _read_parquet(file: Path, arguments: DataArguments, report: dict) -> Iterato
                 "name one with --text_column"
             )
         number = 0
-        for batch in table.iter_batches(batch_size=STORIES_PER_BATCH, columns=[arguments.text_column]):
-            for value in batch.column(0).to_pylist():
-                number += 1
-                yield value if isinstance(value, str) else _BadRow(f"{file}: row {number}: no text")
+        try:
+            for batch in table.iter_batches(batch_size=STORIES_PER_BATCH, columns=[arguments.text_column]):
+                for value in batch.column(0).to_pylist():
+                    number += 1
+                    yield value if isinstance(value, str) else _BadRow(f"{file}: row {number}: no text")
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{file}: cannot be read after row {number} ({one_line(error)})") from error
 
 
 def _read_hub(arguments: DataArguments) -> tuple[datasets.Dataset, datasets.Dataset | None, dict]:
@@ -379,6 +393,8 @@ def _remove_overlap(train: datasets.Dataset, validation: datasets.Dataset) -> tu
 
 def pick_stories(stories: datasets.Dataset, number: int | None) -> datasets.Dataset:
     """At most `number` stories, the same ones each time and from all over the data (smallest hashes first)."""
+    if number is not None and number < 1:
+        raise UserError(f"max_eval_samples must be at least 1, got {number}")
     if number is None or number >= len(stories):
         return stories
     return stories.select(np.sort(np.argsort(story_hashes(stories), kind="stable")[:number]))

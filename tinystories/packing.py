@@ -28,7 +28,7 @@ from tinystories.recipe import DataArguments
 logger = logging.getLogger(__name__)
 
 IGNORED = -100  # the label that the loss leaves out
-LAYOUT = 1  # part of the cache key: raise it when the rows of this module change
+LAYOUT = 2  # part of the cache key: raise it when the rows of this module change
 
 
 @dataclass
@@ -162,12 +162,12 @@ def _aligned_rows(
     for tokens, lengths in _story_batches(tokenized):
         report["tokens"] += len(tokens)
         stories = np.split(tokens, np.cumsum(lengths)[:-1])
-        pieces = [story[i : i + block_size] for story in stories for i in range(0, len(story), block_size)]
-        pieces.sort(key=len, reverse=True)
+        pieces = [(i == 0, story[i : i + block_size]) for story in stories for i in range(0, len(story), block_size)]
+        pieces.sort(key=lambda piece: (piece[0], -len(piece[1])))  # what goes on with a story opens a row of its own
         rows: list[list[np.ndarray]] = []
         open_rows: dict[int, list[int]] = {}  # free room -> rows that have it
-        for piece in pieces:
-            room = min((room for room in open_rows if room >= len(piece)), default=None)
+        for begins, piece in pieces:
+            room = min((room for room in open_rows if room >= len(piece)), default=None) if begins else None
             if room is None:
                 room, row = block_size, len(rows)
                 rows.append([])

@@ -157,7 +157,7 @@ class Recipe:
     values: dict[str, Any]
 
     def save(self, folder: str | Path) -> None:
-        text = json.dumps(self.values, indent=2, sort_keys=True, default=str)
+        text = json.dumps(self.values, indent=2, sort_keys=True, default=str, ensure_ascii=False)
         (Path(folder) / "recipe.json").write_text(text + "\n", encoding="utf-8")
 
 
@@ -166,6 +166,8 @@ class OneLineParser(HfArgumentParser):
 
     def __init__(self, dataclass_types, **kwargs):
         super().__init__(dataclass_types, allow_abbrev=False, **kwargs)
+        for action in self._actions:  # a list may be empty
+            action.nargs = "*" if action.nargs == "+" else action.nargs
         for action in self._actions:  # `--bf16` alone means yes for flags that may also be None
             if action.type is string_to_bool and action.nargs is None:
                 action.nargs, action.const = "?", True
@@ -180,7 +182,9 @@ class OneLineParser(HfArgumentParser):
         except UserError as error:
             raise UserError(f"{source}{error}") from None
         if unknown and not unknown[0].startswith("-"):
-            raise UserError(f"{source}unexpected {unknown[0]!r}: options are written --key value")
+            options = [word for word in arguments[: arguments.index(unknown[0])] if word.startswith("--")]
+            after = f" after {options[-1].lstrip('-').split('=')[0]}, which takes one value" if options else ""
+            raise UserError(f"{source}unexpected {unknown[0]!r}{after}; options are written --key value")
         if unknown:
             name = unknown[0].lstrip("-").split("=")[0]
             nearest = get_close_matches(name.replace("-", "_"), [action.dest for action in self._actions], n=1)
@@ -207,6 +211,11 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_StrictLoader.add_implicit_resolver(  # YAML 1.1 would read 5e-4 as text
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
 def read_recipe(argv: list[str]) -> Recipe:
     """Read `[RECIPE.yaml] [--key value ...]`.
 
@@ -228,7 +237,8 @@ def read_recipe(argv: list[str]) -> Recipe:
         from_file = _as_arguments(values)
         parser.check(from_file, source=f"{path}: ")
         if _names_data(overrides):  # data named on the command line replaces the recipe's data altogether
-            from_file = _as_arguments({key: value for key, value in values.items() if key not in _DATA_SOURCES})
+            kept = {key: value for key, value in values.items() if str(key).replace("-", "_") not in _DATA_SOURCES}
+            from_file = _as_arguments(kept)
     namespace = parser.check(from_file + overrides)
     model, data, tokenizer, training = parser.build(from_file + overrides)
     values = {key: value for key, value in vars(namespace).items() if key not in ("hub_token", "push_to_hub_token")}
@@ -257,7 +267,7 @@ def _read_yaml(path: str) -> dict[str, Any]:
         values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_StrictLoader)
     except OSError as error:
         raise UserError(f"cannot read the recipe {path}: {error.strerror}; recipes stand in configs/") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path} is not a YAML file: {one_line(error)}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold 'key: value' lines, and holds {type(values).__name__}")
@@ -268,7 +278,7 @@ def _as_arguments(values: dict[str, Any]) -> list[str]:
     """The recipe as command-line words, so that argparse converts and checks both alike (YAML reads 5e-4 as text)."""
     arguments: list[str] = []
     for key, value in values.items():
-        if value is None or value == []:
+        if value is None:
             continue
         if isinstance(value, bool):
             words = ["true" if value else "no"]  # a bare `no` is False to YAML: right for flags and for eval_strategy

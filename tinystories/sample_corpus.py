@@ -221,17 +221,17 @@ def lost_toy(t: Teller) -> str:
         wanted to play, but {h.his} {toy} was not in its place]""",
         f"""[{h.His} favorite toy was a {full}.|{h.He} loved {h.his} {full} very much.|
         {h.He} played with {h.his} {full} every day.]"""), f"""
-        "[Where is my {toy}|Oh no, where is my {toy}]?" <{h}>. [{h.He}|{h}] looked {first}, but it was not there.
-        Then {h.he} looked {second}, but {h.he} found only {JUNK}. [A tear rolled down {h.his} cheek.|
-        {h} sat down on the floor and began to cry.|{h.He} felt very sad.]
+        "[Where is my {toy}|Oh no, where is my {toy}]?" <{h}>. [{h.He}|{h}] looked {first}, but it was not there. Then
+        {h.he} looked {second}, but {h.he} found only {JUNK}. [A tear rolled down {h.his} cheek.|{h} sat down on the
+        floor and began to cry.|{h.He} felt very sad.]
 
-        {h.His} {elder} [sat down beside {h.him}|heard {h.him} and came into the room]. "[Where did you play with it last|
-        Can you remember when you had it last|Where were you when you played with it]?" <{h.his} {elder}>. {h} [thought
-        for a long time|thought and thought|closed {h.his} eyes and thought hard]. "[Now I remember|I know where it is|
-        Oh! I think I know]!" <[{h}|{h.he}]>.
+        {h.His} {elder} [sat down beside {h.him}|heard {h.him} and came into the room]. "[Where did you play with it
+        last|Can you remember when you had it last|Where were you when you played with it]?" <{h.his} {elder}>. {h}
+        [thought for a long time|thought and thought|closed {h.his} eyes and thought hard]. "[Now I remember|I know
+        where it is|Oh! I think I know]!" <[{h}|{h.he}]>.
 
-        {h} ran to look {last}. [There was the {toy}|The {toy} was there, safe and sound]! [{h} held it tight and laughed.|
-        {h.He} jumped for joy.|"Thank you, {cap(elder.name)}!" <{h}>. "[You helped me think|I am so glad]."]
+        {h} ran to look {last}. [There was the {toy}|The {toy} was there, safe and sound]! [{h} held it tight and
+        laughed.|{h.He} jumped for joy.|"Thank you, {cap(elder.name)}!" <{h}>. "[You helped me think|I am so glad]."]
         {t.ending(h, moral)}""")
 
 
@@ -244,18 +244,18 @@ def sharing(t: Teller) -> str:
         h, FAIR_DAY, f"[took a {full} to|played with a {full} in] {GREEN_PLACE}",
         f"""[{h.He} had many toys, but {h.he} did not like to share them.|
         {h.He} liked to keep all {h.his} toys to {h.him}self.|{h.He} never let anybody touch {h.his} toys.]"""), f"""
-        {SCENERY} [{cap(f.who)} came by and saw the {toy}.|Soon {f.who} came along.] "[May I play with you|
-        Can I have a turn|What a nice {toy}! Can we play together]?" <{f}>. "[No, this is my {toy}.|No, it is mine.|
-        No! It is mine!|Go away!]" <{h}>. {f} [looked down and walked away|went to sit under a tree, all alone|
-        felt hurt and did not say a word].
+        {SCENERY} [{cap(f.who)} came by and saw the {toy}.|Soon {f.who} came along.] "[May I play with you|Can I have a
+        turn|What a nice {toy}! Can we play together]?" <{f}>. "[No, this is my {toy}.|No, it is mine.|No! It is mine!|
+        Go away!]" <{h}>. {f} [looked down and walked away|went to sit under a tree, all alone|felt hurt and did not
+        say a word].
 
-        {h} played [alone, but it was not much fun|for a while, but soon {h.he} was bored]. [There was nobody to laugh with.|
-        Nobody clapped and nobody laughed.|It was much too quiet.] Then {h} [looked over at {f} and felt bad|
-        saw how sad {f} was]. "I am sorry[| that I said no|, I was not nice to you]." <{h}>. "[Come and play with me!|
-        Do you want to play now?|Here, you can have the {toy} first.]"
+        {h} played [alone, but it was not much fun|for a while, but soon {h.he} was bored]. [There was nobody to laugh
+        with.|Nobody clapped and nobody laughed.|It was much too quiet.] Then {h} [looked over at {f} and felt bad|saw
+        how sad {f} was]. "I am sorry[| that I said no|, I was not nice to you]." <{h}>. "[Come and play with me!|Do
+        you want to play now?|Here, you can have the {toy} first.]"
 
-        [{f} smiled and ran over.|{f} jumped up with a big smile.|"Thank you!" <{f}>.] They [took turns and laughed a lot|
-        played together for an hour|played until the sun went down|made up a new game and laughed and laughed].
+        [{f} smiled and ran over.|{f} jumped up with a big smile.|"Thank you!" <{f}>.] They [took turns and laughed a
+        lot|played together for an hour|played until the sun went down|made up a new game and laughed and laughed].
         {t.ending(h, moral)}""")
 
 
@@ -268,51 +268,20 @@ def afraid_of_the_dark(t: Teller) -> str:
         lay in bed and looked into the dark]""",
         f"""[{h.He} was afraid of the dark.|{h.He} did not like to sleep without a light.|
         {h.He} was not afraid of dogs or bees, but {h.he} was afraid of the dark.]"""), f"""
-        There was [something big and black|a strange shape] [near the door|by the window|in the corner|next to the closet].
-        It looked like [a monster|a giant with long arms|a hungry wolf|a witch]. {h} [felt {h.his} heart beat fast|
-        was too scared to move|hid under the blanket]. "{cap(elder.name)}[! Please come|, there is a monster in my room|
-        , help me]!" <{h}>.
+        There was [something big and black|a strange shape] [near the door|by the window|in the corner|next to the
+        closet]. It looked like [a monster|a giant with long arms|a hungry wolf|a witch]. {h} [felt {h.his} heart beat
+        fast|was too scared to move|hid under the blanket]. "{cap(elder.name)}[! Please come|, there is a monster in my
+        room|, help me]!" <{h}>.
 
-        {h.His} {elder} came in and held {h.his} hand. "[Let us look at it together|Do not worry. We will look together]."
-        <{h.his} {elder}>. [{h} turned on the little lamp|They turned on the light]. It was only {shape}!
+        {h.His} {elder} came in and held {h.his} hand. "[Let us look at it together|Do not worry. We will look
+        together]." <{h.his} {elder}>. [{h} turned on the little lamp|They turned on the light]. It was only {shape}!
         [{h} began to laugh|They both laughed|{h} felt much better].
 
-        "[The dark hides things, but it does not change them|The room is the same at night as in the day|
-        When you are afraid, a little light can help]." <{h.his} {elder}>. {h} [said good night to the funny shape|
-        turned off the light without any help|lay down again and listened to the quiet house]. [Soon {h.he} was fast
-        asleep|After that night, {h} was not afraid of the dark anymore|{h.He} slept well until the morning|
-        Now the dark felt soft and warm, like a blanket].""")
-
-
-def thunder(t: Teller) -> str:
-    h, elder = t.hero(), t.elder()
-    trick = t.pick(
-        """Let us count after each flash, and you will hear the storm go away." They counted together. One, two, three,
-        boom! Then they came to six, and then to ten.""",
-        """Let us sing louder than the storm." They sang every song they knew, and with each song the thunder sounded
-        smaller.""",
-        """The clouds are only playing their drums, so let us play along." They tapped on the floor each time the thunder
-        came, and soon it was a game.""",
-        """Let us make a cozy nest and wait until it is over." They sat under a soft blanket and told each other funny
-        stories.""")
-    return t.tell(t.opening(
-        h, "[One night|One stormy night|One summer night|One wet evening]",
-        "[woke up because of a loud boom|heard thunder over the hills|saw a bright flash of light in the sky]",
-        f"""[{h.He} did not like loud noises.|{h.He} was afraid of storms.|
-        {h.He} loved the sun, but {h.he} was afraid of thunder.]"""), f"""
-        [The rain came down hard, and the wind howled|Outside, the trees bent in the wind]. Boom! [The thunder was so loud
-        that the walls shook|The noise came closer and closer]. {h} [ran to {h.his} {elder} as fast as {h.he} could|
-        covered {h.his} ears and began to cry]. "[Please make it stop!|Will the storm hurt us?|Is the sky angry?|
-        I am scared.]" <[{h}|{h.he}]>.
-
-        {h.His} {elder} gave {h.him} a warm hug. "[We are safe in here|The storm is big, but our home is strong]."
-        <{h.his} {elder}>. "{trick}
-
-        [At last, the rain stopped|Little by little, the storm moved away|Then it was quiet outside]. [A few stars came
-        out|The moon looked out from behind a cloud|The air smelled fresh and clean]. "[It was only noise.|That was not
-        so bad.|I was brave!|Listen! The storm is gone.]" <{h}>. [From then on, {h} was not so afraid of thunder.|
-        {h} fell asleep with a smile.|{h} was proud, and {h.his} {elder} was proud too.|Storms always pass, and it is
-        easier to wait with somebody you love.]""")
+        "[The dark hides things, but it does not change them|The room is the same at night as in the day|When you are
+        afraid, a little light can help]." <{h.his} {elder}>. {h} [said good night to the funny shape|turned off the
+        light without any help|lay down again and listened to the quiet house]. [Soon {h.he} was fast asleep|After that
+        night, {h} was not afraid of the dark anymore|{h.He} slept well until the morning|Now the dark felt soft and
+        warm, like a blanket].""")
 
 
 def hurt_animal(t: Teller) -> str:
@@ -327,23 +296,23 @@ def hurt_animal(t: Teller) -> str:
         h, FAIR_DAY, "[walked home along the river|went to pick some flowers|played near the trees|took a walk by the pond]",
         f"""[{h.He} loved all animals.|{h.He} was always kind to animals.|{h.He} knew the names of many animals.|
         {h.He} wanted to be an animal doctor one day.]"""), f"""
-        [In the grass, {h} heard a soft cry|Suddenly, {h} heard a small sound under a bush]. It was a [little|tiny|young]
-        {animal} with a hurt {part}. [It was cold and scared|It could not get away]. "[Do not be afraid|Oh, you poor thing|
-        Please hold still, little one]." <{h}>. "I will [help you|take care of you]." {h.He} carried it home
+        [In the grass, {h} heard a soft cry|Suddenly, {h} heard a small sound under a bush]. It was a [little|tiny|
+        young] {animal} with a hurt {part}. [It was cold and scared|It could not get away]. "[Do not be afraid|Oh, you
+        poor thing|Please hold still, little one]." <{h}>. "I will [help you|take care of you]." {h.He} carried it home
         [very gently|in {h.his} hat|in {h.his} warm hands].
 
-        "[Can we help it|What can we do|Will it get better]?" <{h}>. "[We can try, but we must be gentle|
-        Yes, but it needs time and rest|We can give it time and love]." <{h.his} {elder}>. They put a clean cloth around
-        the {part} and made a bed in [a box|an old basket].
+        "[Can we help it|What can we do|Will it get better]?" <{h}>. "[We can try, but we must be gentle|Yes, but it
+        needs time and rest|We can give it time and love]." <{h.his} {elder}>. They put a clean cloth around the {part}
+        and made a bed in [a box|an old basket].
 
-        Every day, {h} gave the {animal} some water and {food}. [{h.He} sang to it too|At night, {h.he} sat beside it and
-        told it stories|Day by day, it grew stronger]. [After two weeks|One fine morning|At last], the {part} was well
-        again.
+        Every day, {h} gave the {animal} some water and {food}. [{h.He} sang to it too|At night, {h.he} sat beside it
+        and told it stories|Day by day, it grew stronger]. [After two weeks|One fine morning|At last], the {part} was
+        well again.
 
         {h} took the {animal} {outside}. It looked back once, and then it {left}. [{h} was a little sad, but also very
-        glad.|{h.He} waved for a long time.|"Goodbye, my friend!" <{h}>.] [Sometimes the {animal} came back to visit, and
-        {h} was always happy to see it.|Helping the {animal} made {h} feel warm inside.|A kind heart can do big things.|
-        "You were a very good friend to it." <{h.his} {elder}>.]""")
+        glad.|{h.He} waved for a long time.|"Goodbye, my friend!" <{h}>.] [Sometimes the {animal} came back to visit,
+        and {h} was always happy to see it.|Helping the {animal} made {h} feel warm inside.|A kind heart can do big
+        things.|"You were a very good friend to it." <{h.his} {elder}>.]""")
 
 
 def baking(t: Teller) -> str:
@@ -370,15 +339,16 @@ def baking(t: Teller) -> str:
     return t.tell(t.opening(
         h, ANY_DAY, f"wanted to bake {full} for [a picnic|a sick friend|the new neighbors|{h.his} friends]",
         f"[{h.He} liked to help in the kitchen.|{h.He} loved the smell of warm food.|{h.He} loved to eat sweet things.|]"),
-        f"""{h.His} {elder} [came to help|found a big bowl and a wooden spoon|put the milk and butter on the table]. {wrong}
-        "[Oh no, look what I did!|Now everything is ruined!|What a mess!|What should I do now?]" <[{h}|{h.he}]>.
+        f"""        {h.His} {elder} [came to help|found a big bowl and a wooden spoon|put the milk and butter on the table].
+        {wrong} "[Oh no, look what I did!|Now everything is ruined!|What a mess!|What should I do now?]" <[{h}|
+        {h.he}]>.
 
-        "[Do not be sad|It is all right|That happens to everybody]." <{h.his} {elder}>. "[We can try again.|A mistake helps
-        us learn.|Let us start again.]" {remedy}
+        "[Do not be sad|It is all right|That happens to everybody]." <{h.his} {elder}>. "[We can try again.|A mistake
+        helps us learn.|Let us start again.]" {remedy}
 
         [Soon the {noun} {was} done and smelled sweet|This time, the {noun} came out just right]. [Everybody asked for
-        more.|It was a lovely treat, and not one crumb was left.|"I am glad that we made {it} again." <{h}>.|"The second
-        time was the best." <{h}>.] {t.ending(h, moral)}""")
+        more.|It was a lovely treat, and not one crumb was left.|"I am glad that we made {it} again." <{h}>.|"The
+        second time was the best." <{h}>.] {t.ending(h, moral)}""")
 
 
 def rainy_day(t: Teller) -> str:
@@ -397,18 +367,18 @@ def rainy_day(t: Teller) -> str:
     return t.tell(t.opening(
         h, ANY_DAY, f"[wanted to go|got ready to go|had a plan to go] to {goal}",
         f"[{h.He} loved to play outside.|{h.He} liked to run and jump all day long.|]"), f"""
-        But [big drops of rain began to fall|the sky turned gray, and it began to rain]. [It rained and rained|The water
-        ran down the window|Soon the whole street was wet]. "[Now we have to stay inside.|There is nothing to do inside.|
-        Now we cannot go to {goal}!|Will it ever stop?]" <{h}>. {h.He} [{h.was} bored and sad|looked out of the window
-        for an hour].
+        But [big drops of rain began to fall|the sky turned gray, and it began to rain]. [It rained and rained|The
+        water ran down the window|Soon the whole street was wet]. "[Now we have to stay inside.|There is nothing to do
+        inside.|Now we cannot go to {goal}!|Will it ever stop?]" <{h}>. {h.He} [{h.was} bored and sad|looked out of the
+        window for an hour].
 
-        Then {h.his} {elder} [had an idea|came in with a smile]. "[Do you want to play with {source}|What can we make from
-        {source}|Why do you not take {source} and make something]?" <{h.his} {elder}>. So {h} made {made} from {source}.
-        {h.He} {game}. [{h.His} {elder} played along|{h.He} laughed so much that {h.he} forgot the rain].
+        Then {h.his} {elder} [had an idea|came in with a smile]. "[Do you want to play with {source}|What can we make
+        from {source}|Why do you not take {source} and make something]?" <{h.his} {elder}>. So {h} made {made} from
+        {source}. {h.He} {game}. [{h.His} {elder} played along|{h.He} laughed so much that {h.he} forgot the rain].
 
         [When the rain stopped, {h} did not see it, because the game was so much fun.|Later, the sun came out, and {h}
-        jumped in the puddles.|In the evening, the clouds went away, and there was a rainbow over the roofs.|
-        After the game, they all ate {TREAT}.] {t.ending(h, moral)}""")
+        jumped in the puddles.|In the evening, the clouds went away, and there was a rainbow over the roofs.|After the
+        game, they all ate {TREAT}.] {t.ending(h, moral)}""")
 
 
 def new_friend(t: Teller) -> str:
@@ -422,19 +392,19 @@ def new_friend(t: Teller) -> str:
         h, FAIR_DAY, f"[sat alone near {place}|went to {place} all alone|walked to {place} with nobody to talk to]",
         f"""[{h.He} was new there and had no friends yet.|{h.He} was shy and did not have many friends.|
         {h.He} wished for a friend to play with.]"""), f"""
-        {SCENERY} Then {h} saw {f.who}. {f} [was all alone too|looked a little sad|was humming a soft tune]. {h} [wanted to
-        say hello, but {h.he} was afraid|did not know what to say]. [What if the answer was no?|{h.He} looked at the
-        ground.|{h.His} heart beat fast.]
+        {SCENERY} Then {h} saw {f.who}. {f} [was all alone too|looked a little sad|was humming a soft tune]. {h}
+        [wanted to say hello, but {h.he} was afraid|did not know what to say]. [What if the answer was no?|{h.He}
+        looked at the ground.|{h.His} heart beat fast.]
 
-        [At last, {h} took a deep breath and walked over|{h} took one small step, and then one more]. "Hello, I am {h}."
-        <{h.he}>. "[What is your name|May I sit with you|Do you live near here]?"
+        [At last, {h} took a deep breath and walked over|{h} took one small step, and then one more]. "Hello, I am
+        {h}." <{h.he}>. "[What is your name|May I sit with you|Do you live near here]?"
 
-        "[Hi, I am {f}|My name is {f}|I am {f}, and I am happy to meet you]." <{f}>. "[I like to {hobby}. Do you like that
-        too|Do you like to {hobby}]?" "[Yes, very much|Yes, I do it every day|Yes, I love that]." <{h}>.
+        "[Hi, I am {f}|My name is {f}|I am {f}, and I am happy to meet you]." <{f}>. "[I like to {hobby}. Do you like
+        that too|Do you like to {hobby}]?" "[Yes, very much|Yes, I do it every day|Yes, I love that]." <{h}>.
 
-        So [{h} and {f}|they] began to {hobby} together. [Then they shared {TREAT}.|{f} had {TREAT}, and there was enough
-        for two.|The time went by fast.] "[Will you come back tomorrow?|Can we meet again tomorrow?|I like you. You are
-        fun.]" <[{h}|{f}]>. {t.ending(h, moral)}""")
+        So [{h} and {f}|they] began to {hobby} together. [Then they shared {TREAT}.|{f} had {TREAT}, and there was
+        enough for two.|The time went by fast.] "[Will you come back tomorrow?|Can we meet again tomorrow?|I like you.
+        You are fun.]" <[{h}|{f}]>. {t.ending(h, moral)}""")
 
 
 def planting(t: Teller) -> str:
@@ -451,19 +421,19 @@ def planting(t: Teller) -> str:
         h, "[One spring morning|One spring day|One day in spring]",
         f"[got a {seed} from {h.his} {elder}|found a {seed} in a small bag]",
         f"[{h.He} liked to dig in the dirt.|{h.He} did not like to wait.|{h.He} loved plants and flowers.]"), f"""
-        "[What is it good for?|It is so small.|What should I do with it?]" <{h}>. "[Plant it and give it some water|Put it
-        in the ground and take care of it]." <{h.his} {elder}>. "Then you [must wait|will see something wonderful]."
+        "[What is it good for?|It is so small.|What should I do with it?]" <{h}>. "[Plant it and give it some water|Put
+        it in the ground and take care of it]." <{h.his} {elder}>. "Then you [must wait|will see something wonderful]."
         So {h} made a hole [in the garden|near the old wall|beside the path|in a sunny spot] and put the {seed} in it.
 
-        Every [morning|day], {h} [gave it some water|ran outside to look]. But [there was nothing to see|nothing happened|
-        there was only dirt]. "[Is it asleep?|Why does it take so long?|Maybe it is broken.|Did I do it wrong?]" <{h}>.
-        "[Give it time|Good things take time|Be patient, and do not dig it up]." <{h.his} {elder}>. [It rained for three
-        days, and then the sun came out|So {h} waited some more|{h} sang to it and waited].
+        Every [morning|day], {h} [gave it some water|ran outside to look]. But [there was nothing to see|nothing
+        happened|there was only dirt]. "[Is it asleep?|Why does it take so long?|Maybe it is broken.|Did I do it
+        wrong?]" <{h}>. "[Give it time|Good things take time|Be patient, and do not dig it up]." <{h.his} {elder}>. [It
+        rained for three days, and then the sun came out|So {h} waited some more|{h} sang to it and waited].
 
         [Then one morning, there was a tiny green leaf|At last, a little green leaf came up]! [{h} danced around it.|
         "[Look! It is alive|It is growing! It is growing]!" <{h}>.] Week by week it grew, and in the end, there was a
-        {plant}. {use} [{h} learned that good things need time and care.|It was worth the wait.|{h} was very proud of it.|
-        "Next year, I will plant another one." <{h}>.]""")
+        {plant}. {use} [{h} learned that good things need time and care.|It was worth the wait.|{h} was very proud of
+        it.|"Next year, I will plant another one." <{h}>.]""")
 
 
 def race(t: Teller) -> str:
@@ -508,20 +478,21 @@ def broken_thing(t: Teller) -> str:
         jumped up and down on the couch|played a wild game inside]""",
         f"[{h.He} was always in a hurry.|{h.He} could never sit still.|{h.He} had a lot of energy.|]"), f"""
         Crash! {h.His} {elder}'s {color} {noun} fell down and broke. [{h} stood very still|{h} felt cold all over|
-        {h.His} face turned red]. [{h.He}|{h}] [hid the pieces under the rug|put the pieces in a drawer|pushed the pieces
-        behind the couch]. "[I can say that the cat did it,|Maybe nobody will see it,|What will happen now?]" {h} thought.
+        {h.His} face turned red]. [{h.He}|{h}] [hid the pieces under the rug|put the pieces in a drawer|pushed the
+        pieces behind the couch]. "[I can say that the cat did it,|Maybe nobody will see it,|What will happen now?]"
+        {h} thought.
 
-        [Soon {h.his} {elder} came in|Then {h} heard steps. It was {h.his} {elder}]. "[Where is|Did you see] my {noun}?"
-        <{h.his} {elder}>. [{h}'s tummy began to hurt|{h} looked at the floor|{h} wanted to tell a lie, but it felt wrong].
-        "[I broke it|It was me|I was not careful, and it broke]." <{h}>. "[I am very sorry|I am sorry that I hid it|
-        Please do not be angry]."
+        [Soon {h.his} {elder} came in|Then {h} heard steps. It was {h.his} {elder}]. "[Where is|Did you see] my
+        {noun}?" <{h.his} {elder}>. [{h}'s tummy began to hurt|{h} looked at the floor|{h} wanted to tell a lie, but it
+        felt wrong]. "[I broke it|It was me|I was not careful, and it broke]." <{h}>. "[I am very sorry|I am sorry that
+        I hid it|Please do not be angry]."
 
-        {h.His} {elder} [was quiet, and then gave {h.him} a hug|looked sad, but not angry]. "[Thank you for telling|
-        It was brave to tell] me the truth." <{h.his} {elder}>. "[We can mend it|Let us fix it together|You matter more
+        {h.His} {elder} [was quiet, and then gave {h.him} a hug|looked sad, but not angry]. "[Thank you for telling|It
+        was brave to tell] me the truth." <{h.his} {elder}>. "[We can mend it|Let us fix it together|You matter more
         than a {noun}]."
 
-        They [put the pieces together with glue|took the pieces and some glue and went to work]. [It did not look new, but
-        it looked nice|The {noun} had many lines now, but it was whole again]. {t.ending(h, moral)}""")
+        They [put the pieces together with glue|took the pieces and some glue and went to work]. [It did not look new,
+        but it looked nice|The {noun} had many lines now, but it was whole again]. {t.ending(h, moral)}""")
 
 
 SWIM = ("swim", "went into the water", "it felt deep and cold", "Kick your legs and keep your chin up",
@@ -556,14 +527,14 @@ def learning(t: Teller) -> str:
     return t.tell(t.opening(
         h, FAIR_DAY, f"[wanted to learn how to {doing}|made up {h.his} mind to learn how to {doing}]",
         f"[All {h.his} friends knew how to {doing}.|{h.He} liked to learn new things.|{h.He} had a big dream.|]"), f"""
-        First, {h} {tried}, but {failed}. {h.He} tried [again, and it went wrong again|three times, but it did not work].
-        "[I will never learn it!|It is too hard!|I cannot do it.|Why is it so hard?]" <{h}>. {h.He} [sat down and did not
-        want to try anymore|felt like crying|was angry and sad].
+        First, {h} {tried}, but {failed}. {h.He} tried [again, and it went wrong again|three times, but it did not
+        work]. "[I will never learn it!|It is too hard!|I cannot do it.|Why is it so hard?]" <{h}>. {h.He} [sat down
+        and did not want to try anymore|felt like crying|was angry and sad].
 
-        {h.His} {elder} [smiled at {h.him}|sat down next to {h.him}]. "[I could not do it at first|Nobody can do it on the
-        first day|It is all right to make mistakes]." <{h.his} {elder}>. "{tip}." [So {h} tried again the next day, and
-        the day after that|So {h} got up and tried again and again|{h} listened and took a deep breath. Then {h.he} tried
-        once more].
+        {h.His} {elder} [smiled at {h.him}|sat down next to {h.him}]. "[I could not do it at first|Nobody can do it on
+        the first day|It is all right to make mistakes]." <{h.his} {elder}>. "{tip}." [So {h} tried again the next day,
+        and the day after that|So {h} got up and tried again and again|{h} listened and took a deep breath. Then {h.he}
+        tried once more].
 
         And then it happened! {h} {won}. "[Look at me|I did it! I did it|{cap(elder.name)}, did you see that]!" <{h}>.
         [{h.His} {elder} clapped and cheered|{h.His} {elder} was so happy|It was a wonderful feeling].
@@ -577,18 +548,18 @@ def birthday(t: Teller) -> str:
         h, "[One day|One morning|One Saturday|One Sunday]", f"""[woke up very early because it was {h.his} birthday|
         jumped out of bed because {h.he} was [five|six|seven] that day|woke up with a smile because it was {h.his}
         birthday]""", f"[{h.He} loved parties.|{h.His} best friend was {f.who}.|{h.He} liked cake and balloons.]"), f"""
-        But {h.his} {elder} only said, "[Good morning|Eat your oats|I am very busy today]." [Then {h} went to see {h.his}
-        friend {f}, but {f} ran by without a word.|Even {h.his} friend {f} had no time to play.] [There was no cake and no
-        song|Nobody sang, and nobody smiled|There was not one balloon]. "[Did they all forget my birthday?|Nobody remembers
-        my day,]" {h} thought.
+        But {h.his} {elder} only said, "[Good morning|Eat your oats|I am very busy today]." [Then {h} went to see
+        {h.his} friend {f}, but {f} ran by without a word.|Even {h.his} friend {f} had no time to play.] [There was no
+        cake and no song|Nobody sang, and nobody smiled|There was not one balloon]. "[Did they all forget my birthday?|
+        Nobody remembers my day,]" {h} thought.
 
-        {h} [went for a long walk|sat by the pond for an hour|sat under an old tree, all alone]. {h.He} [threw small stones
-        and felt sad|tried not to cry|hummed a slow song]. [When the sun went down|In the evening|At last], {h.he} walked
-        home. [The house was dark and quiet|There was no light in the window].
+        {h} [went for a long walk|sat by the pond for an hour|sat under an old tree, all alone]. {h.He} [threw small
+        stones and felt sad|tried not to cry|hummed a slow song]. [When the sun went down|In the evening|At last],
+        {h.he} walked home. [The house was dark and quiet|There was no light in the window].
 
-        {h} opened the door. "[Surprise|Happy birthday]!" [cried many voices|everybody shouted]. [Lights went on, and there
-        was a big cake with candles|There were balloons and lights in every corner]. {f} was there too and gave {h.him} a
-        {GIFT}. "[We did not forget.|We had to keep it a secret.|Did we surprise you?]" <{f}>.
+        {h} opened the door. "[Surprise|Happy birthday]!" [cried many voices|everybody shouted]. [Lights went on, and
+        there was a big cake with candles|There were balloons and lights in every corner]. {f} was there too and gave
+        {h.him} a {GIFT}. "[We did not forget.|We had to keep it a secret.|Did we surprise you?]" <{f}>.
 
         [{h} laughed and hugged everybody|{h} was so happy that {h.he} danced|{h} made a wish and ate a piece of cake].
         [It was the best birthday ever.|{h} knew that {h.he} was loved.|"This is better than any dream." <{h.he}>.|Good
@@ -608,123 +579,24 @@ def kite(t: Teller) -> str:
     return t.tell(t.opening(
         h, "[One windy day|One windy morning|One breezy afternoon]", f"[took a {full} to the hill|went out to fly a {full}]",
         f"[{h.He} loved windy days.|{h.He} had waited for wind all week.|{h.He} liked to look up at the sky.]"), f"""
-        [The kite went up, up, up|The wind took the kite high into the air]. [It danced in front of the clouds|{h} laughed
-        and held on to the string]. [Then a strong wind came, and|But all at once,] the kite flew into [a|an old|the
-        tallest] apple tree. It was stuck! "[Oh no, {my} kite!|How can {me} get it down?|Come down, kite!]" <[{h}|{h.he}]>.
+        [The kite went up, up, up|The wind took the kite high into the air]. [It danced in front of the clouds|{h}
+        laughed and held on to the string]. [Then a strong wind came, and|But all at once,] the kite flew into [a|an
+        old|the tallest] apple tree. It was stuck! "[Oh no, {my} kite!|How can {me} get it down?|Come down, kite!]"
+        <[{h}|{h.he}]>.
 
-        {h} [jumped as high as {h.he} could, but the branch was too high|pulled the string, but it did not help|
-        threw a stick, but the stick got stuck too]. {h.He} [{h.was} almost ready to give up|sat down and looked sad].
-        Just then, {helper} [Down came the kite|The kite came down like a leaf]!
+        {h} [jumped as high as {h.he} could, but the branch was too high|pulled the string, but it did not help|threw a
+        stick, but the stick got stuck too]. {h.He} [{h.was} almost ready to give up|sat down and looked sad]. Just
+        then, {helper} [Down came the kite|The kite came down like a leaf]!
 
-        "[Thank you! Thank you|You saved {my} kite|{cap(me)} thought it was lost. Thank you]!" <{h}>. [There was a small
-        hole in the kite|One corner of the kite was bent]. At home, {h.his} {elder} fixed it with [some tape|a bit of paper
-        and some glue]. The next day, {h} flew it again, far away from the trees. [It is good to ask for help.|It flew even
-        higher than before.|{h} never forgot the kind helper.|{h.He} waved to the tree and laughed.]""")
-
-
-def lost_in_the_woods(t: Teller) -> str:
-    h, elder = t.hero([kind for kind in ANIMALS if kind != "owl"]), t.elder()
-    full, guide = t.guide()
-    lure = "[a blue butterfly|a trail of red berries|a shiny green beetle|an orange leaf in the wind|a row of ants]"
-    return t.tell(t.opening(
-        h, "[One day|One afternoon|One autumn day|One day in autumn]",
-        f"[followed {lure} into the woods|went into the woods to follow {lure}]",
-        f"""[{h.He} always wanted to know what was behind the next tree.|{h.He} liked to explore.|
-        {h.His} {elder} always said, "Stay close to home."]"""), f"""
-        {h} walked on and on. [When {h.he} looked up, everything was strange|Soon the path was gone]. [All the trees looked
-        the same|The woods were deep and quiet|The shadows grew long]. "[Where am I?|I want to go home.|Is anybody there?]"
-        <{h}>. {h.He} [sat down on a log and cried|was cold and hungry|was very scared].
-
-        Then {h} heard a voice. It was a {full}. "[Why are you so sad|Are you lost, little one|What is the matter]?"
-        <the {guide}>. "[I cannot find the way home|I am lost|I do not know the way]." <{h}>. "Can you help me?" "[Listen to
-        the river. It runs to your home|I know this path. Come with me|Come with me. I know every tree in here|Do not be
-        afraid. Just follow me]." <the {guide}>.
-
-        They [walked past a big rock and over a little bridge|went down the hill and along the river]. At last, {h} saw
-        {h.his} home. {h.His} {elder} was [at the door|calling and calling|in the yard]. "[I was so worried.|There you are!|
-        You are home at last!]" <{h.his} {elder}>.
-
-        {h} [gave the {guide} a big hug|turned around to thank the {guide}]. [From then on, {h} never went into the woods
-        alone|There is no place like home|{h} visited the {guide} every week, but always with {h.his} {elder}|{h.He} was
-        glad to be home].""")
-
-
-def strange_noise(t: Teller) -> str:
-    h, elder = t.child(), t.elder()
-    noise, where, source = t.pick(
-        ("Tap, tap, tap", "at the window", 'It was only a branch in the wind!" The next day, they cut the branch.'),
-        ("Scratch, scratch", "at the door", 'It was a wet little kitten!" They gave it some milk and a dry towel.'),
-        ("Bump, bump", "under the stairs", 'It was a puppy with a ball!" The puppy licked their hands.'),
-        ("Drip, drip, drip", "in the kitchen", 'It was only some water!" They turned it off, and it was quiet.'),
-        ("Hoo, hoo", "outside", 'It was an owl on the roof!" The owl looked at them with round yellow eyes.'),
-        ("Crunch, crunch", "in the kitchen", 'It was a mouse with a cookie!" The mouse ran away with the cookie.'))
-    source = source.replace("was", "is", 1)
-    return t.tell(t.opening(
-        h, NIGHT, "[heard a strange noise|woke up because of a strange noise|lay in bed and heard something odd]",
-        f"[{h.He} had good ears.|{h.He} slept in a small room under the roof.|{h.He} always asked many questions.|]"), f"""
-        {noise}! It came from somewhere [in the dark|close by|not far away]. "[What is that|Who is there|Is it a ghost]?"
-        {h} whispered. [Nobody answered|It stopped, and then it began again|{h.His} hands were cold]. [{h} wanted to hide,
-        but {h.he} also wanted to know, so {h.he}|{h}] went to wake {h.his} {elder}.
-
-        They took a [flashlight|little lamp] and walked [on their toes|very slowly, step by step]. {noise}! The noise was
-        {where}. {h} [took a deep breath and looked|was brave and looked first]. "Oh!" <{h}>. "{source}
-
-        [{h} laughed, and {h.his} {elder} laughed too.|"You were very brave." <{h.his} {elder}>.|"It is good that we
-        looked." <{h.his} {elder}>.] [A noise is not so scary when you know what it is.|Then {h} went back to bed and slept
-        very well.|{h} was glad that {h.he} had looked.|After that, {h} was not afraid of noises at night.]""")
-
-
-def snowman(t: Teller) -> str:
-    h, elder = t.pick(t.child, t.child, t.pair)(), t.elder()
-    guest = t.pick("rabbit", "deer", "goat", "pony")
-    return t.tell(t.opening(
-        h, "[One winter morning|One cold morning|One snowy day]",
-        "[looked out and saw that everything was white|ran outside to play in the snow|put on warm boots and went outside]",
-        f"[{h.He} loved the snow.|{h.He} had waited a long time for snow.|]"), f"""
-        {h} rolled three big balls of snow and made a snowman. It had [two black stones|two round buttons|two brown nuts]
-        for eyes, an old [hat|bucket], and a {t.pick(*COLORS)} scarf. {h.His} {elder} gave {h.him} a long orange carrot for
-        the nose. "[What a fine snowman|Now it is done|Hello, snowman]!" <{h}>.
-
-        [The next morning, the carrot|After lunch, the nose] was gone! "[Who took the nose?|Where is the carrot?|Somebody
-        took it!]" <[{h}|{h.he}]>. There were small tracks in the snow. {h} followed them to [an old shed|the trees|a bush].
-        There sat a [thin|young|small] {guest}, and it was eating the carrot.
-
-        First, {h} {h.was} angry. But then {h.he} saw how cold and hungry it was. "[You need it more than the snowman|You
-        can keep it, little one|Winter is hard for you]." <{h}>. {h.He} went home and came back with [some hay|some apples|
-        some oats and another carrot].
-
-        The snowman got a [pine cone|red apple|short stick|orange leaf] for a nose. It looked [even better than before|very
-        funny]. [All winter long, the {guest} came to visit {h}.|Sharing made the cold day feel warm.|After that, {h} put
-        out food for the animals every day.|And {h} thought that the snowman smiled.]""")
-
-
-def found_purse(t: Teller) -> str:
-    h, elder = t.child(), t.elder()
-    what, owner, person, she, her = t.pick(
-        ("purse", "an old woman in a green coat", "woman", "she", "her"), ("ring", "an old man with a cane", "man", "he", "his"),
-        ("purse", "a young woman with a baby", "woman", "she", "her"), ("coin", "a boy with a basket", "boy", "he", "his"),
-        ("wallet", "a tall man with a gray beard", "man", "he", "his"), ("watch", "a baker in white", "baker", "he", "his"))
-    want = t.pick("a toy", "some candy", "a new ball", "a balloon", "a bag of nuts")
-    moral = f"""[{h} felt better than with any toy.|It is good to give back what is not yours.|
-        {h} walked home with a light heart.]"""
-    return t.tell(t.opening(
-        h, FAIR_DAY, f"[went to the market|walked through the town] with {h.his} {elder}",
-        f"[{h.He} wanted {want}, but {h.he} had no money.|{h.He} wished for {want} more than anything.]"), f"""
-        Suddenly, {h} saw a [small|shiny|pretty] {what} on the ground. [Nobody else had seen it|{h.He} picked it up and looked
-        around]. "[With this, I can get {want}|If I keep it, I can get {want}]," {h} thought.
-
-        Then {h} saw {owner}. The {person} was looking all over the ground. "Where is my {what}?" {she} asked again and
-        again. {h} held the {what} in {h.his} hand. [{h.He} thought about it for a moment|{h.His} heart beat fast], but
-        {h.he} knew what was right.
-
-        "[Is this yours?|Did you lose this {what}?|I found your {what}!]" <{h}>. The {person} [began to smile|jumped for
-        joy|put a hand on {her} heart]. "[Oh, thank you|Thank you, my honest friend]!" <{she}>. "[I am proud of you|You did
-        the right thing|That was very good of you]." <{h.his} {elder}>. {t.ending(h, moral)}""")
+        "[Thank you! Thank you|You saved {my} kite|{cap(me)} thought it was lost. Thank you]!" <{h}>. [There was a
+        small hole in the kite|One corner of the kite was bent]. At home, {h.his} {elder} fixed it with [some tape|a
+        bit of paper and some glue]. The next day, {h} flew it again, far away from the trees. [It is good to ask for
+        help.|It flew even higher than before.|{h} never forgot the kind helper.|{h.He} waved to the tree and laughed.]""")
 
 
 PLOTS = (
-    lost_toy, sharing, afraid_of_the_dark, thunder, hurt_animal, baking, rainy_day, new_friend, planting, race,
-    broken_thing, learning, birthday, kite, lost_in_the_woods, strange_noise, snowman, found_purse,
+    lost_toy, sharing, afraid_of_the_dark, hurt_animal, baking, rainy_day, new_friend, planting, race, broken_thing,
+    learning, birthday, kite,
 )
 
 

@@ -5,6 +5,7 @@ special token stays text. No truncation is stored. A prompt gets BOS by default;
 """
 
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,7 @@ def train_tokenizer(stories: datasets.Dataset, arguments: TokenizerArguments) ->
         min_frequency=arguments.min_frequency,
         special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=sys.stdout.isatty(),  # its bar goes to stdout, where a pipe wants results
     )
     backend.train_from_iterator(_batches(stories), trainer, length=len(stories))
     bos_id = backend.token_to_id(BOS)
