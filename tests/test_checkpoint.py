@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import sysconfig
 
 import pytest
 from conftest import COUNTING, ROOT, output_of, run_with_transformers_only
@@ -150,35 +151,27 @@ if __name__ == "__main__":
     assert process.stdout.strip() == "64"
 
 
-def test_an_installed_package_makes_complete_checkpoints(tmp_path):
+def test_an_installed_package_makes_complete_checkpoints(counting_run, tmp_path):
     """Installed as a wheel, not in a checkout: the code files and the card's template must be found there."""
-    source, target = tmp_path / "source", tmp_path / "site"
+    source, prefix = tmp_path / "source", tmp_path / "prefix"
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".git", "runs", "__pycache__", "*.egg-info", "build"))
-    install = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "--target",
-        target,
-        source,
-    ]
-    process = subprocess.run(install, capture_output=True, text=True, timeout=300)
+    install = f"-m pip install -q --ignore-installed --no-deps --no-build-isolation --prefix {prefix} {source}"
+    process = subprocess.run([sys.executable, *install.split()], capture_output=True, text=True, timeout=300)
     assert process.returncode == 0, process.stderr[-2000:]
+    shutil.rmtree(source)
+    site = sysconfig.get_path("purelib", vars={"base": str(prefix), "platbase": str(prefix)})
     code = f"""
 import sys
-sys.path.insert(0, {str(target)!r})
-import modeling_tinystories, tinystories.checkpoint as checkpoint
-assert modeling_tinystories.__file__.startswith({str(target)!r}) and checkpoint.__file__.startswith({str(target)!r})
-model, tokenizer = checkpoint.load_checkpoint(sys.argv[1])
+sys.path.insert(0, {site!r})
+import json, modeling_tinystories, tinystories.checkpoint as checkpoint
+assert modeling_tinystories.__file__.startswith({site!r}) and checkpoint.__file__.startswith({site!r})
+model, tokenizer = checkpoint.load_checkpoint({str(counting_run)!r})
 model.save_pretrained("saved")
-print(checkpoint._card_template().exists())
+recipe = json.load(open({str(counting_run / "recipe.json")!r}, encoding="utf-8"))
+data = json.load(open({str(counting_run / "data_report.json")!r}, encoding="utf-8"))
+empty = dict.fromkeys(["step", "epoch", "best_step", "tokens_seen", "last_evaluation", "evaluated_stories", "final"])
+checkpoint.write_card("saved", model, empty | {{"recipe": recipe, "data": data}})
 """
-    process = subprocess.run(
-        [sys.executable, "-S", "-c", code, "unused"], capture_output=True, text=True, timeout=300, cwd=tmp_path
-    )
-    assert process.stdout.strip() == "True", process.stderr[-2000:]
-    assert {file.name for file in (tmp_path / "saved").iterdir()} >= {"modeling_tinystories.py", "config.json"}
+    output_of(run_with_transformers_only(code, tmp_path))
+    saved = {file.name for file in (tmp_path / "saved").iterdir()}
+    assert saved >= {"configuration_tinystories.py", "modeling_tinystories.py", "config.json", "README.md"}

@@ -145,7 +145,7 @@ MISTAKES = {
     "heads do not divide": (None, ["--num_attention_heads", "3"], "must be a multiple of num_attention_heads"),
     "tokenizer that is none": (None, ["--tokenizer_name", "nowhere/at-all"], "cannot load a tokenizer"),
     "odd rotary width": (None, ["--partial_rotary_factor", "0.1"], "even number of rotated dimensions"),
-    "contradicting arguments": (None, ["--save_steps", "7"], "save"),
+    "contradicting arguments": (None, ["--save_steps", "7"], "multiple of the evaluation steps"),
 }
 
 

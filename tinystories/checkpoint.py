@@ -5,7 +5,7 @@ is added here is the model card, rendered from model_card.md. Our commands open 
 this installation; code from a stranger's checkpoint is not run.
 """
 
-import sysconfig
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,8 @@ def _without_local_paths(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _card_template() -> Path:
-    """model_card.md: in the checkout, or where an installed wheel puts it."""
+    """model_card.md: in the checkout, or where the installation put it."""
     in_checkout = Path(__file__).parent.parent / "model_card.md"
-    return in_checkout if in_checkout.exists() else Path(sysconfig.get_path("data")) / "share/tinystories/model_card.md"
+    if in_checkout.exists():
+        return in_checkout
+    return Path(next(file.locate() for file in metadata.files("tinystories") if file.name == in_checkout.name))

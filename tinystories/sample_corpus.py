@@ -22,32 +22,38 @@ import random
 import re
 from dataclasses import dataclass
 
+
 END_OF_STORY = "<|endoftext|>"
 
-GIRLS = """Ada Aisha Amara Anna Carmen Elif Ella Emma Esther Fatima Freya Grace Hana Imani Ingrid Jaya Kiri Leila Lily
-Ling Lucia Maya Mei Mia Molly Nina Noor Olga Priya Rosa Ruth Salma Sofia Sue Tara Yuki Zara Zuri""".split()
-BOYS = """Ali Amir Arjun Bao Ben Chen Diego Eli Emil Finn Hugo Ivan Jack Jamal Jun Kenji Kofi Kwame Leo Luca Mateo Max
-Musa Nico Noah Omar Oscar Otto Pablo Ravi Sam Samir Tariq Theo Tim Tom Tomek Yusuf""".split()
-ANIMAL_NAMES = """Acorn Biscuit Bramble Clover Cocoa Dot Fern Fuzzy Ginger Hazel Maple Mango Mossy Nutmeg Patch Pebble
-Pepper Pip Plum Poppy Pumpkin Rusty Sunny Tuck Twig Willow""".split()
-ANIMALS = """bear deer duck elephant fox frog goat hedgehog lamb monkey mouse otter owl rabbit squirrel turtle
-unicorn""".split()
-RUNNERS = "bear deer elephant fox goat hedgehog monkey mouse pony puppy rabbit squirrel turtle unicorn".split()
-GUIDES = ("old owl", "wise turtle", "gray goose", "kind deer", "old badger", "friendly beaver", "tall crane")
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+GIRLS = words("""Ada Aisha Amara Anna Carmen Elif Ella Emma Esther Fatima Freya Grace Hana Imani Ingrid Jaya Kiri Leila
+Lily Ling Lucia Maya Mei Mia Molly Nina Noor Olga Priya Rosa Ruth Salma Sofia Sue Tara Yuki Zara Zuri""")
+BOYS = words("""Ali Amir Arjun Bao Ben Chen Diego Eli Emil Finn Hugo Ivan Jack Jamal Jun Kenji Kofi Kwame Leo Luca Mateo
+Max Musa Nico Noah Omar Oscar Otto Pablo Ravi Sam Samir Tariq Theo Tim Tom Tomek Yusuf""")
+ANIMAL_NAMES = words("""Acorn Biscuit Bramble Clover Cocoa Dot Fern Fuzzy Ginger Hazel Maple Mango Mossy Nutmeg Patch
+Pebble Pepper Pip Plum Poppy Pumpkin Rusty Sunny Tuck Twig Willow""")
+ANIMALS = words("""bear deer duck elephant fox frog goat hedgehog lamb monkey mouse otter owl rabbit squirrel turtle
+unicorn""")
+RUNNERS = words("bear deer elephant fox goat hedgehog monkey mouse pony puppy rabbit squirrel turtle unicorn")
 ELDERS = {"mom": "girl", "dad": "boy", "grandma": "girl", "grandpa": "boy"}
 PRONOUNS = {"girl": ("she", "her", "her"), "boy": ("he", "him", "his"), "pair": ("they", "them", "their")}
 
-TRAIT = "[little|little|little|young|kind|happy|curious|cheerful|clever|gentle|funny|playful|friendly]"
+TRAIT = "[little|little|little|young|happy|curious|cheerful|clever|funny|playful|lively]"
+KIND_TRAIT = f"[{TRAIT}|kind|gentle|friendly]"
 HOMES = ("in a small village by the sea", "in a little house on a hill", "on a farm near a river", "in a green valley",
          "at the edge of a big forest", "near a quiet lake", "on an island with many flowers", "by an old stone bridge",
          "in a warm and sunny land", "near the tall mountains", "beside a wide river", "not far from the sea")
 FAIR_DAY = """[One day|One day|One day|One sunny morning|One fine day|One warm afternoon|One bright morning|
 One quiet afternoon|Early one morning|One spring day|One summer day|One Saturday]"""
 ANY_DAY = "[One day|One day|One morning|One afternoon|One Sunday|After lunch one day|One cold day]"
-NIGHT = "[One night|One dark night|One winter night|Late one evening|One windy night]"
+NIGHT = "[One night|One night|One winter night|One rainy night|One windy night]"
 SCENERY = """[The sky was blue.|Birds sang in the trees.|A soft wind was blowing.|The air smelled of flowers.|
 White clouds moved slowly across the sky.|Bees flew from flower to flower.|The grass was soft and green.|||||]"""
-GREEN_PLACE = "[the park|the meadow|the garden|the playground|the old orchard|a field of flowers|the yard|a green field]"
+GREEN_PLACE = "[the park|the meadow|the garden|the playground|the old orchard|a field of flowers|a green field]"
 ROOM_SPOTS = ("under the bed", "behind the couch", "in the closet", "under the kitchen table", "behind the curtain",
               "in the laundry basket", "under the stairs", "behind the bookshelf", "under a pile of clothes")
 
@@ -73,8 +79,9 @@ corn with butter|rice pudding|slices of melon]"""
 GIFT = """[book about the stars|box of paints|warm wool scarf|little guitar|jar of honey|useful red bag|unicorn mask|
 umbrella with yellow ducks|orange kite|music box|hat with a blue feather]"""
 
+NEW_LINE = re.compile(r"\|\n\s*")
 CHOICE = re.compile(r"\[([^\[\]]*)\]")
-TAG = re.compile(r'([.?!])" <([^<>]+)>')
+TAG = re.compile(r'([.?!])"\s+<([^<>]+)>')
 ARTICLE = re.compile(r"\b([Aa])n? (?=([a-z]+))")
 
 
@@ -127,17 +134,9 @@ class Teller:
     def pick(self, *options):
         return self.rng.choice(options)
 
-    def several(self, options, count: int) -> list:
-        chosen: list = []
-        while len(chosen) < count:
-            option = self.rng.choice(options)
-            if option not in chosen:
-                chosen.append(option)
-        return chosen
-
-    def new(self, words) -> str:
-        """Draw a word that nobody in this story has had before."""
-        word = self.rng.choice([word for word in words if word not in self.taken])
+    def new(self, options) -> str:
+        """Draw a word that this story does not have yet."""
+        word = self.rng.choice([option for option in options if option not in self.taken])
         self.taken.append(word)
         return word
 
@@ -145,29 +144,25 @@ class Teller:
         sex = self.pick("girl", "boy")
         return Hero(self.new(GIRLS if sex == "girl" else BOYS), sex, self.fill(f"a {trait} {sex}"), *PRONOUNS[sex])
 
-    def animal(self, kinds=ANIMALS) -> Hero:
+    def animal(self, kinds=ANIMALS, trait: str = TRAIT) -> Hero:
         kind, sex = self.new(kinds), self.pick("girl", "boy")
-        return Hero(self.new(ANIMAL_NAMES), kind, self.fill(f"a {TRAIT} {kind}"), *PRONOUNS[sex])
+        return Hero(self.new(ANIMAL_NAMES), kind, self.fill(f"a {trait} {kind}"), *PRONOUNS[sex])
 
     def hero(self, kinds=ANIMALS) -> Hero:
         return self.child() if self.rng.random() < 0.6 else self.animal(kinds)
 
     def friend(self, hero: Hero, kinds=ANIMALS) -> Hero:
-        return self.child() if hero.kind in PRONOUNS else self.animal(kinds)
+        return self.child(KIND_TRAIT) if hero.kind in PRONOUNS else self.animal(kinds, KIND_TRAIT)
 
     def pair(self) -> Hero:
         one, two = self.child(), self.child()
         same = {"girl": "|sisters", "boy": "|brothers"}[one.kind] if one.kind == two.kind else ""
-        what = self.fill(f"two [good friends|best friends|little friends|cousins{same}]")
+        what = self.fill(f"two {TRAIT} [children{same}]")
         return Hero(f"{one} and {two}", "pair", what, *PRONOUNS["pair"], was="were")
 
     def elder(self) -> Hero:
         name = self.pick(*ELDERS)
         return Hero(name, "elder", f"a {name}", *PRONOUNS[ELDERS[name]])
-
-    def guide(self) -> tuple[str, str]:
-        full = self.pick(*(guide for guide in GUIDES if guide.split()[-1] not in self.taken))
-        return full, full.split()[-1]
 
     def toy(self) -> tuple[str, str]:
         noun, color = self.pick(*TOYS), self.pick(*COLORS)
@@ -192,6 +187,7 @@ class Teller:
         return f"[{last}|{morals}|{morals}|{morals}|{morals} {last}]"
 
     def fill(self, text: str) -> str:
+        text = NEW_LINE.sub("|", text)
         while "[" in text:
             text = CHOICE.sub(lambda match: self.rng.choice(match[1].split("|")), text)
         return text
@@ -213,7 +209,7 @@ class Teller:
 
 def lost_toy(t: Teller) -> str:
     h, elder, (full, toy) = t.child(), t.elder(), t.toy()
-    first, second, last = t.several(ROOM_SPOTS, 3)
+    first, second, last = (t.new(ROOM_SPOTS) for _ in range(3))
     moral = f"""[From that day on, {h} put the {toy} back in its place every night.|Now {h} always knew where it was.|
         {h} learned that it helps to stay calm and think.]"""
     return t.tell(t.opening(
@@ -221,7 +217,7 @@ def lost_toy(t: Teller) -> str:
         wanted to play, but {h.his} {toy} was not in its place]""",
         f"""[{h.His} favorite toy was a {full}.|{h.He} loved {h.his} {full} very much.|
         {h.He} played with {h.his} {full} every day.]"""), f"""
-        "[Where is my {toy}|Oh no, where is my {toy}]?" <{h}>. [{h.He}|{h}] looked {first}, but it was not there. Then
+        "[Where is my {toy}|Oh no, where is my {toy}]?" <{h}>. {h.He} looked {first}, but it was not there. Then
         {h.he} looked {second}, but {h.he} found only {JUNK}. [A tear rolled down {h.his} cheek.|{h} sat down on the
         floor and began to cry.|{h.He} felt very sad.]
 
@@ -251,7 +247,7 @@ def sharing(t: Teller) -> str:
 
         {h} played [alone, but it was not much fun|for a while, but soon {h.he} was bored]. [There was nobody to laugh
         with.|Nobody clapped and nobody laughed.|It was much too quiet.] Then {h} [looked over at {f} and felt bad|saw
-        how sad {f} was]. "I am sorry[| that I said no|, I was not nice to you]." <{h}>. "[Come and play with me!|Do
+        how sad {f} was]. "I am sorry[| that I said no| that I was not nice]." <{h}>. "[Come and play with me!|Do
         you want to play now?|Here, you can have the {toy} first.]"
 
         [{f} smiled and ran over.|{f} jumped up with a big smile.|"Thank you!" <{f}>.] They [took turns and laughed a
@@ -265,7 +261,7 @@ def afraid_of_the_dark(t: Teller) -> str:
                    "a hat on top of a lamp", "an umbrella and a long scarf")
     return t.tell(t.opening(
         h, NIGHT, """[could not fall asleep because the room was so dark|woke up, and it was still dark|
-        lay in bed and looked into the dark]""",
+        lay in bed and could not sleep]""",
         f"""[{h.He} was afraid of the dark.|{h.He} did not like to sleep without a light.|
         {h.He} was not afraid of dogs or bees, but {h.he} was afraid of the dark.]"""), f"""
         There was [something big and black|a strange shape] [near the door|by the window|in the corner|next to the
@@ -285,16 +281,16 @@ def afraid_of_the_dark(t: Teller) -> str:
 
 
 def hurt_animal(t: Teller) -> str:
-    h, elder = t.child(), t.elder()
+    h, elder = t.child(KIND_TRAIT), t.elder()
     animal, part, food, left = t.pick(
         ("sparrow", "wing", "some seeds", "flew up into the sky"), ("robin", "wing", "some berries", "flew to a tree"),
-        ("rabbit", "leg", "an orange carrot", "hopped into the grass"), ("duckling", "foot", "some oats", "swam away"),
+        ("rabbit", "leg", "a carrot", "hopped into the grass"), ("duckling", "foot", "some oats", "swam away"),
         ("hedgehog", "foot", "a bit of apple", "walked into the bushes"),
-        ("squirrel", "leg", "a few nuts", "ran up an oak tree"), ("owl", "wing", "a bit of meat", "flew into the forest"))
+        ("squirrel", "leg", "a few nuts", "ran up an oak tree"), ("owl", "wing", "a bit of meat", "flew to the forest"))
     outside = "to the pond" if animal == "duckling" else "outside"
     return t.tell(t.opening(
-        h, FAIR_DAY, "[walked home along the river|went to pick some flowers|played near the trees|took a walk by the pond]",
-        f"""[{h.He} loved all animals.|{h.He} was always kind to animals.|{h.He} knew the names of many animals.|
+        h, FAIR_DAY, "[walked along the river|went to pick some flowers|played near the trees|took a walk by the pond]",
+        f"""[{h.He} loved all animals.|{h.He} was always good to animals.|{h.He} knew the names of many animals.|
         {h.He} wanted to be an animal doctor one day.]"""), f"""
         [In the grass, {h} heard a soft cry|Suddenly, {h} heard a small sound under a bush]. It was a [little|tiny|
         young] {animal} with a hurt {part}. [It was cold and scared|It could not get away]. "[Do not be afraid|Oh, you
@@ -310,8 +306,8 @@ def hurt_animal(t: Teller) -> str:
         well again.
 
         {h} took the {animal} {outside}. It looked back once, and then it {left}. [{h} was a little sad, but also very
-        glad.|{h.He} waved for a long time.|"Goodbye, my friend!" <{h}>.] [Sometimes the {animal} came back to visit,
-        and {h} was always happy to see it.|Helping the {animal} made {h} feel warm inside.|A kind heart can do big
+        glad.|{h.He} waved for a long time.|"Goodbye, my friend!" <{h}>.] [Sometimes the {animal} came back to
+        visit.|Helping the {animal} made {h} feel warm inside.|A kind heart can do big
         things.|"You were a very good friend to it." <{h.his} {elder}>.]""")
 
 
@@ -320,28 +316,25 @@ def baking(t: Teller) -> str:
     full, was, it = t.pick(
         ("a chocolate cake", "was", "it"), ("an apple pie", "was", "it"), ("an orange cake", "was", "it"),
         ("some oat cookies", "were", "them"), ("some honey cookies", "were", "them"), ("a pumpkin pie", "was", "it"),
-        ("some berry muffins", "were", "them"), ("a loaf of bread", "was", "it"))
+        ("some berry muffins", "were", "them"), ("a lemon cake", "was", "it"))
     noun = full.split()[-1]
     wrong, remedy = t.pick(
-        (f"""{h} took a cup of something white and mixed it in. When the {noun} {was} done, {h.he} took a bite. Yuck! It
-        was very salty. The white cup had been full of salt, not sugar.""",
-         f"So they baked again, and this time {h} tasted the sugar first."),
-        (f"""While they waited, {h} began to play a game and forgot the time. Soon there was smoke in the kitchen. The
-        {noun} {was} as black as the night.""", "So they opened the windows and began again. This time, they sat in front "
-         "of the oven and watched."),
-        (f"""{h} reached for the flour, but the bag was too heavy. Puff! It fell on the floor and made a big white cloud.
+        (f"""{h} took a cup of something white and mixed it in. When the {noun} {was} done, {h.he} took a bite. Yuck!
+        What was that taste? It was salt, not sugar!""", f"So they baked again, but {h} tasted the sugar first."),
+        (f"""While the {noun} {was} in the oven, {h} played a game and forgot the time. Soon there was smoke in the
+        kitchen. The {noun} {was} as black as the night.""", "So they began again, and this time they sat in front of the oven."),
+        (f"""{h} reached for the flour, but the bag was too heavy. Puff! It fell on the floor and made a white cloud.
         There was flour on the table, on the chairs, and on {h.his} nose.""",
          f"So they swept the floor, got some more flour, and made the {noun} together."),
         (f"""{h} was in a hurry and forgot to put in the eggs. The {noun} came out of the oven flat and hard, like a
         stone.""", "So they read every word of the recipe out loud and began again."))
-    moral = f"""[{h} learned that it is fine to make a mistake and try again.|{h} was proud, and so was {h.his} {elder}.|
-        If something goes wrong, you can always try again.]"""
+    moral = f"""[{h} learned that it is fine to make a mistake and try again.|
+        {h} was proud, and so was {h.his} {elder}.|If something goes wrong, you can always try again.]"""
     return t.tell(t.opening(
         h, ANY_DAY, f"wanted to bake {full} for [a picnic|a sick friend|the new neighbors|{h.his} friends]",
-        f"[{h.He} liked to help in the kitchen.|{h.He} loved the smell of warm food.|{h.He} loved to eat sweet things.|]"),
-        f"""        {h.His} {elder} [came to help|found a big bowl and a wooden spoon|put the milk and butter on the table].
-        {wrong} "[Oh no, look what I did!|Now everything is ruined!|What a mess!|What should I do now?]" <[{h}|
-        {h.he}]>.
+        f"[{h.He} liked to help in the kitchen.|{h.He} loved the smell of warm food.|{h.He} loved to bake.|]"), f"""
+        {h.His} {elder} [came to help|found a big bowl and a wooden spoon|put the milk and butter on the table].
+        {wrong} "[Oh no, look what I did!|Now everything is ruined!|What should I do now?]" <[{h}|{h.he}]>.
 
         "[Do not be sad|It is all right|That happens to everybody]." <{h.his} {elder}>. "[We can try again.|A mistake
         helps us learn.|Let us start again.]" {remedy}
@@ -359,13 +352,13 @@ def rainy_day(t: Teller) -> str:
         ("a ship", "a big empty box", "sailed across the wide blue rug"),
         ("a tent", "two chairs and a sheet", "told stories inside it"),
         ("a rocket", "an old box and some tape", "flew to the moon and back"),
-        ("a train", "six chairs in a row", "rode to a land far away"),
+        ("a train", "six old chairs", "rode to a land far away"),
         ("puppets", "old socks and buttons", "put on a funny show"),
         ("a shop", "a table and some empty jars", "sold soup and apples to everybody in the house"))
     moral = f"""[{h} learned that a rainy day can be fun too.|"I hope it rains again tomorrow!" <{h}>.|
         A gray day can be a good day if you have an idea.]"""
     return t.tell(t.opening(
-        h, ANY_DAY, f"[wanted to go|got ready to go|had a plan to go] to {goal}",
+        h, "[One day|One morning|One Saturday|One Sunday]", f"[wanted to go|got ready to go|had a plan to go] to {goal}",
         f"[{h.He} loved to play outside.|{h.He} liked to run and jump all day long.|]"), f"""
         But [big drops of rain began to fall|the sky turned gray, and it began to rain]. [It rained and rained|The
         water ran down the window|Soon the whole street was wet]. "[Now we have to stay inside.|There is nothing to do
@@ -373,7 +366,7 @@ def rainy_day(t: Teller) -> str:
         window for an hour].
 
         Then {h.his} {elder} [had an idea|came in with a smile]. "[Do you want to play with {source}|What can we make
-        from {source}|Why do you not take {source} and make something]?" <{h.his} {elder}>. So {h} made {made} from
+        from {source}|Could you make something from {source}]?" <{h.his} {elder}>. So {h} made {made} from
         {source}. {h.He} {game}. [{h.His} {elder} played along|{h.He} laughed so much that {h.he} forgot the rain].
 
         [When the rain stopped, {h} did not see it, because the game was so much fun.|Later, the sun came out, and {h}
@@ -439,30 +432,30 @@ def planting(t: Teller) -> str:
 def race(t: Teller) -> str:
     h = t.hero(RUNNERS)
     f = t.friend(h, RUNNERS)
-    goal = t.pick("the old bridge", "the big oak tree", "the red gate", "the top of the hill", "the old mill", "the well")
+    goal = t.pick("the old bridge", "the oak tree", "the red gate", "the top of the hill", "the old mill", "the well")
     course = t.pick(
-        f"""{h} ran in front, and {f} was close behind. Then {f} tripped over a [root|stone|branch] and fell. [{h} heard a
-        cry and looked back|{h} was close to {goal}, but {h.he} stopped]. "[Are you hurt?|Take my hand!|I will help you.]"
-        <{h}>. {h} helped {f} up, and they went on side by side.
+        f"""{h} ran in front, and {f} was close behind. Then {f} tripped over a [root|stone|branch] and fell. [{h}
+        heard a cry and looked back|{h} was close to {goal}, but {h.he} stopped]. "[Are you hurt?|Take my hand!|I will
+        help you.]" <{h}>. {h} helped {f} up, and they went on side by side.
 
-        They came to {goal} together, and everybody clapped. "[You could have won. Thank you|Thank you for coming back]."
-        <{f}>. "[A friend is better than a prize|It is more fun with you]." <{h}>.""",
+        They came to {goal} together, and everybody clapped. "[You could have won. Thank you|Thank you for coming
+        back]." <{f}>. "[A friend is better than a prize|It is more fun with you]." <{h}>.""",
         f"""{f} was very fast and soon ran far ahead. Then {f} lay down under a tree to rest. {h} was not so fast, but
         {h.he} did not stop. [{h.His} legs were tired|The sun was hot|The path was long]. "One more step." <{h}>.
 
         When {f} woke up, it was too late. {h} was already at {goal}! "[How did you do that?|You are a good runner.]"
         <{f}>. "I [just did not stop|took one step at a time]." <{h}>.""",
-        f"""{f} was first, and many others ran by too. {h} was the last one of all. {h.He} wanted to [sit down and cry|give
-        up|stop and go home]. But {h.his} friends did not go away. "[Keep going|You can do it]!" <they>.
+        f"""{f} was first, and many others ran by too. {h} was the last one of all. {h.He} wanted to [sit down and
+        cry|give up|stop and go home]. But {h.his} friends did not go away. "[Keep going|You can do it]!" <they>.
 
-        So {h} ran on and came to {goal} at last. Everybody clapped and cheered. "[I am glad that you did not give up|
-        You tried hard, and that was brave]." <{f}>.""")
+        So {h} ran on and came to {goal} at last. Everybody clapped and cheered. "[I am glad that you did not give
+        up|You tried hard, and that was brave]." <{f}>.""")
     moral = f"""[{h} and {f} were friends from that day on.|Doing your best is what counts.|{h} felt like a winner.|
         Then they all had a picnic in the grass.|Then they shared {TREAT}.]"""
     return t.tell(t.opening(
-        h, FAIR_DAY, f"[wanted to win the big race to {goal}|stood in line for a race to {goal}|went to run in a race to {goal}]",
+        h, FAIR_DAY, f"[wanted to win the big race|stood in line for a race|went to run in a race] to {goal}",
         f"[{h.He} loved to run.|{h.He} loved games.|{h.He} had practiced for a long time.]"), f"""
-        {cap(f.who)} wanted to win too. {SCENERY} "Ready, set, go!" [called a {t.guide()[0]}|somebody called|cried the
+        {cap(f.who)} wanted to win too. {SCENERY} "Ready, set, go!" [called an old owl|called a gray goose|cried the
         crowd]. [Off they went|They all began to run]!
 
         {course} {t.ending(h, moral)}""")
@@ -478,7 +471,7 @@ def broken_thing(t: Teller) -> str:
         jumped up and down on the couch|played a wild game inside]""",
         f"[{h.He} was always in a hurry.|{h.He} could never sit still.|{h.He} had a lot of energy.|]"), f"""
         Crash! {h.His} {elder}'s {color} {noun} fell down and broke. [{h} stood very still|{h} felt cold all over|
-        {h.His} face turned red]. [{h.He}|{h}] [hid the pieces under the rug|put the pieces in a drawer|pushed the
+        {h}'s face turned red]. {h.He} [hid the pieces under the rug|put the pieces in a drawer|pushed the
         pieces behind the couch]. "[I can say that the cat did it,|Maybe nobody will see it,|What will happen now?]"
         {h} thought.
 
@@ -492,19 +485,19 @@ def broken_thing(t: Teller) -> str:
         than a {noun}]."
 
         They [put the pieces together with glue|took the pieces and some glue and went to work]. [It did not look new,
-        but it looked nice|The {noun} had many lines now, but it was whole again]. {t.ending(h, moral)}""")
+        but it looked nice|The {noun} had many lines now, but it was whole again]. {moral}""")
 
 
 SWIM = ("swim", "went into the water", "it felt deep and cold", "Kick your legs and keep your chin up",
         "swam all the way across the pond")
 SKILLS = (
-    ("ride a bike", "got on the bike", "it tipped over", "Look ahead and keep your feet moving", "rode all the way home"),
+    ("ride a bike", "got on the bike", "it fell over", "Look ahead and keep your feet moving", "rode all the way home"),
     ("skate", "put on the skates", "the wheels rolled too fast", "Bend your knees and take small steps",
      "skated all the way down the path"),
     ("jump rope", "picked up the rope", "it got caught on one foot", "Jump when the rope taps the ground",
      "jumped ten times in a row"),
-    ("whistle", "took a deep breath", "there was no sound", "Make a small round mouth and blow", "whistled a happy tune"),
-    ("play the flute", "picked up the flute", "it only squeaked", "Hold it gently and blow softly", "played a sweet song"),
+    ("whistle", "took a deep breath", "there was no sound", "Make a small mouth and blow", "whistled a happy tune"),
+    ("play the flute", "picked up the flute", "it only squeaked", "Hold it gently and blow softly", "played a song"),
     ("juggle", "threw two apples into the air", "both fell on the grass", "Throw one, wait, and then throw the other",
      "kept both apples in the air"),
     SWIM,
@@ -522,11 +515,11 @@ ANIMAL_SKILLS = {"owl": FLY, "crow": FLY, "robin": FLY, "otter": SWIM, "duck": S
 def learning(t: Teller) -> str:
     h, elder = t.hero(tuple(ANIMAL_SKILLS)), t.elder()
     doing, tried, failed, tip, won = ANIMAL_SKILLS.get(h.kind) or t.pick(*SKILLS)
-    moral = f"""[{h} learned that you must try many times to get good at something.|Now {h} could {doing} very well.|
+    moral = f"""[{h} learned that you must try many times to get good at something.|After that day, {h} did it again and again.|
         After that, {h} was not afraid to try new things.|Small steps can take you far.]"""
     return t.tell(t.opening(
         h, FAIR_DAY, f"[wanted to learn how to {doing}|made up {h.his} mind to learn how to {doing}]",
-        f"[All {h.his} friends knew how to {doing}.|{h.He} liked to learn new things.|{h.He} had a big dream.|]"), f"""
+        f"[All {h.his} friends could {doing} already.|{h.He} liked to learn new things.|{h.He} had a big dream.|]"), f"""
         First, {h} {tried}, but {failed}. {h.He} tried [again, and it went wrong again|three times, but it did not
         work]. "[I will never learn it!|It is too hard!|I cannot do it.|Why is it so hard?]" <{h}>. {h.He} [sat down
         and did not want to try anymore|felt like crying|was angry and sad].
@@ -536,8 +529,8 @@ def learning(t: Teller) -> str:
         and the day after that|So {h} got up and tried again and again|{h} listened and took a deep breath. Then {h.he}
         tried once more].
 
-        And then it happened! {h} {won}. "[Look at me|I did it! I did it|{cap(elder.name)}, did you see that]!" <{h}>.
-        [{h.His} {elder} clapped and cheered|{h.His} {elder} was so happy|It was a wonderful feeling].
+        And then it happened! {h} {won}. "[Look at me|I did it! I did it|{cap(elder.name)}, I can do it]!" <{h}>.
+        [{h.His} {elder} clapped and cheered|{h.His} {elder} was very proud|It was a wonderful feeling].
         {t.ending(h, moral)}""")
 
 
@@ -571,27 +564,28 @@ def kite(t: Teller) -> str:
     full = t.pick(*COLORS) + " kite[|| with a long tail| in the shape of a fish| in the shape of a bird]"
     my, me = ("my", "I") if h.was == "was" else ("our", "we")
     helper = t.pick(
-        """a tall farmer came by. The farmer had a long ladder and climbed up to the kite.""",
-        """an old woman with an umbrella came by. With the hook of her umbrella, the woman pulled the branch down.""",
-        """a man with an elephant came by. The elephant reached up with its long trunk and took the kite.""",
-        """a woman came to pick apples. The woman climbed up to the kite on her ladder.""",
-        """a little squirrel came by. The squirrel ran along the branch and bit the string until the kite was free.""")
+        "a tall farmer came by. The farmer had a long ladder and climbed up to the kite.",
+        "an old woman with an umbrella came by. With her umbrella, the woman pulled the branch down.",
+        "a man with an elephant came by. The elephant reached up with its long trunk and took the kite.",
+        "a woman with a ladder came to pick apples. The woman climbed up to the kite.",
+        "a little squirrel came by. The squirrel ran along the branch and bit the string until the kite was free.")
     return t.tell(t.opening(
-        h, "[One windy day|One windy morning|One breezy afternoon]", f"[took a {full} to the hill|went out to fly a {full}]",
+        h, "One [windy|breezy] [day|morning|afternoon]", f"[took a {full} to the hill|went out to fly a {full}]",
         f"[{h.He} loved windy days.|{h.He} had waited for wind all week.|{h.He} liked to look up at the sky.]"), f"""
-        [The kite went up, up, up|The wind took the kite high into the air]. [It danced in front of the clouds|{h}
+        [The kite went up, up, up|The wind took the kite high into the air]. [It danced in front of the clouds|{h.He}
         laughed and held on to the string]. [Then a strong wind came, and|But all at once,] the kite flew into [a|an
-        old|the tallest] apple tree. It was stuck! "[Oh no, {my} kite!|How can {me} get it down?|Come down, kite!]"
+        old|a very tall] apple tree. It was stuck! "[Oh no, {my} kite!|How can {me} get it down?|Come down, kite!]"
         <[{h}|{h.he}]>.
 
         {h} [jumped as high as {h.he} could, but the branch was too high|pulled the string, but it did not help|threw a
-        stick, but the stick got stuck too]. {h.He} [{h.was} almost ready to give up|sat down and looked sad]. Just
-        then, {helper} [Down came the kite|The kite came down like a leaf]!
+        stick, but the stick got stuck too]. {h.He} [{h.was} almost ready to give up|sat down and looked sad].
 
-        "[Thank you! Thank you|You saved {my} kite|{cap(me)} thought it was lost. Thank you]!" <{h}>. [There was a
-        small hole in the kite|One corner of the kite was bent]. At home, {h.his} {elder} fixed it with [some tape|a
-        bit of paper and some glue]. The next day, {h} flew it again, far away from the trees. [It is good to ask for
-        help.|It flew even higher than before.|{h} never forgot the kind helper.|{h.He} waved to the tree and laughed.]""")
+        Just then, {helper} [Down came the kite|The kite came down like a leaf]! "[Thank you! Thank you|You saved {my}
+        kite|{cap(me)} thought it was lost. Thank you]!" <{h}>.
+
+        The kite had [a small hole|a bent corner], but {h.his} {elder} fixed it with [some tape|some glue]. The next
+        day, {h.he} flew it again, far away from the trees. [It is good to ask for help.|It flew even higher than before.|
+        {h} never forgot the kind helper.|{h.He} laughed and waved to the tree.]""")
 
 
 PLOTS = (

@@ -1,0 +1,84 @@
+"""The README is a promise: its commands run, its Python works, and its numbers are those of the records."""
+
+import json
+import re
+import shlex
+
+import pytest
+from conftest import ROOT, output_of, run_command, run_with_transformers_only
+
+from tinystories.checkpoint import new_model
+from tinystories.recipe import read_recipe
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BASH = [line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+COMMANDS = [part.strip() for line in BASH for part in line.split(";") if part.strip()]
+RESULT = json.loads((ROOT / "docs/results/tinystories-cpu.json").read_text(encoding="utf-8"))
+
+
+class TokenizerOfSize:
+    """As much of a tokenizer as counting parameters needs."""
+
+    bos_token_id, eos_token_id, pad_token_id = 1, 2, 0
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+
+def test_the_readme_has_its_two_commands_first():
+    assert COMMANDS[:4] == [
+        "python -m pip install -c constraints.txt -e .",
+        "python run_clm.py configs/demo.yaml",
+        'python -m pip install -c constraints.txt -e ".[dev]"',
+        "python -m pytest",
+    ]
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if "run_clm.py" in command])
+def test_training_commands_of_the_readme_are_understood(command):
+    _, script, *arguments = shlex.split(command)
+    recipe = read_recipe([str(ROOT / word) if word.endswith(".yaml") else word for word in arguments])
+    assert (ROOT / script).exists() and recipe.training.output_dir
+
+
+def test_the_demo_runs_and_its_checkpoint_opens_as_the_readme_says(tmp_path):
+    """The README's first run with fewer steps, then its other commands and its Python, on what that left."""
+    short = ["--max_steps", "4", "--eval_steps", "2", "--save_steps", "2", "--num_sample_stories", "1500"]
+    process = run_command(
+        "run_clm.py", ROOT / "configs/demo.yaml", *short, "--data_cache_dir", tmp_path / "cache", cwd=tmp_path
+    )
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert "\nOnce upon a time" in process.stdout
+    assert "python run_generation.py" in process.stdout
+    generation = next(command for command in COMMANDS if "run_generation.py" in command)
+    _, script, *arguments = shlex.split(generation)
+    process = run_command(script, *arguments, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr[-2000:]
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
+    assert "One day, a little fox" in output_of(run_with_transformers_only(code, tmp_path))
+
+
+def test_parameter_counts_of_the_recipes_are_true():
+    rows = re.findall(r"\| \[[\w-]+\]\((configs/[\w-]+\.yaml)\) \| ([\d,]+) \|", README)
+    assert len(rows) == len(list((ROOT / "configs").glob("*.yaml")))
+    for path, parameters in rows:
+        recipe = read_recipe([str(ROOT / path)])
+        model = new_model(recipe.model, TokenizerOfSize(recipe.tokenizer.vocab_size), recipe.data.block_size)
+        assert f"{model.num_parameters():,}" == parameters, path
+
+
+def test_results_in_the_readme_are_those_on_record():
+    results = RESULT["all_results"]
+    for number in (
+        f"{results['eval_bits_per_byte']:.4f} bits per byte",
+        f"{results['eval_stories']:,} held-out stories",
+        f"{RESULT['packing']['stories']:,} stories",
+        f"{results['train_runtime'] / 60:.0f} minutes",
+        f"{results['num_input_tokens_seen']:,} tokens",
+        f"seed {RESULT['seed']}",
+    ):
+        assert number in README, number
