@@ -11,16 +11,18 @@ import json
 import logging
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import torch
+from accelerate.utils import broadcast_object_list
 from transformers import set_seed
 
 from tinystories.callbacks import LossGuard, SampleStories, sample_story
 from tinystories.checkpoint import describe_model, load_checkpoint, new_model, write_card
 from tinystories.console import run_command
 from tinystories.corpus import Corpus, load_corpus, pick_stories
-from tinystories.errors import UserError
+from tinystories.errors import GuardError, UserError, one_line
 from tinystories.guards import run_guards
 from tinystories.packing import pack
 from tinystories.recipe import RunArguments, read_recipe
@@ -37,7 +39,7 @@ def main(argv: list[str]) -> None:
     training = recipe.training
     if not training.should_log:
         logger.setLevel(logging.ERROR)
-    prepare_output_dir(training)
+    check_output_dir(training)
     set_seed(training.seed)
     use_compiler_if_it_works(training)
 
@@ -50,26 +52,29 @@ def main(argv: list[str]) -> None:
 
     model = new_model(recipe.model, tokenizer, recipe.data.block_size)
     logger.info(describe_model(model))
-    evaluation = scoring_rows(
-        pick_stories(corpus.validation, recipe.data.max_eval_samples), tokenizer, recipe.data.block_size
-    )
+    evaluated = pick_stories(corpus.validation, recipe.data.max_eval_samples)
+    evaluation = scoring_rows(evaluated, tokenizer, recipe.data.block_size)
     loss_guard = LossGuard()
-    trainer = StoryTrainer(
-        model,
-        tokenizer,
-        recipe,
-        packed,
-        evaluation,
-        corpus.report,
-        callbacks=[SampleStories(training.sample_prompts), loss_guard],
-    )
+    try:
+        trainer = StoryTrainer(
+            model,
+            tokenizer,
+            recipe,
+            packed,
+            evaluation,
+            corpus.report,
+            callbacks=[loss_guard, SampleStories(training.sample_prompts)],
+        )
+    except (ImportError, RuntimeError) as error:  # a tracker or an option whose package is not installed
+        raise UserError(f"the Trainer cannot start: {one_line(error)}") from error
     if training.skip_guards:
         logger.warning("GUARDS SKIPPED: nothing checks that this run learns what it should")
     else:
-        if trainer.is_world_process_zero():
-            corpus.report["guards"] = run_guards(trainer, corpus)
+        corpus.report["guards"] = guard(trainer, corpus)
         loss_guard.trainer = trainer
     if trainer.is_world_process_zero():
+        clear_output_dir(training)
+        recipe.values |= {"torch_compile": training.torch_compile, "vocab_size": len(tokenizer)}
         recipe.save(training.output_dir)
 
     result = trainer.train()
@@ -80,20 +85,44 @@ def main(argv: list[str]) -> None:
         finish(trainer, corpus)
 
 
-def prepare_output_dir(training: RunArguments) -> None:
-    """Nothing is lost: an earlier run stays unless `overwrite_output_dir` says otherwise."""
-    if not training.should_save:
-        return
+def guard(trainer: StoryTrainer, corpus: Corpus) -> dict[str, str]:
+    """Run the guards on one process; when one fails, all processes end, and one says why."""
+    findings, failure = {}, [None]
+    if trainer.is_world_process_zero():
+        try:
+            findings = run_guards(trainer, corpus)
+        except GuardError as error:
+            failure = [str(error)]
+    broadcast_object_list(failure)
+    if failure[0] is not None and not trainer.is_world_process_zero():
+        sys.exit(GuardError.exit_status)
+    if failure[0] is not None:
+        raise GuardError(failure[0])
+    return findings
+
+
+def check_output_dir(training: RunArguments) -> None:
+    """Nothing is lost: a folder that holds something stays as it is, unless an earlier run in it is to be replaced."""
     folder = Path(training.output_dir)
-    checkpoints = list(folder.glob("checkpoint-*"))
-    if (checkpoints or (folder / "recipe.json").exists()) and not training.overwrite_output_dir:
+    if not training.should_save or not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / "recipe.json").exists():
+        raise UserError(f"{folder} is not empty and holds no earlier run: give another --output_dir")
+    if not training.overwrite_output_dir:
         raise UserError(
             f"{folder} holds an earlier run: give another --output_dir, or --overwrite_output_dir to lose it"
         )
-    for checkpoint in checkpoints:
-        shutil.rmtree(checkpoint)
-    (folder / "samples.jsonl").unlink(missing_ok=True)
+
+
+def clear_output_dir(training: RunArguments) -> None:
+    """Remove what an earlier run left, so that no old number stands beside a new recipe."""
+    folder = Path(training.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    for pattern in ("*.json", "*.jsonl", "*.safetensors", "README.md", "*_tinystories.py"):
+        for file in folder.glob(pattern):
+            file.unlink()
 
 
 def use_compiler_if_it_works(training: RunArguments) -> None:
@@ -118,7 +147,8 @@ def finish(trainer: StoryTrainer, corpus: Corpus) -> None:
     trainer.save_metrics("eval", {f"eval_{name}": value for name, value in final.items()})
     write_card(folder, model, trainer.card_facts(final))
     Path(folder, "data_report.json").write_text(json.dumps(corpus.report, indent=2) + "\n", encoding="utf-8")
-    logger.info("best checkpoint: %s", trainer.state.best_model_checkpoint or "the last step")
+    best = trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint
+    logger.info("weights: %s", f"the best checkpoint, {best}" if best else "those of the last step")
     logger.info(
         "all %s validation stories: loss %.4f nats per token, perplexity %.3f, %.4f bits per byte",
         f"{final['stories']:,}",
@@ -126,8 +156,9 @@ def finish(trainer: StoryTrainer, corpus: Corpus) -> None:
         final["perplexity"],
         final["bits_per_byte"],
     )
-    print(sample_story(model, tokenizer, trainer.args.sample_prompts[0], trainer.args.seed))
-    print(f'\nYour model: {folder}\nWrite more: python run_generation.py {folder} "{trainer.args.sample_prompts[0]}"')
+    prompt = next(iter(trainer.args.sample_prompts), "Once upon a time")
+    print(sample_story(model, tokenizer, prompt, trainer.args.seed))
+    print(f'\nYour model: {folder}\nWrite more: python run_generation.py {folder} "{prompt}"')
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ def main(argv: list[str]) -> None:
         if getattr(arguments, name) is not None:
             setattr(config, name, getattr(arguments, name))
     if arguments.greedy:
-        config.do_sample, config.temperature, config.top_k, config.top_p = False, None, None, None
+        config.do_sample, config.temperature, config.top_k, config.top_p = False, 1.0, 50, 1.0
+        config.repetition_penalty = arguments.repetition_penalty or 1.0
 
     if arguments.seed is not None:
         torch.manual_seed(arguments.seed)
@@ -75,7 +76,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--top_k", type=int, help="sample from the k likeliest tokens; 0: from all")
     parser.add_argument("--top_p", type=float, help="sample from the likeliest tokens that hold this probability")
     parser.add_argument("--repetition_penalty", type=float, help="above 1 punishes tokens already used")
-    parser.add_argument("--greedy", action="store_true", help="always the likeliest token")
+    parser.add_argument("--greedy", action="store_true", help="always the likeliest token, without repetition penalty")
     parser.add_argument("--max_new_tokens", type=int, default=256, help="stop after so many tokens")
     parser.add_argument("--seed", type=int, help="the same seed writes the same story")
     parser.add_argument("--device", help="cpu, cuda, mps (default: the accelerator if there is one)")
@@ -86,6 +87,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
         value = getattr(arguments, name)
         if value is not None and not low <= value <= high:
             raise UserError(f"{name} must be between {low} and {high}, got {value}")
+    if arguments.seed is not None and not 0 <= arguments.seed < 2**63:
+        raise UserError(f"seed must be between 0 and {2**63 - 1}, got {arguments.seed}")
+    if arguments.output_file and not Path(arguments.output_file).resolve().parent.is_dir():
+        raise UserError(f"{Path(arguments.output_file).parent}: no such folder for the output file")
     return arguments
 
 

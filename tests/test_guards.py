@@ -123,6 +123,27 @@ def test_the_unmutated_project_passes_its_guards(tmp_path):
     assert process.stderr.count("guard passed") == 8
 
 
+def test_a_tokenizer_that_puts_no_bos_before_a_prompt_is_caught(tmp_path):
+    corpus, folder = write_counting_corpus(tmp_path), tmp_path / "tokenizer"
+    options = {"train_file": corpus, "data_cache_dir": tmp_path / "cache", "vocab_size": 300, "output_dir": folder}
+    assert run_command("train_tokenizer.py", *as_options(options)).returncode == 0
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["post_processor"] = None
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    assert_stopped(small_run(tmp_path, corpus, "--tokenizer_name", str(folder)), "does not put BOS")
+
+
+@pytest.mark.parametrize("block_size", ["8", "64", "512"])
+def test_a_good_corpus_of_short_and_long_stories_passes_whatever_the_row(block_size, tmp_path):
+    corpus = tmp_path / "mixed.txt"
+    long_stories = [
+        f"Boat {i}. " + "On and on went the boat, over the sea and under the moon. " * 20 for i in range(100)
+    ]
+    corpus.write_text("<|endoftext|>".join([*long_stories, *(f"Hi {i} there." for i in range(1500))]), encoding="utf-8")
+    process = small_run(tmp_path, corpus, "--align_to_stories", "--block_size", block_size)
+    assert process.returncode == 0, process.stderr[-2000:]
+
+
 def test_aligned_rows_with_stories_longer_than_a_row_pass_the_guards(tmp_path):
     corpus = write_counting_corpus(tmp_path)
     long_story = "On and on went the boat, over the sea and under the moon. " * 20

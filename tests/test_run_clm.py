@@ -2,10 +2,13 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
-from conftest import COUNTING, TINY, as_options, run_command, write_counting_corpus
+from conftest import COUNTING, ROOT, TINY, as_options, run_command, write_counting_corpus
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -145,6 +148,9 @@ MISTAKES = {
     "heads do not divide": (None, ["--num_attention_heads", "3"], "must be a multiple of num_attention_heads"),
     "tokenizer that is none": (None, ["--tokenizer_name", "nowhere/at-all"], "cannot load a tokenizer"),
     "odd rotary width": (None, ["--partial_rotary_factor", "0.1"], "even number of rotated dimensions"),
+    "a metric that does not exist": (None, ["--metric_for_best_model", "bpb"], "bits_per_byte, not 'bpb'"),
+    "evaluation made inexact": (None, ["--remove_unused_columns", "true"], "remove_unused_columns must stay False"),
+    "resuming": (None, ["--resume_from_checkpoint", "somewhere"], "not supported"),
     "contradicting arguments": (None, ["--save_steps", "7"], "multiple of the evaluation steps"),
 }
 
@@ -175,6 +181,83 @@ def test_an_earlier_run_is_not_overwritten(counting_run):
     assert process.returncode == 1
     assert "holds an earlier run" in process.stderr
     assert (counting_run / "model.safetensors").read_bytes() == before
+
+
+def test_overwriting_a_run_leaves_nothing_of_it_and_a_mistake_overwrites_nothing(tmp_path):
+    corpus = write_counting_corpus(tmp_path)
+    options = TINY | {"train_file": corpus, "data_cache_dir": tmp_path / "cache", "output_dir": tmp_path / "run"}
+    options |= {"max_steps": 2, "eval_steps": 1, "save_steps": 1}
+    assert run_command("run_clm.py", *as_options(options)).returncode == 0
+    before = sorted(file.name for file in (tmp_path / "run").iterdir())
+    mistaken = as_options(options | {"train_file": tmp_path / "none.txt"})
+    assert run_command("run_clm.py", *mistaken, "--overwrite_output_dir").returncode == 1
+    assert sorted(file.name for file in (tmp_path / "run").iterdir()) == before
+    shorter = as_options(options | {"max_steps": 1, "block_size": 32})
+    assert run_command("run_clm.py", *shorter, "--overwrite_output_dir").returncode == 0
+    assert [folder.name for folder in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-1"]
+    assert len((tmp_path / "run" / "samples.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "README.md").write_text("mine", encoding="utf-8")
+    process = run_command("run_clm.py", "--num_sample_stories", "10", "--output_dir", tmp_path)
+    assert process.returncode == 1
+    assert "holds no earlier run" in process.stderr
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_best_by_bits_per_byte_is_the_lowest_and_without_loading_it_the_last_weights_are_named(tmp_path):
+    options = TINY | {"train_file": write_counting_corpus(tmp_path), "data_cache_dir": tmp_path / "cache"}
+    options |= {"max_steps": 6, "eval_steps": 2, "save_steps": 2, "metric_for_best_model": "bits_per_byte"}
+    for name, load in (("best", True), ("last", False)):
+        settings = options | {"output_dir": tmp_path / name, "load_best_model_at_end": load}
+        process = run_command("run_clm.py", *as_options(settings))
+        assert process.returncode == 0, process.stderr[-2000:]
+    state = json.loads((tmp_path / "best" / "trainer_state.json").read_text())
+    scores = {row["step"]: row["eval_bits_per_byte"] for row in state["log_history"] if "eval_loss" in row}
+    assert state["best_global_step"] == min(scores, key=scores.get)
+    assert "this checkpoint: step 6" in (tmp_path / "last" / "README.md").read_text(encoding="utf-8")
+    assert "those of the last step" in process.stderr
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_with_one_line(tmp_path):
+    options = TINY | {"train_file": write_counting_corpus(tmp_path), "data_cache_dir": tmp_path / "cache"}
+    options |= {"output_dir": tmp_path / "run", "max_steps": 6, "eval_steps": 3, "save_steps": 3}
+    process = run_command("run_clm.py", *as_options(options | {"learning_rate": 1e30}))
+    assert process.returncode == 2
+    assert "error: the loss is not a number" in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+def test_two_processes_learn_what_one_does_and_a_failed_guard_ends_both(tmp_path):
+    """Same global batch: the same evaluation up to the order of float32 sums."""
+    corpus = write_counting_corpus(tmp_path)
+    options = TINY | {"train_file": corpus, "data_cache_dir": tmp_path / "cache", "max_steps": 6}
+    options |= {"eval_steps": 3, "save_steps": 3, "use_cpu": True}
+    losses = []
+    for name, processes, rows in (("one", 1, 8), ("two", 2, 4)):
+        settings = options | {"output_dir": tmp_path / name, "per_device_train_batch_size": rows}
+        process = run_distributed(processes, as_options(settings))
+        assert process.returncode == 0, process.stderr[-2000:]
+        losses.append(json.loads((tmp_path / name / "all_results.json").read_text())["eval_loss"])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+    failing = as_options(options | {"output_dir": tmp_path / "failed", "validation_file": corpus})
+    process = run_distributed(2, failing)
+    assert process.returncode != 0
+    assert process.stderr.count("error: ") == 1 and "also stand in the validation data" in process.stderr
+
+
+def run_distributed(processes: int, arguments: list[str]):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    command = [*launcher, str(ROOT / "run_clm.py"), *arguments]
+    return subprocess.run(
+        command,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=300,
+    )
 
 
 def test_the_saved_recipe_repeats_the_run(counting_run, tmp_path):

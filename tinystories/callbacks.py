@@ -1,5 +1,6 @@
 """What happens at each evaluation beside the numbers: sample stories are written, and the loss is checked again."""
 
+import copy
 import json
 import logging
 from pathlib import Path
@@ -38,7 +39,10 @@ def sample_story(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pro
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
-        ids = model.generate(**inputs, generation_config=model.generation_config)
+        config = copy.copy(model.generation_config)
+        room = model.config.max_position_embeddings - inputs["input_ids"].shape[1]
+        config.max_new_tokens = max(1, min(config.max_new_tokens, room))
+        ids = model.generate(**inputs, generation_config=config)
     model.train(was_training)
     return tokenizer.decode(ids[0], skip_special_tokens=True)
 

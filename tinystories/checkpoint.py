@@ -13,6 +13,7 @@ import torch
 import transformers
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -59,9 +60,12 @@ def load_checkpoint(name: str, device: str | torch.device = "cpu") -> tuple[PreT
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=False, dtype=torch.float32)
-    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise UserError(f"cannot open {name} as a checkpoint (a folder or Hub id): {one_line(error)}") from error
-    return model.to(device).eval(), tokenizer
+    try:
+        return model.to(device).eval(), tokenizer
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"cannot use the device {device}: {one_line(error)}") from error
 
 
 def describe_model(model: PreTrainedModel) -> str:

@@ -45,6 +45,7 @@ STORY_SCHEMA = pa.schema({"text": pa.string()})
 STORIES_PER_BATCH = 1000
 SURROGATE = re.compile("[\ud800-\udfff]")
 SAMPLE_CORPUS_SEED = 0
+READING = 2  # part of the cache key: raise it when the readers of this module change
 
 
 @dataclass
@@ -105,7 +106,9 @@ def read_files(path: str, arguments: DataArguments) -> tuple[datasets.Dataset, d
     files = _list_files(Path(path))
     contents = [file.suffix.lower().encode() + _file_digest(file) for file in files]
     reported = path if arguments.on_bad_row == "skip" else None  # the cached report names the first bad row's file
-    key = content_key([*contents, arguments.text_column, arguments.story_separator, arguments.on_bad_row, reported])
+    key = content_key(
+        [READING, *contents, arguments.text_column, arguments.story_separator, arguments.on_bad_row, reported]
+    )
     report = {"separators": []}
     rows = (row for file in files for row in READERS[file.suffix.lower()](file, arguments, report))
     return _stories(path, key, rows, arguments, report)
@@ -149,7 +152,7 @@ def _kept(rows: Iterable[str | _BadRow], on_bad_row: str, report: dict) -> Itera
                 raise UserError(f"{row}; mend it, or skip such rows with --on_bad_row skip")
             report["bad"] += 1
             report["first_bad"] = report["first_bad"] or str(row)
-        elif story := row.replace("\r\n", "\n").strip():
+        elif story := row.replace("\r\n", "\n").replace("\r", "\n").strip():
             report["stories"] += 1
             yield story
         else:
@@ -312,7 +315,12 @@ def _read_hub(arguments: DataArguments) -> tuple[datasets.Dataset, datasets.Data
     name = arguments.dataset_name
     try:
         splits = datasets.load_dataset(name, arguments.dataset_config_name)
-    except (OSError, ValueError, ImportError) as error:  # offline, not found, gated, needs a configuration
+    except (
+        OSError,
+        ValueError,
+        ImportError,
+        datasets.exceptions.DatasetsError,
+    ) as error:  # offline, not found, gated, needs a configuration
         raise UserError(f"cannot load the dataset {name} from the Hub: {one_line(error)}") from error
     validation_split = arguments.validation_split_name or ("validation" if "validation" in splits else None)
     stories, report = {}, {}
@@ -335,7 +343,7 @@ def _hub_stories(label: str, split: datasets.Dataset, arguments: DataArguments) 
             yield text if isinstance(text, str) else _BadRow(f"{label}: row {number}: no text")
 
     texts = (row if isinstance(row, str) else None for row in rows())
-    key = content_key(chain(["hub", arguments.on_bad_row], texts))
+    key = content_key(chain([READING, "hub", arguments.on_bad_row], texts))
     return _stories(label, key, rows(), arguments, {})
 
 
@@ -345,7 +353,7 @@ def _sample_corpus(arguments: DataArguments) -> tuple[datasets.Dataset, None, di
         raise UserError(f"num_sample_stories must be at least 1, got {number}")
     stories = sample_stories(number, seed=SAMPLE_CORPUS_SEED)
     label = f"the first {number} stories of the embedded sample corpus"
-    train, report = _stories(label, content_key(["sample", *stories]), stories, arguments, {})
+    train, report = _stories(label, content_key([READING, "sample", *stories]), stories, arguments, {})
     return train, None, {"train": report}
 
 
@@ -356,15 +364,15 @@ def dataset_key(stories: datasets.Dataset) -> str:
 
 def story_hashes(stories: datasets.Dataset, seed: int = 0) -> np.ndarray:
     """One 64-bit hash a story, shape (stories,), equal for stories that differ in white space only."""
-    key = seed.to_bytes(8, "little", signed=True)
-    hashes = np.empty(len(stories), dtype=np.uint64)
-    row = 0
-    for batch in stories.iter(STORIES_PER_BATCH):
-        for text in batch["text"]:
-            digest = hashlib.blake2b(" ".join(text.split()).encode(), digest_size=8, key=key).digest()
-            hashes[row] = int.from_bytes(digest, "little")
-            row += 1
-    return hashes
+    batches = [text_hashes(batch["text"], seed) for batch in stories.iter(STORIES_PER_BATCH)]
+    return np.concatenate(batches) if batches else np.empty(0, dtype=np.uint64)
+
+
+def text_hashes(texts: list[str], seed: int = 0) -> np.ndarray:
+    """`story_hashes` of a list of texts."""
+    key = str(seed).encode()
+    digests = (hashlib.blake2b(" ".join(text.split()).encode(), digest_size=8, key=key).digest() for text in texts)
+    return np.array([int.from_bytes(digest, "little") for digest in digests], dtype=np.uint64)
 
 
 def _hold_out(stories: datasets.Dataset, fraction: float, seed: int) -> tuple[datasets.Dataset, datasets.Dataset, dict]:
@@ -381,13 +389,8 @@ def _hold_out(stories: datasets.Dataset, fraction: float, seed: int) -> tuple[da
     return stories.select(np.flatnonzero(~held_out)), stories.select(np.flatnonzero(held_out)), how
 
 
-def overlapping_rows(train: datasets.Dataset, validation: datasets.Dataset) -> np.ndarray:
-    """Which training stories also stand in the validation data; bool, shape (training stories,)."""
-    return np.isin(story_hashes(train), story_hashes(validation))
-
-
 def _remove_overlap(train: datasets.Dataset, validation: datasets.Dataset) -> tuple[datasets.Dataset, int]:
-    overlap = overlapping_rows(train, validation)
+    overlap = np.isin(story_hashes(train), story_hashes(validation))
     return train.select(np.flatnonzero(~overlap)), int(overlap.sum())
 
 

@@ -125,17 +125,39 @@ class RunArguments(TrainingArguments):
         default="non_padding", metadata={"help": "Which tokens trained on are counted: non_padding, all, no."}
     )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Kept off: the collator names its columns."})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide NaN losses in the log."})
     skip_guards: bool = field(default=False, metadata={"help": "Train without the checks against silent mistakes."})
     sample_prompts: list[str] = field(
         default_factory=lambda: ["Once upon a time"], metadata={"help": "Continued at each evaluation, in the log."}
     )
 
     def __post_init__(self):
+        self._refuse_what_would_change_the_numbers()
         if not torch.accelerator.is_available():
             self.use_cpu = True
         if self.bf16 is None:
             self.bf16 = not self.fp16 and bf16_is_fast(self.use_cpu)
         super().__post_init__()
+
+    def _refuse_what_would_change_the_numbers(self) -> None:
+        for name, value in _FIXED.items():
+            if getattr(self, name) != value:
+                raise ValueError(f"{name} must stay {value}: the exact evaluation depends on it")
+        if self.resume_from_checkpoint is not None:
+            raise ValueError("resume_from_checkpoint is not supported: start the run again in another output_dir")
+        metric = (self.metric_for_best_model or "loss").removeprefix("eval_")
+        if metric not in ("loss", "perplexity", "bits_per_byte"):
+            raise ValueError(f"metric_for_best_model must be loss, perplexity or bits_per_byte, not {metric!r}")
+        self.greater_is_better = False  # of all three; the Trainer would guess that only a loss is better when smaller
+
+
+_FIXED = {
+    "remove_unused_columns": False,
+    "prediction_loss_only": False,
+    "batch_eval_metrics": False,
+    "eval_do_concat_batches": True,
+    "include_for_metrics": [],
+}
 
 
 def bf16_is_fast(use_cpu: bool) -> bool:
@@ -236,9 +258,9 @@ def read_recipe(argv: list[str]) -> Recipe:
         values = _read_yaml(path)
         from_file = _as_arguments(values)
         parser.check(from_file, source=f"{path}: ")
-        if _names_data(overrides):  # data named on the command line replaces the recipe's data altogether
-            kept = {key: value for key, value in values.items() if str(key).replace("-", "_") not in _DATA_SOURCES}
-            from_file = _as_arguments(kept)
+        replaced = _replaced_keys(overrides)
+        kept = {key: value for key, value in values.items() if str(key).replace("-", "_") not in replaced}
+        from_file = _as_arguments(kept)
     namespace = parser.check(from_file + overrides)
     model, data, tokenizer, training = parser.build(from_file + overrides)
     values = {key: value for key, value in vars(namespace).items() if key not in ("hub_token", "push_to_hub_token")}
@@ -257,9 +279,11 @@ _DATA_SOURCES = (
 )
 
 
-def _names_data(arguments: list[str]) -> bool:
+def _replaced_keys(arguments: list[str]) -> set[str]:
+    """Keys of the file that the command line replaces together: all of the data, and the options of a schedule."""
     given = {word.lstrip("-").split("=")[0].replace("-", "_") for word in arguments if word.startswith("--")}
-    return not given.isdisjoint({"train_file", "dataset_name", "num_sample_stories"})
+    names_data = not given.isdisjoint({"train_file", "dataset_name", "num_sample_stories"})
+    return {*(_DATA_SOURCES if names_data else ()), *(["lr_scheduler_kwargs"] if "lr_scheduler_type" in given else ())}
 
 
 def _read_yaml(path: str) -> dict[str, Any]:

@@ -44,9 +44,20 @@ PRONOUNS = {"girl": ("she", "her", "her"), "boy": ("he", "him", "his"), "pair": 
 
 TRAIT = "[little|little|little|young|happy|curious|cheerful|clever|funny|playful|lively]"
 KIND_TRAIT = f"[{TRAIT}|kind|gentle|friendly]"
-HOMES = ("in a small village by the sea", "in a little house on a hill", "on a farm near a river", "in a green valley",
-         "at the edge of a big forest", "near a quiet lake", "on an island with many flowers", "by an old stone bridge",
-         "in a warm and sunny land", "near the tall mountains", "beside a wide river", "not far from the sea")
+HOMES = (
+    "in a small village by the sea",
+    "in a little house on a hill",
+    "on a farm near a river",
+    "in a green valley",
+    "at the edge of a big forest",
+    "near a quiet lake",
+    "on an island with many flowers",
+    "by an old stone bridge",
+    "in a warm and sunny land",
+    "near the tall mountains",
+    "beside a wide river",
+    "not far from the sea",
+)
 FAIR_DAY = """[One day|One day|One day|One sunny morning|One fine day|One warm afternoon|One bright morning|
 One quiet afternoon|Early one morning|One spring day|One summer day|One Saturday]"""
 ANY_DAY = "[One day|One day|One morning|One afternoon|One Sunday|After lunch one day|One cold day]"
@@ -54,8 +65,17 @@ NIGHT = "[One night|One night|One winter night|One rainy night|One windy night]"
 SCENERY = """[The sky was blue.|Birds sang in the trees.|A soft wind was blowing.|The air smelled of flowers.|
 White clouds moved slowly across the sky.|Bees flew from flower to flower.|The grass was soft and green.|||||]"""
 GREEN_PLACE = "[the park|the meadow|the garden|the playground|the old orchard|a field of flowers|a green field]"
-ROOM_SPOTS = ("under the bed", "behind the couch", "in the closet", "under the kitchen table", "behind the curtain",
-              "in the laundry basket", "under the stairs", "behind the bookshelf", "under a pile of clothes")
+ROOM_SPOTS = (
+    "under the bed",
+    "behind the couch",
+    "in the closet",
+    "under the kitchen table",
+    "behind the curtain",
+    "in the laundry basket",
+    "under the stairs",
+    "behind the bookshelf",
+    "under a pile of clothes",
+)
 
 COLORS = ("red", "blue", "green", "yellow", "orange", "purple", "pink", "brown", "white", "silver")
 TOYS = {
@@ -74,7 +94,7 @@ TOYS = {
 }
 JUNK = """[an old sock|a broken pencil|a spoon|an empty box|a paper hat|some dust|a lost button|an apple core|a spider|
 an umbrella|two dusty books|a single glove]"""
-TREAT = """[warm cookies|apple pie|sweet oranges|hot soup|bread with honey|pancakes|cold lemonade|strawberry cake|
+TREAT = """[warm cookies|apple pie|sweet oranges|hot soup|bread with honey|pancakes|berries with cream|strawberry cake|
 corn with butter|rice pudding|slices of melon]"""
 GIFT = """[book about the stars|box of paints|warm wool scarf|little guitar|jar of honey|useful red bag|unicorn mask|
 umbrella with yellow ducks|orange kite|music box|hat with a blue feather]"""
@@ -181,10 +201,10 @@ class Teller:
         return f"{f'Once upon a time, {once}' if draw < 0.72 else other}. {about} {day}, {hero} {did}."
 
     def ending(self, hero: Hero, morals: str) -> str:
-        last = f"""[That night, {hero} fell asleep with a smile.|{hero} {hero.was} very happy.|
-            It was a day that {hero} never forgot.|It was the best day of the whole week.|
+        last = f"""[It was a day that {hero} never forgot.|It was the best day of the whole week.|
             What a good day it was for {hero}!]"""
-        return f"[{last}|{morals}|{morals}|{morals}|{morals} {last}]"
+        glad = f"[That night, {hero} fell asleep with a smile.|{hero} {hero.was} very happy.|{last}]"
+        return f"[{glad}|{morals}|{morals}|{morals}|{morals} {last}]"
 
     def fill(self, text: str) -> str:
         text = NEW_LINE.sub("|", text)
@@ -212,11 +232,16 @@ def lost_toy(t: Teller) -> str:
     first, second, last = (t.new(ROOM_SPOTS) for _ in range(3))
     moral = f"""[From that day on, {h} put the {toy} back in its place every night.|Now {h} always knew where it was.|
         {h} learned that it helps to stay calm and think.]"""
-    return t.tell(t.opening(
-        h, ANY_DAY, f"""[could not find {h.his} {toy}|saw that {h.his} {toy} was gone|
+    return t.tell(
+        t.opening(
+            h,
+            ANY_DAY,
+            f"""[could not find {h.his} {toy}|saw that {h.his} {toy} was gone|
         wanted to play, but {h.his} {toy} was not in its place]""",
-        f"""[{h.His} favorite toy was a {full}.|{h.He} loved {h.his} {full} very much.|
-        {h.He} played with {h.his} {full} every day.]"""), f"""
+            f"""[{h.His} favorite toy was a {full}.|{h.He} loved {h.his} {full} very much.|
+        {h.He} played with {h.his} {full} every day.]""",
+        ),
+        f"""
         "[Where is my {toy}|Oh no, where is my {toy}]?" <{h}>. {h.He} looked {first}, but it was not there. Then
         {h.he} looked {second}, but {h.he} found only {JUNK}. [A tear rolled down {h.his} cheek.|{h} sat down on the
         floor and began to cry.|{h.He} felt very sad.]
@@ -228,7 +253,8 @@ def lost_toy(t: Teller) -> str:
 
         {h} ran to look {last}. [There was the {toy}|The {toy} was there, safe and sound]! [{h} held it tight and
         laughed.|{h.He} jumped for joy.|"Thank you, {cap(elder.name)}!" <{h}>. "[You helped me think|I am so glad]."]
-        {t.ending(h, moral)}""")
+        {t.ending(h, moral)}""",
+    )
 
 
 def sharing(t: Teller) -> str:
@@ -236,10 +262,15 @@ def sharing(t: Teller) -> str:
     f = t.friend(h)
     moral = f"""[{h} learned that a toy is more fun when you share it.|From that day on, {h} and {f} were good friends.|
         After that, {h} was always happy to share.|"Two are better than one," {h} said to {f}.]"""
-    return t.tell(t.opening(
-        h, FAIR_DAY, f"[took a {full} to|played with a {full} in] {GREEN_PLACE}",
-        f"""[{h.He} had many toys, but {h.he} did not like to share them.|
-        {h.He} liked to keep all {h.his} toys to {h.him}self.|{h.He} never let anybody touch {h.his} toys.]"""), f"""
+    return t.tell(
+        t.opening(
+            h,
+            FAIR_DAY,
+            f"[took a {full} to|played with a {full} in] {GREEN_PLACE}",
+            f"""[{h.He} had many toys, but {h.he} did not like to share them.|
+        {h.He} liked to keep all {h.his} toys to {h.him}self.|{h.He} never let anybody touch {h.his} toys.]""",
+        ),
+        f"""
         {SCENERY} [{cap(f.who)} came by and saw the {toy}.|Soon {f.who} came along.] "[May I play with you|Can I have a
         turn|What a nice {toy}! Can we play together]?" <{f}>. "[No, this is my {toy}.|No, it is mine.|No! It is mine!|
         Go away!]" <{h}>. {f} [looked down and walked away|went to sit under a tree, all alone|felt hurt and did not
@@ -252,18 +283,30 @@ def sharing(t: Teller) -> str:
 
         [{f} smiled and ran over.|{f} jumped up with a big smile.|"Thank you!" <{f}>.] They [took turns and laughed a
         lot|played together for an hour|played until the sun went down|made up a new game and laughed and laughed].
-        {t.ending(h, moral)}""")
+        {t.ending(h, moral)}""",
+    )
 
 
 def afraid_of_the_dark(t: Teller) -> str:
     h, elder = t.child(), t.elder()
-    shape = t.pick("a coat on a chair", "an old robe on a hook", "a pile of pillows", "a plant with big leaves",
-                   "a hat on top of a lamp", "an umbrella and a long scarf")
-    return t.tell(t.opening(
-        h, NIGHT, """[could not fall asleep because the room was so dark|woke up, and it was still dark|
+    shape = t.pick(
+        "a coat on a chair",
+        "an old robe on a hook",
+        "a pile of pillows",
+        "a plant with big leaves",
+        "a hat on top of a lamp",
+        "an umbrella and a long scarf",
+    )
+    return t.tell(
+        t.opening(
+            h,
+            NIGHT,
+            """[could not fall asleep because the room was so dark|woke up, and it was still dark|
         lay in bed and could not sleep]""",
-        f"""[{h.He} was afraid of the dark.|{h.He} did not like to sleep without a light.|
-        {h.He} was not afraid of dogs or bees, but {h.he} was afraid of the dark.]"""), f"""
+            f"""[{h.He} was afraid of the dark.|{h.He} did not like to sleep without a light.|
+        {h.He} was not afraid of dogs or bees, but {h.he} was afraid of the dark.]""",
+        ),
+        f"""
         There was [something big and black|a strange shape] [near the door|by the window|in the corner|next to the
         closet]. It looked like [a monster|a giant with long arms|a hungry wolf|a witch]. {h} [felt {h.his} heart beat
         fast|was too scared to move|hid under the blanket]. "{cap(elder.name)}[! Please come|, there is a monster in my
@@ -277,21 +320,31 @@ def afraid_of_the_dark(t: Teller) -> str:
         afraid, a little light can help]." <{h.his} {elder}>. {h} [said good night to the funny shape|turned off the
         light without any help|lay down again and listened to the quiet house]. [Soon {h.he} was fast asleep|After that
         night, {h} was not afraid of the dark anymore|{h.He} slept well until the morning|Now the dark felt soft and
-        warm, like a blanket].""")
+        warm, like a blanket].""",
+    )
 
 
 def hurt_animal(t: Teller) -> str:
     h, elder = t.child(KIND_TRAIT), t.elder()
     animal, part, food, left = t.pick(
-        ("sparrow", "wing", "some seeds", "flew up into the sky"), ("robin", "wing", "some berries", "flew to a tree"),
-        ("rabbit", "leg", "a carrot", "hopped into the grass"), ("duckling", "foot", "some oats", "swam away"),
+        ("sparrow", "wing", "some seeds", "flew up into the sky"),
+        ("robin", "wing", "some berries", "flew to a tree"),
+        ("rabbit", "leg", "a carrot", "hopped into the grass"),
+        ("duckling", "foot", "some oats", "swam away"),
         ("hedgehog", "foot", "a bit of apple", "walked into the bushes"),
-        ("squirrel", "leg", "a few nuts", "ran up an oak tree"), ("owl", "wing", "a bit of meat", "flew to the forest"))
+        ("squirrel", "leg", "a few nuts", "ran up an oak tree"),
+        ("owl", "wing", "a bit of meat", "flew to the forest"),
+    )
     outside = "to the pond" if animal == "duckling" else "outside"
-    return t.tell(t.opening(
-        h, FAIR_DAY, "[walked along the river|went to pick some flowers|played near the trees|took a walk by the pond]",
-        f"""[{h.He} loved all animals.|{h.He} was always good to animals.|{h.He} knew the names of many animals.|
-        {h.He} wanted to be an animal doctor one day.]"""), f"""
+    return t.tell(
+        t.opening(
+            h,
+            FAIR_DAY,
+            "[walked along the river|went to pick some flowers|played near the trees|took a walk by the pond]",
+            f"""[{h.He} loved all animals.|{h.He} was always good to animals.|{h.He} knew the names of many animals.|
+        {h.He} wanted to be an animal doctor one day.]""",
+        ),
+        f"""
         [In the grass, {h} heard a soft cry|Suddenly, {h} heard a small sound under a bush]. It was a [little|tiny|
         young] {animal} with a hurt {part}. [It was cold and scared|It could not get away]. "[Do not be afraid|Oh, you
         poor thing|Please hold still, little one]." <{h}>. "I will [help you|take care of you]." {h.He} carried it home
@@ -305,34 +358,58 @@ def hurt_animal(t: Teller) -> str:
         and told it stories|Day by day, it grew stronger]. [After two weeks|One fine morning|At last], the {part} was
         well again.
 
-        {h} took the {animal} {outside}. It looked back once, and then it {left}. [{h} was a little sad, but also very
-        glad.|{h.He} waved for a long time.|"Goodbye, my friend!" <{h}>.] [Sometimes the {animal} came back to
+        {h} took the {animal} {outside}. It looked back once, and then it {left}. [{h} was a little sad, but
+        glad too.|{h.He} waved for a long time.|"Goodbye, my friend!" <{h}>.] [Sometimes the {animal} came back to
         visit.|Helping the {animal} made {h} feel warm inside.|A kind heart can do big
-        things.|"You were a very good friend to it." <{h.his} {elder}>.]""")
+        things.|"You were a very good friend to it." <{h.his} {elder}>.]""",
+    )
 
 
 def baking(t: Teller) -> str:
     h, elder = t.hero(), t.elder()
-    full, was, it = t.pick(
-        ("a chocolate cake", "was", "it"), ("an apple pie", "was", "it"), ("an orange cake", "was", "it"),
-        ("some oat cookies", "were", "them"), ("some honey cookies", "were", "them"), ("a pumpkin pie", "was", "it"),
-        ("some berry muffins", "were", "them"), ("a lemon cake", "was", "it"))
-    noun = full.split()[-1]
+    full = t.pick(
+        "a chocolate cake",
+        "an apple pie",
+        "an orange cake",
+        "a lemon cake",
+        "a pumpkin pie",
+        "some oat cookies",
+        "some honey cookies",
+        "some berry muffins",
+    )
+    noun, was = full.split()[-1], "were" if full.startswith("some") else "was"
     wrong, remedy = t.pick(
-        (f"""{h} took a cup of something white and mixed it in. When the {noun} {was} done, {h.he} took a bite. Yuck!
-        What was that taste? It was salt, not sugar!""", f"So they baked again, but {h} tasted the sugar first."),
-        (f"""While the {noun} {was} in the oven, {h} played a game and forgot the time. Soon there was smoke in the
-        kitchen. The {noun} {was} as black as the night.""", "So they began again, and this time they sat in front of the oven."),
-        (f"""{h} reached for the flour, but the bag was too heavy. Puff! It fell on the floor and made a white cloud.
+        (
+            f"""{h} took a cup of something white and mixed it in. When the {noun} {was} done, {h.he} took a bite. Yuck!
+        What was that taste? It was salt, not sugar!""",
+            f"So they baked again, but {h} tasted the sugar first.",
+        ),
+        (
+            f"""While the {noun} {was} in the oven, {h} played a game and forgot the time. Soon there was smoke in the
+        kitchen. The {noun} {was} as black as the night.""",
+            "So they began again, and this time they sat in front of the oven.",
+        ),
+        (
+            f"""{h} reached for the flour, but the bag was too heavy. Puff! It fell on the floor and made a white cloud.
         There was flour on the table, on the chairs, and on {h.his} nose.""",
-         f"So they swept the floor, got some more flour, and made the {noun} together."),
-        (f"""{h} was in a hurry and forgot to put in the eggs. The {noun} came out of the oven flat and hard, like a
-        stone.""", "So they read every word of the recipe out loud and began again."))
+            f"So they swept the floor, got some more flour, and made the {noun} together.",
+        ),
+        (
+            f"""{h} was in a hurry and forgot to put in the eggs. The {noun} came out of the oven flat and hard, like a
+        stone.""",
+            "So they read every word of the recipe out loud and began again.",
+        ),
+    )
     moral = f"""[{h} learned that it is fine to make a mistake and try again.|
         {h} was proud, and so was {h.his} {elder}.|If something goes wrong, you can always try again.]"""
-    return t.tell(t.opening(
-        h, ANY_DAY, f"wanted to bake {full} for [a picnic|a sick friend|the new neighbors|{h.his} friends]",
-        f"[{h.He} liked to help in the kitchen.|{h.He} loved the smell of warm food.|{h.He} loved to bake.|]"), f"""
+    return t.tell(
+        t.opening(
+            h,
+            ANY_DAY,
+            f"wanted to bake {full} for [a picnic|a sick friend|the new neighbors|{h.his} friends]",
+            f"[{h.He} liked to help in the kitchen.|{h.He} loved the smell of warm food.|{h.He} loved to bake.|]",
+        ),
+        f"""
         {h.His} {elder} [came to help|found a big bowl and a wooden spoon|put the milk and butter on the table].
         {wrong} "[Oh no, look what I did!|Now everything is ruined!|What should I do now?]" <[{h}|{h.he}]>.
 
@@ -340,8 +417,9 @@ def baking(t: Teller) -> str:
         helps us learn.|Let us start again.]" {remedy}
 
         [Soon the {noun} {was} done and smelled sweet|This time, the {noun} came out just right]. [Everybody asked for
-        more.|It was a lovely treat, and not one crumb was left.|"I am glad that we made {it} again." <{h}>.|"The
-        second time was the best." <{h}>.] {t.ending(h, moral)}""")
+        more.|It was a lovely treat, and not one crumb was left.|"It was a lot of work,
+        but it was worth it." <{h}>.|"I am glad that we did not give up." <{h}>.] {t.ending(h, moral)}""",
+    )
 
 
 def rainy_day(t: Teller) -> str:
@@ -354,12 +432,18 @@ def rainy_day(t: Teller) -> str:
         ("a rocket", "an old box and some tape", "flew to the moon and back"),
         ("a train", "six old chairs", "rode to a land far away"),
         ("puppets", "old socks and buttons", "put on a funny show"),
-        ("a shop", "a table and some empty jars", "sold soup and apples to everybody in the house"))
+        ("a shop", "a table and some empty jars", "sold soup and apples to everybody in the house"),
+    )
     moral = f"""[{h} learned that a rainy day can be fun too.|"I hope it rains again tomorrow!" <{h}>.|
         A gray day can be a good day if you have an idea.]"""
-    return t.tell(t.opening(
-        h, "[One day|One morning|One Saturday|One Sunday]", f"[wanted to go|got ready to go|had a plan to go] to {goal}",
-        f"[{h.He} loved to play outside.|{h.He} liked to run and jump all day long.|]"), f"""
+    return t.tell(
+        t.opening(
+            h,
+            "[One day|One morning|One Saturday|One Sunday]",
+            f"[wanted|got ready|had a plan] to go to {goal}",
+            f"[{h.He} loved to play outside.|{h.He} liked to run and jump all day long.|]",
+        ),
+        f"""
         But [big drops of rain began to fall|the sky turned gray, and it began to rain]. [It rained and rained|The
         water ran down the window|Soon the whole street was wet]. "[Now we have to stay inside.|There is nothing to do
         inside.|Now we cannot go to {goal}!|Will it ever stop?]" <{h}>. {h.He} [{h.was} bored and sad|looked out of the
@@ -371,20 +455,36 @@ def rainy_day(t: Teller) -> str:
 
         [When the rain stopped, {h} did not see it, because the game was so much fun.|Later, the sun came out, and {h}
         jumped in the puddles.|In the evening, the clouds went away, and there was a rainbow over the roofs.|After the
-        game, they all ate {TREAT}.] {t.ending(h, moral)}""")
+        game, they all ate {TREAT}.] {t.ending(h, moral)}""",
+    )
 
 
 def new_friend(t: Teller) -> str:
     h = t.hero()
     f, place = t.friend(h), "[the pond|the old oak tree|the hill|the stream|the big rock]"
-    hobby = t.pick("sing", "paint", "tell jokes", "build little boats", "look at the clouds", "draw pictures",
-                   "look for round stones", "make up stories", "count the birds", "dance")
+    hobby = t.pick(
+        "sing",
+        "paint",
+        "tell jokes",
+        "build little boats",
+        "look at the clouds",
+        "draw pictures",
+        "look for round stones",
+        "make up stories",
+        "count the birds",
+        "dance",
+    )
     moral = f"""[From that day on, {h} and {f} played together every day.|One little hello can make a new friend.|
         {h} was not alone anymore.|{h} was glad that {h.he} had been brave.]"""
-    return t.tell(t.opening(
-        h, FAIR_DAY, f"[sat alone near {place}|went to {place} all alone|walked to {place} with nobody to talk to]",
-        f"""[{h.He} was new there and had no friends yet.|{h.He} was shy and did not have many friends.|
-        {h.He} wished for a friend to play with.]"""), f"""
+    return t.tell(
+        t.opening(
+            h,
+            FAIR_DAY,
+            f"[sat alone near {place}|went to {place} all alone|walked to {place} with nobody to talk to]",
+            f"""[{h.He} was new there and had no friends yet.|{h.He} was shy and did not have many friends.|
+        {h.He} wished for a friend to play with.]""",
+        ),
+        f"""
         {SCENERY} Then {h} saw {f.who}. {f} [was all alone too|looked a little sad|was humming a soft tune]. {h}
         [wanted to say hello, but {h.he} was afraid|did not know what to say]. [What if the answer was no?|{h.He}
         looked at the ground.|{h.His} heart beat fast.]
@@ -397,23 +497,29 @@ def new_friend(t: Teller) -> str:
 
         So [{h} and {f}|they] began to {hobby} together. [Then they shared {TREAT}.|{f} had {TREAT}, and there was
         enough for two.|The time went by fast.] "[Will you come back tomorrow?|Can we meet again tomorrow?|I like you.
-        You are fun.]" <[{h}|{f}]>. {t.ending(h, moral)}""")
+        You are fun.]" <[{h}|{f}]>. {t.ending(h, moral)}""",
+    )
 
 
 def planting(t: Teller) -> str:
     h, elder = t.hero(), t.elder()
     seed, plant, use = t.pick(
         ("sunflower seed", "tall sunflower", "The birds came to eat some of its seeds."),
-        ("bean", "tall green bean plant", f"{h} picked the beans and put them in a soup."),
+        ("bean", "tall green bean plant", f"{h} picked the beans and made some soup."),
         ("pumpkin seed", "big orange pumpkin", "It was big enough to make soup for everybody."),
         ("tomato seed", "strong tomato plant", "The tomatoes were red and sweet."),
         ("strawberry seed", "strawberry plant", f"{h} ate the first sweet strawberry."),
         ("carrot seed", "big orange carrot", f"{h} pulled and pulled until it came out of the ground."),
-        ("melon seed", "round green melon", "There was a slice for everybody."))
-    return t.tell(t.opening(
-        h, "[One spring morning|One spring day|One day in spring]",
-        f"[got a {seed} from {h.his} {elder}|found a {seed} in a small bag]",
-        f"[{h.He} liked to dig in the dirt.|{h.He} did not like to wait.|{h.He} loved plants and flowers.]"), f"""
+        ("melon seed", "round green melon", "There was a slice for everybody."),
+    )
+    return t.tell(
+        t.opening(
+            h,
+            "[One spring morning|One spring day|One day in spring]",
+            f"[got a {seed} from {h.his} {elder}|found a {seed} in a small bag]",
+            f"[{h.He} liked to dig in the dirt.|{h.He} did not like to wait.|{h.He} loved plants and flowers.]",
+        ),
+        f"""
         "[What is it good for?|It is so small.|What should I do with it?]" <{h}>. "[Plant it and give it some water|Put
         it in the ground and take care of it]." <{h.his} {elder}>. "Then you [must wait|will see something wonderful]."
         So {h} made a hole [in the garden|near the old wall|beside the path|in a sunny spot] and put the {seed} in it.
@@ -426,7 +532,8 @@ def planting(t: Teller) -> str:
         [Then one morning, there was a tiny green leaf|At last, a little green leaf came up]! [{h} danced around it.|
         "[Look! It is alive|It is growing! It is growing]!" <{h}>.] Week by week it grew, and in the end, there was a
         {plant}. {use} [{h} learned that good things need time and care.|It was worth the wait.|{h} was very proud of
-        it.|"Next year, I will plant another one." <{h}>.]""")
+        it.|"Next year, I will plant another one." <{h}>.]""",
+    )
 
 
 def race(t: Teller) -> str:
@@ -436,7 +543,7 @@ def race(t: Teller) -> str:
     course = t.pick(
         f"""{h} ran in front, and {f} was close behind. Then {f} tripped over a [root|stone|branch] and fell. [{h}
         heard a cry and looked back|{h} was close to {goal}, but {h.he} stopped]. "[Are you hurt?|Take my hand!|I will
-        help you.]" <{h}>. {h} helped {f} up, and they went on side by side.
+        help you.]" <{h}>. {h.He} helped {f} up, and they went on side by side.
 
         They came to {goal} together, and everybody clapped. "[You could have won. Thank you|Thank you for coming
         back]." <{f}>. "[A friend is better than a prize|It is more fun with you]." <{h}>.""",
@@ -449,16 +556,23 @@ def race(t: Teller) -> str:
         cry|give up|stop and go home]. But {h.his} friends did not go away. "[Keep going|You can do it]!" <they>.
 
         So {h} ran on and came to {goal} at last. Everybody clapped and cheered. "[I am glad that you did not give
-        up|You tried hard, and that was brave]." <{f}>.""")
+        up|You tried hard, and that was brave]." <{f}>.""",
+    )
     moral = f"""[{h} and {f} were friends from that day on.|Doing your best is what counts.|{h} felt like a winner.|
         Then they all had a picnic in the grass.|Then they shared {TREAT}.]"""
-    return t.tell(t.opening(
-        h, FAIR_DAY, f"[wanted to win the big race|stood in line for a race|went to run in a race] to {goal}",
-        f"[{h.He} loved to run.|{h.He} loved games.|{h.He} had practiced for a long time.]"), f"""
+    return t.tell(
+        t.opening(
+            h,
+            FAIR_DAY,
+            f"[wanted to win the big race|stood in line for a race|went to run in a race] to {goal}",
+            f"[{h.He} loved to run.|{h.He} loved games.|{h.He} ran every morning.]",
+        ),
+        f"""
         {cap(f.who)} wanted to win too. {SCENERY} "Ready, set, go!" [called an old owl|called a gray goose|cried the
         crowd]. [Off they went|They all began to run]!
 
-        {course} {t.ending(h, moral)}""")
+        {course} {t.ending(h, moral)}""",
+    )
 
 
 def broken_thing(t: Teller) -> str:
@@ -466,10 +580,15 @@ def broken_thing(t: Teller) -> str:
     noun = t.pick("vase", "cup", "plate", "flower pot", "bowl", "teapot", "lamp")
     moral = f"""[{h} felt light and happy again.|It is hard to tell the truth, but it feels good.|
         After that, {h} went outside when {h.he} wanted to run.]"""
-    return t.tell(t.opening(
-        h, ANY_DAY, """[threw a ball inside the house|ran through the house very fast|danced in the living room|
+    return t.tell(
+        t.opening(
+            h,
+            ANY_DAY,
+            """[threw a ball inside the house|ran through the house very fast|danced in the living room|
         jumped up and down on the couch|played a wild game inside]""",
-        f"[{h.He} was always in a hurry.|{h.He} could never sit still.|{h.He} had a lot of energy.|]"), f"""
+            f"[{h.He} was always in a hurry.|{h.He} could never sit still.|{h.He} had a lot of energy.|]",
+        ),
+        f"""
         Crash! {h.His} {elder}'s {color} {noun} fell down and broke. [{h} stood very still|{h} felt cold all over|
         {h}'s face turned red]. {h.He} [hid the pieces under the rug|put the pieces in a drawer|pushed the
         pieces behind the couch]. "[I can say that the cat did it,|Maybe nobody will see it,|What will happen now?]"
@@ -485,41 +604,94 @@ def broken_thing(t: Teller) -> str:
         than a {noun}]."
 
         They [put the pieces together with glue|took the pieces and some glue and went to work]. [It did not look new,
-        but it looked nice|The {noun} had many lines now, but it was whole again]. {moral}""")
+        but it looked nice|The {noun} had many lines now, but it was whole again]. {moral}""",
+    )
 
 
-SWIM = ("swim", "went into the water", "it felt deep and cold", "Kick your legs and keep your chin up",
-        "swam all the way across the pond")
+SWIM = (
+    "swim",
+    "went into the water",
+    "it felt deep and cold",
+    "Kick your legs and keep your chin up",
+    "swam all the way across the pond",
+)
 SKILLS = (
     ("ride a bike", "got on the bike", "it fell over", "Look ahead and keep your feet moving", "rode all the way home"),
-    ("skate", "put on the skates", "the wheels rolled too fast", "Bend your knees and take small steps",
-     "skated all the way down the path"),
-    ("jump rope", "picked up the rope", "it got caught on one foot", "Jump when the rope taps the ground",
-     "jumped ten times in a row"),
+    (
+        "skate",
+        "put on the skates",
+        "the wheels rolled too fast",
+        "Bend your knees and take small steps",
+        "skated all the way down the path",
+    ),
+    (
+        "jump rope",
+        "picked up the rope",
+        "it got caught on one foot",
+        "Jump when the rope taps the ground",
+        "jumped ten times in a row",
+    ),
     ("whistle", "took a deep breath", "there was no sound", "Make a small mouth and blow", "whistled a happy tune"),
     ("play the flute", "picked up the flute", "it only squeaked", "Hold it gently and blow softly", "played a song"),
-    ("juggle", "threw two apples into the air", "both fell on the grass", "Throw one, wait, and then throw the other",
-     "kept both apples in the air"),
+    (
+        "juggle",
+        "threw two apples into the air",
+        "both fell on the grass",
+        "Throw one, wait, and then throw the other",
+        "kept both apples in the air",
+    ),
     SWIM,
 )
-CLIMB = ("climb", "held on to the tree", "the bark was too smooth", "Hold on tight and look up, not down",
-         "climbed all the way to the top")
-FLY = ("fly", "jumped from a low branch", "the ground came up too fast", "Spread your wings and trust the wind",
-       "flew all the way to the next tree")
-JUMP = ("jump over the stream", "ran to the stream", "it was too wide", "Run fast, look ahead, and then jump",
-        "jumped right over the stream")
-ANIMAL_SKILLS = {"owl": FLY, "crow": FLY, "robin": FLY, "otter": SWIM, "duck": SWIM, "puppy": SWIM, "bear": CLIMB,
-                 "squirrel": CLIMB, "kitten": CLIMB, "rabbit": JUMP, "lamb": JUMP, "deer": JUMP}
+CLIMB = (
+    "climb",
+    "held on to the tree",
+    "the bark was too smooth",
+    "Hold on tight and look up, not down",
+    "climbed all the way to the top",
+)
+FLY = (
+    "fly",
+    "jumped from a low branch",
+    "the ground came up too fast",
+    "Spread your wings and trust the wind",
+    "flew all the way to the next tree",
+)
+JUMP = (
+    "jump over the stream",
+    "ran to the stream",
+    "it was too wide",
+    "Run fast, look ahead, and then jump",
+    "jumped right over the stream",
+)
+ANIMAL_SKILLS = {
+    "owl": FLY,
+    "crow": FLY,
+    "robin": FLY,
+    "otter": SWIM,
+    "duck": SWIM,
+    "puppy": SWIM,
+    "bear": CLIMB,
+    "squirrel": CLIMB,
+    "kitten": CLIMB,
+    "rabbit": JUMP,
+    "lamb": JUMP,
+    "deer": JUMP,
+}
 
 
 def learning(t: Teller) -> str:
     h, elder = t.hero(tuple(ANIMAL_SKILLS)), t.elder()
     doing, tried, failed, tip, won = ANIMAL_SKILLS.get(h.kind) or t.pick(*SKILLS)
-    moral = f"""[{h} learned that you must try many times to get good at something.|After that day, {h} did it again and again.|
-        After that, {h} was not afraid to try new things.|Small steps can take you far.]"""
-    return t.tell(t.opening(
-        h, FAIR_DAY, f"[wanted to learn how to {doing}|made up {h.his} mind to learn how to {doing}]",
-        f"[All {h.his} friends could {doing} already.|{h.He} liked to learn new things.|{h.He} had a big dream.|]"), f"""
+    moral = f"""[{h} learned that you must try many times to get good at something.|
+        {h} did it again and again.|After that, {h} was not afraid to try new things.|Small steps can take you far.]"""
+    return t.tell(
+        t.opening(
+            h,
+            FAIR_DAY,
+            f"[wanted to learn how to {doing}|made up {h.his} mind to learn how to {doing}]",
+            f"[All {h.his} friends could {doing} already.|{h.He} liked to learn new things.|]",
+        ),
+        f"""
         First, {h} {tried}, but {failed}. {h.He} tried [again, and it went wrong again|three times, but it did not
         work]. "[I will never learn it!|It is too hard!|I cannot do it.|Why is it so hard?]" <{h}>. {h.He} [sat down
         and did not want to try anymore|felt like crying|was angry and sad].
@@ -531,16 +703,23 @@ def learning(t: Teller) -> str:
 
         And then it happened! {h} {won}. "[Look at me|I did it! I did it|{cap(elder.name)}, I can do it]!" <{h}>.
         [{h.His} {elder} clapped and cheered|{h.His} {elder} was very proud|It was a wonderful feeling].
-        {t.ending(h, moral)}""")
+        {t.ending(h, moral)}""",
+    )
 
 
 def birthday(t: Teller) -> str:
     h, elder = t.hero(), t.elder()
     f = t.friend(h)
-    return t.tell(t.opening(
-        h, "[One day|One morning|One Saturday|One Sunday]", f"""[woke up very early because it was {h.his} birthday|
+    return t.tell(
+        t.opening(
+            h,
+            "[One day|One morning|One Saturday|One Sunday]",
+            f"""[woke up very early because it was {h.his} birthday|
         jumped out of bed because {h.he} was [five|six|seven] that day|woke up with a smile because it was {h.his}
-        birthday]""", f"[{h.He} loved parties.|{h.His} best friend was {f.who}.|{h.He} liked cake and balloons.]"), f"""
+        birthday]""",
+            f"[{h.He} loved parties.|{h.His} best friend was {f.who}.|{h.He} liked cake and balloons.]",
+        ),
+        f"""
         But {h.his} {elder} only said, "[Good morning|Eat your oats|I am very busy today]." [Then {h} went to see
         {h.his} friend {f}, but {f} ran by without a word.|Even {h.his} friend {f} had no time to play.] [There was no
         cake and no song|Nobody sang, and nobody smiled|There was not one balloon]. "[Did they all forget my birthday?|
@@ -556,7 +735,8 @@ def birthday(t: Teller) -> str:
 
         [{h} laughed and hugged everybody|{h} was so happy that {h.he} danced|{h} made a wish and ate a piece of cake].
         [It was the best birthday ever.|{h} knew that {h.he} was loved.|"This is better than any dream." <{h.he}>.|Good
-        friends do not forget.]""")
+        friends do not forget.]""",
+    )
 
 
 def kite(t: Teller) -> str:
@@ -568,29 +748,47 @@ def kite(t: Teller) -> str:
         "an old woman with an umbrella came by. With her umbrella, the woman pulled the branch down.",
         "a man with an elephant came by. The elephant reached up with its long trunk and took the kite.",
         "a woman with a ladder came to pick apples. The woman climbed up to the kite.",
-        "a little squirrel came by. The squirrel ran along the branch and bit the string until the kite was free.")
-    return t.tell(t.opening(
-        h, "One [windy|breezy] [day|morning|afternoon]", f"[took a {full} to the hill|went out to fly a {full}]",
-        f"[{h.He} loved windy days.|{h.He} had waited for wind all week.|{h.He} liked to look up at the sky.]"), f"""
+        "a little squirrel came by. The squirrel climbed up and set the kite free.",
+    )
+    return t.tell(
+        t.opening(
+            h,
+            "One [windy|breezy] [day|morning|afternoon]",
+            f"[took a {full} to the hill|went out to fly a {full}]",
+            f"[{h.He} loved windy days.|{h.He} had waited for wind all week.|{h.He} liked to look up at the sky.]",
+        ),
+        f"""
         [The kite went up, up, up|The wind took the kite high into the air]. [It danced in front of the clouds|{h.He}
         laughed and held on to the string]. [Then a strong wind came, and|But all at once,] the kite flew into [a|an
         old|a very tall] apple tree. It was stuck! "[Oh no, {my} kite!|How can {me} get it down?|Come down, kite!]"
         <[{h}|{h.he}]>.
 
-        {h} [jumped as high as {h.he} could, but the branch was too high|pulled the string, but it did not help|threw a
-        stick, but the stick got stuck too]. {h.He} [{h.was} almost ready to give up|sat down and looked sad].
+        {h.He} [jumped as high as {h.he} could, but the branch was too high|pulled the string, but it did not help|threw
+        a stick, but the stick got stuck too]. {h.He} [{h.was} almost ready to give up|sat down and looked sad].
 
         Just then, {helper} [Down came the kite|The kite came down like a leaf]! "[Thank you! Thank you|You saved {my}
         kite|{cap(me)} thought it was lost. Thank you]!" <{h}>.
 
         The kite had [a small hole|a bent corner], but {h.his} {elder} fixed it with [some tape|some glue]. The next
-        day, {h.he} flew it again, far away from the trees. [It is good to ask for help.|It flew even higher than before.|
-        {h} never forgot the kind helper.|{h.He} laughed and waved to the tree.]""")
+        day, {h.he} flew it again, far from the trees. [It is good to ask for help.|It flew even higher than
+        before.|{h} never forgot the kind helper.|{h.He} laughed and waved to the tree.]""",
+    )
 
 
 PLOTS = (
-    lost_toy, sharing, afraid_of_the_dark, hurt_animal, baking, rainy_day, new_friend, planting, race, broken_thing,
-    learning, birthday, kite,
+    lost_toy,
+    sharing,
+    afraid_of_the_dark,
+    hurt_animal,
+    baking,
+    rainy_day,
+    new_friend,
+    planting,
+    race,
+    broken_thing,
+    learning,
+    birthday,
+    kite,
 )
 
 

@@ -86,7 +86,7 @@ def score_from_sums(sums: np.ndarray, stories: ScoringRows) -> Score:
     """sums: (rows, 2) as `row_sums` gives them, for every row of `stories`."""
     nll, tokens = sums.astype(np.float64).sum(axis=0)
     loss = float(nll / tokens)
-    perplexity = math.exp(loss) if loss < 700 else math.inf
+    perplexity = math.inf if loss >= 700 else math.exp(loss)
     bits_per_byte = float(nll / math.log(2) / stories.num_bytes)
     return Score(loss, perplexity, bits_per_byte, int(tokens), stories.num_bytes, stories.num_stories)
 

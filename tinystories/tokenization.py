@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 PAD, BOS, EOS = "<|pad|>", "<|bos|>", "<|eos|>"
 SPECIAL_TOKENS = (PAD, BOS, EOS)
+TRAINING = 1  # part of the cache key: raise it when train_tokenizer changes
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 
 
@@ -83,7 +84,7 @@ def load_or_train_tokenizer(
     if arguments.tokenizer_name is not None:
         return load_tokenizer(arguments.tokenizer_name)
     settings = [arguments.vocab_size, arguments.min_frequency, arguments.max_samples, tokenizers.__version__]
-    key = content_key(["tokenizer", *SPECIAL_TOKENS, *settings, dataset_key(stories)])
+    key = content_key(["tokenizer", TRAINING, *SPECIAL_TOKENS, *settings, dataset_key(stories)])
 
     def build(folder: Path) -> None:
         logger.info("training a tokenizer on %d stories", len(stories))
@@ -98,6 +99,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"cannot load a tokenizer from {name}: {one_line(error)}") from error
+    if not tokenizer.is_fast:
+        raise UserError(f"{name} is not a fast tokenizer (it has no tokenizer.json); train one with train_tokenizer.py")
     if tokenizer.backend_tokenizer.truncation is not None:
         length = tokenizer.backend_tokenizer.truncation["max_length"]
         logger.warning("%s stores a truncation at %d tokens: taken out, no story is cut", name, length)

@@ -75,7 +75,7 @@ class StoryTrainer(Trainer):
             "data": self.data_report,
             "step": self.state.global_step,
             "epoch": self.state.epoch,
-            "best_step": self.state.best_global_step,
+            "best_step": self.state.best_global_step if self.args.load_best_model_at_end else None,
             "tokens_seen": self.state.num_input_tokens_seen,
             "last_evaluation": evaluations[-1] if evaluations else None,
             "evaluated_stories": self.evaluation.num_stories,
