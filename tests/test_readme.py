@@ -14,7 +14,9 @@ from tinystories.recipe import read_recipe
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BASH = [line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
 COMMANDS = [part.strip() for line in BASH for part in line.split(";") if part.strip()]
-RESULT = json.loads((ROOT / "docs/results/tinystories-cpu.json").read_text(encoding="utf-8"))
+RESULT, DEMO = (
+    json.loads((ROOT / f"docs/results/{name}.json").read_text(encoding="utf-8")) for name in ("tinystories-cpu", "demo")
+)
 
 
 class TokenizerOfSize:
@@ -82,3 +84,9 @@ def test_results_in_the_readme_are_those_on_record():
         f"seed {RESULT['seed']}",
     ):
         assert number in README, number
+
+
+def test_the_demo_output_in_the_readme_is_the_one_on_record():
+    results = DEMO["all_results"]
+    loss, perplexity, bits = results["eval_loss"], results["eval_perplexity"], results["eval_bits_per_byte"]
+    assert f"loss {loss:.4f} nats per token, perplexity {perplexity:.3f}, {bits:.4f} bits per byte" in README
