@@ -17,7 +17,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, slice_logits_to_keep
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
@@ -275,6 +275,21 @@ class TinyStoriesModel(TinyStoriesPreTrainedModel):
         )
 
 
+def keep_positions(hidden_states: torch.Tensor, kept: int | torch.Tensor) -> torch.Tensor:
+    """The positions that logits are wanted for (transformers has this function too, but not in 5.17).
+
+    kept: how many at the end (0: all), or positions (number,), or positions of each row (rows, number), or a bool mask
+    (rows, length), which gives the positions of all rows in one line.
+    """
+    if isinstance(kept, int):
+        return hidden_states[:, -kept:]
+    if kept.ndim == 1:
+        return hidden_states[:, kept]
+    if kept.dtype == torch.bool:
+        return hidden_states[kept]
+    return hidden_states.take_along_dim(kept.unsqueeze(-1), dim=1)
+
+
 class TinyStoriesForCausalLM(TinyStoriesPreTrainedModel, GenerationMixin):
     """The language model. `labels` are the input ids themselves: the shift to the next token happens in the loss."""
 
@@ -313,7 +328,7 @@ class TinyStoriesForCausalLM(TinyStoriesPreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
-        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        logits = self.lm_head(keep_positions(outputs.last_hidden_state, logits_to_keep))
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)

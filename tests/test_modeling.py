@@ -151,7 +151,8 @@ def test_gradient_checkpointing_gives_the_same_gradients():
     for checkpointing in (False, True):
         model = make_model().train()
         if checkpointing:
-            model.activation_checkpointing_enable()
+            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+            enable()
         model(ids, labels=ids).loss.backward()
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
     assert all(gradients[0][name] is not None for name in gradients[0])
@@ -164,6 +165,9 @@ def test_logits_to_keep():
     full = model(ids).logits
     torch.testing.assert_close(model(ids, logits_to_keep=3).logits, full[:, -3:])
     torch.testing.assert_close(model(ids, logits_to_keep=torch.tensor([0, 5])).logits, full[:, [0, 5]])
+    each = torch.tensor([[0, 5], [7, 1]])
+    torch.testing.assert_close(model(ids, logits_to_keep=each).logits, full[torch.tensor([[0], [1]]), each])
+    torch.testing.assert_close(model(ids, logits_to_keep=ids > 40).logits, full[ids > 40])
 
 
 @pytest.mark.parametrize("field", ["embd_pdrop", "resid_pdrop", "attention_dropout"])
