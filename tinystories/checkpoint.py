@@ -92,6 +92,7 @@ def write_card(folder: str | Path, model: PreTrainedModel, facts: dict[str, Any]
         card_data,
         template_path=str(_card_template()),
         config=model.config,
+        generation=model.generation_config,
         num_parameters=model.num_parameters(),
         transformers_version=transformers.__version__,
         torch_version=torch.__version__,
