@@ -33,6 +33,19 @@ from tinystories.trainer import StoryTrainer
 
 logger = logging.getLogger("tinystories")
 
+WRITTEN_BY_A_RUN = (
+    "README.md",
+    "*_tinystories.py",
+    "*config.json",
+    "tokenizer.json",
+    "model*.safetensors*",
+    "*_results.json",
+    "trainer_state.json",
+    "data_report.json",
+    "recipe.json",
+    "samples.jsonl",
+)
+
 
 def main(argv: list[str]) -> None:
     recipe = read_recipe(argv)
@@ -120,7 +133,7 @@ def clear_output_dir(training: RunArguments) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
-    for pattern in ("*.json", "*.jsonl", "*.safetensors", "README.md", "*_tinystories.py"):
+    for pattern in WRITTEN_BY_A_RUN:
         for file in folder.glob(pattern):
             file.unlink()
 

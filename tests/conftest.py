@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tinystories.errors import UserError
+
 
 ROOT = Path(__file__).parent.parent
 COUNTING = "one two three four five six seven eight nine ten."
@@ -70,6 +72,15 @@ def output_of(process: subprocess.Popen) -> str:
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err[-3000:]
     return out
+
+
+def mistake(function, *args, **kwargs) -> str:
+    """The one line that the user sees."""
+    with pytest.raises(UserError) as caught:
+        function(*args, **kwargs)
+    message = str(caught.value)
+    assert message and "\n" not in message
+    return message
 
 
 def as_options(values: dict) -> list[str]:

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from conftest import mistake
 
 from tinystories.corpus import load_corpus, pick_stories, read_files
-from tinystories.errors import UserError
 from tinystories.recipe import DataArguments, read_recipe
 
 
@@ -88,15 +88,6 @@ def read(data):
 def numbered(write):
     """A text file of that many distinct stories."""
     return lambda number, name="numbered.txt": write(name, "\n\n".join(f"Cat number {i} slept." for i in range(number)))
-
-
-def mistake(function, *args, **kwargs) -> str:
-    """The one line that the user sees."""
-    with pytest.raises(UserError) as caught:
-        function(*args, **kwargs)
-    message = str(caught.value)
-    assert message and "\n" not in message
-    return message
 
 
 def texts(dataset: datasets.Dataset) -> list[str]:

@@ -35,6 +35,12 @@ MUTATIONS = {
         "np.array([bos, *ids], dtype=dtype)",
         "no EOS between packed stories",
     ),
+    "BOS dropped before stories": (
+        "tinystories/packing.py",
+        "np.array([bos, *ids, eos], dtype=dtype)",
+        "np.array([*ids, eos], dtype=dtype)",
+        "no BOS in the packed rows",
+    ),
     "EOS left out of the loss": (
         "tinystories/packing.py",
         "np.where(ids == self.pad_token_id, IGNORED, ids)",

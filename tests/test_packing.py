@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from conftest import mistake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tinystories.cache import cached_folder, content_key
-from tinystories.errors import UserError
 from tinystories.packing import IGNORED, StoryCollator, encode_story, pack
 from tinystories.recipe import DataArguments, TokenizerArguments
 from tinystories.scoring import row_sums, score, score_from_sums, scoring_rows
@@ -69,15 +69,6 @@ def packed(tokenizer, tmp_path):
 def cached(tmp_path) -> set[str]:
     """The names of the finished row folders."""
     return {path.name for path in (tmp_path / "cache").glob("rows-*")}
-
-
-def mistake(function, *args, **kwargs) -> str:
-    """The one line that the user sees."""
-    with pytest.raises(UserError) as caught:
-        function(*args, **kwargs)
-    message = str(caught.value)
-    assert message and "\n" not in message
-    return message
 
 
 # One stream

@@ -192,9 +192,11 @@ def test_overwriting_a_run_leaves_nothing_of_it_and_a_mistake_overwrites_nothing
     mistaken = as_options(options | {"train_file": tmp_path / "none.txt"})
     assert run_command("run_clm.py", *mistaken, "--overwrite_output_dir").returncode == 1
     assert sorted(file.name for file in (tmp_path / "run").iterdir()) == before
+    (tmp_path / "run" / "my-stories.jsonl").write_text("{}", encoding="utf-8")
     shorter = as_options(options | {"max_steps": 1, "block_size": 32})
     assert run_command("run_clm.py", *shorter, "--overwrite_output_dir").returncode == 0
     assert [folder.name for folder in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-1"]
+    assert (tmp_path / "run" / "my-stories.jsonl").exists()
     assert len((tmp_path / "run" / "samples.jsonl").read_text().splitlines()) == 1
 
 

@@ -117,6 +117,13 @@ def check_rows(trainer: Trainer, train_hashes: np.ndarray) -> str:
         raise GuardError(
             f"the packed rows hold token {rows.max()}, beyond the vocabulary: they are of another tokenizer"
         )
+    bos = tokenizer.bos_token_id
+    if bos not in rows and not any(
+        (batch["input_ids"] == bos).any() for batch in trainer.train_dataset.iter(len(rows))
+    ):
+        raise GuardError(
+            "no BOS in the packed rows: the model would not learn how a story begins; pack BOS + story + EOS"
+        )
     stories = list(islice(_packed_stories(rows, tokenizer, aligned), SAMPLE_STORIES))
     if not stories:
         logger.warning("no whole story stands in the first %d rows: they are not compared with the corpus", len(rows))
