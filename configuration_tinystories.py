@@ -108,6 +108,7 @@ class TinyStoriesConfig(PreTrainedConfig):
                 "AutoConfig": "configuration_tinystories.TinyStoriesConfig",
                 "AutoModel": "modeling_tinystories.TinyStoriesModel",
                 "AutoModelForCausalLM": "modeling_tinystories.TinyStoriesForCausalLM",
+                "AutoModelForSequenceClassification": "modeling_tinystories.TinyStoriesForSequenceClassification",
             },
         )
         super().__post_init__(**kwargs)

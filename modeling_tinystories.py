@@ -14,7 +14,7 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.masking_utils import create_causal_mask
-from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_layers import GenericForSequenceClassification, GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -341,5 +341,18 @@ class TinyStoriesForCausalLM(TinyStoriesPreTrainedModel, GenerationMixin):
         )
 
 
+class TinyStoriesForSequenceClassification(GenericForSequenceClassification, TinyStoriesPreTrainedModel):
+    """The decoder with a score head on the last token of each text: for graders and classifiers of stories."""
+
+    def __init__(self, config: TinyStoriesConfig):
+        # Not the generic class's own, which asks AutoModel for the decoder: in a checkpoint that needs a second consent.
+        TinyStoriesPreTrainedModel.__init__(self, config)
+        self.num_labels = config.num_labels
+        self.model = TinyStoriesModel(config)
+        self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)
+        self.post_init()
+
+
 TinyStoriesModel.register_for_auto_class("AutoModel")
 TinyStoriesForCausalLM.register_for_auto_class("AutoModelForCausalLM")
+TinyStoriesForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")

@@ -18,13 +18,14 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from configuration_tinystories import TinyStoriesConfig
-from modeling_tinystories import TinyStoriesForCausalLM, TinyStoriesModel
+from modeling_tinystories import TinyStoriesForCausalLM, TinyStoriesForSequenceClassification, TinyStoriesModel
 from tinystories.decoding import generation_config
 from tinystories.errors import UserError, one_line
 from tinystories.recipe import ModelArguments, model_fields
@@ -33,6 +34,7 @@ from tinystories.recipe import ModelArguments, model_fields
 AutoConfig.register(TinyStoriesConfig.model_type, TinyStoriesConfig, exist_ok=True)
 AutoModel.register(TinyStoriesConfig, TinyStoriesModel, exist_ok=True)
 AutoModelForCausalLM.register(TinyStoriesConfig, TinyStoriesForCausalLM, exist_ok=True)
+AutoModelForSequenceClassification.register(TinyStoriesConfig, TinyStoriesForSequenceClassification, exist_ok=True)
 
 
 def new_model(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, block_size: int) -> TinyStoriesForCausalLM:
