@@ -11,7 +11,10 @@ from difflib import get_close_matches
 
 from huggingface_hub.dataclasses import strict
 from transformers import GenerationConfig, PreTrainedConfig
+from transformers.utils import logging
 
+
+logger = logging.get_logger(__name__)
 
 # What `PreTrainedConfig` accepts beside its dataclass fields. Anything else is a spelling mistake, which the base class
 # would store without a word.
@@ -116,11 +119,15 @@ class TinyStoriesConfig(PreTrainedConfig):
     def _refuse_unknown(self, kwargs: dict) -> None:
         generation_fields = GenerationConfig._get_default_generation_params()
         for name in kwargs:
-            if name not in _ACCEPTED_KWARGS and name not in generation_fields and not name.startswith("_"):
-                known = [field.name for field in fields(self)] + ["partial_rotary_factor", "rope_theta"]
-                nearest = get_close_matches(name, known, n=1)
-                hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            if name in _ACCEPTED_KWARGS or name in generation_fields or name.startswith("_"):
+                continue
+            known = [field.name for field in fields(self)] + ["partial_rotary_factor", "rope_theta"]
+            nearest = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            if self.transformers_version is None:
                 raise ValueError(f"TinyStoriesConfig has no field {name!r}{hint}")
+            # Out of a config.json, where other libraries leave notes of their own: no reason not to open it.
+            logger.warning_once(f"config.json holds {name!r}, which is no field of TinyStoriesConfig{hint}")
 
     def validate_architecture(self):
         """Checks across fields; `@strict` runs it after every construction and load."""

@@ -202,7 +202,10 @@ def check_fresh_loss(trainer: Trainer) -> str:
 
 
 def check_next_token_loss(trainer: Trainer) -> str:
-    """The trainer's loss on a row equals a next-token loss computed here, from the row's tokens alone."""
+    """The trainer's loss on a row equals a next-token loss computed here, from the row's tokens alone.
+
+    With `isolate_stories` each story of the row is run here by itself: no attention may have crossed between them.
+    """
     model, pad = trainer.model, trainer.processing_class.pad_token_id
     was_training = model.training
     model.eval()
@@ -211,7 +214,9 @@ def check_next_token_loss(trainer: Trainer) -> str:
         for row in _rows(trainer, LOSS_ROWS):
             reported = trainer.compute_loss(model, _collate(trainer, [row])).item()
             ids = torch.from_numpy(np.asarray(row["input_ids"], dtype=np.int64))
-            logits = model(input_ids=ids.unsqueeze(0).to(model.device)).logits[0].cpu().double()
+            pieces = _stories_of_row(ids, trainer) if trainer.recipe.data.isolate_stories else [ids]
+            logits = torch.cat([model(input_ids=piece.unsqueeze(0).to(model.device)).logits[0] for piece in pieces])
+            logits = logits.cpu().double()
             nll = [logits[t].logsumexp(0) - logits[t, ids[t + 1]] for t in range(len(ids) - 1) if ids[t + 1] != pad]
             differences.append(abs(reported - torch.stack(nll).mean().item()))
     model.train(was_training)
@@ -221,9 +226,16 @@ def check_next_token_loss(trainer: Trainer) -> str:
     if not difference < 1e-3:
         raise GuardError(
             f"the trainer's loss is not the next-token loss of its rows (they differ by {difference:.4f} nats): labels "
-            "are shifted twice or not at all, or something else is in the loss (label_smoothing_factor must be 0)"
+            "are shifted twice or not at all, something else is in the loss (label_smoothing_factor must be 0)"
+            + (", or attention crosses between the stories of a row" if trainer.recipe.data.isolate_stories else "")
         )
     return f"equals the trainer's on {len(differences)} rows within {difference:.1e} nats"
+
+
+def _stories_of_row(ids: torch.Tensor, trainer: Trainer) -> tuple[torch.Tensor, ...]:
+    """The row cut before each BOS."""
+    starts = (ids == trainer.processing_class.bos_token_id).nonzero().flatten().tolist()
+    return ids.tensor_split([start for start in starts if start > 0])
 
 
 def check_overfitting(trainer: Trainer) -> str:

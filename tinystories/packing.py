@@ -193,9 +193,14 @@ class StoryCollator:
     The labels are the input ids: the model shifts them, nobody else. Padding, and whatever stands before a row's
     `first_target`, is left out of the loss. No attention mask: padding stands on the right, where a causal model's
     real tokens never see it, and plain causal rows keep the fast attention kernel.
+
+    With `bos_token_id`, every BOS begins anew: `position_ids` that restart there, by which transformers keeps each
+    story's attention to itself (for a model that is called without attention mask and cache, as in training). Rows of
+    one story go without.
     """
 
     pad_token_id: int
+    bos_token_id: int | None = None
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         longest = max(len(row["input_ids"]) for row in rows)
@@ -206,4 +211,9 @@ class StoryCollator:
             input_ids[i, : len(ids)] = ids
             first = row.get("first_target", 0)
             labels[i, first : len(ids)] = np.where(ids == self.pad_token_id, IGNORED, ids)[first:]
-        return {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}
+        batch = {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}
+        begins = input_ids == self.bos_token_id
+        if self.bos_token_id is not None and begins[:, 1:].any():
+            columns = np.arange(longest)
+            batch["position_ids"] = torch.from_numpy(columns - np.maximum.accumulate(columns * begins, axis=1))
+        return batch

@@ -89,6 +89,9 @@ class DataArguments:
     align_to_stories: bool = field(
         default=False, metadata={"help": "Begin every row with a story and pad the rest, instead of one long stream."}
     )
+    isolate_stories: bool = field(
+        default=False, metadata={"help": "Attention stays inside a story, as if each story of a row stood alone."}
+    )
     preprocessing_num_workers: int | None = field(
         default=None, metadata={"help": "Processes that tokenize (default: one, with a thread for each core)."}
     )

@@ -32,7 +32,9 @@ class StoryTrainer(Trainer):
         super().__init__(
             model=model,
             args=recipe.training,
-            data_collator=StoryCollator(tokenizer.pad_token_id),
+            data_collator=StoryCollator(
+                tokenizer.pad_token_id, tokenizer.bos_token_id if recipe.data.isolate_stories else None
+            ),
             train_dataset=packed.rows,
             eval_dataset=evaluation.rows,
             processing_class=tokenizer,

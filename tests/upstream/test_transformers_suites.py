@@ -28,8 +28,16 @@ if not CHECKOUT:
     )
 sys.path.insert(0, str(Path(CHECKOUT).resolve()))  # their test modules import each other as the package `tests`
 
-import tinystories.checkpoint  # noqa: E402, F401 (registers the classes, as the suites expect of a model of the library)
 from tests.causal_lm_tester import CausalLMModelTest, CausalLMModelTester  # noqa: E402
+from transformers.models.auto import modeling_auto  # noqa: E402
+
+import tinystories.checkpoint  # noqa: E402, F401 (registers the classes with the Auto classes)
+
+
+# By these tables the suites tell which class has a loss, and with which labels.
+modeling_auto.MODEL_MAPPING_NAMES["tinystories"] = "TinyStoriesModel"
+modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["tinystories"] = "TinyStoriesForCausalLM"
+modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES["tinystories"] = "TinyStoriesForSequenceClassification"
 
 
 class TinyStoriesModelTester(CausalLMModelTester):
