@@ -164,6 +164,14 @@ def test_a_mutation_is_caught(name, mutated_tree, tmp_path):
     assert_stopped(small_run(tmp_path, write_counting_corpus(tmp_path), tree=mutated_tree(file, old, new)), reason)
 
 
+def test_attention_that_crosses_stories_is_caught_where_it_was_to_stay_inside(mutated_tree, tmp_path):
+    corpus = write_counting_corpus(tmp_path)
+    assert small_run(tmp_path, corpus, "--isolate_stories").returncode == 0
+    tree = mutated_tree("tinystories/packing.py", 'batch["position_ids"] = ', "_ = ")
+    process = small_run(tmp_path, corpus, "--isolate_stories", "--overwrite_output_dir", tree=tree)
+    assert_stopped(process, "attention crosses between the stories")
+
+
 def test_rows_of_another_tokenizer_are_caught_even_if_the_cache_key_forgets_it(mutated_tree, tmp_path):
     corpus, tree = (
         write_counting_corpus(tmp_path),

@@ -14,7 +14,8 @@ from transformers import (
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from configuration_tinystories import TinyStoriesConfig
-from modeling_tinystories import TinyStoriesForCausalLM, TinyStoriesModel
+from modeling_tinystories import TinyStoriesForCausalLM, TinyStoriesForSequenceClassification, TinyStoriesModel
+from tinystories.packing import StoryCollator
 
 
 SIZES = {
@@ -135,14 +136,39 @@ def test_left_padding_changes_nothing(attention):
         assert torch.equal(together[row], alone[0])
 
 
-def test_packed_stories_do_not_see_each_other_when_positions_restart():
-    model = make_model()
+@pytest.mark.parametrize(
+    ("attention", "compiled", "tolerance"),
+    [
+        ("sdpa", False, 1e-12),
+        ("sdpa", True, 1e-12),
+        ("eager", False, 1e-5),  # its softmax is float32 and sums over the other story's zeros too
+    ],
+)
+@torch.no_grad()
+def test_packed_stories_do_not_see_each_other_when_positions_restart(attention, compiled, tolerance):
+    """In double precision, where what another story adds to a logit could not hide behind rounding."""
+    model = make_model(attention).double()
     first, second = tokens(1, 10), tokens(1, 14) + 1
     packed = torch.cat([first, second], dim=1)
     positions = torch.cat([torch.arange(10), torch.arange(14)]).unsqueeze(0)
-    logits = model(packed, position_ids=positions, use_cache=False).logits
-    torch.testing.assert_close(logits[:, :10], model(first).logits, rtol=0, atol=1e-4)
-    torch.testing.assert_close(logits[:, 10:], model(second).logits, rtol=0, atol=1e-4)
+    run = torch.compile(model, fullgraph=True, backend="eager") if compiled else model
+    logits = run(packed, position_ids=positions, use_cache=False).logits
+    torch.testing.assert_close(logits[:, :10], model(first).logits, rtol=0, atol=tolerance)
+    torch.testing.assert_close(logits[:, 10:], model(second).logits, rtol=0, atol=tolerance)
+
+
+def test_a_packed_batch_of_the_collator_has_the_loss_of_its_stories_alone():
+    model, collate = make_model().double(), StoryCollator(pad_token_id=0, bos_token_id=1)
+    stories = [[1, *tokens(1, length)[0].tolist(), 2] for length in (5, 9, 3)]
+    rows = [stories[0] + stories[1], stories[2]]
+    batch = collate([{"input_ids": row} for row in rows])
+    assert batch["position_ids"][0].tolist() == [*range(7), *range(11)]
+    logits = model(**{name: batch[name] for name in ("input_ids", "position_ids")}, use_cache=False).logits
+    alone = [model(torch.tensor([story])).logits[0] for story in stories]
+    torch.testing.assert_close(logits[0], torch.cat(alone[:2]), rtol=0, atol=1e-9)
+    torch.testing.assert_close(logits[1, :5], alone[2], rtol=0, atol=1e-9)
+    assert "position_ids" not in collate([{"input_ids": story} for story in stories]), "one story a row: nothing to do"
+    assert "position_ids" not in StoryCollator(pad_token_id=0)([{"input_ids": row} for row in rows]), "off by default"
 
 
 def test_gradient_checkpointing_gives_the_same_gradients():
@@ -260,3 +286,28 @@ def test_config_survives_saving(tmp_path):
     loaded = TinyStoriesConfig.from_pretrained(tmp_path)
     assert loaded.rope_parameters == {"rope_type": "default", "rope_theta": 5000.0, "partial_rotary_factor": 0.5}
     assert loaded.to_diff_dict() == config.to_diff_dict()
+
+
+def test_notes_of_other_libraries_in_a_saved_config_do_not_keep_it_from_opening(tmp_path):
+    config = TinyStoriesConfig(**SIZES)
+    config.note_of_another_library = 1
+    config.save_pretrained(tmp_path)
+    assert TinyStoriesConfig.from_pretrained(tmp_path).note_of_another_library == 1
+
+
+def test_a_grader_reads_the_last_token_of_each_text_whatever_the_padding(tmp_path):
+    model = make_model()
+    model.save_pretrained(tmp_path)
+    grader = TinyStoriesForSequenceClassification.from_pretrained(tmp_path, num_labels=3).eval()
+    assert torch.equal(grader.model.layers[0].mlp.up_proj.weight, model.model.layers[0].mlp.up_proj.weight)
+    short, long = tokens(1, 5), tokens(1, 9)
+    padding = torch.zeros(1, 4, dtype=torch.long)
+    scores = [grader(short).logits]
+    scores += [grader(torch.cat([torch.cat([short, padding], dim=1), long])).logits[:1]]
+    left = torch.cat([torch.cat([padding, short], dim=1), long])
+    mask = (left != 0).long()
+    mask[1] = 1
+    scores += [grader(left, attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp(min=0)).logits[:1]]
+    assert scores[0].shape == (1, 3)
+    torch.testing.assert_close(scores[1], scores[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(scores[2], scores[0], rtol=0, atol=1e-5)
