@@ -345,7 +345,7 @@ class TinyStoriesForSequenceClassification(GenericForSequenceClassification, Tin
     """The decoder with a score head on the last token of each text: for graders and classifiers of stories."""
 
     def __init__(self, config: TinyStoriesConfig):
-        # Not the generic class's own, which asks AutoModel for the decoder: in a checkpoint that needs a second consent.
+        # Not the generic class's own: it asks AutoModel for the decoder, which inside a checkpoint needs consent again.
         TinyStoriesPreTrainedModel.__init__(self, config)
         self.num_labels = config.num_labels
         self.model = TinyStoriesModel(config)

@@ -21,6 +21,7 @@ from transformers import set_seed
 from tinystories.callbacks import LossGuard, SampleStories, sample_story
 from tinystories.checkpoint import describe_model, load_checkpoint, new_model, write_card
 from tinystories.console import run_command
+from tinystories.continuation import continued_model, settle_continued
 from tinystories.corpus import Corpus, load_corpus, pick_stories
 from tinystories.errors import GuardError, UserError, one_line
 from tinystories.guards import run_guards
@@ -37,6 +38,7 @@ WRITTEN_BY_A_RUN = (
     "README.md",
     "*_tinystories.py",
     "*config.json",
+    "generation_config_*.json",
     "tokenizer.json",
     "model*.safetensors*",
     "*_results.json",
@@ -52,6 +54,8 @@ def main(argv: list[str]) -> None:
     training = recipe.training
     if not training.should_log:
         logger.setLevel(logging.ERROR)
+    if recipe.model.model_name_or_path is not None:
+        settle_continued(recipe)
     check_output_dir(training)
     set_seed(training.seed)
     use_compiler_if_it_works(training)
@@ -63,10 +67,13 @@ def main(argv: list[str]) -> None:
     corpus.report |= {"tokenizer": tokenizer_report(tokenizer, corpus.validation), "packing": packed.report}
     logger.info(describe(corpus.report["tokenizer"]))
 
-    model = new_model(recipe.model, tokenizer, recipe.data.block_size)
+    if recipe.model.model_name_or_path is not None:
+        model = continued_model(recipe, tokenizer)
+    else:
+        model = new_model(recipe.model, tokenizer, recipe.data.block_size)
     logger.info(describe_model(model))
     evaluated = pick_stories(corpus.validation, recipe.data.max_eval_samples)
-    evaluation = scoring_rows(evaluated, tokenizer, recipe.data.block_size)
+    evaluation = scoring_rows(evaluated, tokenizer, model.config.max_position_embeddings)
     loss_guard = LossGuard()
     try:
         trainer = StoryTrainer(
@@ -91,11 +98,13 @@ def main(argv: list[str]) -> None:
         recipe.save(training.output_dir)
 
     result = trainer.train()
-    trainer.save_model()
+    trainer.save_model(_internal_call=True)  # saves and does not push: the push comes last, with the final numbers
     trainer.save_state()
     trainer.save_metrics("train", result.metrics)
     if trainer.is_world_process_zero():
         finish(trainer, corpus)
+        if training.push_to_hub:
+            publish(trainer)
 
 
 def guard(trainer: StoryTrainer, corpus: Corpus) -> dict[str, str]:
@@ -172,6 +181,14 @@ def finish(trainer: StoryTrainer, corpus: Corpus) -> None:
     prompt = next(iter(trainer.args.sample_prompts), "Once upon a time")
     print(sample_story(model, tokenizer, prompt, trainer.args.seed))
     print(f'\nYour model: {folder}\nWrite more: python run_generation.py {folder} "{prompt}"')
+
+
+def publish(trainer: StoryTrainer) -> None:
+    try:
+        print(f"Published: {trainer.push_to_hub().commit_url}")
+    except UserError as error:
+        again = f"python push_to_hub.py {trainer.args.output_dir} {trainer.hub_model_id}"
+        raise UserError(f"the run is finished and saved, but not published: {error}. Then: {again}") from error
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from tinystories.recipe import OneLineParser
 def main(argv: list[str]) -> None:
     arguments = parse(argv)
     device = arguments.device or (torch.accelerator.current_accelerator() or torch.device("cpu"))
-    model, tokenizer = load_checkpoint(arguments.checkpoint, device)
+    model, tokenizer = load_checkpoint(arguments.checkpoint, device, arguments.revision)
     inputs = tokenizer(arguments.prompt, return_tensors="pt").to(model.device)
     prompt_length = inputs["input_ids"].shape[1]
     room = model.config.max_position_embeddings - prompt_length
@@ -71,6 +71,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = OneLineParser((), prog="run_generation.py", description="Write a story with a checkpoint.")
     parser.add_argument("checkpoint", help="folder or Hub id")
     parser.add_argument("prompt", help="how the story begins")
+    parser.add_argument("--revision", help="a branch, tag or commit of a Hub id")
     parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="how boldly to sample")
     parser.add_argument("--temperature", type=float, help="above 1 wilder, below 1 safer")
     parser.add_argument("--top_k", type=int, help="sample from the k likeliest tokens; 0: from all")

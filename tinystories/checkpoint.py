@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import transformers
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
@@ -28,8 +28,12 @@ from configuration_tinystories import TinyStoriesConfig
 from modeling_tinystories import TinyStoriesForCausalLM, TinyStoriesForSequenceClassification, TinyStoriesModel
 from tinystories.decoding import generation_config
 from tinystories.errors import UserError, one_line
+from tinystories.hub import CARD, marked
 from tinystories.recipe import ModelArguments, model_fields
 
+
+# What opening a damaged, foreign or absent checkpoint raises.
+UNREADABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError, StrictDataclassError)
 
 AutoConfig.register(TinyStoriesConfig.model_type, TinyStoriesConfig, exist_ok=True)
 AutoModel.register(TinyStoriesConfig, TinyStoriesModel, exist_ok=True)
@@ -57,12 +61,15 @@ def new_model(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, blo
     return model
 
 
-def load_checkpoint(name: str, device: str | torch.device = "cpu") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_checkpoint(
+    name: str, device: str | torch.device = "cpu", revision: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model (float32, evaluation mode) and the tokenizer of a checkpoint folder or Hub id."""
+    settings = {"revision": revision, "trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=False, dtype=torch.float32)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(name, **settings)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **settings)
+    except UNREADABLE as error:
         raise UserError(f"cannot open {name} as a checkpoint (a folder or Hub id): {one_line(error)}") from error
     try:
         return model.to(device).eval(), tokenizer
@@ -82,25 +89,48 @@ def describe_model(model: PreTrainedModel) -> str:
 
 def write_card(folder: str | Path, model: PreTrainedModel, facts: dict[str, Any]) -> None:
     """Render model_card.md into `folder`/README.md. `facts` are numbers and names out of the run's own records."""
-    facts = facts | {"data": _without_local_paths(facts["data"])}
-    dataset = facts["recipe"].get("dataset_name")
-    card_data = ModelCardData(
-        library_name="transformers",
-        pipeline_tag="text-generation",
-        tags=["tinystories", "custom_code"],
-        datasets=[dataset] if dataset else None,
-    )
+    recipe = facts["recipe"]
+    base = recipe.get("model_name_or_path")
     card = ModelCard.from_template(
-        card_data,
+        _card_metadata(facts),
         template_path=str(_card_template()),
         config=model.config,
         generation=model.generation_config,
         num_parameters=model.num_parameters(),
         transformers_version=transformers.__version__,
         torch_version=torch.__version__,
-        **facts,
+        continued_from=Path(base).name if base and Path(base).exists() else base,
+        **facts | {"data": _without_local_paths(facts["data"])},
     )
-    card.save(Path(folder) / "README.md")
+    (Path(folder) / CARD).write_text(marked(card.content), encoding="utf-8", newline="\n")
+
+
+def _card_metadata(facts: dict[str, Any]) -> ModelCardData:
+    """What the Hub reads of a card. Only a finished run has evaluation results."""
+    recipe, final = facts["recipe"], facts["final"]
+    dataset, base = recipe.get("dataset_name"), recipe.get("model_name_or_path")
+    results = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=dataset or "stories",
+            dataset_name=dataset or "held-out stories",
+            dataset_split="validation",
+            metric_type=metric,
+            metric_name=f"{metric.replace('_', ' ')}, all validation stories",
+            metric_value=round(final[metric], 4),
+        )
+        for metric in ("perplexity", "bits_per_byte")
+        if final
+    ]
+    return ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["tinystories", "custom_code"],
+        datasets=[dataset] if dataset else None,
+        base_model=base if base and not Path(base).exists() else None,
+        model_name=Path(recipe.get("hub_model_id") or recipe.get("output_dir") or "model").name,
+        eval_results=results or None,
+    )
 
 
 def _without_local_paths(data: dict[str, Any]) -> dict[str, Any]:

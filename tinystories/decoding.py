@@ -1,4 +1,14 @@
-"""How stories are sampled: the three presets, and nothing else decides them."""
+"""How stories are sampled: the three presets, and nothing else decides them.
+
+Every checkpoint carries them: `generation_config.json` is the balanced one, which `generate` and pipelines use, and
+
+    GenerationConfig.from_pretrained("path/or/hub-id", "generation_config_creative.json")
+
+opens another anywhere.
+"""
+
+import copy
+from pathlib import Path
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
@@ -22,3 +32,11 @@ def generation_config(tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, p
         pad_token_id=tokenizer.pad_token_id,
         **PRESETS[preset],
     )
+
+
+def save_presets(folder: str | Path, default: GenerationConfig) -> None:
+    """Write every preset beside the generation_config.json of a checkpoint, which is `default`."""
+    for preset, settings in PRESETS.items():
+        config = copy.deepcopy(default)
+        config.update(**settings)
+        config.save_pretrained(folder, config_file_name=f"generation_config_{preset}.json")

@@ -35,19 +35,19 @@ def run_guards(trainer: Trainer, corpus: Corpus) -> dict[str, str]:
     tokenizer = trainer.processing_class
     texts = [*corpus.train.take(SAMPLE_STORIES)["text"], *corpus.validation.take(SAMPLE_STORIES)["text"]]
     train_hashes, validation_hashes = story_hashes(corpus.train), story_hashes(corpus.validation)
-    findings = {}
+    findings, continued = {}, trainer.recipe.model.model_name_or_path is not None
     with torch.random.fork_rng():  # a run with guards and one without draw the same random numbers
         for name, check in {
-            "tokenizer": lambda: check_tokenizer(tokenizer, texts),
-            "vocabulary": lambda: check_vocabulary(trainer),
-            "packed rows": lambda: check_rows(trainer, train_hashes),
-            "labels": lambda: check_labels(trainer),
-            "validation": lambda: check_overlap(corpus.train, train_hashes, validation_hashes),
-            "next-token loss": lambda: check_next_token_loss(trainer),
-            "fresh loss": lambda: check_fresh_loss(trainer),
-            "overfitting": lambda: check_overfitting(trainer),
+            "tokenizer": lambda _: check_tokenizer(tokenizer, texts),
+            "vocabulary": check_vocabulary,
+            "packed rows": lambda _: check_rows(trainer, train_hashes),
+            "labels": check_labels,
+            "validation": lambda _: check_overlap(corpus.train, train_hashes, validation_hashes),
+            "next-token loss": check_next_token_loss,
+            **({"known loss": check_known_loss} if continued else {"fresh loss": check_fresh_loss}),
+            "overfitting": check_overfitting,
         }.items():
-            findings[name] = check()
+            findings[name] = check(trainer)
             logger.info("guard passed: %s: %s", name, findings[name])
     return findings
 
@@ -189,16 +189,33 @@ def check_overlap(train: datasets.Dataset, train_hashes: np.ndarray, validation_
 
 def check_fresh_loss(trainer: Trainer) -> str:
     """An untrained model knows nothing: its loss is ln(vocabulary), give or take a tenth."""
-    trainer.model.eval()
-    expected = math.log(trainer.model.config.vocab_size)
-    with torch.no_grad():
-        loss = trainer.compute_loss(trainer.model, _batch(trainer, LOSS_ROWS)).item()
-    if not abs(loss - expected) < 0.1 * expected:
+    loss, nothing = _starting_loss(trainer)
+    if not abs(loss - nothing) < 0.1 * nothing:
         raise GuardError(
             f"the untrained model has a loss of {loss:.3f} instead of about ln({trainer.model.config.vocab_size}) = "
-            f"{expected:.3f}: its initialization is off (initializer_range {trainer.model.config.initializer_range})"
+            f"{nothing:.3f}: its initialization is off (initializer_range {trainer.model.config.initializer_range})"
         )
-    return f"{loss:.3f} nats, ln(vocabulary) = {expected:.3f}"
+    return f"{loss:.3f} nats, ln(vocabulary) = {nothing:.3f}"
+
+
+def check_known_loss(trainer: Trainer) -> str:
+    """A model that was trained before knows more than nothing: its loss on the new stories is below ln(vocabulary)."""
+    loss, nothing = _starting_loss(trainer)
+    if not loss < nothing:
+        raise GuardError(
+            f"{trainer.recipe.model.model_name_or_path} has a loss of {loss:.3f} on these stories, and knowing nothing "
+            f"costs {nothing:.3f}: the tokenizer in it is not the one it was trained with, or these stories are like "
+            "nothing it ever saw; train a model from the start"
+        )
+    return f"{loss:.3f} nats before the first step, ln(vocabulary) = {nothing:.3f}"
+
+
+def _starting_loss(trainer: Trainer) -> tuple[float, float]:
+    """The model's loss on a few rows, and that of a model that knows nothing; nats per token."""
+    trainer.model.eval()
+    with torch.no_grad():
+        loss = trainer.compute_loss(trainer.model, _batch(trainer, LOSS_ROWS)).item()
+    return loss, math.log(trainer.model.config.vocab_size)
 
 
 def check_next_token_loss(trainer: Trainer) -> str:

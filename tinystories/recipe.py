@@ -25,6 +25,11 @@ from tinystories.errors import UserError, one_line
 class ModelArguments:
     """The network. The context is `block_size`, the vocabulary is the tokenizer's."""
 
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "Go on with this checkpoint (a folder or Hub id): its network, weights and tokenizer."},
+    )
+    model_revision: str | None = field(default=None, metadata={"help": "Its branch, tag or commit on the Hub."})
     hidden_size: int = field(default=448, metadata={"help": "Width of the residual stream."})
     intermediate_size: int = field(default=1536, metadata={"help": "Inner width of the SwiGLU feed-forward block."})
     num_hidden_layers: int = field(default=7, metadata={"help": "Number of decoder layers."})
@@ -105,6 +110,7 @@ class TokenizerArguments:
     """The tokenizer: one that exists, or how to train one on the training stories."""
 
     tokenizer_name: str | None = field(default=None, metadata={"help": "A folder or Hub id (default: train one)."})
+    tokenizer_revision: str | None = field(default=None, metadata={"help": "Its branch, tag or commit on the Hub."})
     vocab_size: int = field(default=10000, metadata={"help": "Vocabulary of a tokenizer trained here."})
     min_frequency: int = field(default=2, metadata={"help": "A pair is merged if it occurs so often."})
     max_samples: int | None = field(
@@ -129,6 +135,13 @@ class RunArguments(TrainingArguments):
     )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Kept off: the collator names its columns."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide NaN losses in the log."})
+    hub_private_repo: bool | None = field(
+        default=True, metadata={"help": "With push_to_hub: whether a repository that is created is private."}
+    )
+    hub_strategy: str = field(
+        default="end",
+        metadata={"help": "Publish the finished run (end), or each checkpoint too (every_save)."},
+    )
     skip_guards: bool = field(default=False, metadata={"help": "Train without the checks against silent mistakes."})
     sample_prompts: list[str] = field(
         default_factory=lambda: ["Once upon a time"], metadata={"help": "Continued at each evaluation, in the log."}
@@ -148,6 +161,8 @@ class RunArguments(TrainingArguments):
                 raise ValueError(f"{name} must stay {value}: the exact evaluation depends on it")
         if self.resume_from_checkpoint is not None:
             raise ValueError("resume_from_checkpoint is not supported: start the run again in another output_dir")
+        if self.hub_strategy not in ("end", "every_save"):
+            raise ValueError("hub_strategy must be end or every_save: optimizer state is not published")
         metric = (self.metric_for_best_model or "loss").removeprefix("eval_")
         if metric not in ("loss", "perplexity", "bits_per_byte"):
             raise ValueError(f"metric_for_best_model must be loss, perplexity or bits_per_byte, not {metric!r}")
@@ -173,13 +188,14 @@ def bf16_is_fast(use_cpu: bool) -> bool:
 
 @dataclass
 class Recipe:
-    """One run. `values` holds every key with its resolved value, and reads back as a recipe."""
+    """One run. `values`: every key with its resolved value, which reads back as a recipe. `given`: keys not left out."""
 
     model: ModelArguments
     data: DataArguments
     tokenizer: TokenizerArguments
     training: RunArguments
     values: dict[str, Any]
+    given: set[str]
 
     def save(self, folder: str | Path) -> None:
         text = json.dumps(self.values, indent=2, sort_keys=True, default=str, ensure_ascii=False)
@@ -268,7 +284,8 @@ def read_recipe(argv: list[str]) -> Recipe:
     model, data, tokenizer, training = parser.build(from_file + overrides)
     values = {key: value for key, value in vars(namespace).items() if key not in ("hub_token", "push_to_hub_token")}
     values |= {"bf16": training.bf16}
-    return Recipe(model, data, tokenizer, training, values)
+    given = _names(from_file + overrides)
+    return Recipe(model, data, tokenizer, training, values, given)
 
 
 _DATA_SOURCES = (
@@ -282,9 +299,13 @@ _DATA_SOURCES = (
 )
 
 
+def _names(arguments: list[str]) -> set[str]:
+    return {word.lstrip("-").split("=")[0].replace("-", "_") for word in arguments if word.startswith("--")}
+
+
 def _replaced_keys(arguments: list[str]) -> set[str]:
     """Keys of the file that the command line replaces together: all of the data, and the options of a schedule."""
-    given = {word.lstrip("-").split("=")[0].replace("-", "_") for word in arguments if word.startswith("--")}
+    given = _names(arguments)
     names_data = not given.isdisjoint({"train_file", "dataset_name", "num_sample_stories"})
     return {*(_DATA_SOURCES if names_data else ()), *(["lr_scheduler_kwargs"] if "lr_scheduler_type" in given else ())}
 
@@ -324,4 +345,5 @@ def _as_arguments(values: dict[str, Any]) -> list[str]:
 
 def model_fields(arguments: ModelArguments) -> dict[str, Any]:
     """The keyword arguments of `TinyStoriesConfig` that a recipe sets."""
-    return {item.name: getattr(arguments, item.name) for item in fields(arguments)}
+    names = [item.name for item in fields(arguments) if not item.name.startswith("model_")]
+    return {name: getattr(arguments, name) for name in names}

@@ -82,7 +82,7 @@ def load_or_train_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """The tokenizer that the recipe names, or one trained on `stories` (once for the same stories and settings)."""
     if arguments.tokenizer_name is not None:
-        return load_tokenizer(arguments.tokenizer_name)
+        return load_tokenizer(arguments.tokenizer_name, arguments.tokenizer_revision)
     settings = [arguments.vocab_size, arguments.min_frequency, arguments.max_samples, tokenizers.__version__]
     key = content_key(["tokenizer", TRAINING, *SPECIAL_TOKENS, *settings, dataset_key(stories)])
 
@@ -93,10 +93,10 @@ def load_or_train_tokenizer(
     return load_tokenizer(str(cached_folder("tokenizer", key, build, cache_root)))
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     """`AutoTokenizer` for a folder or Hub id; a failure is one line, a stored truncation is taken out and said."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"cannot load a tokenizer from {name}: {one_line(error)}") from error
     if not tokenizer.is_fast:

@@ -3,17 +3,26 @@
 Everything else (the loop, accumulation, mixed precision, schedules, processes) is transformers' and accelerate's.
 """
 
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import HfApi
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import HubStrategy
 
 from tinystories.checkpoint import write_card
+from tinystories.decoding import save_presets
+from tinystories.errors import UserError
+from tinystories.hub import create_repository, hub_errors, push, refuse_to_lose_a_card
 from tinystories.packing import PackedRows, StoryCollator
 from tinystories.recipe import Recipe
 from tinystories.scoring import ScoringRows, row_sums, trainer_metrics
+
+
+logger = logging.getLogger(__name__)
 
 
 class StoryTrainer(Trainer):
@@ -56,6 +65,7 @@ class StoryTrainer(Trainer):
         self.model.config.use_cache = self.args.use_cache
         if self.args.should_save:
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle; recipe.json says the same in the open
+            save_presets(folder, self.model.generation_config)
             write_card(folder, self.model, self.card_facts())
 
     def _issue_warnings_after_load(self, load_result) -> None:
@@ -64,10 +74,37 @@ class StoryTrainer(Trainer):
         load_result.missing_keys[:] = [name for name in load_result.missing_keys if name not in tied]
         super()._issue_warnings_after_load(load_result)
 
-    def create_model_card(self, *args, **kwargs) -> None:
-        """Called before a push: our card, where the Trainer would write its own over it."""
-        if self.is_world_process_zero():
-            write_card(self.args.output_dir, self.model, self.card_facts())
+    def init_hf_repo(self, *args, **kwargs) -> None:
+        """With push_to_hub, before the first step: what would stop the push stops the run here, and not at its end."""
+        if not self.is_world_process_zero():
+            return
+        name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
+        api = HfApi(token=self.args.hub_token)
+        with hub_errors(name):
+            self.hub_model_id = create_repository(api, name, self.args.hub_private_repo)
+            refuse_to_lose_a_card(api, self.hub_model_id, self.args.hub_revision)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """With hub_strategy every_save: each checkpoint, a whole repository of its own. A failure stops no training."""
+        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
+            return
+        try:
+            self.push_to_hub(f"Training in progress, step {self.state.global_step}", folder=checkpoint_folder)
+        except UserError as error:
+            logger.warning("step %d was not published: %s", self.state.global_step, error)
+
+    def push_to_hub(self, commit_message: str = "End of training", folder: str | None = None, **kwargs):
+        """Publish the run folder as it lies on disk, its card included; the Trainer would save it again."""
+        if not self.is_world_process_zero():
+            return None
+        return push(
+            folder or self.args.output_dir,
+            self.hub_model_id,
+            private=self.args.hub_private_repo,
+            revision=self.args.hub_revision,
+            message=commit_message,
+            token=self.args.hub_token,
+        )
 
     def card_facts(self, final: dict[str, Any] | None = None) -> dict[str, Any]:
         """What the card says of this run at this moment; `final` is the score of the finished checkpoint."""

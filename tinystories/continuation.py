@@ -1,0 +1,106 @@
+"""Going on with a checkpoint, one's own or one from the Hub: what a recipe may change of it and what it may not.
+
+    python run_clm.py configs/finetune.yaml --model_name_or_path runs/demo --train_file stories.txt
+
+Weights, sizes and tokenizer are the checkpoint's; a recipe that names others is refused, because the weights mean
+nothing in another network or under other token ids. Dropout, the attention implementation and the context are free.
+Optimizer and schedule start anew: this is a new run, not the rest of an old one.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerBase
+
+from configuration_tinystories import TinyStoriesConfig
+from modeling_tinystories import TinyStoriesForCausalLM
+from tinystories.checkpoint import UNREADABLE
+from tinystories.decoding import generation_config
+from tinystories.errors import UserError, one_line
+from tinystories.recipe import ModelArguments, Recipe, model_fields
+
+
+logger = logging.getLogger(__name__)
+
+DROPOUTS = ("embd_pdrop", "resid_pdrop", "attention_dropout")
+
+
+def settle_continued(recipe: Recipe) -> None:
+    """Fill in what the recipe leaves to the checkpoint: its sizes, its context, its tokenizer.
+
+    Raises:
+        UserError: no such checkpoint, one of another architecture, an output_dir that would replace it, or a recipe
+            that asks for another network, vocabulary or tokenizer.
+    """
+    name = recipe.model.model_name_or_path
+    output_dir, source = Path(recipe.training.output_dir).resolve(), Path(name).resolve()
+    if source.exists() and (output_dir == source or output_dir in source.parents):
+        raise UserError(f"output_dir {recipe.training.output_dir} holds the checkpoint to go on with: give another")
+    if recipe.tokenizer.tokenizer_name not in (None, name):
+        raise UserError(
+            f"tokenizer_name: leave it out; {name} goes on with its own tokenizer, whose ids it has learned"
+        )
+    config = _load_config(recipe.model)
+    for field in model_fields(recipe.model):
+        if field != "attn_implementation" and not (field in DROPOUTS and field in recipe.given):
+            _settle(recipe, recipe.model, field, _value(config, field))
+    _settle(recipe, recipe.tokenizer, "vocab_size", config.vocab_size)
+    if "block_size" not in recipe.given:
+        _settle(recipe, recipe.data, "block_size", config.max_position_embeddings)
+    _settle(recipe, recipe.tokenizer, "tokenizer_name", name)
+    _settle(recipe, recipe.tokenizer, "tokenizer_revision", recipe.model.model_revision)
+
+
+def continued_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> TinyStoriesForCausalLM:
+    """The checkpoint's model. Rows longer than its context make the context longer: RoPE has no table of positions,
+    but what stands that far apart means nothing to the model until it has been trained there."""
+    arguments, block_size = recipe.model, recipe.data.block_size
+    config = _load_config(arguments)
+    for field in DROPOUTS:
+        setattr(config, field, getattr(arguments, field))
+    if block_size > config.max_position_embeddings:
+        logger.info("context: %d tokens from now on, %d before", block_size, config.max_position_embeddings)
+        config.max_position_embeddings = block_size
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            arguments.model_name_or_path,
+            revision=arguments.model_revision,
+            config=config,
+            attn_implementation=arguments.attn_implementation,
+            trust_remote_code=False,
+            dtype=torch.float32,
+        )
+    except UNREADABLE as error:
+        raise UserError(f"model_name_or_path: cannot open {arguments.model_name_or_path}: {one_line(error)}") from error
+    model.generation_config = generation_config(tokenizer, max_new_tokens=config.max_position_embeddings * 3 // 4)
+    return model
+
+
+def _load_config(arguments: ModelArguments) -> PreTrainedConfig:
+    name = arguments.model_name_or_path
+    try:
+        config = AutoConfig.from_pretrained(name, revision=arguments.model_revision, trust_remote_code=False)
+    except UNREADABLE as error:
+        raise UserError(f"model_name_or_path: cannot open {name} as a checkpoint: {one_line(error)}") from error
+    if config.model_type != TinyStoriesConfig.model_type:
+        raise UserError(
+            f"model_name_or_path: {name} is a {config.model_type} model; give one trained with this project"
+        )
+    return config
+
+
+def _value(config: PreTrainedConfig, field: str) -> Any:
+    return config.rope_parameters[field] if field in config.rope_parameters else getattr(config, field)
+
+
+def _settle(recipe: Recipe, part: Any, field: str, value: Any) -> None:
+    """Fill in one key; a recipe that gives another value than the checkpoint's is refused."""
+    if field in recipe.given and getattr(part, field) not in (None, value):
+        raise UserError(
+            f"{field} is {getattr(part, field)} in the recipe and {value} in {recipe.model.model_name_or_path}, which "
+            "goes on as it is: leave the key out (configs/finetune.yaml names no sizes)"
+        )
+    setattr(part, field, value)
+    recipe.values[field] = value

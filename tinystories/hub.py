@@ -1,0 +1,182 @@
+"""Publishing a checkpoint: what goes to the Hub, what stays at home, and how a failure reads.
+
+Everything goes up in one commit, the card with the weights that it describes: a push that breaks off changes nothing
+on the Hub, and the next one skips the files that had arrived. Optimizer state, intermediate checkpoints and trackers'
+logs stay at home, and so do the folders of this machine in the records. A card that somebody edited on the Hub is
+never overwritten unasked.
+"""
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RevisionNotFoundError
+
+from tinystories.errors import UserError, one_line
+
+
+logger = logging.getLogger(__name__)
+
+CARD = "README.md"
+PLACEHOLDER = "THIS_REPOSITORY_OR_FOLDER"  # in model_card.md, where the code to copy needs a name
+RECORDS = ("recipe.json", "data_report.json", "trainer_state.json")
+LEFT_AT_HOME = (
+    "checkpoint-*/*",
+    "runs/*",  # TensorBoard's
+    "optimizer*",
+    "scheduler.pt",
+    "scaler.pt",
+    "rng_state*",
+    "training_args.bin",
+    ".*",
+    "*/.*",
+    "*__pycache__/*",
+)
+NEEDED = (CARD, "config.json", "*.safetensors", "*_tinystories.py", "tokenizer.json", "generation_config.json")
+_MARK = re.compile(r"\n<!-- written by the training run, sha256 (\w{64}) -->\n?$")
+# The class above all errors of the HTTP library that the installed huggingface_hub uses (httpx, or httpx2).
+_TRANSPORT_ERROR = HfHubHTTPError.__bases__[0]
+
+
+def push(
+    folder: str | Path,
+    repo_id: str,
+    private: bool = True,
+    revision: str | None = None,
+    tag: str | None = None,
+    message: str = "Upload the model",
+    overwrite_card: bool = False,
+    token: str | None = None,
+) -> CommitInfo:
+    """Publish the checkpoint in `folder`; creates repository and branch where they do not exist.
+
+    private: of a repository that is created; one that exists stays as it is.
+    revision: the branch to commit to (default: main). tag: a name for the new commit.
+
+    Raises:
+        UserError: an incomplete checkpoint, no permission, a card edited on the Hub, a tag that exists, no connection.
+    """
+    folder, api = Path(folder), HfApi(token=token)
+    check_complete(folder)
+    with hub_errors(repo_id):
+        repo_id = create_repository(api, repo_id, private)
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        if tag is not None and tag in {ref.name for ref in api.list_repo_refs(repo_id).tags}:
+            raise UserError(f"{repo_id} has a tag {tag} already, and a tag does not move: give another --tag")
+        card = _published_card(folder / CARD, repo_id)
+        if not overwrite_card:
+            refuse_to_lose_a_card(api, repo_id, revision, card)
+        operations = [CommitOperationAdd(CARD, card.encode())]
+        operations += [CommitOperationAdd(name, _content(path)) for name, path in published(folder).items()]
+        commit = api.create_commit(repo_id, operations, commit_message=message, revision=revision)
+        if tag is not None:
+            api.create_tag(repo_id, tag=tag, revision=commit.oid)
+    return commit
+
+
+def create_repository(api: HfApi, repo_id: str, private: bool) -> str:
+    """The full name `user/name` of a repository that exists now; says so if it is public where private was meant."""
+    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    if private and not api.model_info(repo_id).private:
+        logger.warning("%s exists and is public: what is pushed can be read by everyone", repo_id)
+    return repo_id
+
+
+def published(folder: Path) -> dict[str, Path]:
+    """The files of a checkpoint that go to the Hub beside the card, by their names there."""
+    names = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name: path for name, path in names.items() if not any(fnmatch(name, p) for p in (CARD, *LEFT_AT_HOME))}
+
+
+def check_complete(folder: Path) -> None:
+    """Stop at a folder that nobody could load from the Hub."""
+    missing = [pattern for pattern in NEEDED if not any(folder.glob(pattern))]
+    if missing:
+        raise UserError(f"{folder} is not a complete checkpoint: it has no {' and no '.join(missing)}")
+
+
+def _content(path: Path) -> str | bytes:
+    """A path, or for a record of the run its text without the folders of this machine."""
+    if path.name not in RECORDS:
+        return str(path)
+
+    def shorten(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: shorten(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [shorten(item) for item in value]
+        for flavour in (PurePosixPath, PureWindowsPath):
+            if isinstance(value, str) and flavour(value).is_absolute():
+                return flavour(value).name
+        return value
+
+    content = shorten(json.loads(path.read_text(encoding="utf-8")))
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _published_card(path: Path, repo_id: str) -> str:
+    """The card, with the repository's name where a folder's reader has to put one."""
+    card = path.read_text(encoding="utf-8")
+    named = card.replace(PLACEHOLDER, repo_id)
+    return marked(_MARK.sub("", named)) if is_as_written(card) else named
+
+
+def refuse_to_lose_a_card(api: HfApi, repo_id: str, revision: str | None, ours: str | None = None) -> None:
+    """Stop if the card on the Hub is neither one that a run wrote, untouched since, nor the same as `ours`."""
+    try:
+        path = api.hf_hub_download(repo_id, CARD, revision=revision)
+    except (EntryNotFoundError, RevisionNotFoundError):
+        return
+    card = Path(path).read_text(encoding="utf-8")
+    if card != ours and not is_as_written(card):
+        raise UserError(
+            f"the card of {repo_id} was edited on the Hub and would be lost: save what you want of it, then push with "
+            f"python push_to_hub.py FOLDER {repo_id} --overwrite_card"
+        )
+
+
+def marked(card: str) -> str:
+    """`card` with an invisible last line, by which a later push can tell that nobody has edited it."""
+    return f"{card}\n<!-- written by the training run, sha256 {_digest(card)} -->\n"
+
+
+def is_as_written(card: str) -> bool:
+    mark = _MARK.search(card)
+    return mark is not None and mark[1] == _digest(card[: mark.start()])
+
+
+def _digest(card: str) -> str:
+    return hashlib.sha256(card.rstrip().encode()).hexdigest()
+
+
+@contextmanager
+def hub_errors(repo_id: str) -> Iterator[None]:
+    """Whatever can go wrong between here and the Hub, as one line that says what to do."""
+    try:
+        yield
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        remedy = _REMEDIES.get(status, "push again: what has arrived is not sent twice")
+        raise UserError(f"the Hub refused {repo_id} with status {status}: {remedy} ({one_line(error)})") from error
+    except (OSError, RuntimeError, ValueError, _TRANSPORT_ERROR) as error:
+        cause = error.__cause__ or error
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        remedy = _REMEDIES.get(status, "check the name and the connection, then push again: what has arrived is kept")
+        raise UserError(f"cannot push to {repo_id}: {one_line(cause)}; {remedy}") from error
+
+
+_REMEDIES = {
+    401: "log in with a token that may write, `hf auth login`, or set HF_TOKEN",
+    403: "this token may not write there; use one that may, or push to a name of your own",
+    404: "there is no such repository or branch, or this token may not see it",
+    409: "another push was faster; push again",
+    412: "another push was faster; push again",
+}
