@@ -43,7 +43,8 @@ def run_command(*arguments, cwd=None, tree=ROOT, timeout=300, **environment):
     return subprocess.run(
         [sys.executable, str(tree / script), *rest],
         cwd=cwd,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"} | environment,
+        # one thread: networks this small gain nothing from more, and lose much where other work shares the machine
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true", "OMP_NUM_THREADS": "1"} | environment,
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -59,7 +60,9 @@ def run_with_transformers_only(code: str, cwd: Path, **environment) -> subproces
     return subprocess.Popen(
         [sys.executable, "-S", "-c", code],
         cwd=cwd,
-        env=os.environ | {"PYTHONPATH": sysconfig.get_path("purelib"), "HF_HUB_OFFLINE": "1"} | environment,
+        env=os.environ
+        | {"PYTHONPATH": sysconfig.get_path("purelib"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        | environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

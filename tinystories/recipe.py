@@ -188,7 +188,7 @@ def bf16_is_fast(use_cpu: bool) -> bool:
 
 @dataclass
 class Recipe:
-    """One run. `values`: every key with its resolved value, which reads back as a recipe. `given`: keys not left out."""
+    """One run. `values`: every key with its resolved value, which reads back as a recipe. `given`: the keys named."""
 
     model: ModelArguments
     data: DataArguments
