@@ -1,0 +1,576 @@
+"""Which doors of the ecosystem a checkpoint opens: every path is walked, and docs/compatibility.md is what came of it.
+
+    python tests/compatibility.py runs/demo --write docs/compatibility.md
+    python tests/compatibility.py runs/demo --quick
+
+Nothing of this project is imported: the checkpoint's own code runs, as on anybody's machine. A path passes if it gives
+what plain float32 greedy decoding, or a plain forward pass, gives. `--quick` leaves out what takes more than a few
+seconds. Exit status 1 if a path fails; one whose package or compiler is missing is listed as not tried.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata, util
+from pathlib import Path
+from threading import Thread
+
+import torch
+import transformers
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorForLanguageModeling,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    StaticCache,
+    TextIteratorStreamer,
+    Trainer,
+    TrainingArguments,
+    pipeline,
+)
+
+
+PROMPTS = ["Once upon a time", "One day, a girl named Lily went to the", "The"]
+
+
+class NotTried(Exception):
+    """The path cannot be walked here; the message says what it needs."""
+
+
+@dataclass
+class Path_:
+    group: str
+    name: str
+    quick: bool
+    walk: Callable[["Checkpoint"], str]
+
+
+PATHS: list[Path_] = []
+
+
+def path(group: str, name: str, quick: bool = True):
+    """Register a path: a function that returns what it found, or raises."""
+
+    def register(walk):
+        PATHS.append(Path_(group, name, quick, walk))
+        return walk
+
+    return register
+
+
+class Checkpoint:
+    """A checkpoint folder, and what the plain way gives for it."""
+
+    def __init__(self, folder: str, scratch: str):
+        self.folder, self.scratch = folder, Path(scratch)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+        self.model = self.load()
+        self.inputs = self.tokenizer(PROMPTS[1], return_tensors="pt")
+        self.ids = self.inputs["input_ids"]
+        self.greedy = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=16,
+            pad_token_id=self.tokenizer.pad_token_id,
+            eos_token_id=self.tokenizer.eos_token_id,
+        )
+
+    def load(self, auto_class=AutoModelForCausalLM, **options):
+        options = {"dtype": torch.float32} | options
+        return auto_class.from_pretrained(self.folder, trust_remote_code=True, **options).eval()
+
+    @cached_property
+    def expected(self) -> torch.Tensor:
+        """Greedy ids of the second prompt."""
+        return self.generate(self.model)
+
+    @cached_property
+    @torch.no_grad()
+    def logits(self) -> torch.Tensor:
+        return self.model(self.ids).logits
+
+    def generate(self, model, inputs=None, **options) -> torch.Tensor:
+        return model.generate(**(inputs or self.inputs), generation_config=self.greedy, **options)
+
+    def same_text(self, model, **options) -> str:
+        ids = self.generate(model, **options)
+        assert torch.equal(ids, self.expected), f"{self.tokenizer.decode(ids[0])!r}"
+        return "the same greedy tokens"
+
+    @torch.no_grad()
+    def same_logits(self, model, tolerance: float) -> str:
+        difference = (model(self.ids).logits.float() - self.logits).abs().max().item()
+        assert difference <= tolerance, f"logits differ by {difference:.1e}"
+        return f"logits within {tolerance:g}"
+
+
+def need(package: str) -> None:
+    if util.find_spec(package) is None:
+        raise NotTried(f"needs the package {package}")
+
+
+def need_compiler() -> None:
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(8))
+    except Exception as error:
+        raise NotTried("needs a C++ compiler") from error
+
+
+# --- loading
+
+
+@path("Loading", "`AutoConfig`, `AutoTokenizer`")
+def auto_config(checkpoint):
+    config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=True)
+    assert config.vocab_size == len(checkpoint.tokenizer)
+    for name in ("bos", "eos", "pad"):
+        assert getattr(config, f"{name}_token_id") == getattr(checkpoint.tokenizer, f"{name}_token_id")
+    return f"`{config.model_type}`, the tokenizer's BOS, EOS and PAD"
+
+
+@path("Loading", "`AutoModelForCausalLM`, `local_files_only=True`")
+def local_files_only(checkpoint):
+    return checkpoint.same_text(checkpoint.load(local_files_only=True))
+
+
+@path("Loading", "`dtype=torch.bfloat16`, `torch.float16`")
+def half_precision(checkpoint):
+    for dtype in (torch.bfloat16, torch.float16):
+        model = checkpoint.load(dtype=dtype)
+        assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+        checkpoint.same_logits(model, 0.5)
+    return "logits within 0.5"
+
+
+@path("Loading", '`dtype="auto"`')
+def dtype_auto(checkpoint):
+    return checkpoint.same_logits(checkpoint.load(dtype="auto"), 0)
+
+
+@path("Loading", '`device_map="auto"`')
+def device_map(checkpoint):
+    need("accelerate")
+    model = checkpoint.load(device_map="auto")
+    ids = checkpoint.generate(model, inputs=dict(checkpoint.inputs.to(model.device))).cpu()
+    checkpoint.inputs.to("cpu")
+    assert torch.equal(ids, checkpoint.expected)
+    return f"on {model.device}, the same greedy tokens"
+
+
+@path("Loading", "layers offloaded to disk by `device_map`")
+def disk_offload(checkpoint):
+    need("accelerate")
+    folders = {"model.embed_tokens": "cpu", "model.rotary_emb": "cpu", "model.norm": "cpu", "lm_head": "cpu"}
+    layers = {f"model.layers.{i}": "disk" if i else "cpu" for i in range(checkpoint.model.config.num_hidden_layers)}
+    model = checkpoint.load(device_map=folders | layers, offload_folder=str(checkpoint.scratch / "offload"))
+    return checkpoint.same_text(model)
+
+
+@path("Loading", '`attn_implementation="eager"`')
+def eager(checkpoint):
+    return checkpoint.same_logits(checkpoint.load(attn_implementation="eager"), 1e-3)
+
+
+@path("Loading", '`attn_implementation="flex_attention"`', quick=False)
+def flex(checkpoint):
+    need_compiler()
+    return checkpoint.same_logits(checkpoint.load(attn_implementation="flex_attention"), 1e-3)
+
+
+@path("Loading", '`attn_implementation="flash_attention_2"`')
+def flash(checkpoint):
+    if not torch.cuda.is_available():
+        raise NotTried("needs a GPU")
+    return checkpoint.same_logits(checkpoint.load(attn_implementation="flash_attention_2", dtype=torch.bfloat16), 0.5)
+
+
+@path("Loading", "sharded safetensors")
+def sharded(checkpoint):
+    folder = checkpoint.scratch / "sharded"
+    checkpoint.model.save_pretrained(folder, max_shard_size="150KB")
+    shards = len(list(folder.glob("model-*.safetensors")))
+    assert shards > 1
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32)
+    return checkpoint.same_logits(model.eval(), 0) + " from several files"
+
+
+@path("Loading", "saved again and loaded")
+def saved_again(checkpoint):
+    folder = checkpoint.scratch / "again"
+    checkpoint.load().save_pretrained(folder)
+    assert len(list(folder.glob("*_tinystories.py"))) == 2
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32)
+    return checkpoint.same_logits(model.eval(), 0) + ", the code beside them"
+
+
+@path("Loading", "`AutoModel`")
+@torch.no_grad()
+def auto_model(checkpoint):
+    hidden = checkpoint.load(AutoModel)(checkpoint.ids).last_hidden_state
+    assert torch.equal(checkpoint.model.lm_head(hidden), checkpoint.logits)
+    return "hidden states that give the same logits"
+
+
+@path("Loading", "`AutoModelForSequenceClassification`")
+@torch.no_grad()
+def classification(checkpoint):
+    model = checkpoint.load(AutoModelForSequenceClassification, num_labels=3)
+    batch = checkpoint.tokenizer(PROMPTS, return_tensors="pt", padding=True)
+    batch.pop("token_type_ids", None)
+    scores = model(**batch).logits
+    assert scores.shape == (3, 3) and torch.isfinite(scores).all()
+    return "three labels, a fresh head"
+
+
+@path("Loading", "`from_config`: an untrained model")
+@torch.no_grad()
+def from_config(checkpoint):
+    config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=True)
+    model = AutoModelForCausalLM.from_config(config, trust_remote_code=True).eval()
+    loss = model(checkpoint.ids, labels=checkpoint.ids).loss.item()
+    assert abs(loss / math.log(config.vocab_size) - 1) < 0.15
+    return "a loss near ln(vocabulary)"
+
+
+@path("Loading", "the meta device, filled afterwards")
+def meta(checkpoint):
+    config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=True)
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(config, trust_remote_code=True)
+    assert all(parameter.is_meta for parameter in empty.parameters())
+    rotary, filled = checkpoint.model.model.rotary_emb, checkpoint.load(low_cpu_mem_usage=True).model.rotary_emb
+    assert torch.equal(rotary.inv_freq, filled.inv_freq) and filled.inv_freq.abs().sum() > 0
+    return "buffers intact"
+
+
+@path("Loading", "the weights in transformers' own Llama or Phi-3")
+def native(checkpoint):
+    config = checkpoint.model.config
+    if config.rope_parameters["partial_rotary_factor"] != 1:
+        raise NotTried(f"this checkpoint rotates half of each head: its twin is {Phi3ForCausalLM.__name__}")
+    names = set(LlamaConfig().to_dict()) & set(Phi3Config().to_dict()) - {"model_type", "architectures", "auto_map"}
+    values = {name: value for name, value in config.to_dict().items() if name in names}
+    llama = LlamaForCausalLM(LlamaConfig(**values)).eval()
+    llama.load_state_dict(checkpoint.model.state_dict(), strict=True)
+    return checkpoint.same_logits(llama, 0) + " in `LlamaForCausalLM`"
+
+
+# --- generation
+
+
+@path("Generation", "greedy")
+def greedy(checkpoint):
+    return checkpoint.same_text(checkpoint.load())
+
+
+@path("Generation", "without a cache")
+def without_cache(checkpoint):
+    return checkpoint.same_text(checkpoint.model, use_cache=False)
+
+
+@path("Generation", "sampling with a seed, each preset of the checkpoint")
+def sampling(checkpoint):
+    names = sorted(file.name for file in Path(checkpoint.folder).glob("generation_config*.json"))
+    for name in names:
+        config = GenerationConfig.from_pretrained(checkpoint.folder, name)
+        config.max_new_tokens = 12
+        runs = []
+        for _ in range(2):
+            torch.manual_seed(7)
+            runs.append(checkpoint.model.generate(**checkpoint.inputs, generation_config=config))
+        assert torch.equal(*runs), name
+    assert len(names) == 4
+    return "the same story twice"
+
+
+@path("Generation", "a left-padded batch")
+def left_padded(checkpoint):
+    batch = checkpoint.tokenizer(PROMPTS, return_tensors="pt", padding=True, return_token_type_ids=False)
+    together = checkpoint.generate(checkpoint.model, inputs=batch)[:, batch["input_ids"].shape[1] :]
+    for row, prompt in zip(together, PROMPTS, strict=True):
+        single = checkpoint.tokenizer(prompt, return_tensors="pt")
+        alone = checkpoint.generate(checkpoint.model, inputs=single)[0, single["input_ids"].shape[1] :]
+        assert torch.equal(row[: len(alone)], alone), prompt
+    return "each row as alone"
+
+
+@path("Generation", "beam search")
+def beam_search(checkpoint):
+    checkpoint_ids = checkpoint.generate(checkpoint.model, num_beams=4)
+
+    def likelihood(ids):
+        length = checkpoint.ids.shape[1]
+        with torch.no_grad():
+            log_probabilities = checkpoint.model(ids).logits.log_softmax(-1)[0, length - 1 : -1]
+        return log_probabilities.gather(-1, ids[0, length:, None]).mean().item()
+
+    assert likelihood(checkpoint_ids) >= likelihood(checkpoint.expected) - 1e-4
+    return "at least as likely as greedy, by its length-normalised score"
+
+
+@path("Generation", "beam search with sampling")
+def beam_sampling(checkpoint):
+    ids = checkpoint.model.generate(**checkpoint.inputs, do_sample=True, num_beams=3, max_new_tokens=8)
+    assert ids.shape[1] > checkpoint.ids.shape[1]
+    return "runs"
+
+
+@path("Generation", "assisted decoding")
+def assisted(checkpoint):
+    return checkpoint.same_text(checkpoint.model, assistant_model=checkpoint.load())
+
+
+@path("Generation", "prompt lookup decoding")
+def prompt_lookup(checkpoint):
+    return checkpoint.same_text(checkpoint.model, prompt_lookup_num_tokens=3)
+
+
+@path("Generation", "contrastive search, DoLa, group beam search")
+def community(checkpoint):
+    raise NotTried("transformers 5 moved them to repositories on the Hub (`custom_generate=`)")
+
+
+@path("Generation", "static cache, compiled by `generate`", quick=False)
+def static_cache(checkpoint):
+    need_compiler()
+    return checkpoint.same_text(checkpoint.load(), cache_implementation="static")
+
+
+@path("Generation", "offloaded cache")
+def offloaded_cache(checkpoint):
+    if not torch.accelerator.is_available():
+        raise NotTried("needs a GPU")
+    return checkpoint.same_text(checkpoint.model, cache_implementation="offloaded")
+
+
+@path("Generation", "continuous batching, `generate_batch`", quick=False)
+def continuous_batching(checkpoint):
+    model = checkpoint.load(attn_implementation="sdpa")
+    config = GenerationConfig(**checkpoint.greedy.to_diff_dict() | {"use_cuda_graph": False})
+    prompts = [checkpoint.tokenizer(prompt)["input_ids"] for prompt in PROMPTS]
+    outputs = model.generate_batch(inputs=prompts, generation_config=config, progress_bar=False)
+    by_prompt = {tuple(output.prompt_ids): output.generated_tokens for output in outputs.values()}
+    for prompt in prompts:
+        alone = checkpoint.generate(checkpoint.model, inputs={"input_ids": torch.tensor([prompt])})
+        assert by_prompt[tuple(prompt)] == alone[0, len(prompt) :].tolist(), "another text than alone"
+    return "each request as alone"
+
+
+@path("Generation", "streaming with `TextIteratorStreamer`")
+def streaming(checkpoint):
+    streamer = TextIteratorStreamer(checkpoint.tokenizer, skip_special_tokens=True)
+    Thread(target=checkpoint.generate, args=[checkpoint.model], kwargs={"streamer": streamer}).start()
+    assert "".join(streamer) == checkpoint.tokenizer.decode(checkpoint.expected[0], skip_special_tokens=True)
+    return "the pieces make up the text"
+
+
+@path("Generation", '`pipeline("text-generation")`, a batch of prompts')
+def text_generation_pipeline(checkpoint):
+    write = pipeline("text-generation", model=checkpoint.folder, trust_remote_code=True)
+    rows = write(PROMPTS, batch_size=3, generation_config=checkpoint.greedy)
+    text = checkpoint.tokenizer.decode(checkpoint.expected[0], skip_special_tokens=True)
+    assert rows[1][0]["generated_text"] == text, rows[1]
+    return "the same greedy text"
+
+
+@path("Generation", '`pipeline("text-classification")` with a score head')
+def classification_pipeline(checkpoint):
+    folder = checkpoint.scratch / "grader"
+    checkpoint.load(AutoModelForSequenceClassification, num_labels=2).save_pretrained(folder)
+    checkpoint.tokenizer.save_pretrained(folder)
+    grade = pipeline("text-classification", model=str(folder), trust_remote_code=True)
+    assert {row["label"] for row in grade(PROMPTS)} <= {"LABEL_0", "LABEL_1"}
+    return "labels for a batch"
+
+
+# --- compilation and export
+
+
+@path("Compilation", "`torch.compile(fullgraph=True)`, no cache")
+@torch.no_grad()
+def compiled(checkpoint):
+    model = torch.compile(checkpoint.load(), fullgraph=True, backend="eager")
+    return checkpoint.same_logits(model, 1e-4) + ", one graph"
+
+
+@path("Compilation", "`torch.compile(fullgraph=True)`, static cache")
+@torch.no_grad()
+def compiled_with_cache(checkpoint):
+    model = checkpoint.load()
+    cache = StaticCache(config=model.config, max_cache_len=64)
+    step = torch.compile(model, fullgraph=True, backend="eager")
+    pieces = [
+        step(checkpoint.ids[:, i : i + 1], past_key_values=cache, use_cache=True).logits
+        for i in range(checkpoint.ids.shape[1])
+    ]
+    difference = (torch.cat(pieces, dim=1) - checkpoint.logits).abs().max().item()
+    assert difference < 1e-3, difference
+    return "token by token as in one pass"
+
+
+@path("Compilation", "inductor, the default backend", quick=False)
+def inductor(checkpoint):
+    need_compiler()
+    return checkpoint.same_logits(torch.compile(checkpoint.load()), 1e-3)
+
+
+@path("Compilation", "`torch.export`", quick=False)
+@torch.no_grad()
+def exported(checkpoint):
+    model = checkpoint.load()
+    length = torch.export.Dim("length", min=2, max=model.config.max_position_embeddings)
+    arguments = {"input_ids": torch.ones(1, 8, dtype=torch.long), "use_cache": False}
+    shapes = {"input_ids": {1: length}, "use_cache": None}
+    program = torch.export.export(model, (), arguments, dynamic_shapes=shapes, strict=False)
+    logits = program.module()(input_ids=checkpoint.ids, use_cache=False).logits
+    assert (logits - checkpoint.logits).abs().max() < 1e-3
+    return "logits within 0.001 at another length"
+
+
+# --- training
+
+
+@path("Training", "transformers' `Trainer`, gradient checkpointing, bf16")
+def trainer(checkpoint):
+    model = checkpoint.load()
+    rows = [{"input_ids": checkpoint.expected[0].tolist()}] * 4
+    arguments = TrainingArguments(
+        output_dir=str(checkpoint.scratch / "trainer"),
+        max_steps=3,
+        learning_rate=1e-3,
+        use_cpu=not torch.accelerator.is_available(),
+        bf16=True,
+        gradient_checkpointing=True,
+        disable_tqdm=True,
+        save_strategy="no",
+        logging_steps=1,
+    )
+    collate = DataCollatorForLanguageModeling(checkpoint.tokenizer, mlm=False)
+    trained = Trainer(model, arguments, data_collator=collate, train_dataset=rows)
+    trained.train()
+    losses = [row["loss"] for row in trained.state.log_history if "loss" in row]
+    assert losses[-1] < losses[0]
+    return "the loss falls"
+
+
+@path("Training", "stories packed in one row, `position_ids` that restart")
+@torch.no_grad()
+def packed(checkpoint):
+    first, second = (checkpoint.tokenizer(prompt, return_tensors="pt")["input_ids"] for prompt in PROMPTS[:2])
+    positions = torch.cat([torch.arange(first.shape[1]), torch.arange(second.shape[1])]).unsqueeze(0)
+    model = checkpoint.load(dtype=torch.float64)
+    logits = model(torch.cat([first, second], dim=1), position_ids=positions, use_cache=False).logits
+    assert (logits[:, first.shape[1] :] - model(second).logits).abs().max() < 1e-9
+    return "each as alone, in double precision"
+
+
+@path("Training", "peft: a LoRA adapter trained, saved, loaded, merged")
+def lora(checkpoint):
+    need("peft")
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    torch.manual_seed(0)
+    settings = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    model = get_peft_model(checkpoint.load(), settings).train()
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-2)
+    ids, losses = checkpoint.expected, []
+    for _ in range(5):
+        losses.append(model(input_ids=ids, labels=ids).loss)
+        losses[-1].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[-1] < losses[0]
+    model.eval().save_pretrained(checkpoint.scratch / "adapter")
+    loaded = PeftModel.from_pretrained(checkpoint.load(), checkpoint.scratch / "adapter").eval()
+    with torch.no_grad():
+        trained = model(input_ids=ids).logits
+        assert torch.equal(loaded(input_ids=ids).logits, trained), "the loaded adapter gives other logits"
+        loaded.merge_and_unload().save_pretrained(checkpoint.scratch / "merged")
+        merged = AutoModelForCausalLM.from_pretrained(checkpoint.scratch / "merged", trust_remote_code=True).eval()
+        difference = (merged(ids).logits - trained).abs().max().item()
+    assert difference < 1e-3, difference
+    return "the merged model is a checkpoint of its own"
+
+
+# --- the table
+
+
+def walk_all(checkpoint: Checkpoint, quick: bool) -> list[dict]:
+    rows = []
+    for entry in PATHS:
+        if quick and not entry.quick:
+            continue
+        try:
+            found, state = entry.walk(checkpoint), "yes"
+        except NotTried as reason:
+            found, state = str(reason), "not tried"
+        except Exception as error:
+            message = " ".join(str(error).split())[:200]
+            found, state = f"{type(error).__name__}: {message}", "NO"
+        print(f"{state:10}{entry.name}: {found}", flush=True)
+        rows.append({"group": entry.group, "path": entry.name, "works": state, "found": found})
+    return rows
+
+
+def as_markdown(checkpoint: Checkpoint, rows: list[dict]) -> str:
+    config = checkpoint.model.config
+    versions = ", ".join(
+        f"{name} {metadata.version(name)}"
+        for name in ("transformers", "torch", "accelerate", "peft")
+        if util.find_spec(name)
+    )
+    lines = [
+        "# What a checkpoint works with",
+        "",
+        "Written by `tests/compatibility.py`, which walks every path with nothing but the checkpoint's own code and compares",
+        "what comes out with a plain float32 forward pass or plain greedy decoding. The tests walk the quick ones each time.",
+        "",
+        f"Checkpoint: {checkpoint.model.num_parameters():,} parameters, {config.num_hidden_layers} layers, width "
+        f"{config.hidden_size}. {versions}, Python {platform.python_version()}, {platform.system()}, "
+        f"{'a GPU' if torch.cuda.is_available() else 'no GPU'}.",
+    ]
+    for group in dict.fromkeys(row["group"] for row in rows):
+        lines += ["", f"## {group}", "", "| path | works | what was found |", "|---|---|---|"]
+        lines += [f"| {row['path']} | {row['works']} | {row['found']} |" for row in rows if row["group"] == group]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", help="a checkpoint folder")
+    parser.add_argument("--quick", action="store_true", help="leave out the paths that take long")
+    parser.add_argument("--write", metavar="FILE.md", help="write the table here")
+    parser.add_argument("--json", metavar="FILE.json", help="write the rows here")
+    arguments = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    scratch = tempfile.mkdtemp()
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        checkpoint = Checkpoint(arguments.checkpoint, scratch)
+        rows = walk_all(checkpoint, arguments.quick)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if arguments.write:
+        Path(arguments.write).write_text(as_markdown(checkpoint, rows), encoding="utf-8")
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    sys.exit(any(row["works"] == "NO" for row in rows))
+
+
+if __name__ == "__main__":
+    main()
