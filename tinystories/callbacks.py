@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
-from tinystories.guards import check_next_token_loss
+from tinystories.guards import check_next_token_loss, keep_random_state
 
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def sample_story(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pro
     """Prompt and continuation, by the model's own generation config; leaves the random state as it was."""
     was_training = model.training
     model.eval()
-    with torch.random.fork_rng():
+    with keep_random_state(model.device):
         torch.manual_seed(seed)
         inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
         config = copy.copy(model.generation_config)
