@@ -59,7 +59,7 @@ def draw(one: list, two: list, path: Path) -> None:
     top.legend()
     bottom.plot([step for step, _ in one], [b[1] - a[1] for a, b in zip(one, two, strict=True)])
     bottom.set(xlabel="step", ylabel="difference")
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
 
 
 def main() -> None:
