@@ -11,10 +11,12 @@ import json
 import logging
 import os
 import shutil
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import set_seed
 
@@ -23,7 +25,7 @@ from tinystories.checkpoint import describe_model, load_checkpoint, new_model, w
 from tinystories.console import run_command
 from tinystories.continuation import continued_model, settle_continued
 from tinystories.corpus import Corpus, load_corpus, pick_stories
-from tinystories.errors import GuardError, UserError, one_line
+from tinystories.errors import UserError, one_line
 from tinystories.guards import run_guards
 from tinystories.packing import pack
 from tinystories.recipe import RunArguments, read_recipe
@@ -54,9 +56,10 @@ def main(argv: list[str]) -> None:
     training = recipe.training
     if not training.should_log:
         logger.setLevel(logging.ERROR)
+    check_launch(training)
     if recipe.model.model_name_or_path is not None:
         settle_continued(recipe)
-    check_output_dir(training)
+    on_one_process(lambda: check_output_dir(training))
     set_seed(training.seed)
     use_compiler_if_it_works(training)
 
@@ -90,7 +93,7 @@ def main(argv: list[str]) -> None:
     if training.skip_guards:
         logger.warning("GUARDS SKIPPED: nothing checks that this run learns what it should")
     else:
-        corpus.report["guards"] = guard(trainer, corpus)
+        corpus.report["guards"] = on_one_process(lambda: run_guards(trainer, corpus))
         loss_guard.trainer = trainer
     if trainer.is_world_process_zero():
         clear_output_dir(training)
@@ -107,20 +110,36 @@ def main(argv: list[str]) -> None:
             publish(trainer)
 
 
-def guard(trainer: StoryTrainer, corpus: Corpus) -> dict[str, str]:
-    """Run the guards on one process; when one fails, all processes end, and one says why."""
-    findings, failure = {}, [None]
-    if trainer.is_world_process_zero():
+def on_one_process(check: Callable[[], Any]) -> Any:
+    """What `check` returns on the first process, on all of them; its mistake ends them all, for the same reason."""
+    found, mistake = None, None
+    if PartialState().is_main_process:
         try:
-            findings = run_guards(trainer, corpus)
-        except GuardError as error:
-            failure = [str(error)]
-    broadcast_object_list(failure)
-    if failure[0] is not None and not trainer.is_world_process_zero():
-        sys.exit(GuardError.exit_status)
-    if failure[0] is not None:
-        raise GuardError(failure[0])
-    return findings
+            found = check()
+        except UserError as error:
+            mistake = error
+    found, mistake = broadcast_object_list([found, mistake])
+    if mistake is not None:
+        raise mistake
+    return found
+
+
+def check_launch(training: RunArguments) -> None:
+    """What `accelerate launch` was asked for and what this run does are the same thing, or the difference is said."""
+    sharded = training.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    state_dict = (training.fsdp_plugin_args or {}).get("state_dict_type") or os.environ.get("FSDP_STATE_DICT_TYPE", "")
+    if sharded and training.use_cpu:
+        raise UserError("FSDP needs GPUs: on CPUs accelerate would leave every weight whole and say nothing")
+    if sharded and "FULL" not in state_dict:
+        raise UserError("FSDP must run with fsdp_state_dict_type FULL_STATE_DICT: a checkpoint would hold no weights")
+    if training.mixed_precision != "no" and not (training.bf16 or training.fp16):
+        raise UserError(
+            f"accelerate was told mixed_precision {training.mixed_precision} and the recipe was not: give "
+            f"--{training.mixed_precision} true, or mixed_precision no to accelerate"
+        )
+    started_by_accelerate = "ACCELERATE_MIXED_PRECISION" in os.environ
+    if started_by_accelerate and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
+        logger.warning("ONE PROCESS: accelerate launch was asked for several and started one (docs/distributed.md)")
 
 
 def check_output_dir(training: RunArguments) -> None:

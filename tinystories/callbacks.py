@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
-from tinystories.guards import check_next_token_loss
+from tinystories.guards import check_next_token_loss, keep_random_state
 
 
 logger = logging.getLogger(__name__)
@@ -21,11 +21,12 @@ class SampleStories(TrainerCallback):
         self.prompts = prompts
 
     def on_evaluate(self, args, state, control, model, processing_class, **kwargs):
+        # All processes ask the model, which costs no time: one sharded by FSDP answers only to all of them together.
+        texts = [sample_story(model, processing_class, prompt, seed=args.seed) for prompt in self.prompts]
         if not state.is_world_process_zero:
             return
         with (Path(args.output_dir) / "samples.jsonl").open("a", encoding="utf-8") as file:
-            for prompt in self.prompts:
-                text = sample_story(model, processing_class, prompt, seed=args.seed)
+            for prompt, text in zip(self.prompts, texts, strict=True):
                 logger.info("step %d: %s\n", state.global_step, text)
                 row = {"step": state.global_step, "prompt": prompt, "seed": args.seed, "text": text}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -36,7 +37,7 @@ def sample_story(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pro
     """Prompt and continuation, by the model's own generation config; leaves the random state as it was."""
     was_training = model.training
     model.eval()
-    with torch.random.fork_rng():
+    with keep_random_state(model.device):
         torch.manual_seed(seed)
         inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
         config = copy.copy(model.generation_config)
@@ -48,11 +49,14 @@ def sample_story(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pro
 
 
 class LossGuard(TrainerCallback):
-    """Repeats the next-token guard at each evaluation: on a trained model a wrong shift cannot hide."""
+    """Repeats the next-token guard at each evaluation: on a trained model a wrong shift cannot hide.
+
+    On every process, so that a failure ends all of them together, and none waits for one that has ended.
+    """
 
     def __init__(self):
         self.trainer = None
 
     def on_evaluate(self, args, state, control, **kwargs):
-        if self.trainer is not None and state.is_world_process_zero:
+        if self.trainer is not None:
             check_next_token_loss(self.trainer)

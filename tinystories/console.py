@@ -8,13 +8,18 @@ shows the traceback of a user's mistake too.
 """
 
 import logging
+import os
 import sys
+import time
 from collections.abc import Callable
 
 import transformers
 from tqdm.auto import tqdm
 
 from tinystories.errors import UserError
+
+
+PATIENCE = 60  # seconds
 
 
 class _AboveProgressBar(logging.Handler):
@@ -48,8 +53,19 @@ def run_command(main: Callable[[list[str]], None]) -> None:
     except UserError as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        _say_once(f"error: {error}")
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _say_once(message: str) -> None:
+    """Of the processes of one machine, which make the same mistake together, the first one says so.
+
+    The others wait for the launcher, which ends them as soon as the first one has ended; were they to end first, it
+    would be ended before it could speak. A mistake of another process alone is said after all.
+    """
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        time.sleep(PATIENCE)
+    print(message, file=sys.stderr, flush=True)

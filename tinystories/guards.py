@@ -8,6 +8,7 @@ import copy
 import logging
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from itertools import islice, pairwise
 
 import datasets
@@ -36,7 +37,7 @@ def run_guards(trainer: Trainer, corpus: Corpus) -> dict[str, str]:
     texts = [*corpus.train.take(SAMPLE_STORIES)["text"], *corpus.validation.take(SAMPLE_STORIES)["text"]]
     train_hashes, validation_hashes = story_hashes(corpus.train), story_hashes(corpus.validation)
     findings, continued = {}, trainer.recipe.model.model_name_or_path is not None
-    with torch.random.fork_rng():  # a run with guards and one without draw the same random numbers
+    with keep_random_state(trainer.args.device):  # a run with guards and one without draw the same random numbers
         for name, check in {
             "tokenizer": lambda _: check_tokenizer(tokenizer, texts),
             "vocabulary": check_vocabulary,
@@ -50,6 +51,11 @@ def run_guards(trainer: Trainer, corpus: Corpus) -> dict[str, str]:
             findings[name] = check(trainer)
             logger.info("guard passed: %s: %s", name, findings[name])
     return findings
+
+
+def keep_random_state(device: torch.device) -> AbstractContextManager:
+    """Random numbers drawn inside are not missing afterwards. Of all GPUs, only the one of this process is touched."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> str:

@@ -142,6 +142,9 @@ class RunArguments(TrainingArguments):
         default="end",
         metadata={"help": "Publish the finished run (end), or each checkpoint too (every_save)."},
     )
+    ddp_find_unused_parameters: bool = field(
+        default=False, metadata={"help": "Search each step for weights without a gradient; this model has none."}
+    )
     skip_guards: bool = field(default=False, metadata={"help": "Train without the checks against silent mistakes."})
     sample_prompts: list[str] = field(
         default_factory=lambda: ["Once upon a time"], metadata={"help": "Continued at each evaluation, in the log."}

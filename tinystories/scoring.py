@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.corpus import STORIES_PER_BATCH
+from tinystories.errors import GuardError
 from tinystories.packing import IGNORED, StoryCollator
 
 
@@ -84,6 +85,8 @@ def row_sums(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 def score_from_sums(sums: np.ndarray, stories: ScoringRows) -> Score:
     """sums: (rows, 2) as `row_sums` gives them, for every row of `stories`."""
+    if len(sums) != len(stories.rows):
+        raise GuardError(f"{len(sums)} rows were scored instead of {len(stories.rows)}: the score would not be exact")
     nll, tokens = sums.astype(np.float64).sum(axis=0)
     loss = float(nll / tokens)
     perplexity = math.inf if loss >= 700 else math.exp(loss)

@@ -57,6 +57,14 @@ class StoryTrainer(Trainer):
         self.evaluation = evaluation
         self.data_report = data_report
 
+    def get_eval_dataloader(self, eval_dataset=None):
+        """Every row is scored: `dataloader_drop_last`, which the Trainer obeys here as well, is for training only."""
+        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.args.dataloader_drop_last = drop_last
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Every save, of `checkpoint-N` and of the run folder, passes here."""
         folder = Path(output_dir or self.args.output_dir)

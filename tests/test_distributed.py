@@ -1,0 +1,399 @@
+"""Training in several processes: two of them over gloo on CPUs, started as a user starts them, against one."""
+
+import hashlib
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils import FullyShardedDataParallelPlugin
+from accelerate.utils.launch import prepare_multi_gpu_env
+from conftest import ROOT, TINY, as_options, mistake, write_counting_corpus
+from transformers import AutoModelForCausalLM
+
+from configuration_tinystories import TinyStoriesConfig
+from modeling_tinystories import TinyStoriesDecoderLayer
+from run_clm import check_launch
+from tinystories.checkpoint import load_checkpoint
+from tinystories.console import PATIENCE, run_command
+from tinystories.errors import UserError
+
+
+CONFIGS = ROOT / "configs" / "accelerate"
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch"]
+TWO_CPUS = [*ACCELERATE, "--config_file", str(CONFIGS / "two_cpus.yaml")]
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
+
+# The same rows, summed in another order: float32 rounds at 6e-8 of a value, and every step builds on the one before.
+# Measured over 60 steps: 5e-7 nats in the loss of a step, 9e-6 in an evaluation (of 7 nats), 5e-6 in a norm of
+# gradients. Four rows too many in one batch make 2e-2 nats.
+TOLERANCE = 5e-5
+
+# Runs run_clm.py and notes, for each process, what it built and which rows its batches held.
+RECORDER = """
+import hashlib, json, os, sys
+sys.path.insert(0, os.environ["PROJECT"])
+import numpy as np
+import run_clm
+from tinystories import packing, tokenization
+from tinystories.console import run_command
+
+def note(kind, value):
+    with open(os.path.join(os.environ["NOTES"], f"{kind}-{os.environ.get('RANK', '0')}.jsonl"), "a") as file:
+        file.write(json.dumps(value) + "\\n")
+
+def noting(module, name):
+    original = getattr(module, name)
+    def noted(*args):
+        note("built", name)
+        return original(*args)
+    setattr(module, name, noted)
+
+noting(tokenization, "train_tokenizer")
+noting(packing, "_write_rows")
+collate = packing.StoryCollator.__call__
+
+def noted_collate(self, rows):
+    if "first_target" not in rows[0]:  # a row of training
+        note("batch", [hashlib.md5(np.asarray(row["input_ids"]).tobytes()).hexdigest() for row in rows])
+    return collate(self, rows)
+
+packing.StoryCollator.__call__ = noted_collate
+run_command(run_clm.main)
+"""
+
+# Shards the model of a run as accelerate's FSDP version 2 does on GPUs, and lets the callback write a story.
+SHARDED_STORY = """
+import datetime, json, sys
+from types import SimpleNamespace
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from tinystories.callbacks import SampleStories, sample_story
+from tinystories.checkpoint import load_checkpoint
+
+run, output = sys.argv[1:]
+dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=60))
+model, tokenizer = load_checkpoint(run)
+whole = sample_story(model, tokenizer, "Story 7. one", seed=1)
+mesh = init_device_mesh("cpu", (2,))
+for layer in model.model.layers:
+    fully_shard(layer, mesh=mesh)
+fully_shard(model, mesh=mesh)
+assert all(isinstance(weight, DTensor) for weight in model.parameters())
+args = SimpleNamespace(output_dir=output, seed=1)
+state = SimpleNamespace(is_world_process_zero=dist.get_rank() == 0, global_step=7)
+SampleStories(["Story 7. one"]).on_evaluate(args, state, None, model, tokenizer)
+if dist.get_rank() == 0:
+    print(json.dumps(whole))
+dist.destroy_process_group()
+"""
+
+
+def launch(launcher, *arguments, script=ROOT / "run_clm.py", cwd=None, **environment):
+    return subprocess.run(
+        [*launcher, str(script), *map(str, arguments)],
+        env=os.environ | ENVIRONMENT | environment,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=240,
+        cwd=cwd,
+    )
+
+
+def settings(folder: Path, name: str, **changes) -> list[str]:
+    values = TINY | {"train_file": folder / "counting.txt", "validation_file": folder / "nine.txt", "use_cpu": True}
+    values |= {"data_cache_dir": folder / "cache", "output_dir": folder / name, "max_steps": 60, "eval_steps": 20}
+    values |= {"save_steps": 20, "logging_steps": 1, "per_device_eval_batch_size": 4, "dataloader_drop_last": True}
+    return as_options(values | changes)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """200 stories in 52 rows, which no batch of 8 divides; and 9 to validate on: in batches of 4, the second process
+    gets a batch that is all filling."""
+    folder = tmp_path_factory.mktemp("distributed")
+    write_counting_corpus(folder)
+    stories = [f"Held out {i}. " + "one two three " * (1 + i % 4) + "four." for i in range(9)]
+    (folder / "nine.txt").write_text("<|endoftext|>".join(stories), encoding="utf-8")
+    return folder
+
+
+class Run(SimpleNamespace):
+    """A finished run: its folder, output and logged rows."""
+
+    def logged(self, key: str) -> dict[int, float]:
+        return {row["step"]: row[key] for row in self.history if key in row}
+
+
+def finished(folder: Path, process) -> Run:
+    assert process.returncode == 0, process.stderr[-3000:]
+    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    results = json.loads((folder / "all_results.json").read_text())
+    return Run(folder=folder, out=process.stdout, err=process.stderr, history=history, results=results)
+
+
+@pytest.fixture(scope="module")
+def pair(folder):
+    """One process with 8 rows, and two with 4, which accelerate starts."""
+    one = launch([sys.executable], *settings(folder, "one", per_device_train_batch_size=8))
+    two = launch(TWO_CPUS, *settings(folder, "two", per_device_train_batch_size=4))
+    return finished(folder / "one", one), finished(folder / "two", two)
+
+
+@pytest.fixture(scope="module")
+def accumulating_pair(folder):
+    """The same with two batches to a step, started by torchrun, with a fresh cache, and with notes of what happened."""
+    script = folder / "recorder.py"
+    script.write_text(RECORDER, encoding="utf-8")
+    runs = []
+    for name, launcher, rows in (("one-2", [sys.executable], 8), ("two-2", TORCHRUN, 4)):
+        (folder / f"notes-{name}").mkdir()
+        changes = {"per_device_train_batch_size": rows, "gradient_accumulation_steps": 2, "max_steps": 40}
+        changes |= {"data_cache_dir": folder / f"cache-{name}", "skip_guards": True}
+        notes = {"NOTES": str(folder / f"notes-{name}"), "PROJECT": str(ROOT)}
+        process = launch(launcher, *settings(folder, name, **changes), script=script, **notes)
+        runs.append(finished(folder / name, process))
+    return runs
+
+
+@pytest.fixture(scope="module")
+def filling_pair(folder):
+    """With dataloader_drop_last off: the last batch of an epoch is not full."""
+    runs = []
+    for name, launcher, rows in (("one-f", [sys.executable], 8), ("two-f", TORCHRUN, 4)):
+        changes = {"per_device_train_batch_size": rows, "dataloader_drop_last": False, "max_steps": 8}
+        changes |= {"skip_guards": True, "eval_steps": 8, "save_steps": 8}
+        runs.append(finished(folder / name, launch(launcher, *settings(folder, name, **changes))))
+    return runs
+
+
+def notes(folder, name, kind, rank):
+    path = folder / f"notes-{name}" / f"{kind}-{rank}.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def differences(one: Run, two: Run, key: str) -> dict[int, float]:
+    first, second = one.logged(key), two.logged(key)
+    assert first.keys() == second.keys()
+    for step in first:
+        print(f"{key} at step {step}: {first[step]:.6f} {second[step]:.6f} {second[step] - first[step]:+.1e}")
+    return {step: abs(first[step] - second[step]) for step in first}
+
+
+@pytest.mark.parametrize("which", ["pair", "accumulating_pair"])
+def test_the_loss_curve_does_not_depend_on_the_number_of_processes(which, request):
+    one, two = request.getfixturevalue(which)
+    assert len(one.logged("loss")) == max(one.logged("loss")) >= 40
+    assert max(differences(one, two, "loss").values()) < TOLERANCE
+    assert max(differences(one, two, "grad_norm").values()) < TOLERANCE
+    assert two.results["eval_bits_per_byte"] == pytest.approx(one.results["eval_bits_per_byte"], abs=TOLERANCE)
+
+
+def test_the_rows_of_a_step_are_not_others_in_two_processes(folder, accumulating_pair):
+    whole = notes(folder, "one-2", "batch", 0)
+    halves = [notes(folder, "two-2", "batch", rank) for rank in (0, 1)]
+    assert len(whole) == len(halves[0]) == len(halves[1]) >= 80
+    for batch, first, second in zip(whole, *halves, strict=True):
+        assert len(first) == len(second) == 4
+        assert first + second == batch
+
+
+def test_a_last_batch_that_is_not_full_is_filled_with_rows_of_the_epochs_start(filling_pair):
+    """Not a mistake of ours, and it must not be forgotten: accelerate gives every process a full batch. 52 rows, 6
+    steps of 8, and 4 rows for the seventh step: one process takes 4, two take 8."""
+    one, two = filling_pair
+    loss = differences(one, two, "loss")
+    assert max(loss[step] for step in range(1, 7)) < TOLERANCE < loss[7]
+    seen = [run.logged("num_input_tokens_seen") for run in (one, two)]
+    assert [counted[7] - counted[6] for counted in seen] == [4 * 64, 8 * 64]
+
+
+def test_tokens_seen_are_those_of_all_processes(pair, accumulating_pair):
+    for (one, two), rows in ((pair, 8), (accumulating_pair, 16)):
+        assert one.logged("num_input_tokens_seen") == two.logged("num_input_tokens_seen")
+        assert one.logged("num_input_tokens_seen")[10] == 10 * rows * 64
+
+
+def tokens_scored(run: Run, step: int) -> float:
+    """From what was logged: nats = loss x tokens = bits per byte x bytes x ln 2."""
+    bits_per_byte, loss = run.logged("eval_bits_per_byte")[step], run.logged("eval_loss")[step]
+    return bits_per_byte * run.results["eval_bytes"] * math.log(2) / loss
+
+
+def test_an_evaluation_counts_no_story_twice(pair):
+    """9 stories, 4 at a time on each of two processes: 7 places are filled with copies, which must not count."""
+    one, two = pair
+    assert two.results["eval_stories"] == 9 and two.results["eval_tokens"] == one.results["eval_tokens"]
+    assert list(two.logged("eval_loss")) == [20, 40, 60]
+    for run in pair:
+        for step in (20, 40, 60):
+            assert tokens_scored(run, step) == pytest.approx(run.results["eval_tokens"], abs=1e-3)
+    assert max(differences(one, two, "eval_loss").values()) < TOLERANCE
+    assert max(differences(one, two, "eval_bits_per_byte").values()) < TOLERANCE
+
+
+def test_dropping_the_last_training_batch_drops_no_validation_story(pair):
+    """The Trainer's dataloader_drop_last holds for evaluation too: it would score 8 stories over the bytes of 9."""
+    one, _ = pair
+    assert min(one.logged("eval_loss").values()) == pytest.approx(one.results["eval_loss"], abs=1e-5)
+
+
+def test_one_process_writes_and_speaks(pair):
+    _, two = pair
+    lines = two.err.splitlines()
+    assert len([line for line in lines if line.startswith("guard passed: ")]) == 8
+    assert len({line for line in lines if line.startswith("guard passed: ")}) == 8
+    for once in ("corpus: ", "packed: ", "tokenizer: ", "model: ", "weights: ", "all 9 validation stories"):
+        assert len([line for line in lines if line.startswith(once)]) == 1, once
+    assert two.out.count("Your model: ") == 1
+    assert two.out.count("'eval_loss'") == 3
+    samples = [json.loads(line)["step"] for line in (two.folder / "samples.jsonl").read_text().splitlines()]
+    assert samples == [20, 40, 60]
+    assert "unused parameters" not in two.err
+
+
+def test_one_process_builds_and_the_other_reads(folder, accumulating_pair):
+    built = [notes(folder, "two-2", "built", rank) for rank in (0, 1)]
+    assert built == [["train_tokenizer", "_write_rows"], []]
+    cached = sorted(path.name.split("-")[0] for path in (folder / "cache-two-2").iterdir())
+    assert cached.count("tokenizer") == cached.count("rows") == 1 and "unfinished" not in cached
+
+
+MISTAKES = {
+    "unknown key": ({}, ["--learning_rat", "1"], 1, "unknown key 'learning_rat'; did you mean learning_rate?"),
+    "folder in use": ({"output_dir": "."}, [], 1, "is not empty and holds no earlier run"),
+    "failed guard": ({"validation_file": "counting.txt"}, [], 2, "also stand in the validation data"),
+    "loss that is no number": ({"learning_rate": 1e30}, ["--skip_guards", "false"], 2, "the loss is not a number"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_ends_both_processes_and_is_said_once(name, folder):
+    changes, extra, status, reason = MISTAKES[name]
+    changes = {"eval_steps": 2, "save_steps": 2, "max_steps": 4} | changes
+    process = launch(TORCHRUN, *settings(folder, f"mistake-{status}-{len(name)}", **changes), *extra, cwd=folder)
+    assert process.returncode != 0
+    assert process.stderr.count("error: ") == 1 and process.stderr.count(reason) == 1, process.stderr[-3000:]
+    assert re.search(rf"rank +: 0 .*\n +exitcode +: {status} ", process.stderr)
+    assert "[rank1]" not in process.stderr  # before the traceback of a process
+
+
+def test_a_mistake_of_one_process_alone_is_not_lost(monkeypatch, capsys):
+    """It waits for the first process to speak and the launcher to end it; when neither happens, it speaks."""
+    waited = []
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr("sys.argv", ["run_clm.py"])
+    monkeypatch.setattr("tinystories.console.time.sleep", waited.append)
+    monkeypatch.setattr("tinystories.console.set_up_logging", lambda: None)  # it would outlive the test
+
+    def fail(argv):
+        raise UserError("no room on this disk")
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(fail)
+    assert ended.value.code == 1 and waited == [PATIENCE]
+    assert capsys.readouterr().err == "error: no room on this disk\n"
+
+
+def test_a_killed_process_ends_the_run_and_leaves_the_checkpoints(folder):
+    changes = {"max_steps": 100_000, "eval_strategy": "no", "load_best_model_at_end": False, "skip_guards": True}
+    options = settings(folder, "killed", **changes)
+    with (folder / "killed.log").open("w") as log:
+        launcher = subprocess.Popen(
+            [*TORCHRUN, str(ROOT / "run_clm.py"), *options], env=os.environ | ENVIRONMENT, stdout=log, stderr=log
+        )
+        checkpoint = folder / "killed" / "checkpoint-20"
+        deadline = time.monotonic() + 120
+        while not (folder / "killed" / "checkpoint-40").exists():  # then the one before is complete
+            assert launcher.poll() is None and time.monotonic() < deadline, (folder / "killed.log").read_text()[-3000:]
+            time.sleep(0.02)
+        workers = psutil.Process(launcher.pid).children()
+        assert len(workers) == 2
+        before = {file.name: hashlib.sha256(file.read_bytes()).digest() for file in checkpoint.iterdir()}
+        next(worker for worker in workers if worker.environ()["LOCAL_RANK"] == "1").kill()
+        assert launcher.wait(timeout=120) != 0
+    assert not psutil.wait_procs(workers, timeout=60)[1]
+    assert before == {file.name: hashlib.sha256(file.read_bytes()).digest() for file in checkpoint.iterdir()}
+    assert load_checkpoint(str(checkpoint))[0].config.vocab_size > 256
+    assert json.loads((checkpoint / "trainer_state.json").read_text())["global_step"] == 20
+
+
+def test_accelerate_that_starts_one_process_for_two_is_not_silent(folder):
+    changes = {"max_steps": 1, "eval_strategy": "no", "load_best_model_at_end": False, "save_strategy": "no"}
+    options = settings(folder, "alone", skip_guards=True, **changes)
+    process = launch([*ACCELERATE, "--cpu", "--num_processes", "2"], *options)
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert process.stderr.count("ONE PROCESS: ") == 1
+
+
+def test_no_such_warning_where_one_process_was_asked_for_or_two_started(pair):
+    one, two = pair
+    assert "ONE PROCESS" not in one.err + two.err
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_accelerate_reads_every_config_and_its_comment_names_it(path):
+    config = load_config_from_file(str(path))  # refuses an unknown key
+    assert config.mixed_precision == "no"  # else it would overrule the recipe
+    command = path.read_text().splitlines()[0]
+    assert command.startswith(f"# accelerate launch --config_file configs/accelerate/{path.name} ")
+
+
+def test_fsdp_wraps_the_layer_that_the_model_has(monkeypatch):
+    parser = launch_command_parser()
+    asked = parser.parse_args(["--config_file", str(CONFIGS / "fsdp.yaml"), "run_clm.py"])
+    arguments, _, _ = _validate_launch_command(asked)
+    for name, value in prepare_multi_gpu_env(arguments).items():
+        monkeypatch.setenv(name, value)
+    plugin = FullyShardedDataParallelPlugin()
+    config = TinyStoriesConfig(vocab_size=300, hidden_size=64, num_hidden_layers=1, num_attention_heads=2)
+    plugin.set_auto_wrap_policy(AutoModelForCausalLM.from_config(config))
+    assert plugin.fsdp_version == 2 and "FULL_STATE_DICT" in str(plugin.state_dict_type)
+    assert plugin.auto_wrap_policy.keywords["transformer_layer_cls"] == {TinyStoriesDecoderLayer}
+
+
+def test_fsdp_on_cpus_is_refused_and_not_silently_unsharded(folder):
+    launcher = [*ACCELERATE, "--config_file", str(CONFIGS / "fsdp.yaml"), "--num_processes", "2"]
+    process = launch(launcher, *settings(folder, "sharded"))
+    assert process.returncode != 0
+    assert process.stderr.count("error: ") == 1 and "error: FSDP needs GPUs" in process.stderr, process.stderr[-3000:]
+
+
+def asked_for(**values) -> SimpleNamespace:
+    standard = {"fsdp": None, "fsdp_plugin_args": None, "use_cpu": False, "mixed_precision": "no"}
+    return SimpleNamespace(**(standard | {"bf16": False, "fp16": False} | values))
+
+
+def test_fsdp_that_would_save_no_weights_is_refused(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_STATE_DICT_TYPE", "FULL_STATE_DICT")
+    check_launch(asked_for())
+    monkeypatch.setenv("FSDP_STATE_DICT_TYPE", "SHARDED_STATE_DICT")
+    assert "FULL_STATE_DICT" in mistake(check_launch, asked_for())
+
+
+def test_a_precision_that_the_recipe_does_not_know_is_refused():
+    assert "--bf16 true" in mistake(check_launch, asked_for(mixed_precision="bf16"))
+    check_launch(asked_for(mixed_precision="bf16", bf16=True))
+
+
+def test_a_model_sharded_by_fsdp_writes_its_samples_without_waiting_for_ever(pair, folder):
+    script = folder / "sharded_story.py"
+    script.write_text(SHARDED_STORY, encoding="utf-8")
+    process = launch(TORCHRUN, pair[0].folder, folder, script=script, PYTHONPATH=str(ROOT))
+    assert process.returncode == 0, process.stderr[-3000:]
+    (sample,) = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    assert sample["step"] == 7 and sample["text"] == json.loads(process.stdout)
