@@ -1,11 +1,11 @@
-"""Which doors of the ecosystem a checkpoint opens: every path is walked, and docs/compatibility.md is what came of it.
+"""Which doors of the ecosystem a checkpoint opens: every route is walked, and docs/compatibility.md is what came of it.
 
     python tests/compatibility.py runs/demo --write docs/compatibility.md
     python tests/compatibility.py runs/demo --quick
 
-Nothing of this project is imported: the checkpoint's own code runs, as on anybody's machine. A path passes if it gives
+Nothing of this project is imported: the checkpoint's own code runs, as on anybody's machine. A route passes if it gives
 what plain float32 greedy decoding, or a plain forward pass, gives. `--quick` leaves out what takes more than a few
-seconds. Exit status 1 if a path fails; one whose package or compiler is missing is listed as not tried.
+seconds. Exit status 1 if a route fails; one whose package or compiler is missing is listed as not tried.
 """
 
 import argparse
@@ -49,25 +49,25 @@ PROMPTS = ["Once upon a time", "One day, a girl named Lily went to the", "The"]
 
 
 class NotTried(Exception):
-    """The path cannot be walked here; the message says what it needs."""
+    """The route cannot be walked here; the message says what it needs."""
 
 
 @dataclass
-class Path_:
+class Route:
     group: str
     name: str
     quick: bool
     walk: Callable[["Checkpoint"], str]
 
 
-PATHS: list[Path_] = []
+ROUTES: list[Route] = []
 
 
-def path(group: str, name: str, quick: bool = True):
-    """Register a path: a function that returns what it found, or raises."""
+def route(group: str, name: str, quick: bool = True):
+    """Register a route: a function that returns what it found, or raises."""
 
     def register(walk):
-        PATHS.append(Path_(group, name, quick, walk))
+        ROUTES.append(Route(group, name, quick, walk))
         return walk
 
     return register
@@ -115,7 +115,7 @@ class Checkpoint:
     def same_logits(self, model, tolerance: float) -> str:
         difference = (model(self.ids).logits.float() - self.logits).abs().max().item()
         assert difference <= tolerance, f"logits differ by {difference:.1e}"
-        return f"logits within {tolerance:g}"
+        return "the same logits, bit by bit" if difference == 0 else f"logits within {difference:.1e}"
 
 
 def need(package: str) -> None:
@@ -133,7 +133,7 @@ def need_compiler() -> None:
 # --- loading
 
 
-@path("Loading", "`AutoConfig`, `AutoTokenizer`")
+@route("Loading", "`AutoConfig`, `AutoTokenizer`")
 def auto_config(checkpoint):
     config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=True)
     assert config.vocab_size == len(checkpoint.tokenizer)
@@ -142,26 +142,27 @@ def auto_config(checkpoint):
     return f"`{config.model_type}`, the tokenizer's BOS, EOS and PAD"
 
 
-@path("Loading", "`AutoModelForCausalLM`, `local_files_only=True`")
+@route("Loading", "`AutoModelForCausalLM`, `local_files_only=True`")
 def local_files_only(checkpoint):
     return checkpoint.same_text(checkpoint.load(local_files_only=True))
 
 
-@path("Loading", "`dtype=torch.bfloat16`, `torch.float16`")
+@route("Loading", "`dtype=torch.bfloat16`, `torch.float16`")
 def half_precision(checkpoint):
+    found = []
     for dtype in (torch.bfloat16, torch.float16):
         model = checkpoint.load(dtype=dtype)
         assert {parameter.dtype for parameter in model.parameters()} == {dtype}
-        checkpoint.same_logits(model, 0.5)
-    return "logits within 0.5"
+        found.append(checkpoint.same_logits(model, 0.5))
+    return " and ".join(found)
 
 
-@path("Loading", '`dtype="auto"`')
+@route("Loading", '`dtype="auto"`')
 def dtype_auto(checkpoint):
     return checkpoint.same_logits(checkpoint.load(dtype="auto"), 0)
 
 
-@path("Loading", '`device_map="auto"`')
+@route("Loading", '`device_map="auto"`')
 def device_map(checkpoint):
     need("accelerate")
     model = checkpoint.load(device_map="auto")
@@ -171,7 +172,7 @@ def device_map(checkpoint):
     return f"on {model.device}, the same greedy tokens"
 
 
-@path("Loading", "layers offloaded to disk by `device_map`")
+@route("Loading", "layers offloaded to disk by `device_map`")
 def disk_offload(checkpoint):
     need("accelerate")
     folders = {"model.embed_tokens": "cpu", "model.rotary_emb": "cpu", "model.norm": "cpu", "lm_head": "cpu"}
@@ -180,35 +181,35 @@ def disk_offload(checkpoint):
     return checkpoint.same_text(model)
 
 
-@path("Loading", '`attn_implementation="eager"`')
+@route("Loading", '`attn_implementation="eager"`')
 def eager(checkpoint):
     return checkpoint.same_logits(checkpoint.load(attn_implementation="eager"), 1e-3)
 
 
-@path("Loading", '`attn_implementation="flex_attention"`', quick=False)
+@route("Loading", '`attn_implementation="flex_attention"`', quick=False)
 def flex(checkpoint):
     need_compiler()
     return checkpoint.same_logits(checkpoint.load(attn_implementation="flex_attention"), 1e-3)
 
 
-@path("Loading", '`attn_implementation="flash_attention_2"`')
+@route("Loading", '`attn_implementation="flash_attention_2"`')
 def flash(checkpoint):
     if not torch.cuda.is_available():
         raise NotTried("needs a GPU")
     return checkpoint.same_logits(checkpoint.load(attn_implementation="flash_attention_2", dtype=torch.bfloat16), 0.5)
 
 
-@path("Loading", "sharded safetensors")
+@route("Loading", "sharded safetensors")
 def sharded(checkpoint):
     folder = checkpoint.scratch / "sharded"
     checkpoint.model.save_pretrained(folder, max_shard_size="150KB")
     shards = len(list(folder.glob("model-*.safetensors")))
     assert shards > 1
     model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32)
-    return checkpoint.same_logits(model.eval(), 0) + " from several files"
+    return checkpoint.same_logits(model.eval(), 0) + ", from several files"
 
 
-@path("Loading", "saved again and loaded")
+@route("Loading", "saved again and loaded")
 def saved_again(checkpoint):
     folder = checkpoint.scratch / "again"
     checkpoint.load().save_pretrained(folder)
@@ -217,7 +218,7 @@ def saved_again(checkpoint):
     return checkpoint.same_logits(model.eval(), 0) + ", the code beside them"
 
 
-@path("Loading", "`AutoModel`")
+@route("Loading", "`AutoModel`")
 @torch.no_grad()
 def auto_model(checkpoint):
     hidden = checkpoint.load(AutoModel)(checkpoint.ids).last_hidden_state
@@ -225,7 +226,7 @@ def auto_model(checkpoint):
     return "hidden states that give the same logits"
 
 
-@path("Loading", "`AutoModelForSequenceClassification`")
+@route("Loading", "`AutoModelForSequenceClassification`")
 @torch.no_grad()
 def classification(checkpoint):
     model = checkpoint.load(AutoModelForSequenceClassification, num_labels=3)
@@ -236,7 +237,7 @@ def classification(checkpoint):
     return "three labels, a fresh head"
 
 
-@path("Loading", "`from_config`: an untrained model")
+@route("Loading", "`from_config`: an untrained model")
 @torch.no_grad()
 def from_config(checkpoint):
     config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=True)
@@ -246,7 +247,7 @@ def from_config(checkpoint):
     return "a loss near ln(vocabulary)"
 
 
-@path("Loading", "the meta device, filled afterwards")
+@route("Loading", "the meta device, filled afterwards")
 def meta(checkpoint):
     config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=True)
     with torch.device("meta"):
@@ -257,7 +258,7 @@ def meta(checkpoint):
     return "buffers intact"
 
 
-@path("Loading", "the weights in transformers' own Llama or Phi-3")
+@route("Loading", "the weights in transformers' own Llama or Phi-3")
 def native(checkpoint):
     config = checkpoint.model.config
     if config.rope_parameters["partial_rotary_factor"] != 1:
@@ -266,23 +267,23 @@ def native(checkpoint):
     values = {name: value for name, value in config.to_dict().items() if name in names}
     llama = LlamaForCausalLM(LlamaConfig(**values)).eval()
     llama.load_state_dict(checkpoint.model.state_dict(), strict=True)
-    return checkpoint.same_logits(llama, 0) + " in `LlamaForCausalLM`"
+    return checkpoint.same_logits(llama, 0) + ", in `LlamaForCausalLM`"
 
 
 # --- generation
 
 
-@path("Generation", "greedy")
+@route("Generation", "greedy")
 def greedy(checkpoint):
     return checkpoint.same_text(checkpoint.load())
 
 
-@path("Generation", "without a cache")
+@route("Generation", "without a cache")
 def without_cache(checkpoint):
     return checkpoint.same_text(checkpoint.model, use_cache=False)
 
 
-@path("Generation", "sampling with a seed, each preset of the checkpoint")
+@route("Generation", "sampling with a seed, each preset of the checkpoint")
 def sampling(checkpoint):
     names = sorted(file.name for file in Path(checkpoint.folder).glob("generation_config*.json"))
     for name in names:
@@ -297,7 +298,7 @@ def sampling(checkpoint):
     return "the same story twice"
 
 
-@path("Generation", "a left-padded batch")
+@route("Generation", "a left-padded batch")
 def left_padded(checkpoint):
     batch = checkpoint.tokenizer(PROMPTS, return_tensors="pt", padding=True, return_token_type_ids=False)
     together = checkpoint.generate(checkpoint.model, inputs=batch)[:, batch["input_ids"].shape[1] :]
@@ -308,7 +309,7 @@ def left_padded(checkpoint):
     return "each row as alone"
 
 
-@path("Generation", "beam search")
+@route("Generation", "beam search")
 def beam_search(checkpoint):
     checkpoint_ids = checkpoint.generate(checkpoint.model, num_beams=4)
 
@@ -322,42 +323,42 @@ def beam_search(checkpoint):
     return "at least as likely as greedy, by its length-normalised score"
 
 
-@path("Generation", "beam search with sampling")
+@route("Generation", "beam search with sampling")
 def beam_sampling(checkpoint):
     ids = checkpoint.model.generate(**checkpoint.inputs, do_sample=True, num_beams=3, max_new_tokens=8)
     assert ids.shape[1] > checkpoint.ids.shape[1]
     return "runs"
 
 
-@path("Generation", "assisted decoding")
+@route("Generation", "assisted decoding")
 def assisted(checkpoint):
     return checkpoint.same_text(checkpoint.model, assistant_model=checkpoint.load())
 
 
-@path("Generation", "prompt lookup decoding")
+@route("Generation", "prompt lookup decoding")
 def prompt_lookup(checkpoint):
     return checkpoint.same_text(checkpoint.model, prompt_lookup_num_tokens=3)
 
 
-@path("Generation", "contrastive search, DoLa, group beam search")
+@route("Generation", "contrastive search, DoLa, group beam search")
 def community(checkpoint):
     raise NotTried("transformers 5 moved them to repositories on the Hub (`custom_generate=`)")
 
 
-@path("Generation", "static cache, compiled by `generate`", quick=False)
+@route("Generation", "static cache, compiled by `generate`", quick=False)
 def static_cache(checkpoint):
     need_compiler()
     return checkpoint.same_text(checkpoint.load(), cache_implementation="static")
 
 
-@path("Generation", "offloaded cache")
+@route("Generation", "offloaded cache")
 def offloaded_cache(checkpoint):
     if not torch.accelerator.is_available():
         raise NotTried("needs a GPU")
     return checkpoint.same_text(checkpoint.model, cache_implementation="offloaded")
 
 
-@path("Generation", "continuous batching, `generate_batch`", quick=False)
+@route("Generation", "continuous batching, `generate_batch`", quick=False)
 def continuous_batching(checkpoint):
     model = checkpoint.load(attn_implementation="sdpa")
     config = GenerationConfig(**checkpoint.greedy.to_diff_dict() | {"use_cuda_graph": False})
@@ -370,7 +371,7 @@ def continuous_batching(checkpoint):
     return "each request as alone"
 
 
-@path("Generation", "streaming with `TextIteratorStreamer`")
+@route("Generation", "streaming with `TextIteratorStreamer`")
 def streaming(checkpoint):
     streamer = TextIteratorStreamer(checkpoint.tokenizer, skip_special_tokens=True)
     Thread(target=checkpoint.generate, args=[checkpoint.model], kwargs={"streamer": streamer}).start()
@@ -378,7 +379,7 @@ def streaming(checkpoint):
     return "the pieces make up the text"
 
 
-@path("Generation", '`pipeline("text-generation")`, a batch of prompts')
+@route("Generation", '`pipeline("text-generation")`, a batch of prompts')
 def text_generation_pipeline(checkpoint):
     write = pipeline("text-generation", model=checkpoint.folder, trust_remote_code=True)
     rows = write(PROMPTS, batch_size=3, generation_config=checkpoint.greedy)
@@ -387,7 +388,7 @@ def text_generation_pipeline(checkpoint):
     return "the same greedy text"
 
 
-@path("Generation", '`pipeline("text-classification")` with a score head')
+@route("Generation", '`pipeline("text-classification")` with a score head')
 def classification_pipeline(checkpoint):
     folder = checkpoint.scratch / "grader"
     checkpoint.load(AutoModelForSequenceClassification, num_labels=2).save_pretrained(folder)
@@ -400,14 +401,14 @@ def classification_pipeline(checkpoint):
 # --- compilation and export
 
 
-@path("Compilation", "`torch.compile(fullgraph=True)`, no cache")
+@route("Compilation", "`torch.compile(fullgraph=True)`, no cache")
 @torch.no_grad()
 def compiled(checkpoint):
     model = torch.compile(checkpoint.load(), fullgraph=True, backend="eager")
     return checkpoint.same_logits(model, 1e-4) + ", one graph"
 
 
-@path("Compilation", "`torch.compile(fullgraph=True)`, static cache")
+@route("Compilation", "`torch.compile(fullgraph=True)`, static cache")
 @torch.no_grad()
 def compiled_with_cache(checkpoint):
     model = checkpoint.load()
@@ -422,13 +423,13 @@ def compiled_with_cache(checkpoint):
     return "token by token as in one pass"
 
 
-@path("Compilation", "inductor, the default backend", quick=False)
+@route("Compilation", "inductor, the default backend", quick=False)
 def inductor(checkpoint):
     need_compiler()
     return checkpoint.same_logits(torch.compile(checkpoint.load()), 1e-3)
 
 
-@path("Compilation", "`torch.export`", quick=False)
+@route("Compilation", "`torch.export`", quick=False)
 @torch.no_grad()
 def exported(checkpoint):
     model = checkpoint.load()
@@ -444,7 +445,7 @@ def exported(checkpoint):
 # --- training
 
 
-@path("Training", "transformers' `Trainer`, gradient checkpointing, bf16")
+@route("Training", "transformers' `Trainer`, gradient checkpointing, bf16")
 def trainer(checkpoint):
     model = checkpoint.load()
     rows = [{"input_ids": checkpoint.expected[0].tolist()}] * 4
@@ -467,7 +468,7 @@ def trainer(checkpoint):
     return "the loss falls"
 
 
-@path("Training", "stories packed in one row, `position_ids` that restart")
+@route("Training", "stories packed in one row, `position_ids` that restart")
 @torch.no_grad()
 def packed(checkpoint):
     first, second = (checkpoint.tokenizer(prompt, return_tensors="pt")["input_ids"] for prompt in PROMPTS[:2])
@@ -478,7 +479,7 @@ def packed(checkpoint):
     return "each as alone, in double precision"
 
 
-@path("Training", "peft: a LoRA adapter trained, saved, loaded, merged")
+@route("Training", "peft: a LoRA adapter trained, saved, loaded, merged")
 def lora(checkpoint):
     need("peft")
     from peft import LoraConfig, PeftModel, get_peft_model
@@ -509,10 +510,10 @@ def lora(checkpoint):
 # --- the table
 
 
-def walk_all(checkpoint: Checkpoint, quick: bool) -> list[dict]:
+def walk_all(checkpoint: Checkpoint, quick: bool, only: str) -> list[dict]:
     rows = []
-    for entry in PATHS:
-        if quick and not entry.quick:
+    for entry in ROUTES:
+        if (quick and not entry.quick) or only not in entry.name:
             continue
         try:
             found, state = entry.walk(checkpoint), "yes"
@@ -522,7 +523,7 @@ def walk_all(checkpoint: Checkpoint, quick: bool) -> list[dict]:
             message = " ".join(str(error).split())[:200]
             found, state = f"{type(error).__name__}: {message}", "NO"
         print(f"{state:10}{entry.name}: {found}", flush=True)
-        rows.append({"group": entry.group, "path": entry.name, "works": state, "found": found})
+        rows.append({"group": entry.group, "route": entry.name, "works": state, "found": found})
     return rows
 
 
@@ -536,23 +537,25 @@ def as_markdown(checkpoint: Checkpoint, rows: list[dict]) -> str:
     lines = [
         "# What a checkpoint works with",
         "",
-        "Written by `tests/compatibility.py`, which walks every path with nothing but the checkpoint's own code and compares",
-        "what comes out with a plain float32 forward pass or plain greedy decoding. The tests walk the quick ones each time.",
+        "Written by `tests/compatibility.py`, which walks every route with nothing but the checkpoint's own code and",
+        "compares what comes out with a plain float32 forward pass or plain greedy decoding. The tests walk the quick",
+        "ones each time.",
         "",
         f"Checkpoint: {checkpoint.model.num_parameters():,} parameters, {config.num_hidden_layers} layers, width "
         f"{config.hidden_size}. {versions}, Python {platform.python_version()}, {platform.system()}, "
         f"{'a GPU' if torch.cuda.is_available() else 'no GPU'}.",
     ]
     for group in dict.fromkeys(row["group"] for row in rows):
-        lines += ["", f"## {group}", "", "| path | works | what was found |", "|---|---|---|"]
-        lines += [f"| {row['path']} | {row['works']} | {row['found']} |" for row in rows if row["group"] == group]
+        lines += ["", f"## {group}", "", "| route | works | what was found |", "|---|---|---|"]
+        lines += [f"| {row['route']} | {row['works']} | {row['found']} |" for row in rows if row["group"] == group]
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", help="a checkpoint folder")
-    parser.add_argument("--quick", action="store_true", help="leave out the paths that take long")
+    parser.add_argument("--quick", action="store_true", help="leave out the routes that take long")
+    parser.add_argument("--only", metavar="WORDS", default="", help="only the routes whose name holds these words")
     parser.add_argument("--write", metavar="FILE.md", help="write the table here")
     parser.add_argument("--json", metavar="FILE.json", help="write the rows here")
     arguments = parser.parse_args()
@@ -562,7 +565,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         checkpoint = Checkpoint(arguments.checkpoint, scratch)
-        rows = walk_all(checkpoint, arguments.quick)
+        rows = walk_all(checkpoint, arguments.quick, arguments.only)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if arguments.write:

@@ -44,7 +44,9 @@ def run_command(*arguments, cwd=None, tree=ROOT, timeout=300, **environment):
         [sys.executable, str(tree / script), *rest],
         cwd=cwd,
         # one thread: networks this small gain nothing from more, and lose much where other work shares the machine
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true", "OMP_NUM_THREADS": "1"} | environment,
+        env=os.environ
+        | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true", "OMP_NUM_THREADS": "1"}
+        | environment,
         capture_output=True,
         text=True,
         encoding="utf-8",

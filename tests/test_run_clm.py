@@ -2,13 +2,10 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import COUNTING, ROOT, TINY, as_options, run_command, write_counting_corpus
+from conftest import COUNTING, TINY, as_options, run_command, write_counting_corpus
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -229,37 +226,6 @@ def test_a_loss_that_is_not_a_number_stops_the_run_with_one_line(tmp_path):
     assert process.returncode == 2
     assert "error: the loss is not a number" in process.stderr
     assert "Traceback" not in process.stderr
-
-
-def test_two_processes_learn_what_one_does_and_a_failed_guard_ends_both(tmp_path):
-    """Same global batch: the same evaluation up to the order of float32 sums."""
-    corpus = write_counting_corpus(tmp_path)
-    options = TINY | {"train_file": corpus, "data_cache_dir": tmp_path / "cache", "max_steps": 6}
-    options |= {"eval_steps": 3, "save_steps": 3, "use_cpu": True}
-    losses = []
-    for name, processes, rows in (("one", 1, 8), ("two", 2, 4)):
-        settings = options | {"output_dir": tmp_path / name, "per_device_train_batch_size": rows}
-        process = run_distributed(processes, as_options(settings))
-        assert process.returncode == 0, process.stderr[-2000:]
-        losses.append(json.loads((tmp_path / name / "all_results.json").read_text())["eval_loss"])
-    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
-    failing = as_options(options | {"output_dir": tmp_path / "failed", "validation_file": corpus})
-    process = run_distributed(2, failing)
-    assert process.returncode != 0
-    assert process.stderr.count("error: ") == 1 and "also stand in the validation data" in process.stderr
-
-
-def run_distributed(processes: int, arguments: list[str]):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    command = [*launcher, str(ROOT / "run_clm.py"), *arguments]
-    return subprocess.run(
-        command,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=300,
-    )
 
 
 def test_the_saved_recipe_repeats_the_run(counting_run, tmp_path):

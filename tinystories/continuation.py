@@ -60,6 +60,7 @@ def continued_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> TinyS
     config = _load_config(arguments)
     for field in DROPOUTS:
         setattr(config, field, getattr(arguments, field))
+    config.auto_map = TinyStoriesConfig().auto_map  # the code that is saved beside the weights is this installation's
     if block_size > config.max_position_embeddings:
         logger.info("context: %d tokens from now on, %d before", block_size, config.max_position_embeddings)
         config.max_position_embeddings = block_size
