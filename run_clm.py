@@ -10,14 +10,9 @@ too. recipe.json holds every setting, all_results.json every number, samples.jso
 import json
 import logging
 import os
-import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from transformers import set_seed
 
 from tinystories.callbacks import LossGuard, SampleStories, sample_story
@@ -28,27 +23,15 @@ from tinystories.corpus import Corpus, load_corpus, pick_stories
 from tinystories.errors import UserError, one_line
 from tinystories.guards import run_guards
 from tinystories.packing import pack
+from tinystories.processes import check_launch, on_one_process
 from tinystories.recipe import RunArguments, read_recipe
+from tinystories.run_folder import check_resumed, check_run_folder, prepare_run_folder
 from tinystories.scoring import score, scoring_rows
 from tinystories.tokenization import describe, load_or_train_tokenizer, tokenizer_report
 from tinystories.trainer import StoryTrainer
 
 
 logger = logging.getLogger("tinystories")
-
-WRITTEN_BY_A_RUN = (
-    "README.md",
-    "*_tinystories.py",
-    "*config.json",
-    "generation_config_*.json",
-    "tokenizer.json",
-    "model*.safetensors*",
-    "*_results.json",
-    "trainer_state.json",
-    "data_report.json",
-    "recipe.json",
-    "samples.jsonl",
-)
 
 
 def main(argv: list[str]) -> None:
@@ -59,7 +42,7 @@ def main(argv: list[str]) -> None:
     check_launch(training)
     if recipe.model.model_name_or_path is not None:
         settle_continued(recipe)
-    on_one_process(lambda: check_output_dir(training))
+    checkpoint = on_one_process(lambda: check_run_folder(training))
     set_seed(training.seed)
     use_compiler_if_it_works(training)
 
@@ -95,12 +78,14 @@ def main(argv: list[str]) -> None:
     else:
         corpus.report["guards"] = on_one_process(lambda: run_guards(trainer, corpus))
         loss_guard.trainer = trainer
+    recipe.values |= {"torch_compile": training.torch_compile, "vocab_size": len(tokenizer)}
+    if checkpoint is not None:
+        check_resumed(checkpoint, recipe, tokenizer)
     if trainer.is_world_process_zero():
-        clear_output_dir(training)
-        recipe.values |= {"torch_compile": training.torch_compile, "vocab_size": len(tokenizer)}
+        prepare_run_folder(training, checkpoint)
         recipe.save(training.output_dir)
 
-    result = trainer.train()
+    result = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(_internal_call=True)  # saves and does not push: the push comes last, with the final numbers
     trainer.save_state()
     trainer.save_metrics("train", result.metrics)
@@ -108,62 +93,6 @@ def main(argv: list[str]) -> None:
         finish(trainer, corpus)
         if training.push_to_hub:
             publish(trainer)
-
-
-def on_one_process(check: Callable[[], Any]) -> Any:
-    """What `check` returns on the first process, on all of them; its mistake ends them all, for the same reason."""
-    found, mistake = None, None
-    if PartialState().is_main_process:
-        try:
-            found = check()
-        except UserError as error:
-            mistake = error
-    found, mistake = broadcast_object_list([found, mistake])
-    if mistake is not None:
-        raise mistake
-    return found
-
-
-def check_launch(training: RunArguments) -> None:
-    """What `accelerate launch` was asked for and what this run does are the same thing, or the difference is said."""
-    sharded = training.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
-    state_dict = (training.fsdp_plugin_args or {}).get("state_dict_type") or os.environ.get("FSDP_STATE_DICT_TYPE", "")
-    if sharded and training.use_cpu:
-        raise UserError("FSDP needs GPUs: on CPUs accelerate would leave every weight whole and say nothing")
-    if sharded and "FULL" not in state_dict:
-        raise UserError("FSDP must run with fsdp_state_dict_type FULL_STATE_DICT: a checkpoint would hold no weights")
-    if training.mixed_precision != "no" and not (training.bf16 or training.fp16):
-        raise UserError(
-            f"accelerate was told mixed_precision {training.mixed_precision} and the recipe was not: give "
-            f"--{training.mixed_precision} true, or mixed_precision no to accelerate"
-        )
-    started_by_accelerate = "ACCELERATE_MIXED_PRECISION" in os.environ
-    if started_by_accelerate and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
-        logger.warning("ONE PROCESS: accelerate launch was asked for several and started one (docs/distributed.md)")
-
-
-def check_output_dir(training: RunArguments) -> None:
-    """Nothing is lost: a folder that holds something stays as it is, unless an earlier run in it is to be replaced."""
-    folder = Path(training.output_dir)
-    if not training.should_save or not folder.exists() or not any(folder.iterdir()):
-        return
-    if not (folder / "recipe.json").exists():
-        raise UserError(f"{folder} is not empty and holds no earlier run: give another --output_dir")
-    if not training.overwrite_output_dir:
-        raise UserError(
-            f"{folder} holds an earlier run: give another --output_dir, or --overwrite_output_dir to lose it"
-        )
-
-
-def clear_output_dir(training: RunArguments) -> None:
-    """Remove what an earlier run left, so that no old number stands beside a new recipe."""
-    folder = Path(training.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    for checkpoint in folder.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
-    for pattern in WRITTEN_BY_A_RUN:
-        for file in folder.glob(pattern):
-            file.unlink()
 
 
 def use_compiler_if_it_works(training: RunArguments) -> None:

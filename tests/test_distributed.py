@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -22,10 +23,10 @@ from transformers import AutoModelForCausalLM
 
 from configuration_tinystories import TinyStoriesConfig
 from modeling_tinystories import TinyStoriesDecoderLayer
-from run_clm import check_launch
 from tinystories.checkpoint import load_checkpoint
 from tinystories.console import PATIENCE, run_command
 from tinystories.errors import UserError
+from tinystories.processes import check_launch
 
 
 CONFIGS = ROOT / "configs" / "accelerate"
@@ -397,3 +398,15 @@ def test_a_model_sharded_by_fsdp_writes_its_samples_without_waiting_for_ever(pai
     assert process.returncode == 0, process.stderr[-3000:]
     (sample,) = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
     assert sample["step"] == 7 and sample["text"] == json.loads(process.stdout)
+
+
+def test_two_processes_go_on_where_they_were_interrupted(pair, folder):
+    """The curve after the interruption is the one of the run that was never interrupted."""
+    _, two = pair
+    shutil.copytree(two.folder, folder / "resumed", ignore=shutil.ignore_patterns("checkpoint-60"))
+    (folder / "resumed" / "model.safetensors").unlink()
+    options = settings(folder, "resumed", per_device_train_batch_size=4, resume_from_checkpoint=True)
+    resumed = finished(folder / "resumed", launch(TWO_CPUS, *options))
+    assert differences(two, resumed, "loss").keys() == set(range(1, 61))
+    assert max(differences(two, resumed, "loss").values()) == 0
+    assert resumed.results["eval_loss"] == two.results["eval_loss"]

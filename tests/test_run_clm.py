@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -147,7 +148,8 @@ MISTAKES = {
     "odd rotary width": (None, ["--partial_rotary_factor", "0.1"], "even number of rotated dimensions"),
     "a metric that does not exist": (None, ["--metric_for_best_model", "bpb"], "bits_per_byte, not 'bpb'"),
     "evaluation made inexact": (None, ["--remove_unused_columns", "true"], "remove_unused_columns must stay False"),
-    "resuming": (None, ["--resume_from_checkpoint", "somewhere"], "not supported"),
+    "resuming nothing": (None, ["--resume_from_checkpoint", "true"], "true: there is no complete checkpoint"),
+    "resuming another run": (None, ["--resume_from_checkpoint", "elsewhere"], "use --model_name_or_path"),
     "contradicting arguments": (None, ["--save_steps", "7"], "multiple of the evaluation steps"),
 }
 
@@ -233,3 +235,57 @@ def test_the_saved_recipe_repeats_the_run(counting_run, tmp_path):
     assert process.returncode == 0, process.stderr[-2000:]
     first, again = (load_file(folder / "model.safetensors") for folder in (counting_run, tmp_path / "again"))
     assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def interrupted(run, folder):
+    """A copy of the run as it was when it had got to step 50."""
+    shutil.copytree(run, folder, ignore=shutil.ignore_patterns("checkpoint-100"))
+    (folder / "model.safetensors").unlink()
+    (folder / "checkpoint-75").mkdir()  # half a save: no state
+    state = folder / "checkpoint-50" / "trainer_state.json"
+    state.write_text(state.read_text().replace(str(run), str(folder)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def interrupted_run(counting_run, tmp_path_factory):
+    return interrupted(counting_run, tmp_path_factory.mktemp("interrupted") / "run")
+
+
+def test_a_run_that_goes_on_ends_with_the_weights_of_one_that_was_never_interrupted(counting_run, interrupted_run):
+    """To the bit: data order, random state, optimizer and schedule are those of the moment it was saved."""
+    options = ("--output_dir", interrupted_run, "--resume_from_checkpoint", "true")
+    process = run_command("run_clm.py", counting_run / "recipe.json", *options)
+    assert process.returncode == 0, process.stderr[-3000:]
+    for name in ("model.safetensors", "checkpoint-100/model.safetensors"):
+        whole, resumed = (load_file(folder / name) for folder in (counting_run, interrupted_run))
+        assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    steps = [json.loads(line)["step"] for line in (interrupted_run / "samples.jsonl").read_text().splitlines()]
+    assert steps == [50, 100], "no sample twice"
+    whole, resumed = (
+        json.loads((folder / "all_results.json").read_text()) for folder in (counting_run, interrupted_run)
+    )
+    assert whole["eval_loss"] == resumed["eval_loss"]
+    assert whole["num_input_tokens_seen"] == resumed["num_input_tokens_seen"]
+
+
+def test_last_weights_are_not_called_the_best_where_the_best_are_gone(counting_run, tmp_path):
+    folder = interrupted(counting_run, tmp_path / "run")
+    (folder / "checkpoint-25").mkdir()
+    path = folder / "checkpoint-50" / "trainer_state.json"
+    best = {"best_metric": 0.0, "best_global_step": 25, "best_model_checkpoint": str(folder / "checkpoint-25")}
+    path.write_text(json.dumps(json.loads(path.read_text()) | best))
+    options = ("--output_dir", folder, "--resume_from_checkpoint", "true")
+    process = run_command("run_clm.py", counting_run / "recipe.json", *options)
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert "checkpoint-25 holds no weights any more" in process.stderr
+    assert "weights: those of the last step" in process.stderr
+    assert "this checkpoint: step 100" in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize("key, value", [("hidden_size", "128"), ("max_train_samples", "50"), ("seed", "7")])
+def test_a_run_does_not_go_on_with_other_data_or_another_network(key, value, counting_run, interrupted_run):
+    options = ("--output_dir", interrupted_run, "--resume_from_checkpoint", "true", f"--{key}", value)
+    process = run_command("run_clm.py", counting_run / "recipe.json", *options)
+    assert process.returncode == 1, process.stderr[-2000:]
+    assert f"error: {key} was" in process.stderr and "Traceback" not in process.stderr

@@ -162,8 +162,8 @@ class RunArguments(TrainingArguments):
         for name, value in _FIXED.items():
             if getattr(self, name) != value:
                 raise ValueError(f"{name} must stay {value}: the exact evaluation depends on it")
-        if self.resume_from_checkpoint is not None:
-            raise ValueError("resume_from_checkpoint is not supported: start the run again in another output_dir")
+        if str(self.resume_from_checkpoint).lower() in ("false", "no", "none"):
+            self.resume_from_checkpoint = None
         if self.hub_strategy not in ("end", "every_save"):
             raise ValueError("hub_strategy must be end or every_save: optimizer state is not published")
         metric = (self.metric_for_best_model or "loss").removeprefix("eval_")

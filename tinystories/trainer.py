@@ -76,6 +76,14 @@ class StoryTrainer(Trainer):
             save_presets(folder, self.model.generation_config)
             write_card(folder, self.model, self.card_facts())
 
+    def _load_best_model(self) -> None:
+        """Where the best weights are gone, the Trainer keeps the last ones and calls them the best; we do not."""
+        if not any(Path(self.state.best_model_checkpoint).glob("model*.safetensors*")):
+            logger.warning("the best checkpoint %s holds no weights any more", self.state.best_model_checkpoint)
+            self.state.best_model_checkpoint = self.state.best_global_step = None
+            return
+        super()._load_best_model()
+
     def _issue_warnings_after_load(self, load_result) -> None:
         """The Trainer reports tied weights as missing when it loads the best checkpoint: they are not in the file."""
         tied = set(self.model.all_tied_weights_keys)

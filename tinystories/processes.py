@@ -1,0 +1,50 @@
+"""A run in several processes: what the launcher started is what was asked for, and a mistake is one mistake.
+
+The launch commands stand in configs/accelerate and docs/distributed.md; one process is the same code.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
+from tinystories.errors import UserError
+from tinystories.recipe import RunArguments
+
+
+logger = logging.getLogger(__name__)
+
+
+def on_one_process(check: Callable[[], Any]) -> Any:
+    """What `check` returns on the first process, on all of them; its mistake ends them all, for the same reason."""
+    found, mistake = None, None
+    if PartialState().is_main_process:
+        try:
+            found = check()
+        except UserError as error:
+            mistake = error
+    found, mistake = broadcast_object_list([found, mistake])
+    if mistake is not None:
+        raise mistake
+    return found
+
+
+def check_launch(training: RunArguments) -> None:
+    """What `accelerate launch` was asked for and what this run does are the same thing, or the difference is said."""
+    sharded = training.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    state_dict = (training.fsdp_plugin_args or {}).get("state_dict_type") or os.environ.get("FSDP_STATE_DICT_TYPE", "")
+    if sharded and training.use_cpu:
+        raise UserError("FSDP needs GPUs: on CPUs accelerate would leave every weight whole and say nothing")
+    if sharded and "FULL" not in state_dict:
+        raise UserError("FSDP must run with fsdp_state_dict_type FULL_STATE_DICT: a checkpoint would hold no weights")
+    if training.mixed_precision != "no" and not (training.bf16 or training.fp16):
+        raise UserError(
+            f"accelerate was told mixed_precision {training.mixed_precision} and the recipe was not: give "
+            f"--{training.mixed_precision} true, or mixed_precision no to accelerate"
+        )
+    started_by_accelerate = "ACCELERATE_MIXED_PRECISION" in os.environ
+    if started_by_accelerate and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
+        logger.warning("ONE PROCESS: accelerate launch was asked for several and started one (docs/distributed.md)")
