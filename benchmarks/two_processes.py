@@ -42,7 +42,7 @@ def run(launcher: list[str], rows: int, folder: Path) -> dict[str, list]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}  # the same number of threads for each process of both
     command = [sys.executable, *launcher, "run_clm.py", "configs/demo.yaml", *options]
     subprocess.run(command, check=True, cwd=ROOT, env=environment)
-    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    history = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
     return {key: [(row["step"], row[key]) for row in history if key in row] for key in KEYS}
 
 

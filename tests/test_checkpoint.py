@@ -9,6 +9,9 @@ import sysconfig
 import pytest
 from conftest import COUNTING, ROOT, output_of, run_with_transformers_only
 from huggingface_hub import ModelCard
+from transformers import GenerationConfig
+
+from tinystories.decoding import PRESETS
 
 
 FILES = {
@@ -16,6 +19,9 @@ FILES = {
     "config.json",
     "configuration_tinystories.py",
     "generation_config.json",
+    "generation_config_balanced.json",
+    "generation_config_conservative.json",
+    "generation_config_creative.json",
     "model.safetensors",
     "modeling_tinystories.py",
     "tokenizer.json",
@@ -49,12 +55,17 @@ def test_every_checkpoint_is_a_complete_repository(counting_run):
     for folder in folders:
         assert {file.name for file in folder.iterdir()} >= FILES
         config = json.loads((folder / "config.json").read_text())
-        assert set(config["auto_map"]) == {"AutoConfig", "AutoModel", "AutoModelForCausalLM"}
+        heads = {"AutoModelForCausalLM", "AutoModelForSequenceClassification"}
+        assert set(config["auto_map"]) == {"AutoConfig", "AutoModel", *heads}
         assert config["use_cache"] is True
-        generation = json.loads((folder / "generation_config.json").read_text())
-        assert (generation["temperature"], generation["top_k"]) == (0.8, 50)
-        for name in ("bos", "eos", "pad"):
-            assert generation[f"{name}_token_id"] == config[f"{name}_token_id"]
+        for preset in (None, *PRESETS):
+            name = f"generation_config_{preset}.json" if preset else "generation_config.json"
+            generation = GenerationConfig.from_pretrained(folder, name)
+            for key, value in PRESETS[preset or "balanced"].items():
+                assert getattr(generation, key) == value
+            for token in ("bos", "eos", "pad"):
+                assert getattr(generation, f"{token}_token_id") == config[f"{token}_token_id"]
+            assert generation.do_sample and generation.max_new_tokens == 48
         assert ModelCard.load(folder / "README.md").data.library_name == "transformers"
 
 

@@ -1,0 +1,110 @@
+"""Linux, macOS and Windows: nothing in the package calls what only one of them has. (The tests themselves may.)"""
+
+import ast
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+
+SOURCES = sorted([*ROOT.glob("*.py"), *(ROOT / "tinystories").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
+POSIX_MODULES = {"crypt", "curses", "fcntl", "grp", "posix", "pty", "pwd", "readline", "resource", "syslog", "termios"}
+POSIX_NAMES = {
+    *(
+        "os." + name
+        for name in ("fork", "forkpty", "getuid", "geteuid", "getgid", "getpgid", "killpg", "mkfifo", "nice")
+    ),
+    *("os." + name for name in ("setsid", "setpgid", "statvfs", "uname", "wait", "waitpid", "getloadavg", "sync")),
+    *(
+        "os." + name
+        for name in ("sched_getaffinity", "posix_fadvise", "pread", "pwrite", "sysconf", "chown", "O_DIRECT")
+    ),
+    *("signal." + name for name in ("SIGKILL", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGCHLD", "alarm", "pause")),
+    *("signal." + name for name in ("setitimer", "sigwait", "pthread_kill", "pthread_sigmask")),
+    "os.system",  # a shell's language is not the same everywhere
+    "os.popen",
+    "asyncio.add_signal_handler",
+}
+
+
+def names_of(tree: ast.AST):
+    """(dotted name, line) of everything that is imported or looked up on a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module, node.lineno
+            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            yield f"{node.value.id}.{node.attr}", node.lineno
+
+
+def posix_only(source: str) -> list[str]:
+    found = []
+    for name, line in names_of(ast.parse(source)):
+        if name.split(".")[0] in POSIX_MODULES or name in POSIX_NAMES:
+            found.append(f"line {line}: {name}")
+    return found
+
+
+def without_encoding(source: str) -> list[str]:
+    """Text files opened in the encoding of the machine, which on Windows is not UTF-8."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        binary = any(isinstance(word, ast.Constant) and "b" in str(word.value) for word in node.args[:2])
+        named = any(keyword.arg == "encoding" for keyword in node.keywords)
+        if name in ("open", "read_text", "write_text") and not named and not (name == "open" and binary):
+            found.append(f"line {node.lineno}: {name}")
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_source_needs_posix_or_the_encoding_of_the_machine(path):
+    source = path.read_text(encoding="utf-8")
+    assert posix_only(source) == []
+    assert without_encoding(source) == []
+    assert "/tmp" not in source and "/dev/" not in source and "shell=True" not in source
+    assert '"fork"' not in source, "processes are spawned on Windows and macOS"
+
+
+def test_the_scan_finds_what_it_is_to_find():
+    assert (
+        posix_only("import fcntl") and posix_only("import os\nos.fork()") and posix_only("from signal import SIGKILL")
+    )
+    assert without_encoding("open('a')") and without_encoding("path.read_text()")
+    assert not without_encoding("open('a', 'rb')") and not without_encoding("path.read_text(encoding='utf-8')")
+
+
+def test_every_module_is_imported_where_posix_has_no_modules(tmp_path):
+    """As on Windows: the modules are not there, for ours to import. (Libraries that want one may have it.)"""
+    modules = [path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".") for path in SOURCES]
+    modules = [name.removesuffix(".__init__") for name in modules if not name.startswith("benchmarks")]
+    code = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import accelerate, datasets, torch, transformers.trainer  # these know what to do without; they are not what is tested
+sys.modules |= dict.fromkeys({POSIX_MODULES!r})  # to import one of them is an ImportError from here on
+for module in {modules!r}:
+    __import__(module)
+    print(module)
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert process.stdout.split() == modules
+
+
+def test_every_file_can_stand_on_a_windows_disk():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        files = [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*") if path.is_file()]
+        files = [name for name in files if not re.match(r"\.|runs/|.*\.egg-info/", name)]
+    else:
+        files = listed.stdout.split("\n")[:-1]
+    assert len(files) > 30
+    assert not [name for name in files if re.search(r'[<>:"|?*\\]|[ .]$', name) or len(name) > 150]
+    assert len({name.lower() for name in files}) == len(files)
