@@ -12,6 +12,7 @@ from tinystories.recipe import read_recipe
 
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+FINETUNING = (ROOT / "docs/finetuning.md").read_text(encoding="utf-8")
 BASH = [line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
 COMMANDS = [part.strip() for line in BASH for part in line.split(";") if part.strip()]
 RESULT, DEMO = (
@@ -40,7 +41,7 @@ def test_the_readme_has_its_two_commands_first():
     ]
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if "run_clm.py" in command])
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("python run_clm.py")])
 def test_training_commands_of_the_readme_are_understood(command):
     _, script, *arguments = shlex.split(command)
     recipe = read_recipe([str(ROOT / word) if word.endswith(".yaml") else word for word in arguments])
@@ -62,11 +63,16 @@ def test_the_demo_runs_and_its_checkpoint_opens_as_the_readme_says(tmp_path):
     assert process.returncode == 0, process.stderr[-2000:]
     code = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
     assert "One day, a little fox" in output_of(run_with_transformers_only(code, tmp_path))
+    adapter = re.search(r"```python\n(.*?)```", FINETUNING, re.DOTALL).group(1)
+    output_of(run_with_transformers_only(adapter, tmp_path))
+    process = run_command("run_generation.py", "runs/merged", "Once upon a time", "--greedy", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr[-2000:]
 
 
 def test_parameter_counts_of_the_recipes_are_true():
     rows = re.findall(r"\| \[[\w-]+\]\((configs/[\w-]+\.yaml)\) \| ([\d,]+) \|", README)
-    assert len(rows) == len(list((ROOT / "configs").glob("*.yaml")))
+    sized = [path for path in (ROOT / "configs").glob("*.yaml") if "hidden_size" in path.read_text(encoding="utf-8")]
+    assert len(rows) == len(sized) == 3
     for path, parameters in rows:
         recipe = read_recipe([str(ROOT / path)])
         model = new_model(recipe.model, TokenizerOfSize(recipe.tokenizer.vocab_size), recipe.data.block_size)
