@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 
+import torch.distributed as dist
 import transformers
 from tqdm.auto import tqdm
 
@@ -58,6 +59,9 @@ def run_command(main: Callable[[list[str]], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    finally:
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()  # its threads, still running at exit, may abort the process and its status
 
 
 def _say_once(message: str) -> None:
