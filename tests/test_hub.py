@@ -223,6 +223,10 @@ def test_no_hub_at_all_is_one_line(hub, home, counting_run, tmp_path):
     assert "offline" in the_error(process).lower()
 
 
+def test_nobody_is_asked_for_a_token_and_told_how_to_give_one(hub, home, counting_run):
+    assert "hf auth login" in the_error(push(hub, home, counting_run, REPO, token=None))
+
+
 def test_somebody_elses_model_is_not_overwritten(counting_run, tmp_path):
     with FakeHub(tokens={"hf_owner": "someone", "hf_other": "other"}) as hub:
         assert push(hub, tmp_path / "home", counting_run, REPO, "--public").returncode == 0
