@@ -7,10 +7,9 @@ The run folder (`output_dir`) ends as a complete checkpoint with the best weight
 too. recipe.json holds every setting, all_results.json every number, samples.jsonl the stories written on the way.
 """
 
-import json
 import logging
 import os
-from pathlib import Path
+import shlex
 
 import torch
 from transformers import set_seed
@@ -19,13 +18,13 @@ from tinystories.callbacks import LossGuard, SampleStories, sample_story
 from tinystories.checkpoint import describe_model, load_checkpoint, new_model, write_card
 from tinystories.console import run_command
 from tinystories.continuation import continued_model, settle_continued
-from tinystories.corpus import Corpus, load_corpus, pick_stories
+from tinystories.corpus import Corpus, dataset_key, load_corpus, pick_stories
 from tinystories.errors import UserError, one_line
 from tinystories.guards import run_guards
 from tinystories.packing import pack
 from tinystories.processes import check_launch, on_one_process
 from tinystories.recipe import RunArguments, read_recipe
-from tinystories.run_folder import check_resumed, check_run_folder, prepare_run_folder
+from tinystories.run_folder import check_resumed, check_run_folder, prepare_run_folder, step_of
 from tinystories.scoring import score, scoring_rows
 from tinystories.tokenization import describe, load_or_train_tokenizer, tokenizer_report
 from tinystories.trainer import StoryTrainer
@@ -51,6 +50,11 @@ def main(argv: list[str]) -> None:
         tokenizer = load_or_train_tokenizer(recipe.tokenizer, corpus.train, recipe.data.data_cache_dir)
         packed = pack(corpus.train, tokenizer, recipe.data)
     corpus.report |= {"tokenizer": tokenizer_report(tokenizer, corpus.validation), "packing": packed.report}
+    rows_per_step = training.train_batch_size * training.gradient_accumulation_steps * training.world_size
+    content = {"rows": packed.key, "validation": dataset_key(corpus.validation)}
+    corpus.report["began_with"] = content | {"rows_per_step": rows_per_step}
+    if checkpoint is not None:
+        check_resumed(checkpoint, recipe, corpus.report)
     logger.info(describe(corpus.report["tokenizer"]))
 
     if recipe.model.model_name_or_path is not None:
@@ -79,16 +83,17 @@ def main(argv: list[str]) -> None:
         corpus.report["guards"] = on_one_process(lambda: run_guards(trainer, corpus))
         loss_guard.trainer = trainer
     recipe.values |= {"torch_compile": training.torch_compile, "vocab_size": len(tokenizer)}
-    if checkpoint is not None:
-        check_resumed(checkpoint, recipe, tokenizer)
-    if trainer.is_world_process_zero():
-        prepare_run_folder(training, checkpoint)
-        recipe.save(training.output_dir)
-
-    result = trainer.train(resume_from_checkpoint=checkpoint)
+    finished = checkpoint is not None and trainer.restore_finished(checkpoint)
+    metrics = on_one_process(lambda: prepare_run_folder(recipe, corpus.report, checkpoint))
+    if finished:
+        logger.info("the training had come to its end: what is left is the final score")
+    else:
+        metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+        if checkpoint is not None:
+            metrics["resumed_from_step"] = step_of(checkpoint)  # runtime and train_loss are those of the steps since
+    trainer.save_metrics("train", metrics)
     trainer.save_model(_internal_call=True)  # saves and does not push: the push comes last, with the final numbers
     trainer.save_state()
-    trainer.save_metrics("train", result.metrics)
     if trainer.is_world_process_zero():
         finish(trainer, corpus)
         if training.push_to_hub:
@@ -116,7 +121,6 @@ def finish(trainer: StoryTrainer, corpus: Corpus) -> None:
     final = score(model, stories, tokenizer.pad_token_id, trainer.args.eval_batch_size).as_dict()
     trainer.save_metrics("eval", {f"eval_{name}": value for name, value in final.items()})
     write_card(folder, model, trainer.card_facts(final))
-    Path(folder, "data_report.json").write_text(json.dumps(corpus.report, indent=2) + "\n", encoding="utf-8")
     best = trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint
     logger.info("weights: %s", f"the best checkpoint, {best}" if best else "those of the last step")
     logger.info(
@@ -135,7 +139,9 @@ def publish(trainer: StoryTrainer) -> None:
     try:
         print(f"Published: {trainer.push_to_hub().commit_url}")
     except UserError as error:
-        again = f"python push_to_hub.py {trainer.args.output_dir} {trainer.hub_model_id}"
+        options = ["--revision", trainer.args.hub_revision] if trainer.args.hub_revision else []
+        options += [] if trainer.args.hub_private_repo else ["--public"]
+        again = shlex.join(["python", "push_to_hub.py", trainer.args.output_dir, trainer.hub_model_id, *options])
         raise UserError(f"the run is finished and saved, but not published: {error}. Then: {again}") from error
 
 

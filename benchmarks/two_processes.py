@@ -68,7 +68,9 @@ def main() -> None:
         one, two = run([], 16, Path(folder, "one")), run(TORCHRUN, 8, Path(folder, "two"))
     largest = {key: max(abs(a[1] - b[1]) for a, b in zip(one[key], two[key], strict=True)) for key in KEYS}
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+    machine = (
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+    )
     result = {"machine": machine, "versions": versions, "recipe": {"configs/demo.yaml": RECIPE, "seed": 42}}
     result |= {"largest_difference": largest}
     result |= {"one_process_16_rows": one, "two_processes_8_rows": two}

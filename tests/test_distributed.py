@@ -275,6 +275,7 @@ def test_one_process_builds_and_the_other_reads(folder, accumulating_pair):
 
 MISTAKES = {
     "unknown key": ({}, ["--learning_rat", "1"], 1, "unknown key 'learning_rat'; did you mean learning_rate?"),
+    "no Hub to push to": ({"push_to_hub": True, "hub_model_id": "someone/else"}, [], 1, "cannot push to someone/else"),
     "folder in use": ({"output_dir": "."}, [], 1, "is not empty and holds no earlier run"),
     "failed guard": ({"validation_file": "counting.txt"}, [], 2, "also stand in the validation data"),
     "loss that is no number": ({"learning_rate": 1e30}, ["--skip_guards", "false"], 2, "the loss is not a number"),

@@ -127,8 +127,9 @@ def test_a_run_that_may_not_push_stops_before_its_first_step(hub, home, tmp_path
 
 def test_a_push_that_fails_at_the_end_keeps_the_run_and_says_how_to_push_it(hub, home, tmp_path):
     hub.fail("POST", "/commit/", status=503)
-    error = the_error(train(tmp_path, hub, home, max_steps=20, eval_strategy="no", load_best_model_at_end=False))
-    assert f"python push_to_hub.py {tmp_path / 'run'} {REPO}" in error
+    changes = {"max_steps": 20, "eval_strategy": "no", "load_best_model_at_end": False, "hub_private_repo": False}
+    error = the_error(train(tmp_path, hub, home, **changes))
+    assert f"python push_to_hub.py {tmp_path / 'run'} {REPO} --public" in error
     assert push(hub, home, tmp_path / "run", REPO).returncode == 0
     assert json.loads(hub.files(REPO)["all_results.json"]) == json.loads(
         (tmp_path / "run/all_results.json").read_text()
@@ -248,14 +249,84 @@ def test_a_card_edited_on_the_hub_is_not_lost(hub, home, counting_run, tmp_path)
     assert push(hub, home, counting_run / "checkpoint-100", REPO).returncode == 0, "a card that a run wrote gives way"
 
 
-def test_what_nobody_could_load_is_not_pushed(hub, home, counting_run, tmp_path):
-    folder = tmp_path / "broken"
+def test_a_card_is_not_lost_where_the_hub_does_not_say_what_stands_there(hub, home, counting_run):
+    """Neither a copy in the cache nor "I cannot tell" is taken for "there is none"."""
+    assert push(hub, home, counting_run, REPO).returncode == 0
+    edited = hub.files(REPO)["README.md"] + b"\nMy children love it.\n"
+    hub.repositories[REPO].commit("main", "edited by hand", hub.files(REPO) | {"README.md": edited})
+    hub.fail("HEAD", "README", status=501, times=100)
+    the_error(push(hub, home, counting_run, REPO))
+    assert hub.files(REPO)["README.md"] == edited
+
+
+def test_only_what_a_run_writes_is_published_and_what_an_earlier_push_left_goes(hub, home, counting_run, tmp_path):
+    folder = tmp_path / "run"
     shutil.copytree(counting_run, folder)
-    (folder / "modeling_tinystories.py").unlink()
-    (folder / "configuration_tinystories.py").unlink()
-    assert "*_tinystories.py" in the_error(push(hub, home, folder, REPO))
+    (folder / "secrets.env").write_text("PASSWORD=1")
+    (folder / "wandb").mkdir()
+    (folder / "wandb" / "x.log").write_text("log")
+    shutil.copytree(counting_run, folder / "finetuned")
+    process = push(hub, home, folder, REPO)
+    assert "left at home: " in process.stderr and "secrets.env" in process.stderr
+    names = set(hub.files(REPO))
+    assert not [name for name in names if "/" in name or "secret" in name or name.endswith(".pt")]
+    hub.repositories[REPO].commit("main", "a picture", hub.files(REPO) | {"picture.png": b"png"})
+    assert push(hub, home, folder / "checkpoint-50", REPO).returncode == 0
+    files = hub.files(REPO)
+    assert "picture.png" in files, "what somebody put there stays"
+    assert names - set(files) >= {"all_results.json", "recipe.json", "samples.jsonl"}, "results of other weights do not"
+
+
+def test_folders_of_the_author_are_not_published_however_they_are_written(hub, home, counting_run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(counting_run, folder)
+    recipe = json.loads((folder / "recipe.json").read_text())
+    places = {"train_file": "../secret/a.txt", "validation_file": "secret\\b.txt", "output_dir": "secret/runs/demo"}
+    recipe |= places | {"sample_prompts": ["/a/b once"], "model_name_or_path": "someone/base"}
+    (folder / "recipe.json").write_text(json.dumps(recipe))
+    report = json.loads((folder / "data_report.json").read_text())
+    report["train"] |= {"source": "secret/a.txt", "first_bad": "secret/a.txt:3: no story"}
+    (folder / "data_report.json").write_text(json.dumps(report))
+    assert push(hub, home, folder, REPO).returncode == 0
+    files = hub.files(REPO)
+    assert not [name for name in files if b"secret" in files[name]]
+    published = json.loads(files["recipe.json"])
+    assert published["sample_prompts"] == ["/a/b once"] and published["model_name_or_path"] == "someone/base"
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("configuration_tinystories.py", None),
+        ("tokenizer_config.json", None),
+        ("model.safetensors", ""),
+        ("trainer_state.json", '{"global_'),
+        ("README.md", "---\ntags: [a\n---\ntext"),
+    ],
+)
+def test_what_nobody_could_load_is_not_pushed(file, content, hub, home, counting_run, tmp_path):
+    folder = tmp_path / "broken"
+    shutil.copytree(counting_run, folder, ignore=shutil.ignore_patterns("checkpoint-*"))
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_text(content)
+    error = the_error(push(hub, home, folder, REPO))
+    assert "is not a complete checkpoint" in error if content is None else "holds a file that cannot be read" in error
+    assert hub.requests == []
+
+
+def test_a_wrong_word_on_the_command_line_is_named(hub, home, counting_run, tmp_path):
     assert "is no folder" in the_error(push(hub, home, tmp_path / "absent", REPO))
-    assert REPO not in hub.repositories
+    assert "is no name of a repository" in the_error(push(hub, home, counting_run, "a/b/c"))
+    assert "--message is empty" in the_error(push(hub, home, counting_run, REPO, "--message", " "))
+    assert hub.requests == []
+
+
+def test_a_tag_that_is_refused_does_not_hide_that_the_model_is_published(hub, home, counting_run):
+    hub.fail("POST", "/tag/", status=400)
+    error = the_error(push(hub, home, counting_run, REPO, "--tag", "v1"))
+    assert "which is published, but has no tag v1" in error
+    assert "model.safetensors" in hub.files(REPO)
 
 
 def test_training_goes_on_from_a_model_on_the_hub_and_saves_it_whole(hub, home, counting_run, tmp_path):

@@ -56,7 +56,8 @@ def without_encoding(source: str) -> list[str]:
         if not isinstance(node, ast.Call):
             continue
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        binary = any(isinstance(word, ast.Constant) and "b" in str(word.value) for word in node.args[:2])
+        mode = node.args[1:2] if isinstance(node.func, ast.Name) else node.args[:1]  # open(path, mode), path.open(mode)
+        binary = any(isinstance(word, ast.Constant) and "b" in str(word.value) for word in mode)
         named = any(keyword.arg == "encoding" for keyword in node.keywords)
         if name in ("open", "read_text", "write_text") and not named and not (name == "open" and binary):
             found.append(f"line {node.lineno}: {name}")
@@ -76,7 +77,7 @@ def test_the_scan_finds_what_it_is_to_find():
     assert (
         posix_only("import fcntl") and posix_only("import os\nos.fork()") and posix_only("from signal import SIGKILL")
     )
-    assert without_encoding("open('a')") and without_encoding("path.read_text()")
+    assert without_encoding("open('blob.txt')") and without_encoding("path.read_text()")
     assert not without_encoding("open('a', 'rb')") and not without_encoding("path.read_text(encoding='utf-8')")
 
 

@@ -6,12 +6,13 @@ import shutil
 
 import pytest
 import torch
-from conftest import COUNTING, TINY, as_options, run_command, write_counting_corpus
+from conftest import COUNTING, TINY, as_options, mistake, run_command, write_counting_corpus
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tinystories.corpus import load_corpus, pick_stories
-from tinystories.recipe import read_recipe
+from tinystories.recipe import RunArguments, read_recipe
+from tinystories.run_folder import check_run_folder, prepare_run_folder
 
 
 def open_run(folder):
@@ -267,6 +268,7 @@ def test_a_run_that_goes_on_ends_with_the_weights_of_one_that_was_never_interrup
     )
     assert whole["eval_loss"] == resumed["eval_loss"]
     assert whole["num_input_tokens_seen"] == resumed["num_input_tokens_seen"]
+    assert resumed["resumed_from_step"] == 50 and "resumed_from_step" not in whole
 
 
 def test_last_weights_are_not_called_the_best_where_the_best_are_gone(counting_run, tmp_path):
@@ -283,9 +285,79 @@ def test_last_weights_are_not_called_the_best_where_the_best_are_gone(counting_r
     assert "this checkpoint: step 100" in (folder / "README.md").read_text()
 
 
-@pytest.mark.parametrize("key, value", [("hidden_size", "128"), ("max_train_samples", "50"), ("seed", "7")])
-def test_a_run_does_not_go_on_with_other_data_or_another_network(key, value, counting_run, interrupted_run):
-    options = ("--output_dir", interrupted_run, "--resume_from_checkpoint", "true", f"--{key}", value)
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--hidden_size", "128"], "hidden_size was 64 when"),
+        (["--max_train_samples", "50"], "max_train_samples was None when"),
+        (["--seed", "7"], "seed was 42 when"),
+        (["--learning_rate", "1e-5"], "learning_rate was 0.01 when"),
+        (["--per_device_train_batch_size", "2"], "rows in a step"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_settings(options, reason, counting_run, interrupted_run):
+    options = ("--output_dir", interrupted_run, "--resume_from_checkpoint", "true", *options)
+    assert_one_line(run_command("run_clm.py", counting_run / "recipe.json", *options), reason)
+
+
+def test_a_run_does_not_go_on_with_stories_that_have_changed(counting_run, tmp_path):
+    """Under the same file name, and with a tokenizer that does not change with them."""
+    folder = interrupted(counting_run, tmp_path / "run")
+    stories = tmp_path / "counting.txt"
+    stories.write_text((counting_run.parent / "counting.txt").read_text() + "A new one.\n<|endoftext|>\n")
+    for path in (folder / "recipe.json",):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"train_file": str(stories)}))
+    options = ("--output_dir", folder, "--resume_from_checkpoint", "true")
+    process = run_command("run_clm.py", folder / "recipe.json", *options)
+    assert_one_line(process, "training stories or the tokenizer are not those")
+
+
+def test_what_is_no_checkpoint_is_passed_over_when_a_run_goes_on(counting_run, tmp_path):
+    folder = interrupted(counting_run, tmp_path / "run")
+    (folder / "checkpoint-best").mkdir()
+    for name in ("checkpoint-best", "checkpoint-75"):
+        (folder / name / "trainer_state.json").write_text('{"global_st')  # cut off while it was written
+    training = RunArguments(output_dir=str(folder), resume_from_checkpoint="true")
+    assert check_run_folder(training) == str(folder / "checkpoint-50")
+    training = RunArguments(output_dir=str(folder), resume_from_checkpoint=str(folder / "checkpoint-20"))
+    assert "goes on at its last checkpoint" in mistake(check_run_folder, training)
+    (folder / "recipe.json").unlink()
+    assert "recipe.json" in mistake(
+        check_run_folder, RunArguments(output_dir=str(folder), resume_from_checkpoint="true")
+    )
+
+
+def test_a_run_stopped_at_its_final_score_is_scored_and_not_trained_on(counting_run, tmp_path):
+    """The weights are those of the best checkpoint, and no card or result of another one stands beside them."""
+    folder = tmp_path / "run"
+    shutil.copytree(counting_run, folder)
+    for name in ("README.md", "all_results.json", "eval_results.json"):
+        (folder / name).unlink()
+    state = folder / "checkpoint-100" / "trainer_state.json"
+    state.write_text(state.read_text().replace(str(counting_run), str(folder)))
+    options = ("--output_dir", folder, "--resume_from_checkpoint", "true")
     process = run_command("run_clm.py", counting_run / "recipe.json", *options)
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert "what is left is the final score" in process.stderr
+    assert not (folder / "checkpoint-101").exists()
+    before, after = (json.loads((run / "all_results.json").read_text()) for run in (counting_run, folder))
+    assert before == after
+    first, again = (load_file(run / "model.safetensors") for run in (counting_run, folder))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_a_run_that_goes_on_keeps_no_old_result_and_loses_no_word_of_the_user(counting_run, tmp_path):
+    folder = interrupted(counting_run, tmp_path / "run")
+    with (folder / "README.md").open("a", encoding="utf-8") as card:
+        card.write("My own words.\n")
+    recipe = read_recipe([str(counting_run / "recipe.json"), "--output_dir", str(folder)])
+    assert prepare_run_folder(recipe, {}, str(folder / "checkpoint-50"))["train_loss"] > 0
+    left = {path.name for path in folder.iterdir() if path.is_file()}
+    assert left == {"README.edited.md", "recipe.json", "data_report.json", "samples.jsonl", "stdout.txt", "stderr.txt"}
+    assert "My own words." in (folder / "README.edited.md").read_text(encoding="utf-8")
+
+
+def assert_one_line(process, reason):
     assert process.returncode == 1, process.stderr[-2000:]
-    assert f"error: {key} was" in process.stderr and "Traceback" not in process.stderr
+    (error,) = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
+    assert reason in error and "Traceback" not in process.stderr

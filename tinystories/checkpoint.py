@@ -99,7 +99,7 @@ def write_card(folder: str | Path, model: PreTrainedModel, facts: dict[str, Any]
         num_parameters=model.num_parameters(),
         transformers_version=transformers.__version__,
         torch_version=torch.__version__,
-        continued_from=Path(base).name if base and Path(base).exists() else base,
+        continued_from=Path(base).resolve().name if base and Path(base).exists() else base,
         **facts | {"data": _without_local_paths(facts["data"])},
     )
     (Path(folder) / CARD).write_text(marked(card.content), encoding="utf-8", newline="\n")

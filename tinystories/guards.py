@@ -43,7 +43,7 @@ def run_guards(trainer: Trainer, corpus: Corpus) -> dict[str, str]:
             "vocabulary": check_vocabulary,
             "packed rows": lambda _: check_rows(trainer, train_hashes),
             "labels": check_labels,
-            "validation": lambda _: check_overlap(corpus.train, train_hashes, validation_hashes),
+            "validation": lambda trainer: check_overlap(trainer, corpus.train, train_hashes, validation_hashes),
             "next-token loss": check_next_token_loss,
             **({"known loss": check_known_loss} if continued else {"fresh loss": check_fresh_loss}),
             "overfitting": check_overfitting,
@@ -181,8 +181,10 @@ def check_labels(trainer: Trainer) -> str:
     return "the input ids themselves, EOS learned, padding left out"
 
 
-def check_overlap(train: datasets.Dataset, train_hashes: np.ndarray, validation_hashes: np.ndarray) -> str:
-    """No validation story stands in the training data."""
+def check_overlap(
+    trainer: Trainer, train: datasets.Dataset, train_hashes: np.ndarray, validation_hashes: np.ndarray
+) -> str:
+    """No validation story stands in the training data of this run."""
     overlap = np.flatnonzero(np.isin(train_hashes, validation_hashes))
     if len(overlap):
         first = train[int(overlap[0])]["text"]
@@ -190,7 +192,9 @@ def check_overlap(train: datasets.Dataset, train_hashes: np.ndarray, validation_
             f"{len(overlap)} training stories also stand in the validation data (first: {first[:40]!r}...): "
             "the scores would be of stories seen in training; give other validation data, or --remove_overlap"
         )
-    return f"none of {len(validation_hashes):,} validation stories stands in the training data"
+    base = trainer.recipe.model.model_name_or_path
+    unknown = f" (what {base} learned before is not compared)" if base is not None else ""
+    return f"none of {len(validation_hashes):,} validation stories stands in the training data{unknown}"
 
 
 def check_fresh_loss(trainer: Trainer) -> str:
@@ -280,14 +284,17 @@ def check_overfitting(trainer: Trainer) -> str:
     prompt = sequence[: len(sequence) // 2]
     for seed in range(2):  # a second start, so that one unlucky initialization stops nobody
         model = _narrow_copy(trainer, seed)
-        loss = _overfit(trainer, model, _collate(trainer, [{"input_ids": sequence}]))
+        loss = _overfit(trainer, model, sequence)
         generated = _continue_greedily(model, tokenizer, prompt, max_new_tokens=len(sequence) - len(prompt) + 1)
         if generated == sequence:
             return f"{len(sequence)} tokens learned (loss {loss:.3f}), continued by generate and ended with EOS"
-    wanted, got = (tokenizer.decode(ids[len(prompt) :]) for ids in (sequence, generated))
+    at = next(
+        (i for i, pair in enumerate(zip(sequence, generated, strict=False)) if pair[0] != pair[1]), len(generated)
+    )
+    wanted, got = (tokenizer.decode(ids[at : at + 8]) for ids in (sequence, generated))
     raise GuardError(
-        f"after learning one sequence (loss {loss:.3f}) the model goes on with {got[:40]!r}, not {wanted[:40]!r}: "
-        "the loss does not teach the next token, or generate does not use it"
+        f"after learning one sequence (loss {loss:.3f}) the model goes on with {got!r}, not {wanted!r}, {at} tokens "
+        "from its start: the loss does not teach the next token, or generate does not use it"
     )
 
 
@@ -298,17 +305,21 @@ def _frequent_tokens(trainer: Trainer, number: int) -> list[int]:
     return ids[np.argsort(-counts, kind="stable")][:number].tolist()
 
 
-def _overfit(trainer: Trainer, model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> float:
+def _overfit(trainer: Trainer, model: PreTrainedModel, sequence: list[int]) -> float:
+    """Train until every next token is the likeliest by far: a low mean alone may hide one that is not."""
+    batch = _collate(trainer, [{"input_ids": sequence}])
+    targets = torch.tensor(sequence[1:], device=model.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0)
     warmup = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.05, total_iters=20)
     for _ in range(600):
-        loss = trainer.compute_loss(model, dict(batch))
+        loss, outputs = trainer.compute_loss(model, dict(batch), return_outputs=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         warmup.step()
-        if loss.item() < 0.02:
+        likelihood = outputs.logits[0, :-1].detach().float().softmax(-1).gather(-1, targets[:, None])
+        if loss.item() < 0.02 and likelihood.min() > 0.8:
             break
     return loss.item()
 

@@ -1,9 +1,9 @@
 """Publishing a checkpoint: what goes to the Hub, what stays at home, and how a failure reads.
 
 Everything goes up in one commit, the card with the weights that it describes: a push that breaks off changes nothing
-on the Hub, and the next one skips the files that had arrived. Optimizer state, intermediate checkpoints and trackers'
-logs stay at home, and so do the folders of this machine in the records. A card that somebody edited on the Hub is
-never overwritten unasked.
+on the Hub, and the next one skips the files that had arrived. Only what a run writes goes up: optimizer state, other
+checkpoints and the user's own files stay at home, and so do the folders of this machine in the records. A card that
+somebody edited on the Hub is never overwritten unasked.
 """
 
 import hashlib
@@ -13,11 +13,19 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RevisionNotFoundError
+import yaml
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    RemoteEntryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id
+from safetensors import SafetensorError, safe_open
 
 from tinystories.errors import UserError, one_line
 
@@ -26,20 +34,29 @@ logger = logging.getLogger(__name__)
 
 CARD = "README.md"
 PLACEHOLDER = "THIS_REPOSITORY_OR_FOLDER"  # in model_card.md, where the code to copy needs a name
-RECORDS = ("recipe.json", "data_report.json", "trainer_state.json")
-LEFT_AT_HOME = (
-    "checkpoint-*/*",
-    "runs/*",  # TensorBoard's
-    "optimizer*",
-    "scheduler.pt",
-    "scaler.pt",
-    "rng_state*",
-    "training_args.bin",
-    ".*",
-    "*/.*",
-    "*__pycache__/*",
+NEEDED = (
+    CARD,
+    "config.json",
+    "generation_config.json",
+    "configuration_tinystories.py",
+    "modeling_tinystories.py",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "model*.safetensors",
 )
-NEEDED = (CARD, "config.json", "*.safetensors", "*_tinystories.py", "tokenizer.json", "generation_config.json")
+RECORDS = ("recipe.json", "data_report.json", "trainer_state.json")
+WRITTEN_BY_A_RUN = (
+    *NEEDED,
+    *RECORDS,
+    "generation_config_*.json",
+    "model.safetensors.index.json",
+    "*_results.json",
+    "samples.jsonl",
+)
+PUBLISHED = (*WRITTEN_BY_A_RUN, "LICENSE*")  # and nothing else that may lie in the folder
+_LOCAL_PATHS = {"train_file", "validation_file", "output_dir", "data_cache_dir", "best_model_checkpoint"}
+_PATHS_OR_NAMES = {"tokenizer_name", "model_name_or_path", "source", "deepspeed", "fsdp_config", "accelerator_config"}
+_STORY_FILES = (".txt", ".jsonl", ".csv", ".parquet")
 _MARK = re.compile(r"\n<!-- written by the training run, sha256 (\w{64}) -->\n?$")
 # The class above all errors of the HTTP library that the installed huggingface_hub uses (httpx, or httpx2).
 _TRANSPORT_ERROR = HfHubHTTPError.__bases__[0]
@@ -65,19 +82,22 @@ def push(
     """
     folder, api = Path(folder), HfApi(token=token)
     check_complete(folder)
+    check_words(repo_id, message)
     with hub_errors(repo_id):
         repo_id = create_repository(api, repo_id, private)
         if revision is not None:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         if tag is not None and tag in {ref.name for ref in api.list_repo_refs(repo_id).tags}:
             raise UserError(f"{repo_id} has a tag {tag} already, and a tag does not move: give another --tag")
+        head = api.model_info(repo_id, revision=revision).sha
         card = _published_card(folder / CARD, repo_id)
         if not overwrite_card:
-            refuse_to_lose_a_card(api, repo_id, revision, card)
-        operations = [CommitOperationAdd(CARD, card.encode())]
-        operations += [CommitOperationAdd(name, _content(path)) for name, path in published(folder).items()]
-        commit = api.create_commit(repo_id, operations, commit_message=message, revision=revision)
-        if tag is not None:
+            refuse_to_lose_a_card(api, repo_id, head, card)
+        operations = _operations(folder, card, there=api.list_repo_files(repo_id, revision=head))
+        # Of the state that was looked at: what somebody changes in this moment makes the commit fail, and is not lost.
+        commit = api.create_commit(repo_id, operations, commit_message=message, revision=revision, parent_commit=head)
+    if tag is not None:
+        with hub_errors(f"{commit.commit_url} (which is published, but has no tag {tag})"):
             api.create_tag(repo_id, tag=tag, revision=commit.oid)
     return commit
 
@@ -90,10 +110,20 @@ def create_repository(api: HfApi, repo_id: str, private: bool) -> str:
     return repo_id
 
 
-def published(folder: Path) -> dict[str, Path]:
-    """The files of a checkpoint that go to the Hub beside the card, by their names there."""
-    names = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    return {name: path for name, path in names.items() if not any(fnmatch(name, p) for p in (CARD, *LEFT_AT_HOME))}
+def _operations(folder: Path, card: str, there: list[str]) -> list[CommitOperationAdd | CommitOperationDelete]:
+    """Every published file of the checkpoint; records of an earlier push that this one does not replace are removed."""
+    files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and _matches(path.name, PUBLISHED)}
+    left = [path.name for path in sorted(folder.iterdir()) if path.name not in files]
+    if left:
+        logger.info("left at home: %s", ", ".join(left))
+    operations = [CommitOperationAdd(CARD, card.encode())]
+    operations += [CommitOperationAdd(name, _content(path)) for name, path in files.items() if name != CARD]
+    stale = [name for name in there if name not in files and _matches(name, WRITTEN_BY_A_RUN)]
+    return operations + [CommitOperationDelete(name) for name in stale]
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
 
 
 def check_complete(folder: Path) -> None:
@@ -101,6 +131,25 @@ def check_complete(folder: Path) -> None:
     missing = [pattern for pattern in NEEDED if not any(folder.glob(pattern))]
     if missing:
         raise UserError(f"{folder} is not a complete checkpoint: it has no {' and no '.join(missing)}")
+    try:
+        ModelCard.load(folder / CARD)
+        for name in RECORDS:
+            if (folder / name).exists():
+                json.loads((folder / name).read_text(encoding="utf-8"))
+        for path in folder.glob("model*.safetensors"):
+            with safe_open(path, "pt") as weights:
+                weights.keys()
+    except (OSError, ValueError, SafetensorError, yaml.YAMLError) as error:
+        raise UserError(f"{folder} holds a file that cannot be read: {one_line(error)}") from error
+
+
+def check_words(repo_id: str, message: str) -> None:
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise UserError(f"{repo_id!r} is no name of a repository, USER/NAME: {one_line(error)}") from error
+    if not message.strip():
+        raise UserError("--message is empty: a commit needs one")
 
 
 def _content(path: Path) -> str | bytes:
@@ -108,15 +157,17 @@ def _content(path: Path) -> str | bytes:
     if path.name not in RECORDS:
         return str(path)
 
-    def shorten(value: Any) -> Any:
+    def shorten(value: Any, key: str = "") -> Any:
         if isinstance(value, dict):
-            return {key: shorten(item) for key, item in value.items()}
+            return {name: shorten(item, name) for name, item in value.items() if name != "first_bad"}  # quotes a file
         if isinstance(value, list):
             return [shorten(item) for item in value]
-        for flavour in (PurePosixPath, PureWindowsPath):
-            if isinstance(value, str) and flavour(value).is_absolute():
-                return flavour(value).name
-        return value
+        local = isinstance(value, str) and (
+            key in _LOCAL_PATHS
+            or (key in _PATHS_OR_NAMES and (Path(value).exists() or value.startswith((".", "~", "/", "\\"))))
+            or (key == "source" and value.endswith(_STORY_FILES))
+        )
+        return PureWindowsPath(value).name if local else value  # which knows both kinds of slashes
 
     content = shorten(json.loads(path.read_text(encoding="utf-8")))
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
@@ -132,8 +183,8 @@ def _published_card(path: Path, repo_id: str) -> str:
 def refuse_to_lose_a_card(api: HfApi, repo_id: str, revision: str | None, ours: str | None = None) -> None:
     """Stop if the card on the Hub is neither one that a run wrote, untouched since, nor the same as `ours`."""
     try:
-        path = api.hf_hub_download(repo_id, CARD, revision=revision)
-    except (EntryNotFoundError, RevisionNotFoundError):
+        path = api.hf_hub_download(repo_id, CARD, revision=revision, force_download=True)
+    except (RemoteEntryNotFoundError, RevisionNotFoundError):
         return
     card = Path(path).read_text(encoding="utf-8")
     if card != ours and not is_as_written(card):
@@ -166,7 +217,9 @@ def hub_errors(repo_id: str) -> Iterator[None]:
         status = error.response.status_code
         remedy = _REMEDIES.get(status, "push again: what has arrived is not sent twice")
         raise UserError(f"the Hub refused {repo_id} with status {status}: {remedy} ({one_line(error)})") from error
-    except (OSError, RuntimeError, ValueError, _TRANSPORT_ERROR) as error:
+    except ValueError as error:  # of the client, about a name or a card, before anything was sent
+        raise UserError(f"cannot push to {repo_id}: {one_line(error)}") from error
+    except (OSError, RuntimeError, _TRANSPORT_ERROR) as error:
         cause = error.__cause__ or error
         status = getattr(getattr(cause, "response", None), "status_code", None)
         remedy = _REMEDIES.get(status, "check the name and the connection, then push again: what has arrived is kept")

@@ -33,10 +33,14 @@ LAYOUT = 2  # part of the cache key: raise it when the rows of this module chang
 
 @dataclass
 class PackedRows:
-    """`rows`: a dataset with one column `input_ids`, `block_size` tokens each. `report`: what went in and what not."""
+    """`rows`: a dataset with one column `input_ids`, `block_size` tokens each. `report`: what went in and what not.
+
+    `key`: equal for the same stories, tokenizer and settings only.
+    """
 
     rows: datasets.Dataset
     report: dict
+    key: str
 
 
 def pack(stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, arguments: DataArguments) -> PackedRows:
@@ -72,7 +76,7 @@ def pack(stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, argument
         report["dropped_tokens"],
         report["padding_tokens"],
     )
-    return PackedRows(datasets.Dataset.from_file(str(folder / "rows.arrow")).with_format("numpy"), report)
+    return PackedRows(datasets.Dataset.from_file(str(folder / "rows.arrow")).with_format("numpy"), report, key)
 
 
 def _tokenizer_content(tokenizer: PreTrainedTokenizerBase) -> list:

@@ -285,12 +285,15 @@ def read_recipe(argv: list[str]) -> Recipe:
         from_file = _as_arguments(kept)
     namespace = parser.check(from_file + overrides)
     model, data, tokenizer, training = parser.build(from_file + overrides)
-    values = {key: value for key, value in vars(namespace).items() if key not in ("hub_token", "push_to_hub_token")}
+    if model.attn_implementation == "flex_attention" and training.use_cpu:
+        raise UserError("attn_implementation flex_attention cannot train on a CPU, only generate; use sdpa")
+    values = {key: value for key, value in vars(namespace).items() if key not in _NOT_RECORDED}
     values |= {"bf16": training.bf16}
     given = _names(from_file + overrides)
     return Recipe(model, data, tokenizer, training, values, given)
 
 
+_NOT_RECORDED = ("hub_token", "push_to_hub_token", "resume_from_checkpoint", "overwrite_output_dir")
 _DATA_SOURCES = (
     "train_file",
     "validation_file",

@@ -7,30 +7,59 @@ the data are those of the moment it was saved.
 """
 
 import json
+import logging
+import re
 import shutil
-from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
-from transformers import PreTrainedTokenizerBase
 from transformers.trainer import TRAINER_STATE_NAME
 
 from tinystories.errors import UserError
-from tinystories.recipe import DataArguments, ModelArguments, Recipe, RunArguments, TokenizerArguments
+from tinystories.hub import CARD, WRITTEN_BY_A_RUN, is_as_written
+from tinystories.recipe import Recipe, RunArguments
 
 
-WRITTEN_BY_A_RUN = (
-    "README.md",
-    "*_tinystories.py",
-    "*config.json",
-    "generation_config_*.json",
-    "tokenizer.json",
-    "model*.safetensors*",
-    "*_results.json",
-    "trainer_state.json",
-    "data_report.json",
-    "recipe.json",
-    "samples.jsonl",
-)
+logger = logging.getLogger(__name__)
+
+DATA_REPORT = "data_report.json"
+# What may change when a run goes on: its length, its place, and how it is watched, shared and fed.
+FREE_ON_RESUME = {
+    "max_steps",
+    "num_train_epochs",
+    "output_dir",
+    "overwrite_output_dir",
+    "resume_from_checkpoint",
+    "per_device_train_batch_size",  # together with the next one and the number of processes: rows_per_step is checked
+    "gradient_accumulation_steps",
+    "per_device_eval_batch_size",
+    "vocab_size",  # of a tokenizer that is trained: its content is checked
+    "data_cache_dir",
+    "preprocessing_num_workers",
+    "dataloader_num_workers",
+    "dataloader_prefetch_factor",
+    "dataloader_persistent_workers",
+    "dataloader_pin_memory",
+    "attn_implementation",
+    "torch_compile",
+    "use_cpu",
+    "save_total_limit",
+    "sample_prompts",
+    "skip_guards",
+    "disable_tqdm",
+    "report_to",
+    "run_name",
+    "project",
+    "log_level",
+    "log_level_replica",
+    "ddp_timeout",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_private_repo",
+    "hub_revision",
+    "hub_strategy",
+    "hub_always_push",
+}
 
 
 def check_run_folder(training: RunArguments) -> str | None:
@@ -40,8 +69,10 @@ def check_run_folder(training: RunArguments) -> str | None:
         UserError: the folder holds something that is not to be replaced, or nothing to go on with.
     """
     folder = Path(training.output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"output_dir {folder} is a file: give another")
     if training.resume_from_checkpoint is not None:
-        return _checkpoint_to_resume(folder, training.resume_from_checkpoint)
+        return str(_checkpoint_to_resume(folder, training.resume_from_checkpoint))
     if not training.should_save or not folder.exists() or not any(folder.iterdir()):
         return None
     if not (folder / "recipe.json").exists():
@@ -54,52 +85,97 @@ def check_run_folder(training: RunArguments) -> str | None:
     return None
 
 
-def _checkpoint_to_resume(folder: Path, which: str) -> str:
-    """`which`: true for the last one, or the path of one. The Trainer writes its state last: without it, no save."""
-    complete = [path.parent for path in folder.glob(f"checkpoint-*/{TRAINER_STATE_NAME}")]
-    complete.sort(key=lambda path: int(path.name.removeprefix("checkpoint-")))
-    if which.lower() not in ("true", "last"):
-        complete = [path for path in complete if path.resolve() == Path(which).resolve()]
+def _checkpoint_to_resume(folder: Path, which: str) -> Path:
+    """`which`: true for the last one, or the path of that one: what came after an earlier one is not joined to it."""
+    complete = [path for path in _checkpoints(folder) if _read_json(path / TRAINER_STATE_NAME) is not None]
     if not complete:
         raise UserError(
             f"resume_from_checkpoint {which}: there is no complete checkpoint in {folder}; to start a new run from "
             "another model, use --model_name_or_path"
         )
-    return str(complete[-1])
+    last = complete[-1]
+    if which.lower() not in ("true", "last") and Path(which).resolve() != last.resolve():
+        raise UserError(
+            f"resume_from_checkpoint {which}: a run goes on at its last checkpoint, {last}; move later ones away "
+            "first, or start a new run with --model_name_or_path"
+        )
+    for name in ("recipe.json", DATA_REPORT):
+        if _read_json(folder / name) is None:
+            raise UserError(f"{folder} cannot go on: its {name}, which says how it began, is missing or damaged")
+    return last
 
 
-def check_resumed(checkpoint: str, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
-    """A run goes on with the data, the network and the tokenizer it began with, or not at all."""
-    earlier = json.loads((Path(checkpoint).parent / "recipe.json").read_text(encoding="utf-8"))
-    names = [field.name for part in (ModelArguments, DataArguments, TokenizerArguments) for field in fields(part)]
-    free = {"data_cache_dir", "preprocessing_num_workers", "attn_implementation"}
-    for name in (*names, "seed", "data_seed"):
-        if name not in free and earlier.get(name) != recipe.values.get(name):
+def _checkpoints(folder: Path) -> list[Path]:
+    """The Trainer's checkpoint-N folders, in the order of their steps."""
+    found = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    return sorted((path for path in found if path.is_dir()), key=step_of)
+
+
+def step_of(checkpoint: str | Path) -> int:
+    return int(Path(checkpoint).name.removeprefix("checkpoint-"))
+
+
+def _read_json(path: Path) -> Any:
+    """None where there is no such file, or one that was not written to its end."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def check_resumed(checkpoint: str, recipe: Recipe, data_report: dict[str, Any]) -> None:
+    """A run goes on with the settings, the stories and the tokenizer it began with, or not at all."""
+    folder = Path(checkpoint).parent
+    earlier, began = _read_json(folder / "recipe.json"), _read_json(folder / DATA_REPORT)["began_with"]
+    for name, value in earlier.items():
+        if name not in FREE_ON_RESUME and value != _as_saved(recipe.values.get(name)):
             raise UserError(
-                f"{name} was {earlier.get(name)} when {checkpoint} was saved and is {recipe.values.get(name)} now: a "
-                "run goes on as it began; set it back, or give another --output_dir"
+                f"{name} was {value} when {folder} began and is {recipe.values.get(name)} now: a run goes on as it "
+                "began; set it back, or give another --output_dir"
             )
-    content = json.loads((Path(checkpoint) / "tokenizer.json").read_text(encoding="utf-8"))
-    if content["model"] != json.loads(tokenizer.backend_tokenizer.to_str())["model"]:
-        raise UserError(f"the tokenizer is not that of {checkpoint}: the training stories have changed since")
+    what = {
+        "rows_per_step": "rows in a step (rows on a device x accumulation x processes) are not as many as",
+        "rows": "training stories or the tokenizer are not those",
+        "validation": "validation stories are not those",
+    }
+    for name, words in what.items():
+        if began[name] != data_report["began_with"][name]:
+            raise UserError(f"the {words} {folder} began with: set them back, or give another --output_dir")
 
 
-def prepare_run_folder(training: RunArguments, checkpoint: str | None) -> None:
-    """Remove what an earlier run left; of one that goes on, only the samples it wrote after the checkpoint."""
-    folder = Path(training.output_dir)
+def _as_saved(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))
+
+
+def prepare_run_folder(recipe: Recipe, data_report: dict[str, Any], checkpoint: str | None) -> dict[str, Any]:
+    """Remove what an earlier run left, and write down how this one begins.
+
+    Of a run that goes on its checkpoints stay, and the samples up to the last one. Returns what the earlier training
+    measured, which is needed again where only the final score was missing.
+    """
+    folder = Path(recipe.training.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    measured = _read_json(folder / "train_results.json") or {}
+    card, samples = folder / CARD, folder / "samples.jsonl"
     if checkpoint is not None:
-        _cut_samples(folder / "samples.jsonl", last_step=int(Path(checkpoint).name.removeprefix("checkpoint-")))
-        return
-    for earlier in folder.glob("checkpoint-*"):
-        shutil.rmtree(earlier)
+        _cut_samples(samples, last_step=step_of(checkpoint))
+        if card.exists() and not is_as_written(card.read_text(encoding="utf-8")):
+            logger.warning("%s was edited: it is kept as README.edited.md", card)
+            card.replace(folder / "README.edited.md")
+    else:
+        for earlier in _checkpoints(folder):
+            shutil.rmtree(earlier)
     for pattern in WRITTEN_BY_A_RUN:
         for file in folder.glob(pattern):
-            file.unlink()
+            if checkpoint is None or file != samples:
+                file.unlink()
+    recipe.save(folder)
+    (folder / DATA_REPORT).write_text(json.dumps(data_report, indent=2) + "\n", encoding="utf-8")
+    return measured
 
 
 def _cut_samples(path: Path, last_step: int) -> None:
     if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= last_step]
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last line break was cut off
+        kept = [line + "\n" for line in lines if json.loads(line)["step"] <= last_step]
         path.write_text("".join(kept), encoding="utf-8")

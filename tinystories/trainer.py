@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
-from transformers.trainer import TRAINING_ARGS_NAME
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 
 from tinystories.checkpoint import write_card
@@ -18,6 +18,7 @@ from tinystories.decoding import save_presets
 from tinystories.errors import UserError
 from tinystories.hub import create_repository, hub_errors, push, refuse_to_lose_a_card
 from tinystories.packing import PackedRows, StoryCollator
+from tinystories.processes import on_one_process
 from tinystories.recipe import Recipe
 from tinystories.scoring import ScoringRows, row_sums, trainer_metrics
 
@@ -74,7 +75,24 @@ class StoryTrainer(Trainer):
         if self.args.should_save:
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle; recipe.json says the same in the open
             save_presets(folder, self.model.generation_config)
-            write_card(folder, self.model, self.card_facts())
+            if folder != Path(self.args.output_dir):  # the run folder's card waits for the final score of its weights
+                write_card(folder, self.model, self.card_facts())
+
+    def restore_finished(self, checkpoint: str) -> bool:
+        """Whether the run had done all its steps; if so, its state and its best (or last) weights are restored."""
+        state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        steps = self.args.max_steps
+        if steps <= 0:
+            steps = round(state.max_steps / state.num_train_epochs * self.args.num_train_epochs)
+        if state.global_step < steps:
+            return False
+        self.state = state
+        best = state.best_model_checkpoint
+        if self.args.load_best_model_at_end and best is not None and Path(best).is_dir():
+            self._load_best_model()
+        else:
+            self._load_from_checkpoint(checkpoint)
+        return True
 
     def _load_best_model(self) -> None:
         """Where the best weights are gone, the Trainer keeps the last ones and calls them the best; we do not."""
@@ -92,13 +110,15 @@ class StoryTrainer(Trainer):
 
     def init_hf_repo(self, *args, **kwargs) -> None:
         """With push_to_hub, before the first step: what would stop the push stops the run here, and not at its end."""
-        if not self.is_world_process_zero():
-            return
         name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
+        self.hub_model_id = on_one_process(lambda: self._open_repository(name))
+
+    def _open_repository(self, name: str) -> str:
         api = HfApi(token=self.args.hub_token)
         with hub_errors(name):
-            self.hub_model_id = create_repository(api, name, self.args.hub_private_repo)
-            refuse_to_lose_a_card(api, self.hub_model_id, self.args.hub_revision)
+            repo_id = create_repository(api, name, self.args.hub_private_repo)
+            refuse_to_lose_a_card(api, repo_id, self.args.hub_revision)
+        return repo_id
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """With hub_strategy every_save: each checkpoint, a whole repository of its own. A failure stops no training."""
