@@ -12,7 +12,7 @@ import os
 import shlex
 
 import torch
-from transformers import set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 
 from tinystories.callbacks import LossGuard, SampleStories, sample_story
 from tinystories.checkpoint import describe_model, load_checkpoint, new_model, write_card
@@ -21,9 +21,9 @@ from tinystories.continuation import continued_model, settle_continued
 from tinystories.corpus import Corpus, dataset_key, load_corpus, pick_stories
 from tinystories.errors import UserError, one_line
 from tinystories.guards import run_guards
-from tinystories.packing import pack
+from tinystories.packing import PackedRows, pack
 from tinystories.processes import check_launch, on_one_process
-from tinystories.recipe import RunArguments, read_recipe
+from tinystories.recipe import Recipe, RunArguments, read_recipe
 from tinystories.run_folder import check_resumed, check_run_folder, prepare_run_folder, step_of
 from tinystories.scoring import score, scoring_rows
 from tinystories.tokenization import describe, load_or_train_tokenizer, tokenizer_report
@@ -45,43 +45,10 @@ def main(argv: list[str]) -> None:
     set_seed(training.seed)
     use_compiler_if_it_works(training)
 
-    with training.main_process_first(desc="preparing the data"):
-        corpus = load_corpus(recipe.data)
-        tokenizer = load_or_train_tokenizer(recipe.tokenizer, corpus.train, recipe.data.data_cache_dir)
-        packed = pack(corpus.train, tokenizer, recipe.data)
-    corpus.report |= {"tokenizer": tokenizer_report(tokenizer, corpus.validation), "packing": packed.report}
-    rows_per_step = training.train_batch_size * training.gradient_accumulation_steps * training.world_size
-    content = {"rows": packed.key, "validation": dataset_key(corpus.validation)}
-    corpus.report["began_with"] = content | {"rows_per_step": rows_per_step}
+    corpus, tokenizer, packed = prepare_data(recipe)
     if checkpoint is not None:
         check_resumed(checkpoint, recipe, corpus.report)
-    logger.info(describe(corpus.report["tokenizer"]))
-
-    if recipe.model.model_name_or_path is not None:
-        model = continued_model(recipe, tokenizer)
-    else:
-        model = new_model(recipe.model, tokenizer, recipe.data.block_size)
-    logger.info(describe_model(model))
-    evaluated = pick_stories(corpus.validation, recipe.data.max_eval_samples)
-    evaluation = scoring_rows(evaluated, tokenizer, model.config.max_position_embeddings)
-    loss_guard = LossGuard()
-    try:
-        trainer = StoryTrainer(
-            model,
-            tokenizer,
-            recipe,
-            packed,
-            evaluation,
-            corpus.report,
-            callbacks=[loss_guard, SampleStories(training.sample_prompts)],
-        )
-    except (ImportError, RuntimeError) as error:  # a tracker or an option whose package is not installed
-        raise UserError(f"the Trainer cannot start: {one_line(error)}") from error
-    if training.skip_guards:
-        logger.warning("GUARDS SKIPPED: nothing checks that this run learns what it should")
-    else:
-        corpus.report["guards"] = on_one_process(lambda: run_guards(trainer, corpus))
-        loss_guard.trainer = trainer
+    trainer = make_trainer(recipe, corpus, tokenizer, packed)
     recipe.values |= {"torch_compile": training.torch_compile, "vocab_size": len(tokenizer)}
     finished = checkpoint is not None and trainer.restore_finished(checkpoint)
     metrics = on_one_process(lambda: prepare_run_folder(recipe, corpus.report, checkpoint))
@@ -98,6 +65,51 @@ def main(argv: list[str]) -> None:
         finish(trainer, corpus)
         if training.push_to_hub:
             publish(trainer)
+
+
+def prepare_data(recipe: Recipe) -> tuple[Corpus, PreTrainedTokenizerBase, PackedRows]:
+    """Stories, tokenizer and rows, built by the first process of a machine and read by the others."""
+    training = recipe.training
+    with training.main_process_first(desc="preparing the data"):
+        corpus = load_corpus(recipe.data)
+        tokenizer = load_or_train_tokenizer(recipe.tokenizer, corpus.train, recipe.data.data_cache_dir)
+        packed = pack(corpus.train, tokenizer, recipe.data)
+    corpus.report |= {
+        "tokenizer": tokenizer_report(tokenizer, corpus.validation),
+        "packing": packed.report,
+        "began_with": {  # what a run that goes on is held to
+            "rows": packed.key,
+            "validation": dataset_key(corpus.validation),
+            "rows_per_step": training.train_batch_size * training.gradient_accumulation_steps * training.world_size,
+        },
+    }
+    logger.info(describe(corpus.report["tokenizer"]))
+    return corpus, tokenizer, packed
+
+
+def make_trainer(
+    recipe: Recipe, corpus: Corpus, tokenizer: PreTrainedTokenizerBase, packed: PackedRows
+) -> StoryTrainer:
+    """Model and Trainer, with the guards passed: from here on the run is sound."""
+    if recipe.model.model_name_or_path is not None:
+        model = continued_model(recipe, tokenizer)
+    else:
+        model = new_model(recipe.model, tokenizer, recipe.data.block_size)
+    logger.info(describe_model(model))
+    evaluated = pick_stories(corpus.validation, recipe.data.max_eval_samples)
+    evaluation = scoring_rows(evaluated, tokenizer, model.config.max_position_embeddings)
+    loss_guard = LossGuard()
+    callbacks = [loss_guard, SampleStories(recipe.training.sample_prompts)]
+    try:
+        trainer = StoryTrainer(model, tokenizer, recipe, packed, evaluation, corpus.report, callbacks)
+    except (ImportError, RuntimeError) as error:  # a tracker or an option whose package is not installed
+        raise UserError(f"the Trainer cannot start: {one_line(error)}") from error
+    if recipe.training.skip_guards:
+        logger.warning("GUARDS SKIPPED: nothing checks that this run learns what it should")
+    else:
+        corpus.report["guards"] = on_one_process(lambda: run_guards(trainer, corpus))
+        loss_guard.trainer = trainer
+    return trainer
 
 
 def use_compiler_if_it_works(training: RunArguments) -> None:
