@@ -19,9 +19,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tinystories.cache import cached_folder, content_key
+from tinystories.errors import GuardError
 from tinystories.packing import IGNORED, StoryCollator, encode_story, pack
 from tinystories.recipe import DataArguments, TokenizerArguments
-from tinystories.scoring import row_sums, score, score_from_sums, scoring_rows
+from tinystories.scoring import ScoringRows, row_sums, score, score_from_sums, scoring_rows
 from tinystories.tokenization import train_tokenizer
 
 
@@ -526,7 +527,7 @@ def test_row_sums_of_half_precision_logits_are_summed_in_single_precision():
 
 
 def test_a_score_is_taken_over_tokens_and_bytes_and_not_over_rows():
-    stories = SimpleNamespace(num_bytes=10, num_stories=2)
+    stories = ScoringRows(rows=[{}, {}], num_stories=2, num_bytes=10)
     result = score_from_sums(np.array([[8.0, 2.0], [1.0, 4.0]], dtype=np.float32), stories)
     assert (result.loss, result.tokens, result.bytes, result.stories) == (9 / 6, 6, 10, 2)
     assert result.perplexity == pytest.approx(math.exp(1.5))
@@ -534,8 +535,15 @@ def test_a_score_is_taken_over_tokens_and_bytes_and_not_over_rows():
 
 
 def test_a_hopeless_loss_is_infinite_perplexity_and_no_overflow():
-    result = score_from_sums(np.array([[8000.0, 2.0]], dtype=np.float32), SimpleNamespace(num_bytes=1, num_stories=1))
+    result = score_from_sums(np.array([[8000.0, 2.0]], dtype=np.float32), ScoringRows([{}], 1, 1))
     assert result.perplexity == math.inf
+
+
+def test_a_score_with_a_row_too_few_is_no_score():
+    """A story left out of the sum would still count in the bytes: the number would look better than it is."""
+    stories = ScoringRows(rows=[{}, {}], num_stories=2, num_bytes=10)
+    with pytest.raises(GuardError, match="1 rows were scored instead of 2"):
+        score_from_sums(np.array([[8.0, 2.0]], dtype=np.float32), stories)
 
 
 class Reader(torch.nn.Module):
