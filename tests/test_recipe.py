@@ -111,15 +111,16 @@ def test_the_recipes_of_the_project_read_and_give_a_working_schedule(config):
     training = recipe.training
     assert training.output_dir == f"runs/{config.stem}"
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=training.learning_rate)
+    steps = int(training.warmup_steps) + 100  # of warm-up steps below 1, a share, this is 0 + 100
     schedule = get_scheduler(
         training.lr_scheduler_type,
         optimizer,
-        num_warmup_steps=training.warmup_steps,
-        num_training_steps=training.warmup_steps + 100,
+        num_warmup_steps=training.get_warmup_steps(steps),
+        num_training_steps=steps,
         scheduler_specific_kwargs=training.lr_scheduler_kwargs,
     )
     rates = []
-    for _ in range(int(training.warmup_steps) + 100):
+    for _ in range(steps):
         optimizer.step()
         schedule.step()
         rates.append(schedule.get_last_lr()[0])
