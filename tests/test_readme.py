@@ -96,3 +96,12 @@ def test_the_demo_output_in_the_readme_is_the_one_on_record():
     results = DEMO["all_results"]
     loss, perplexity, bits = results["eval_loss"], results["eval_perplexity"], results["eval_bits_per_byte"]
     assert f"loss {loss:.4f} nats per token, perplexity {perplexity:.3f}, {bits:.4f} bits per byte" in README
+
+
+def test_the_difference_between_one_process_and_two_is_the_one_on_record():
+    record = json.loads((ROOT / "docs/results/two-processes.json").read_text(encoding="utf-8"))
+    steps = len(record["one_process_16_rows"]["loss"])
+    claim = f"largest difference in {steps} steps is {record['largest_difference']['loss']:.1e} nats".replace(
+        "e-0", "e-"
+    )
+    assert claim in (ROOT / "docs/distributed.md").read_text(encoding="utf-8")

@@ -293,6 +293,7 @@ def test_last_weights_are_not_called_the_best_where_the_best_are_gone(counting_r
         (["--seed", "7"], "seed was 42 when"),
         (["--learning_rate", "1e-5"], "learning_rate was 0.01 when"),
         (["--per_device_train_batch_size", "2"], "rows in a step"),
+        (["--max_steps", "40"], "has done "),
     ],
 )
 def test_a_run_does_not_go_on_with_other_settings(options, reason, counting_run, interrupted_run):
@@ -321,6 +322,11 @@ def test_what_is_no_checkpoint_is_passed_over_when_a_run_goes_on(counting_run, t
     assert check_run_folder(training) == str(folder / "checkpoint-50")
     training = RunArguments(output_dir=str(folder), resume_from_checkpoint=str(folder / "checkpoint-20"))
     assert "goes on at its last checkpoint" in mistake(check_run_folder, training)
+    report = json.loads((folder / "data_report.json").read_text())
+    del report["began_with"]
+    (folder / "data_report.json").write_text(json.dumps(report))
+    training = RunArguments(output_dir=str(folder), resume_from_checkpoint="true")
+    assert "data_report.json" in mistake(check_run_folder, training), "a run that an earlier version began"
     (folder / "recipe.json").unlink()
     assert "recipe.json" in mistake(
         check_run_folder, RunArguments(output_dir=str(folder), resume_from_checkpoint="true")

@@ -28,8 +28,6 @@ FREE_ON_RESUME = {
     "max_steps",
     "num_train_epochs",
     "output_dir",
-    "overwrite_output_dir",
-    "resume_from_checkpoint",
     "per_device_train_batch_size",  # together with the next one and the number of processes: rows_per_step is checked
     "gradient_accumulation_steps",
     "per_device_eval_batch_size",
@@ -99,8 +97,8 @@ def _checkpoint_to_resume(folder: Path, which: str) -> Path:
             f"resume_from_checkpoint {which}: a run goes on at its last checkpoint, {last}; move later ones away "
             "first, or start a new run with --model_name_or_path"
         )
-    for name in ("recipe.json", DATA_REPORT):
-        if _read_json(folder / name) is None:
+    for name, key in (("recipe.json", "seed"), (DATA_REPORT, "began_with")):
+        if key not in (_read_json(folder / name) or {}):
             raise UserError(f"{folder} cannot go on: its {name}, which says how it began, is missing or damaged")
     return last
 

@@ -84,6 +84,11 @@ class StoryTrainer(Trainer):
         steps = self.args.max_steps
         if steps <= 0:
             steps = round(state.max_steps / state.num_train_epochs * self.args.num_train_epochs)
+        if state.global_step > steps:
+            raise UserError(
+                f"the run has done {state.global_step} steps and the recipe ends at {steps}: set max_steps or "
+                "num_train_epochs higher"
+            )
         if state.global_step < steps:
             return False
         self.state = state
