@@ -8,25 +8,21 @@ too. recipe.json holds every setting, all_results.json every number, samples.jso
 """
 
 import logging
-import os
 import shlex
 
-import torch
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import set_seed
 
-from tinystories.callbacks import LossGuard, SampleStories, sample_story
-from tinystories.checkpoint import describe_model, load_checkpoint, new_model, write_card
+from tinystories.callbacks import sample_story
+from tinystories.checkpoint import load_checkpoint, write_card
 from tinystories.console import run_command
-from tinystories.continuation import continued_model, settle_continued
-from tinystories.corpus import Corpus, dataset_key, load_corpus, pick_stories
-from tinystories.errors import UserError, one_line
-from tinystories.guards import run_guards
-from tinystories.packing import PackedRows, pack
+from tinystories.continuation import settle_continued
+from tinystories.corpus import Corpus
+from tinystories.errors import UserError
+from tinystories.preparation import make_trainer, prepare_data, use_compiler_if_it_works
 from tinystories.processes import check_launch, on_one_process
-from tinystories.recipe import Recipe, RunArguments, read_recipe
+from tinystories.recipe import read_recipe
 from tinystories.run_folder import check_resumed, check_run_folder, prepare_run_folder, step_of
 from tinystories.scoring import score, scoring_rows
-from tinystories.tokenization import describe, load_or_train_tokenizer, tokenizer_report
 from tinystories.trainer import StoryTrainer
 
 
@@ -65,64 +61,6 @@ def main(argv: list[str]) -> None:
         finish(trainer, corpus)
         if training.push_to_hub:
             publish(trainer)
-
-
-def prepare_data(recipe: Recipe) -> tuple[Corpus, PreTrainedTokenizerBase, PackedRows]:
-    """Stories, tokenizer and rows, built by the first process of a machine and read by the others."""
-    training = recipe.training
-    with training.main_process_first(desc="preparing the data"):
-        corpus = load_corpus(recipe.data)
-        tokenizer = load_or_train_tokenizer(recipe.tokenizer, corpus.train, recipe.data.data_cache_dir)
-        packed = pack(corpus.train, tokenizer, recipe.data)
-    corpus.report |= {
-        "tokenizer": tokenizer_report(tokenizer, corpus.validation),
-        "packing": packed.report,
-        "began_with": {  # what a run that goes on is held to
-            "rows": packed.key,
-            "validation": dataset_key(corpus.validation),
-            "rows_per_step": training.train_batch_size * training.gradient_accumulation_steps * training.world_size,
-        },
-    }
-    logger.info(describe(corpus.report["tokenizer"]))
-    return corpus, tokenizer, packed
-
-
-def make_trainer(
-    recipe: Recipe, corpus: Corpus, tokenizer: PreTrainedTokenizerBase, packed: PackedRows
-) -> StoryTrainer:
-    """Model and Trainer, with the guards passed: from here on the run is sound."""
-    if recipe.model.model_name_or_path is not None:
-        model = continued_model(recipe, tokenizer)
-    else:
-        model = new_model(recipe.model, tokenizer, recipe.data.block_size)
-    logger.info(describe_model(model))
-    evaluated = pick_stories(corpus.validation, recipe.data.max_eval_samples)
-    evaluation = scoring_rows(evaluated, tokenizer, model.config.max_position_embeddings)
-    loss_guard = LossGuard()
-    callbacks = [loss_guard, SampleStories(recipe.training.sample_prompts)]
-    try:
-        trainer = StoryTrainer(model, tokenizer, recipe, packed, evaluation, corpus.report, callbacks)
-    except (ImportError, RuntimeError) as error:  # a tracker or an option whose package is not installed
-        raise UserError(f"the Trainer cannot start: {one_line(error)}") from error
-    if recipe.training.skip_guards:
-        logger.warning("GUARDS SKIPPED: nothing checks that this run learns what it should")
-    else:
-        corpus.report["guards"] = on_one_process(lambda: run_guards(trainer, corpus))
-        loss_guard.trainer = trainer
-    return trainer
-
-
-def use_compiler_if_it_works(training: RunArguments) -> None:
-    """torch.compile needs a C++ compiler on a CPU, and Triton on a GPU; a laptop without goes on uncompiled."""
-    if not training.torch_compile:
-        return
-    try:
-        torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=training.device))
-    except Exception as error:  # whatever a missing or broken compiler raises
-        logger.warning("torch.compile does not work here (%s): training goes on without it", type(error).__name__)
-        training.torch_compile = False
-        os.environ.pop("ACCELERATE_DYNAMO_BACKEND", None)  # by which TrainingArguments tells accelerate to compile
-        os.environ.pop("ACCELERATE_DYNAMO_MODE", None)
 
 
 def finish(trainer: StoryTrainer, corpus: Corpus) -> None:
