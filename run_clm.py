@@ -21,7 +21,8 @@ from tinystories.errors import UserError
 from tinystories.preparation import make_trainer, prepare_data, use_compiler_if_it_works
 from tinystories.processes import check_launch, on_one_process
 from tinystories.recipe import read_recipe
-from tinystories.run_folder import check_resumed, check_run_folder, prepare_run_folder, step_of
+from tinystories.run_folder import check_resumed, check_run_folder, prepare_run_folder
+from tinystories.saving import step_of
 from tinystories.scoring import score, scoring_rows
 from tinystories.trainer import StoryTrainer
 

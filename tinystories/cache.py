@@ -1,13 +1,16 @@
 """Folders that are built once, under a key made of everything that went into them.
 
 Nothing here can be stale: another input is another key. Nothing can be half written: a folder is built beside its
-place and moved there when it is complete, so a kill or a second process at the same moment does no harm.
+place, sealed and moved there when it is complete, so a kill or a second process at the same moment does no harm. One
+that has lost a file, or part of one, since is built again.
 """
 
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -15,6 +18,12 @@ import datasets
 import pyarrow as pa
 
 from tinystories.errors import UserError
+from tinystories.files import damage, discard, seal
+
+
+logger = logging.getLogger(__name__)
+
+ABANDONED = 24 * 3600  # seconds without a write
 
 
 def content_key(parts: Iterable[str | bytes | int | float | bool | None]) -> str:
@@ -31,14 +40,20 @@ def cached_folder(kind: str, key: str, build: Callable[[Path], None], root: str 
     base = Path(root) if root else Path(datasets.config.HF_DATASETS_CACHE) / "tinystories"
     folder = base / f"{kind}-{key}"
     if folder.exists():
-        return folder
+        found = damage(folder, contents=False)
+        if found is None:
+            return folder
+        logger.warning("the cache %s is damaged, %s: it is built again", folder, found)
+        discard(folder)
     try:
         base.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(base)
         unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=base))
     except OSError as error:
         raise UserError(f"cannot write to {base}: {error.strerror}; name another --data_cache_dir") from error
     try:
         build(unfinished)
+        seal(unfinished)
         try:
             os.replace(unfinished, folder)
         except OSError:  # another process was first: its folder has the same content
@@ -47,6 +62,13 @@ def cached_folder(kind: str, key: str, build: Callable[[Path], None], root: str 
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder
+
+
+def _remove_abandoned(base: Path) -> None:
+    """What killed processes left; a build of now is younger."""
+    for folder in base.glob("unfinished-*"):
+        if time.time() - max(path.stat().st_mtime for path in [folder, *folder.rglob("*")]) > ABANDONED:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_arrow(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:

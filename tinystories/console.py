@@ -15,9 +15,11 @@ from collections.abc import Callable
 
 import torch.distributed as dist
 import transformers
+from accelerate.utils.memory import should_reduce_batch_size
 from tqdm.auto import tqdm
 
-from tinystories.errors import UserError
+from tinystories.errors import Interrupted, UserError, one_line
+from tinystories.files import is_no_room
 
 
 PATIENCE = 60  # seconds
@@ -39,7 +41,7 @@ def set_up_logging(level: int = logging.INFO) -> None:
 
 
 def run_command(main: Callable[[list[str]], None]) -> None:
-    """Run `main(argv)` as a program. Exit status: 0, 1 (user's mistake), 2 (guard), 130 (Ctrl-C)."""
+    """Run `main(argv)` as a program. Exit status: 0, 1 (user's mistake), 2 (guard), 130 (Ctrl-C), 143 (SIGTERM)."""
     argv = sys.argv[1:]
     # TrainingArguments has a `--debug OPTION` of its own: only a bare `--debug` is ours.
     places = [i for i, word in enumerate(argv) if word == "--debug"]
@@ -56,20 +58,40 @@ def run_command(main: Callable[[list[str]], None]) -> None:
             raise
         _say_once(f"error: {error}")
         sys.exit(error.exit_status)
+    except Interrupted as stopped:
+        _say_once(str(stopped), patience=0)
+        sys.exit(stopped.exit_status)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        mistake = _of_the_machine(error)
+        if debug or mistake is None:
+            raise
+        _say_once(f"error: {mistake}")
+        sys.exit(UserError.exit_status)
     finally:
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()  # its threads, still running at exit, may abort the process and its status
 
 
-def _say_once(message: str) -> None:
+def _of_the_machine(error: Exception) -> str | None:
+    """What may happen at any place of a program and is no bug of it."""
+    if is_no_room(error):
+        return f"the disk is full: {one_line(error)}; make room and start again, what was saved is whole"
+    if isinstance(error, MemoryError) or should_reduce_batch_size(error):
+        return f"out of memory: {one_line(error)}; give smaller batches (per_device_eval_batch_size too) or model"
+    return None
+
+
+def _say_once(message: str, patience: float = PATIENCE) -> None:
     """Of the processes of one machine, which make the same mistake together, the first one says so.
 
     The others wait for the launcher, which ends them as soon as the first one has ended; were they to end first, it
     would be ended before it could speak. A mistake of another process alone is said after all.
     """
     if os.environ.get("LOCAL_RANK", "0") != "0":
-        time.sleep(PATIENCE)
+        if not patience:
+            return
+        time.sleep(patience)
     print(message, file=sys.stderr, flush=True)

@@ -4,7 +4,7 @@ import logging
 import os
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase
 
 from tinystories.callbacks import LossGuard, SampleStories
 from tinystories.checkpoint import describe_model, new_model
@@ -12,9 +12,11 @@ from tinystories.continuation import continued_model
 from tinystories.corpus import Corpus, dataset_key, load_corpus, pick_stories
 from tinystories.errors import UserError, one_line
 from tinystories.guards import run_guards
+from tinystories.interruption import StopWhenAsked
 from tinystories.packing import PackedRows, pack
 from tinystories.processes import on_one_process
 from tinystories.recipe import Recipe, RunArguments
+from tinystories.saving import LogSpacedCheckpoints
 from tinystories.scoring import scoring_rows
 from tinystories.tokenization import describe, load_or_train_tokenizer, tokenizer_report
 from tinystories.trainer import StoryTrainer
@@ -55,7 +57,11 @@ def make_trainer(
     evaluated = pick_stories(corpus.validation, recipe.data.max_eval_samples)
     evaluation = scoring_rows(evaluated, tokenizer, model.config.max_position_embeddings)
     loss_guard = LossGuard()
-    callbacks = [loss_guard, SampleStories(recipe.training.sample_prompts)]
+    callbacks = [loss_guard, SampleStories(recipe.training.sample_prompts), StopWhenAsked()]
+    if recipe.training.save_log_spaced:
+        callbacks.append(LogSpacedCheckpoints())
+    if recipe.training.early_stopping_patience is not None:
+        callbacks.append(EarlyStoppingCallback(recipe.training.early_stopping_patience))
     try:
         trainer = StoryTrainer(model, tokenizer, recipe, packed, evaluation, corpus.report, callbacks)
     except (ImportError, RuntimeError) as error:  # a tracker or an option whose package is not installed

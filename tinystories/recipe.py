@@ -19,6 +19,7 @@ from transformers.hf_argparser import string_to_bool
 from transformers.utils import is_torch_bf16_gpu_available
 
 from tinystories.errors import UserError, one_line
+from tinystories.files import write_atomically
 
 
 @dataclass
@@ -124,6 +125,24 @@ class RunArguments(TrainingArguments):
 
     output_dir: str = field(default="runs/model", metadata={"help": "The run folder; a checkpoint when the run ends."})
     overwrite_output_dir: bool = field(default=False, metadata={"help": "Replace an earlier run in output_dir."})
+    resume: bool = field(
+        default=False,
+        metadata={"help": "Go on with the run in output_dir at its last checkpoint, or begin it if it has none yet."},
+    )
+    save_total_limit: int | None = field(
+        default=None,
+        metadata={"help": "Checkpoints kept: the best, the last, and the others spread evenly over log(steps)."},
+    )
+    save_log_spaced: bool = field(
+        default=False, metadata={"help": "Also save at steps 1, 2, 4, 8, ... before the first save of save_strategy."}
+    )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={"help": "Stop after so many evaluations in a row without a better metric_for_best_model."},
+    )
+    restore_callback_states_from_checkpoint: bool = field(
+        default=True, metadata={"help": "A run that goes on keeps its early-stopping count."}
+    )
     bf16: bool | None = field(
         default=None,
         metadata={"help": "bf16 autocast (default: where the device is fast at it)."},
@@ -164,6 +183,14 @@ class RunArguments(TrainingArguments):
                 raise ValueError(f"{name} must stay {value}: the exact evaluation depends on it")
         if str(self.resume_from_checkpoint).lower() in ("false", "no", "none"):
             self.resume_from_checkpoint = None
+        if self.resume and self.resume_from_checkpoint is not None:
+            raise ValueError("give --resume or resume_from_checkpoint, not both")
+        if self.early_stopping_patience is not None and not self.load_best_model_at_end:
+            raise ValueError(
+                "early_stopping_patience needs load_best_model_at_end: it counts evaluations without a best"
+            )
+        if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
+            raise ValueError("early_stopping_patience must be at least 1")
         if self.hub_strategy not in ("end", "every_save"):
             raise ValueError("hub_strategy must be end or every_save: optimizer state is not published")
         metric = (self.metric_for_best_model or "loss").removeprefix("eval_")
@@ -202,7 +229,7 @@ class Recipe:
 
     def save(self, folder: str | Path) -> None:
         text = json.dumps(self.values, indent=2, sort_keys=True, default=str, ensure_ascii=False)
-        (Path(folder) / "recipe.json").write_text(text + "\n", encoding="utf-8")
+        write_atomically(Path(folder) / "recipe.json", text + "\n")
 
 
 class OneLineParser(HfArgumentParser):
@@ -293,7 +320,7 @@ def read_recipe(argv: list[str]) -> Recipe:
     return Recipe(model, data, tokenizer, training, values, given)
 
 
-_NOT_RECORDED = ("hub_token", "push_to_hub_token", "resume_from_checkpoint", "overwrite_output_dir")
+_NOT_RECORDED = ("hub_token", "push_to_hub_token", "resume", "resume_from_checkpoint", "overwrite_output_dir")
 _DATA_SOURCES = (
     "train_file",
     "validation_file",

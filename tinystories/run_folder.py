@@ -1,23 +1,22 @@
 """The run folder: nothing in it is lost unasked, no old number stands beside a new recipe, and a run can go on in it.
 
-    python run_clm.py RECIPE --resume_from_checkpoint true
+    python run_clm.py RECIPE --resume
 
-goes on at the last checkpoint of the recipe's output_dir: weights, optimizer, schedule, random state and the place in
-the data are those of the moment it was saved.
+goes on at the last complete checkpoint of the recipe's output_dir: weights, optimizer, schedule, random state and the
+place in the data are those of the moment it was saved. A run that was ended before its first checkpoint begins again.
 """
 
 import json
 import logging
-import re
 import shutil
 from pathlib import Path
 from typing import Any
 
-from transformers.trainer import TRAINER_STATE_NAME
-
 from tinystories.errors import UserError
+from tinystories.files import discard, write_atomically
 from tinystories.hub import CARD, WRITTEN_BY_A_RUN, is_as_written
 from tinystories.recipe import Recipe, RunArguments
+from tinystories.saving import check_undamaged, checkpoints, step_of
 
 
 logger = logging.getLogger(__name__)
@@ -42,6 +41,8 @@ FREE_ON_RESUME = {
     "torch_compile",
     "use_cpu",
     "save_total_limit",
+    "save_log_spaced",
+    "auto_find_batch_size",
     "sample_prompts",
     "skip_guards",
     "disable_tqdm",
@@ -69,30 +70,44 @@ def check_run_folder(training: RunArguments) -> str | None:
     folder = Path(training.output_dir)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"output_dir {folder} is a file: give another")
-    if training.resume_from_checkpoint is not None:
-        return str(_checkpoint_to_resume(folder, training.resume_from_checkpoint))
+    if training.resume or training.resume_from_checkpoint is not None:
+        found = _checkpoint_to_resume(folder, training.resume_from_checkpoint)
+        if found is not None or _began_here(folder):
+            return found
     if not training.should_save or not folder.exists() or not any(folder.iterdir()):
         return None
     if not (folder / "recipe.json").exists():
         raise UserError(f"{folder} is not empty and holds no earlier run: give another --output_dir")
     if not training.overwrite_output_dir:
         raise UserError(
-            f"{folder} holds an earlier run: give another --output_dir, or --resume_from_checkpoint true to go on with "
-            "it, or --overwrite_output_dir to lose it"
+            f"{folder} holds an earlier run: give another --output_dir, or --resume to go on with it, or "
+            "--overwrite_output_dir to lose it"
         )
     return None
 
 
-def _checkpoint_to_resume(folder: Path, which: str) -> Path:
-    """`which`: true for the last one, or the path of that one: what came after an earlier one is not joined to it."""
-    complete = [path for path in _checkpoints(folder) if _read_json(path / TRAINER_STATE_NAME) is not None]
-    if not complete:
+def _began_here(folder: Path) -> bool:
+    """Whether a run began in this folder and came to no checkpoint: nothing is lost where it begins again."""
+    if not (folder / "recipe.json").exists() or checkpoints(folder, complete=False):
+        return False
+    logger.warning("%s holds no checkpoint yet: the run begins again", folder)
+    return True
+
+
+def _checkpoint_to_resume(folder: Path, which: str | None) -> str | None:
+    """`which`: the path of the last checkpoint, or true for it; None, of --resume, allows that there is none yet."""
+    complete = checkpoints(folder)
+    last = complete[-1] if complete else None
+    for path in set(checkpoints(folder, complete=False)) - set(complete):
+        logger.warning("%s is no complete checkpoint: passed over", path)
+    if last is None and which is None:
+        return None
+    if last is None:
         raise UserError(
             f"resume_from_checkpoint {which}: there is no complete checkpoint in {folder}; to start a new run from "
             "another model, use --model_name_or_path"
         )
-    last = complete[-1]
-    if which.lower() not in ("true", "last") and Path(which).resolve() != last.resolve():
+    if which is not None and which.lower() not in ("true", "last") and Path(which).resolve() != last.resolve():
         raise UserError(
             f"resume_from_checkpoint {which}: a run goes on at its last checkpoint, {last}; move later ones away "
             "first, or start a new run with --model_name_or_path"
@@ -100,17 +115,8 @@ def _checkpoint_to_resume(folder: Path, which: str) -> Path:
     for name, key in (("recipe.json", "seed"), (DATA_REPORT, "began_with")):
         if key not in (_read_json(folder / name) or {}):
             raise UserError(f"{folder} cannot go on: its {name}, which says how it began, is missing or damaged")
-    return last
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    """The Trainer's checkpoint-N folders, in the order of their steps."""
-    found = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-    return sorted((path for path in found if path.is_dir()), key=step_of)
-
-
-def step_of(checkpoint: str | Path) -> int:
-    return int(Path(checkpoint).name.removeprefix("checkpoint-"))
+    check_undamaged(last)
+    return str(last)
 
 
 def _read_json(path: Path) -> Any:
@@ -155,20 +161,23 @@ def prepare_run_folder(recipe: Recipe, data_report: dict[str, Any], checkpoint: 
     folder.mkdir(parents=True, exist_ok=True)
     measured = _read_json(folder / "train_results.json") or {}
     card, samples = folder / CARD, folder / "samples.jsonl"
+    kept = set()
     if checkpoint is not None:
+        kept = {samples, folder / "recipe.json", folder / DATA_REPORT}  # replaced, but never missing in between
         _cut_samples(samples, last_step=step_of(checkpoint))
         if card.exists() and not is_as_written(card.read_text(encoding="utf-8")):
             logger.warning("%s was edited: it is kept as README.edited.md", card)
             card.replace(folder / "README.edited.md")
     else:
-        for earlier in _checkpoints(folder):
-            shutil.rmtree(earlier)
+        for earlier in checkpoints(folder, complete=False):
+            discard(earlier)
+    for leftover in folder.glob("unfinished-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
     for pattern in WRITTEN_BY_A_RUN:
-        for file in folder.glob(pattern):
-            if checkpoint is None or file != samples:
-                file.unlink()
+        for file in set(folder.glob(pattern)) - kept:
+            file.unlink()
     recipe.save(folder)
-    (folder / DATA_REPORT).write_text(json.dumps(data_report, indent=2) + "\n", encoding="utf-8")
+    write_atomically(folder / DATA_REPORT, json.dumps(data_report, indent=2) + "\n")
     return measured
 
 
@@ -176,4 +185,4 @@ def _cut_samples(path: Path, last_step: int) -> None:
     if path.exists():
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last line break was cut off
         kept = [line + "\n" for line in lines if json.loads(line)["step"] <= last_step]
-        path.write_text("".join(kept), encoding="utf-8")
+        write_atomically(path, "".join(kept))

@@ -1,9 +1,10 @@
-"""The Trainer, changed in two places only: every checkpoint is a complete Hub repository, and evaluation is exact.
+"""The Trainer, changed in three places only: evaluation is exact, a checkpoint is whole, and it is a Hub repository.
 
 Everything else (the loop, accumulation, mixed precision, schedules, processes) is transformers' and accelerate's.
 """
 
 import logging
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,14 @@ from transformers.trainer_utils import HubStrategy
 
 from tinystories.checkpoint import write_card
 from tinystories.decoding import save_presets
-from tinystories.errors import UserError
+from tinystories.errors import UserError, one_line
+from tinystories.files import is_no_room
 from tinystories.hub import create_repository, hub_errors, push, refuse_to_lose_a_card
+from tinystories.memory import train_in_memory
 from tinystories.packing import PackedRows, StoryCollator
 from tinystories.processes import on_one_process
 from tinystories.recipe import Recipe
+from tinystories.saving import UNFINISHED, checkpoints, publish_checkpoint, thin_out
 from tinystories.scoring import ScoringRows, row_sums, trainer_metrics
 
 
@@ -56,6 +60,9 @@ class StoryTrainer(Trainer):
         )
         self.recipe = recipe
         self.evaluation = evaluation
+        self.rows_per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        self.staging: Path | None = None  # where a checkpoint is written, while it is
+        self.save_total_limit, self.args.save_total_limit = self.args.save_total_limit, None  # thin_out does it here
         self.data_report = data_report
 
     def get_eval_dataloader(self, eval_dataset=None):
@@ -65,6 +72,63 @@ class StoryTrainer(Trainer):
             return super().get_eval_dataloader(eval_dataset)
         finally:
             self.args.dataloader_drop_last = drop_last
+
+    def _inner_training_loop(self, batch_size: int | None = None, **kwargs):
+        loop = super()._inner_training_loop
+        return train_in_memory(self, loop, batch_size or self._train_batch_size, self.rows_per_step, **kwargs)
+
+    def _save_checkpoint(self, model, trial) -> None:
+        """Written aside and then put in its place, whole; a failure leaves the earlier ones as they are."""
+        run, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
+        self.staging = run / UNFINISHED
+        try:
+            super()._save_checkpoint(model, trial)
+            self._name_the_best()
+            self.accelerator.wait_for_everyone()
+            if self.is_local_process_zero():
+                publish_checkpoint(self.staging / name, run / name)
+        except Exception as error:
+            if not is_no_room(error):
+                raise
+            shutil.rmtree(self.staging, ignore_errors=True)
+            last = (checkpoints(run) or ["none"])[-1]
+            raise UserError(
+                f"{run / name} could not be saved, the disk is full ({one_line(error)}); the last good checkpoint is "
+                f"{last}: make room, and the same command with --resume goes on there"
+            ) from error
+        finally:
+            self.staging = None
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            thin_out(run, self.save_total_limit, self.state.best_model_checkpoint)
+        if self.args.push_to_hub and self.args.hub_strategy == HubStrategy.EVERY_SAVE:
+            self._publish(run / name)
+
+    def _get_output_dir(self, trial) -> str:
+        return str(self.staging or super()._get_output_dir(trial))
+
+    def _name_the_best(self) -> None:
+        """The Trainer looked for the best checkpoint where this one is written; its place is in the run folder."""
+        best = self.state.best_global_step
+        if best is not None:
+            path = Path(self.args.output_dir) / f"checkpoint-{best}"
+            self.state.best_model_checkpoint = str(path) if best == self.state.global_step or path.is_dir() else None
+        if self.args.should_save and self.staging is not None:
+            folder = self.staging / f"checkpoint-{self.state.global_step}"
+            self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
+
+    def _init_training_state(self, *args, **kwargs):
+        """The best checkpoint is found again where the run folder lies now."""
+        trained = super()._init_training_state(*args, **kwargs)
+        self._name_the_best()
+        return trained
+
+    def _determine_best_metric(self, metrics, trial) -> bool:
+        """A new best is saved at once, whatever the strategy: it is to be loaded at the end."""
+        is_new_best = super()._determine_best_metric(metrics, trial)
+        if is_new_best and self.args.load_best_model_at_end:
+            self.control.should_save = True
+        return is_new_best
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Every save, of `checkpoint-N` and of the run folder, passes here."""
@@ -89,11 +153,11 @@ class StoryTrainer(Trainer):
                 f"the run has done {state.global_step} steps and the recipe ends at {steps}: set max_steps or "
                 "num_train_epochs higher"
             )
-        if state.global_step < steps:
+        if state.global_step < steps and not _stopped_early(state, self.args.early_stopping_patience):
             return False
         self.state = state
-        best = state.best_model_checkpoint
-        if self.args.load_best_model_at_end and best is not None and Path(best).is_dir():
+        self._name_the_best()
+        if self.args.load_best_model_at_end and state.best_model_checkpoint is not None:
             self._load_best_model()
         else:
             self._load_from_checkpoint(checkpoint)
@@ -126,11 +190,12 @@ class StoryTrainer(Trainer):
         return repo_id
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Not from the folder that is still being written: `_publish` follows when it is whole."""
+
+    def _publish(self, checkpoint: Path) -> None:
         """With hub_strategy every_save: each checkpoint, a whole repository of its own. A failure stops no training."""
-        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
-            return
         try:
-            self.push_to_hub(f"Training in progress, step {self.state.global_step}", folder=checkpoint_folder)
+            self.push_to_hub(f"Training in progress, step {self.state.global_step}", folder=str(checkpoint))
         except UserError as error:
             logger.warning("step %d was not published: %s", self.state.global_step, error)
 
@@ -161,3 +226,8 @@ class StoryTrainer(Trainer):
             "evaluated_stories": self.evaluation.num_stories,
             "final": final,
         }
+
+
+def _stopped_early(state: TrainerState, patience: int | None) -> bool:
+    saved = state.stateful_callbacks.get("EarlyStoppingCallback", {})
+    return patience is not None and saved.get("attributes", {}).get("early_stopping_patience_counter", 0) >= patience

@@ -1,0 +1,71 @@
+"""Ctrl-C and SIGTERM: the step under way is finished and saved, and the command that goes on is named.
+
+A signal during an evaluation waits for its end and one more step, because a checkpoint from before it would lose
+it. A second Ctrl-C ends the run at once; it then goes on at the last checkpoint.
+"""
+
+import os
+import signal
+import threading
+
+import torch
+from accelerate.utils import reduce
+from transformers import TrainerCallback
+
+from tinystories.errors import Interrupted
+from tinystories.saving import at_the_end_of_an_epoch
+
+
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+
+
+class StopWhenAsked(TrainerCallback):
+    """Turns a signal into a checkpoint and an `Interrupted`, at the same step in all processes."""
+
+    def __init__(self):
+        self.asked: int | None = None  # the signal that this process received
+        self.agreed = False  # that one of the processes did, known to all of them
+        self.stopping = False
+        self.alone = True
+        self.before: dict = {}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if threading.current_thread() is threading.main_thread():
+            self.alone = args.world_size == 1
+            self.before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+
+    def _ask(self, number: int, frame) -> None:
+        if self.asked is None:
+            self.asked = number
+            if os.environ.get("LOCAL_RANK", "0") == "0":
+                # not print or logging: the signal may have come in the middle of either
+                os.write(2, b"\nstopping: this step is finished and saved first (once more: stop at once)\n")
+        elif self.alone:  # a launcher passes the same Ctrl-C on a second time
+            self._restore()
+            raise KeyboardInterrupt
+
+    def on_step_end(self, args, state, control, **kwargs):
+        asked = torch.tensor([self.asked is not None], dtype=torch.float32, device=args.device)
+        self.agreed = bool(reduce(asked, "sum") > 0)
+        if self.agreed and not at_the_end_of_an_epoch(state):
+            self._stop(control)
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if self.agreed:
+            self._stop(control)
+
+    def _stop(self, control) -> None:
+        self.stopping = control.should_save = True
+
+    def on_save(self, args, state, control, **kwargs):
+        if self.stopping:
+            self._restore()
+            raise Interrupted(f"{args.output_dir}/checkpoint-{state.global_step}", self.asked or signal.SIGTERM)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        self.before = {}

@@ -1,0 +1,98 @@
+"""Checkpoints of a run: each is whole or not there, and the right ones are kept.
+
+The Trainer writes a checkpoint into a folder beside its place; it becomes `checkpoint-N` when all of it is on the disk
+and sealed (files.py). Kept are the best one, the last one and, as far as `save_total_limit` allows, those between them
+that lie farthest apart on a logarithmic scale of steps, where a model changes about as much from each to the next.
+"""
+
+import logging
+import math
+import os
+import re
+import shutil
+from pathlib import Path
+
+from transformers import TrainerCallback
+from transformers.trainer_utils import SaveStrategy
+
+from tinystories.errors import UserError
+from tinystories.files import SEAL, damage, discard, is_sealed, seal
+
+
+logger = logging.getLogger(__name__)
+
+UNFINISHED = "unfinished-checkpoint"
+# What going on needs; the card or a preset may be edited without harm.
+_STATE = ("*.safetensors", "*.safetensors.index.json", "*.pt", "*.pth", "*.bin", "trainer_state.json", "*.distcp")
+
+
+def checkpoints(folder: Path, complete: bool = True) -> list[Path]:
+    """The checkpoint-N folders of a run, in the order of their steps; all of them, or those that are complete."""
+    found = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    return sorted((path for path in found if path.is_dir() and (is_sealed(path) or not complete)), key=step_of)
+
+
+def step_of(checkpoint: str | Path) -> int:
+    return int(Path(checkpoint).name.removeprefix("checkpoint-"))
+
+
+def publish_checkpoint(unfinished: Path, folder: Path) -> None:
+    """Seal what was written aside and give it its place; what lay there of an interrupted attempt goes."""
+    if not unfinished.exists():  # another machine that shares the disk was first
+        return
+    (unfinished / SEAL).unlink(missing_ok=True)
+    seal(unfinished, belongs=lambda file: any(file.match(pattern) for pattern in _STATE))
+    if folder.exists():
+        discard(folder)
+    os.replace(unfinished, folder)
+    shutil.rmtree(unfinished.parent, ignore_errors=True)
+
+
+def check_undamaged(checkpoint: Path) -> None:
+    """Raises UserError: a file of the checkpoint was cut off, changed or removed."""
+    found = damage(checkpoint)
+    if not found and not any(path.name.startswith("optimizer") for path in checkpoint.iterdir()):
+        found = "it holds no optimizer (save_only_model)"
+    if found:
+        earlier = [path for path in checkpoints(checkpoint.parent) if step_of(path) < step_of(checkpoint)]
+        then = f"--resume goes on at {earlier[-1]}" if earlier else "--resume begins again"
+        raise UserError(f"{checkpoint} is damaged: {found}; move this folder away, and {then}")
+
+
+def thin_out(folder: Path, limit: int | None, best: str | Path | None) -> None:
+    """Remove checkpoints until `limit` are left (None or 0: keep all); the best and the last one always stay."""
+    kept = checkpoints(folder)
+    for step in steps_to_drop([step_of(path) for path in kept], limit, step_of(best) if best else None):
+        discard(folder / f"checkpoint-{step}")
+
+
+def steps_to_drop(steps: list[int], limit: int | None, best: int | None) -> list[int]:
+    """Of ascending `steps`, those whose neighbours lie nearest to each other on a logarithmic scale."""
+    kept, dropped = list(steps), []
+    while limit and len(kept) > max(limit, 2 if best in kept[:-1] else 1):
+        gaps = {
+            step: math.log(after) - math.log(before)
+            for before, step, after in zip([1, *kept], kept, kept[1:], strict=False)
+            if step != best
+        }
+        dropped.append(min(gaps, key=gaps.get))
+        kept.remove(dropped[-1])
+    return dropped
+
+
+def at_the_end_of_an_epoch(state) -> bool:
+    """Whether more is to come at this step, such as an evaluation of the epoch: its checkpoint waits for that."""
+    return math.isclose(state.epoch, round(state.epoch), abs_tol=1e-9) or state.global_step >= state.max_steps
+
+
+class LogSpacedCheckpoints(TrainerCallback):
+    """Also saves at steps 1, 2, 4, 8, ... as long as the strategy of the recipe has not saved yet."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if args.save_strategy == SaveStrategy.STEPS:
+            early = state.global_step < state.save_steps
+        else:
+            early = args.save_strategy != SaveStrategy.NO and state.epoch < 1
+        is_power_of_two = state.global_step & (state.global_step - 1) == 0
+        if early and is_power_of_two and not at_the_end_of_an_epoch(state):
+            control.should_save = True
