@@ -2,12 +2,14 @@
 
     python tests/kill_and_resume.py --kills 20
 
-Prints each kill: after how long, and what the run folder held at that moment. The whole process tree is killed outright
-(SIGKILL where there is one). Exit status 0 if every finished run has, to the bit, the weights of a run that was never
-interrupted, and 1 if not. The run crosses an epoch, accumulates, loads with two workers, drops out, and evaluates often.
+Prints each kill: after how long, and what the run folder held at that moment. The whole process tree is killed
+outright (SIGKILL where there is one). Exit status 0 if every finished run has, to the bit, the weights of a run that
+was never interrupted, and 1 if not. The run crosses an epoch, accumulates, loads with two workers, drops out, and
+evaluates often.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -54,8 +56,8 @@ RUN = {
 }
 
 
-def start(folder: Path, log: Path, *more: str, **settings) -> subprocess.Popen:
-    """run_clm.py on the small run, its output in `log`."""
+def start(folder: Path, log: Path, *more: str, preexec_fn=None, **settings) -> subprocess.Popen:
+    """run_clm.py on the small run, its output in `log`, in a process group of its own as in a terminal."""
     values = RUN | {"data_cache_dir": folder.parent / "cache", "output_dir": folder} | settings
     options = [word for key, value in values.items() for word in (f"--{key}", str(value))]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
@@ -66,6 +68,8 @@ def start(folder: Path, log: Path, *more: str, **settings) -> subprocess.Popen:
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=preexec_fn,
         )
 
 
@@ -76,10 +80,8 @@ def kill(process: subprocess.Popen) -> None:
     except psutil.NoSuchProcess:
         tree = []
     for one in tree:
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             one.kill()
-        except psutil.NoSuchProcess:
-            pass
     process.wait()
 
 
@@ -112,7 +114,7 @@ def harness(kills: int, seed: int, root: Path) -> list[dict]:
         folder, log = root / f"run-{runs}", root / f"run-{runs}-{len(records)}.log"
         process = start(folder, log, "--resume")
         done = sum("kill" in record for record in records)
-        delay = dice.uniform(0.1, 0.9) * whole if done < kills else 20 * whole
+        delay = dice.uniform(0.1, 0.6) * whole if done < kills else 20 * whole
         try:
             status = process.wait(timeout=delay)
         except subprocess.TimeoutExpired:

@@ -7,6 +7,7 @@ it. A second Ctrl-C ends the run at once; it then goes on at the last checkpoint
 import os
 import signal
 import threading
+from collections.abc import Callable
 
 import torch
 from accelerate.utils import reduce
@@ -17,6 +18,22 @@ from tinystories.saving import at_the_end_of_an_epoch
 
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+
+
+class DeafWorker:
+    """`worker_init_fn` of a data worker: a signal to the whole group is its parent's to decide on.
+
+    PyTorch's workers end at SIGTERM, and the step that is to be finished would be left without data.
+    """
+
+    def __init__(self, then: Callable[[int], None] | None):
+        self.then = then
+
+    def __call__(self, worker: int) -> None:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        if self.then is not None:
+            self.then(worker)
 
 
 class StopWhenAsked(TrainerCallback):

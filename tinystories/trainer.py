@@ -19,6 +19,7 @@ from tinystories.decoding import save_presets
 from tinystories.errors import UserError, one_line
 from tinystories.files import is_no_room
 from tinystories.hub import create_repository, hub_errors, push, refuse_to_lose_a_card
+from tinystories.interruption import DeafWorker
 from tinystories.memory import train_in_memory
 from tinystories.packing import PackedRows, StoryCollator
 from tinystories.processes import on_one_process
@@ -72,6 +73,11 @@ class StoryTrainer(Trainer):
             return super().get_eval_dataloader(eval_dataset)
         finally:
             self.args.dataloader_drop_last = drop_last
+
+    def _get_dataloader(self, *args, **kwargs):
+        loader = super()._get_dataloader(*args, **kwargs)
+        loader.worker_init_fn = DeafWorker(loader.worker_init_fn)
+        return loader
 
     def _inner_training_loop(self, batch_size: int | None = None, **kwargs):
         loop = super()._inner_training_loop

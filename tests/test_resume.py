@@ -1,0 +1,266 @@
+"""A run that is interrupted in any way goes on to the bit, and what it cannot go on from is named."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, mistake
+from hypothesis import given
+from hypothesis import strategies as st
+from kill_and_resume import differing, kill, start
+
+from tinystories.recipe import RunArguments
+from tinystories.run_folder import check_run_folder
+from tinystories.saving import checkpoints, step_of, steps_to_drop
+
+
+posix = pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals and limits")
+
+
+def reached(process, log: Path, condition) -> None:
+    """Wait until `condition` holds; the process must not have ended before."""
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text(encoding="utf-8")[-3000:]
+        time.sleep(0.001)
+
+
+def stop(number: int):
+    """What Ctrl-C does in a terminal: the signal goes to the whole process group, data workers too."""
+
+    def send(process) -> None:
+        os.killpg(process.pid, number)
+        process.wait(timeout=240)
+
+    return send
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory) -> Path:
+    """A run that nothing interrupted, in root/run, beside which the others share its cache."""
+    root = tmp_path_factory.mktemp("resume")
+    process = start(root / "run", root / "run.log")
+    assert process.wait(timeout=300) == 0, (root / "run.log").read_text(encoding="utf-8")[-3000:]
+    return root / "run"
+
+
+def little_room() -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))  # the weights fit, the optimizer does not
+
+
+@posix
+def test_a_run_stopped_in_every_way_ends_with_the_weights_of_one_that_never_was(reference):
+    """Across an epoch, with accumulation, workers, dropout: signals, kills while saving or evaluating, a full disk."""
+    folder, log = reference.parent / "stopped", reference.parent / "stopped.log"
+
+    def last() -> int:
+        return max((step_of(path) for path in checkpoints(folder)), default=0)
+
+    def samples() -> int:
+        file = folder / "samples.jsonl"
+        return file.read_bytes().count(b"\n") if file.exists() else 0
+
+    ways = {
+        "before the first checkpoint": (lambda: (folder / "recipe.json").exists(), kill, -signal.SIGKILL),
+        "Ctrl-C": (lambda: last() >= 40, stop(signal.SIGINT), 130),
+        "while a checkpoint is written": (lambda: any(folder.glob("unfinished-*/checkpoint-*/optimizer.pt")), kill, -9),
+        "in an evaluation": (lambda: samples() >= 6, kill, -signal.SIGKILL),
+        "SIGTERM": (lambda: last() >= 200, stop(signal.SIGTERM), 143),
+    }
+    for way, (condition, end, status) in ways.items():
+        process = start(folder, log, "--resume")
+        reached(process, log, condition)
+        end(process)
+        said = log.read_text(encoding="utf-8")
+        assert process.returncode == status, (way, said[-3000:])
+        assert "Traceback" not in said and "error" not in said, (way, said[-3000:])
+        if status in (130, 143):
+            assert f"saved in {folder}/checkpoint-{last()}" in said and not any(folder.glob("unfinished-check*"))
+
+    before = last()
+    process = start(folder, log, "--resume", preexec_fn=little_room)
+    assert process.wait(timeout=240) == 1
+    (error,) = [line for line in log.read_text(encoding="utf-8").splitlines() if line.startswith("error: ")]
+    assert f"the last good checkpoint is {folder}/checkpoint-{before}: make room" in error and last() == before
+
+    process = start(folder, log, "--resume")
+    assert process.wait(timeout=240) == 0, log.read_text(encoding="utf-8")[-3000:]
+    assert differing(folder, reference) == []
+    states = [json.loads((run / "trainer_state.json").read_text(encoding="utf-8")) for run in (reference, folder)]
+    evaluations = [[row for row in state["log_history"] if "eval_loss" in row] for state in states]
+    for whole, resumed in zip(*evaluations, strict=True):
+        assert whole["step"] == resumed["step"] and whole["eval_loss"] == resumed["eval_loss"]
+    steps = [[json.loads(line)["step"] for line in (run / "samples.jsonl").open()] for run in (reference, folder)]
+    assert steps[0] == steps[1], "no sample twice, none missing"
+
+
+def test_kept_are_the_best_the_last_and_checkpoints_spread_over_the_run(reference):
+    state = json.loads((reference / "trainer_state.json").read_text(encoding="utf-8"))
+    kept = [step_of(path) for path in checkpoints(reference)]
+    assert len(kept) == 4 and kept[-1] == 400 and state["best_global_step"] in kept
+    assert kept[0] <= 8, "the first steps, where most is learned, can still be looked at"
+    assert not any(reference.glob("unfinished*"))
+
+
+@given(st.sets(st.integers(1, 10**6), min_size=1, max_size=40), st.integers(1, 12), st.randoms(use_true_random=False))
+def test_the_best_and_the_last_checkpoint_always_stay(steps, limit, random):
+    steps = sorted(steps)
+    best = random.choice(steps)
+    kept = set(steps) - set(steps_to_drop(steps, limit, best))
+    assert {best, steps[-1]} <= kept
+    assert len(kept) == min(len(steps), max(limit, len({best, steps[-1]})))
+
+
+def test_checkpoints_saved_evenly_are_kept_log_spaced():
+    kept = []
+    for step in [1, 2, 4, 8, 16, 32, 64, *range(100, 10001, 100)]:
+        kept.append(step)
+        kept = [old for old in kept if old not in steps_to_drop(kept, 6, None)]
+    ratios = [after / before for before, after in pairwise(kept)]
+    assert len(kept) == 6 and max(ratios) < 10 and kept[0] <= 10, kept
+
+
+def copy_of(run: Path, folder: Path) -> Path:
+    shutil.copytree(run, folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("file", "spoil", "reason"),
+    [
+        ("model.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-100]), "model.safetensors has"),
+        ("optimizer.pt", lambda path: path.write_bytes(path.read_bytes()[:1000]), "optimizer.pt has 1,000 bytes of"),
+        ("optimizer.pt", lambda path: path.write_bytes(bytes(path.stat().st_size)), "optimizer.pt is not what was"),
+        ("trainer_state.json", lambda path: path.write_bytes(path.read_bytes()[:-10]), "trainer_state.json has"),
+        ("scheduler.pt", lambda path: path.unlink(), "scheduler.pt is missing"),
+        ("rng_state.pth", lambda path: path.write_bytes(b""), "rng_state.pth has 0 bytes"),
+        ("sealed.json", lambda path: path.write_text("{"), "its sealed.json cannot be read"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_with_its_file_and_the_one_before(file, spoil, reason, reference, tmp_path):
+    folder = copy_of(reference, tmp_path / "run")
+    last, before = checkpoints(folder)[-1], checkpoints(folder)[-2]
+    spoil(last / file)
+    message = mistake(check_run_folder, RunArguments(output_dir=str(folder), resume=True))
+    assert message.startswith(f"{last} is damaged: {reason}") and f"--resume goes on at {before}" in message
+    shutil.rmtree(last)
+    assert check_run_folder(RunArguments(output_dir=str(folder), resume=True)) == str(before)
+
+
+def test_an_edited_card_is_no_damage_and_a_checkpoint_without_optimizer_is(reference, tmp_path):
+    folder = copy_of(reference, tmp_path / "run")
+    last = checkpoints(folder)[-1]
+    (last / "README.md").write_text("my own words", encoding="utf-8")
+    assert check_run_folder(RunArguments(output_dir=str(folder), resume=True)) == str(last)
+    entries = json.loads((last / "sealed.json").read_text(encoding="utf-8"))
+    del entries["optimizer.pt"]
+    (last / "sealed.json").write_text(json.dumps(entries), encoding="utf-8")
+    (last / "optimizer.pt").unlink()
+    assert "no optimizer" in mistake(check_run_folder, RunArguments(output_dir=str(folder), resume=True))
+
+
+def test_resume_begins_where_nothing_was_begun_and_leaves_other_folders_alone(tmp_path):
+    training = RunArguments(output_dir=str(tmp_path / "run"), resume=True)
+    assert check_run_folder(training) is None
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.json").write_text("{}", encoding="utf-8")  # killed before its first checkpoint
+    assert check_run_folder(training) is None
+    (tmp_path / "run" / "recipe.json").rename(tmp_path / "run" / "letter.txt")
+    assert "holds no earlier run" in mistake(check_run_folder, training)
+    (tmp_path / "run" / "letter.txt").unlink()
+    (tmp_path / "run" / "checkpoint-5").mkdir()
+    assert "holds no earlier run" in mistake(check_run_folder, training)
+
+
+def test_a_lost_or_cut_cache_is_built_again_and_said(reference, tmp_path):
+    """Of a run that goes on too: the rows are made again, and are the same."""
+    folder = copy_of(reference, tmp_path / "run")
+    shutil.copytree(reference.parent / "cache", tmp_path / "cache")
+    (rows,) = (tmp_path / "cache").glob("rows-*/rows.arrow")
+    rows.write_bytes(rows.read_bytes()[:5000])
+    shutil.rmtree(next((tmp_path / "cache").glob("tokenizer-*")))
+    abandoned = tmp_path / "cache" / "unfinished-old"
+    abandoned.mkdir()
+    os.utime(abandoned, (0, 0))
+    process = start(folder, tmp_path / "log", "--resume")
+    said = (tmp_path / "log").read_text(encoding="utf-8") if process.wait(timeout=240) == 0 else ""
+    assert "is damaged, rows.arrow has 5,000 bytes of" in said and "training a tokenizer" in said
+    assert differing(folder, reference) == [] and not abandoned.exists()
+
+
+def test_early_stopping_counts_on_after_an_interruption_and_the_best_is_always_saved(tmp_path):
+    """A learning rate that moves nothing: no evaluation beats the first, at step 5, where nothing is saved by rule."""
+    settings = {"learning_rate": 1e-30, "eval_steps": 5, "save_steps": 10, "early_stopping_patience": 3}
+    settings |= {"save_log_spaced": False, "dataloader_num_workers": 0, "save_total_limit": 2}
+    process = start(tmp_path / "run", tmp_path / "log", **settings, max_steps=10)
+    assert process.wait(timeout=240) == 0, (tmp_path / "log").read_text(encoding="utf-8")[-3000:]
+    assert [step_of(path) for path in checkpoints(tmp_path / "run")] == [5, 10]
+    for _ in range(2):  # the second time the training has come to its end, though not to its last step
+        process = start(tmp_path / "run", tmp_path / "log", "--resume", **settings, max_steps=100)
+        assert process.wait(timeout=240) == 0, (tmp_path / "log").read_text(encoding="utf-8")[-3000:]
+        assert [step_of(path) for path in checkpoints(tmp_path / "run")] == [5, 20]
+    assert "the training had come to its end" in (tmp_path / "log").read_text(encoding="utf-8")
+
+
+# run_clm.py on a machine whose memory holds only so many rows, from so many batches on.
+SHORT_OF_MEMORY = """
+import functools, sys
+sys.path.insert(0, sys.argv.pop(1))
+import torch
+import modeling_tinystories, run_clm
+from tinystories.console import run_command
+most, since, batches = int(sys.argv.pop(1)), int(sys.argv.pop(1)), []
+forward = modeling_tinystories.TinyStoriesForCausalLM.forward
+
+@functools.wraps(forward)
+def short_of_memory(self, input_ids=None, **kwargs):
+    output = forward(self, input_ids=input_ids, **kwargs)
+    if self.training and torch.is_grad_enabled() and input_ids.shape[1] == 64:
+        batches.append(len(input_ids))
+        if len(batches) > since and len(input_ids) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    return output
+
+modeling_tinystories.TinyStoriesForCausalLM.forward = short_of_memory
+run_command(run_clm.main)
+"""
+
+
+def with_memory_for(rows: int, folder: Path, *options, since: int = 0) -> subprocess.CompletedProcess:
+    settings = {"num_sample_stories": 100, "vocab_size": 320, "block_size": 64, "hidden_size": 64, "max_steps": 12}
+    settings |= {"intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2, "save_steps": 6}
+    settings |= {"per_device_train_batch_size": 8, "output_dir": folder, "data_cache_dir": folder.parent / "cache"}
+    words = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
+    command = [sys.executable, "-c", SHORT_OF_MEMORY, ROOT, rows, since, *words, "--bf16", "no", *options]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True, timeout=240)
+
+
+def test_out_of_memory_halves_the_rows_and_keeps_the_step(tmp_path):
+    auto = ("--auto_find_batch_size", "true")
+    enough = with_memory_for(8, tmp_path / "enough", *auto)
+    little = with_memory_for(2, tmp_path / "little", *auto)
+    assert enough.returncode == little.returncode == 0, little.stderr[-3000:]
+    assert "now 2 rows, accumulated 4 times; a step stays 8 rows" in little.stderr
+    results = [json.loads((tmp_path / run / "all_results.json").read_text()) for run in ("enough", "little")]
+    assert results[0]["num_input_tokens_seen"] == results[1]["num_input_tokens_seen"]
+    assert results[0]["eval_loss"] == pytest.approx(results[1]["eval_loss"], abs=1e-5)
+    recipe = json.loads((tmp_path / "little" / "recipe.json").read_text())
+    assert (recipe["per_device_train_batch_size"], recipe["gradient_accumulation_steps"]) == (2, 4)
+
+    late = with_memory_for(4, tmp_path / "late", *auto, since=9)
+    assert late.returncode == 1 and "Traceback" not in late.stderr
+    options = ["--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "2"]
+    assert f"at step 9; go on with --resume {' '.join(options)}" in late.stderr
+    assert with_memory_for(4, tmp_path / "late", *auto, "--resume", *options).returncode == 0
+    results.append(json.loads((tmp_path / "late" / "all_results.json").read_text()))
+    assert results[0]["eval_loss"] == pytest.approx(results[2]["eval_loss"], abs=1e-5)
