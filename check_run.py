@@ -1,32 +1,35 @@
 """Look before a run, after a run, and at the text: what is wrong, why, and what to do.
 
     python check_run.py configs/demo.yaml                    will this run work, and how long will it take?
-    python check_run.py runs/demo                            what is wrong with this model, if anything?
     python check_run.py --data stories.txt                   what is wrong with this text?
-    python check_run.py --data stories.txt --clean out.txt   and write a copy without it
+    python check_run.py --data stories.txt --clean out.txt   the same, and a copy without it
 
-A file that ends in .yaml, .yml or .json is a recipe, and any of its keys can be overridden. Anything else is a
-checkpoint: a folder or a Hub id. Exit status: 0 if all is well, 1 if not.
+A file that ends in .yaml, .yml or .json is a recipe, and any of its keys can be overridden. `--output_file FILE` writes
+the findings as JSON too. Exit status: 0 if all is well, 1 if not.
 """
 
 import json
 import sys
 from pathlib import Path
 
+from tinystories import data_quality
 from tinystories.console import run_command
 from tinystories.errors import UserError
 from tinystories.preflight import preflight
-from tinystories.recipe import OneLineParser
+from tinystories.recipe import DataArguments, OneLineParser
 
 
 RECIPES = (".yaml", ".yml", ".json")
 
 
 def main(argv: list[str]) -> None:
-    if argv and Path(argv[0]).suffix.lower() in RECIPES and not argv[0].startswith("-"):
+    if not argv or argv[0] in ("-h", "--help"):
+        print(__doc__)
+        return
+    if Path(argv[0]).suffix.lower() in RECIPES and not argv[0].startswith("-"):
         healthy = check_recipe(argv)
     else:
-        raise UserError("not yet")
+        healthy = check_data(argv)
     if not healthy:
         sys.exit(1)
 
@@ -40,6 +43,33 @@ def check_recipe(argv: list[str]) -> bool:
     write_result(arguments.output_file, result)
     print("ready" if result["ready"] else "not ready")
     return result["ready"]
+
+
+def check_data(argv: list[str]) -> bool:
+    parser = OneLineParser(
+        (data_quality.QualityArguments, DataArguments),
+        prog="check_run.py",
+        usage="python check_run.py --data SOURCE [--clean OUT] [--output_file FILE] [--key value ...]",
+        description="Look at a text, story by story.",
+    )
+    parser.add_argument("--output_file", help="write the findings to this JSON file")
+    parser.check(argv)
+    quality, data, other = parser.build(argv)
+    check_place(other.output_file)
+    if quality.clean is not None:
+        data_quality.check_target(quality)
+    examined = data_quality.examine(quality, data)
+    result = examined.report
+    print(*data_quality.describe(result), sep="\n")
+    if quality.clean is not None:
+        copy = result["clean_copy"] = data_quality.write_clean_copy(examined, quality)
+        reasons = ", ".join(f"{number:,} {name}" for name, number in copy["dropped_for"].items())
+        print(
+            f"{copy['file']}: {copy['stories']:,} stories, {copy['repaired']:,} of them repaired; "
+            f"{copy['dropped']:,} dropped" + (f" ({reasons})" if reasons else "")
+        )
+    write_result(other.output_file, result)
+    return quality.clean is not None or not (result["problems"] or result["rows_not_read"])
 
 
 def check_place(output_file: str | None) -> None:
