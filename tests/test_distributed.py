@@ -255,8 +255,8 @@ def test_dropping_the_last_training_batch_drops_no_validation_story(pair):
 def test_one_process_writes_and_speaks(pair):
     _, two = pair
     lines = two.err.splitlines()
-    assert len([line for line in lines if line.startswith("guard passed: ")]) == 8
-    assert len({line for line in lines if line.startswith("guard passed: ")}) == 8
+    assert len([line for line in lines if line.startswith("guard passed: ")]) == 9
+    assert len({line for line in lines if line.startswith("guard passed: ")}) == 9
     for once in ("corpus: ", "packed: ", "tokenizer: ", "model: ", "weights: ", "all 9 validation stories"):
         assert len([line for line in lines if line.startswith(once)]) == 1, once
     assert two.out.count("Your model: ") == 1

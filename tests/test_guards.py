@@ -6,8 +6,12 @@ Each mutation is one of the silent mistakes that let every printed number look r
 import json
 import shutil
 
+import datasets
 import pytest
 from conftest import ROOT, TINY, as_options, run_command, write_counting_corpus
+
+from tinystories.errors import GuardError
+from tinystories.guards import check_text
 
 
 MUTATIONS = {
@@ -126,7 +130,7 @@ def mutated_tree(tmp_path):
 def test_the_unmutated_project_passes_its_guards(tmp_path):
     process = small_run(tmp_path, write_counting_corpus(tmp_path))
     assert process.returncode == 0, process.stderr[-2000:]
-    assert process.stderr.count("guard passed") == 8
+    assert process.stderr.count("guard passed") == 9
 
 
 def test_a_tokenizer_that_puts_no_bos_before_a_prompt_is_caught(tmp_path):
@@ -184,6 +188,14 @@ def test_rows_of_another_tokenizer_are_caught_even_if_the_cache_key_forgets_it(m
         assert run_command("train_tokenizer.py", *as_options(options), "--output_dir", swapped).returncode == 0
         process = small_run(tmp_path, corpus, "--tokenizer_name", str(swapped), "--overwrite_output_dir", tree=tree)
     assert_stopped(process, "another")
+
+
+def test_a_corpus_full_of_mojibake_is_caught_and_a_little_of_it_said(caplog):
+    stories = ["The hen said, “Oh!”", "The fish said, â€œOh!â€"]
+    check_text(datasets.Dataset.from_dict({"text": stories[:1] * 4 + stories[1:]}))
+    assert "mojibake in 1 of 5 stories" in caplog.text and "--clean" in caplog.text
+    with pytest.raises(GuardError, match=r"mojibake in 2 of 5 stories .*--clean"):
+        check_text(datasets.Dataset.from_dict({"text": stories[:1] * 3 + stories[1:] * 2}))
 
 
 def test_validation_stories_seen_in_training_are_caught(tmp_path):

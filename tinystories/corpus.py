@@ -63,7 +63,7 @@ def load_corpus(arguments: DataArguments) -> Corpus:
     Raises:
         UserError: no source or two, a missing file, text that is not UTF-8, a bad row, no stories.
     """
-    train, validation, report = _read_sources(arguments)
+    train, validation, report = read_sources(arguments)
     if validation is None:
         train, validation, how = _hold_out(train, arguments.validation_fraction, arguments.split_seed)
         report["validation"] = how
@@ -79,7 +79,8 @@ def load_corpus(arguments: DataArguments) -> Corpus:
     return Corpus(train, validation, report)
 
 
-def _read_sources(arguments: DataArguments) -> tuple[datasets.Dataset, datasets.Dataset | None, dict]:
+def read_sources(arguments: DataArguments) -> tuple[datasets.Dataset, datasets.Dataset | None, dict]:
+    """All stories of the one source that is named, those of the validation data if there are any, and the report."""
     sources = ("train_file", "dataset_name", "num_sample_stories")
     named = [name for name in sources if getattr(arguments, name) is not None]
     if len(named) != 1:
@@ -138,6 +139,26 @@ def _stories(
     if not report["stories"]:
         raise UserError(f"{source} holds no story: it is empty or only white space")
     return datasets.Dataset.from_file(str(folder / "stories.arrow")), report
+
+
+def story_places(path: str, arguments: DataArguments) -> Iterator[tuple[Path, int | None]]:
+    """File and first line (none in a .parquet file) of each story that `read_files` gives, in its order."""
+    for file in _list_files(Path(path)):
+        for row in READERS[file.suffix.lower()](file, arguments, {"separators": []}):
+            if not isinstance(row, _BadRow) and row.strip():
+                yield file, getattr(row, "line", None)
+
+
+class _Row(str):
+    """The text of a story that begins at `line` of its file."""
+
+    line: int
+
+
+def _at(line: int, text: str) -> _Row:
+    row = _Row(text)
+    row.line = line
+    return row
 
 
 class _BadRow(Exception):
@@ -227,20 +248,22 @@ def _read_txt(file: Path, arguments: DataArguments, report: dict) -> Iterator[st
         report["separators"].append(described)
 
     story: list[str] = []
-    for line in _lines(file):
+    begins = None  # the line of the story's first word
+    for number, line in enumerate(_lines(file), start=1):
         if rule == "endoftext" and END_OF_TEXT in line:
             *ended, line = line.split(END_OF_TEXT)
             for piece in ended:
-                yield "".join([*story, piece])
-                story = []
+                yield _at(begins or number, "".join([*story, piece]))
+                story, begins = [], None
         elif rule == "blank_line" and not line.strip():
             if story:
-                yield "".join(story)
-            story, line = [], ""
+                yield _at(begins, "".join(story))
+            story, begins, line = [], None, ""
         if line:
             story.append(line)
+            begins = begins or (number if line.strip() else None)
     if "".join(story).strip():
-        yield "".join(story)
+        yield _at(begins, "".join(story))
 
 
 @_reader(".jsonl")
@@ -261,7 +284,7 @@ def _read_jsonl(file: Path, arguments: DataArguments, report: dict) -> Iterator[
         elif SURROGATE.search(value):
             yield _BadRow(f"{file}:{number}: half a character (a surrogate escape without its other half)")
         else:
-            yield value
+            yield _at(number, value)
 
 
 @_reader(".csv")
@@ -276,6 +299,7 @@ def _read_csv(file: Path, arguments: DataArguments, report: dict) -> Iterator[st
         raise UserError(f"{file}:1: no column {arguments.text_column!r}; it has {header}: name one with --text_column")
     column = header.index(arguments.text_column)
     while True:
+        begins = reader.line_num + 1
         try:
             row = next(reader)
         except StopIteration:
@@ -284,7 +308,7 @@ def _read_csv(file: Path, arguments: DataArguments, report: dict) -> Iterator[st
             yield _BadRow(f"{file}:{reader.line_num}: not CSV ({error})")
             continue
         if len(row) == len(header):
-            yield row[column]
+            yield _at(begins, row[column])
         elif row:
             yield _BadRow(f"{file}:{reader.line_num}: {len(row)} fields, and the header has {len(header)}")
 

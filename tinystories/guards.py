@@ -18,6 +18,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from tinystories.corpus import Corpus, story_hashes, text_hashes
 from tinystories.errors import GuardError
+from tinystories.mojibake import repair_mojibake
 from tinystories.packing import IGNORED, encode_story
 
 
@@ -28,6 +29,7 @@ SAMPLE_ROWS = 64
 SCANNED_TOKENS = 2**20  # aligned rows may begin with many that go on with long stories
 LOSS_ROWS = 4
 OVERFIT_TOKENS = 48
+MOJIBAKE_SAID, MOJIBAKE_REFUSED = 0.001, 0.2  # shares of the stories
 TYPED_SPECIALS = ("<|endoftext|>", "<|bos|>", "<|eos|>", "<|pad|>")
 
 
@@ -39,6 +41,7 @@ def run_guards(trainer: Trainer, corpus: Corpus) -> dict[str, str]:
     findings, continued = {}, trainer.recipe.model.model_name_or_path is not None
     with keep_random_state(trainer.args.device):  # a run with guards and one without draw the same random numbers
         for name, check in {
+            "text": lambda _: check_text(corpus.train),
             "tokenizer": lambda _: check_tokenizer(tokenizer, texts),
             "vocabulary": check_vocabulary,
             "packed rows": lambda _: check_rows(trainer, train_hashes),
@@ -56,6 +59,20 @@ def run_guards(trainer: Trainer, corpus: Corpus) -> dict[str, str]:
 def keep_random_state(device: torch.device) -> AbstractContextManager:
     """Random numbers drawn inside are not missing afterwards. Of all GPUs, only the one of this process is touched."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
+def check_text(train: datasets.Dataset) -> str:
+    """The stories, of which some from all over the data are read, are not full of mojibake."""
+    places = np.linspace(0, len(train) - 1, min(SAMPLE_STORIES, len(train))).astype(int)
+    broken = [text for text in train.select(places)["text"] if repair_mojibake(text) != text]
+    share = len(broken) / len(places)
+    found = f"mojibake in {len(broken)} of {len(places)} stories"
+    mend = "python check_run.py --data SOURCE --clean stories.jsonl writes a copy without it"
+    if share > MOJIBAKE_REFUSED:
+        raise GuardError(f"{found} (first: {broken[0][:40]!r}...): the model would learn broken characters; {mend}")
+    if share > MOJIBAKE_SAID:
+        logger.warning("%s: %s", found, mend)
+    return found
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> str:

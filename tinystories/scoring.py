@@ -55,12 +55,12 @@ def scoring_rows(stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, 
         num_bytes += sum(len(text.encode()) for text in batch["text"])
         for ids in tokenizer(batch["text"], add_special_tokens=False)["input_ids"]:
             ids = np.array([tokenizer.bos_token_id, *ids, tokenizer.eos_token_id], dtype=dtype)
-            rows += _windows(ids, block_size)
+            rows += windows(ids, block_size)
     rows.sort(key=lambda row: len(row["input_ids"]), reverse=True)  # little padding, and a lack of memory shows at once
     return ScoringRows(rows, len(stories), num_bytes)
 
 
-def _windows(ids: np.ndarray, block_size: int) -> list[dict]:
+def windows(ids: np.ndarray, block_size: int) -> list[dict]:
     windows = [{"input_ids": ids[:block_size], "first_target": 1}]
     end, stride = block_size, max(1, block_size // 2)
     while end < len(ids):

@@ -1,0 +1,230 @@
+"""What is wrong with a text, story by story, and a copy of it without that.
+
+    python check_run.py --data stories.txt
+    python check_run.py --data stories.txt --clean clean.jsonl
+
+Mojibake is repaired first, in the report as in the copy: what is said of a story is said of its repaired text. A story
+with another problem is left out of the copy; checking or cleaning the copy again finds nothing. Two passes over the
+memory-mapped stories, ten bytes of memory for each.
+"""
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from tqdm.auto import tqdm
+
+from tinystories.corpus import END_OF_TEXT, STORIES_PER_BATCH, read_sources, story_places, text_hashes
+from tinystories.errors import UserError, one_line
+from tinystories.mojibake import repair_mojibake
+from tinystories.recipe import DataArguments
+
+
+HTML_NAMES = (
+    "a abbr b blockquote body br code div em embed font footer form h[1-6] head header hr html i iframe img input li "
+    "link meta ol p pre script span strong style sub sup svg table tbody td th thead title tr u ul video"
+).replace(" ", "|")
+PATTERNS = {
+    "leftovers of prompts and tokenizers": re.compile(
+        r"<\|[\w-]{1,40}\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:pad|unk|bos|eos|mask)>|<(?:start|end)_of_turn>"
+    ),
+    "HTML": re.compile(
+        rf"</?(?:{HTML_NAMES})(?:\s[^<>]*)?/?>|<!--|&(?:amp|lt|gt|quot|apos|nbsp|#\d+|#x[\da-f]+);", re.I
+    ),
+    "URL": re.compile(r"\b(?:https?|ftp)://\S|\bwww\.\w+\.\w", re.I),
+    "e-mail address": re.compile(r"[\w.+-]+@[\w-]+\.\w[\w.]*"),
+    "control characters": re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff]"),
+    "lost characters": re.compile("\ufffd"),
+    "run of one character": re.compile(r"(\S)\1{15}"),
+}
+MOJIBAKE, SHORT, LONG, DUPLICATE, OVERLAP = (
+    "mojibake",
+    "too short",
+    "too long",
+    "exact duplicate of an earlier story",
+    "stands in the validation data",
+)
+PROBLEMS = (MOJIBAKE, *PATTERNS, SHORT, LONG, DUPLICATE, OVERLAP)
+EXAMPLES = 3
+AROUND = 25  # characters of an example on each side of what was found
+
+
+@dataclass
+class QualityArguments:
+    """What to look at and what to do about it."""
+
+    data: str = field(metadata={"help": "A .txt, .jsonl, .csv or .parquet file, a folder of them, or a Hub dataset."})
+    clean: str | None = field(
+        default=None, metadata={"help": "Write a clean copy to this .jsonl or .txt file, which must not exist."}
+    )
+    min_characters: int = field(default=20, metadata={"help": "A story with fewer characters is too short."})
+    max_characters: int = field(default=20000, metadata={"help": "A story with more characters is too long."})
+
+
+@dataclass
+class Examined:
+    """`problems`: a bit for each name in PROBLEMS, shape (stories,), uint16. `report`: counts and examples."""
+
+    stories: datasets.Dataset
+    problems: np.ndarray
+    report: dict[str, Any]
+
+
+def find_problems(text: str, arguments: QualityArguments) -> dict[str, int]:
+    """Name of each problem of one repaired story, and the character at which it stands."""
+    found = {name: match.start() for name, pattern in PATTERNS.items() if (match := pattern.search(text))}
+    if len(text) < arguments.min_characters:
+        found[SHORT] = 0
+    if len(text) > arguments.max_characters:
+        found[LONG] = 0
+    return found
+
+
+def examine(arguments: QualityArguments, data: DataArguments) -> Examined:
+    """Read the source that `arguments` names, the way `data` says, and look at every story."""
+    exists = Path(arguments.data).exists() or Path(arguments.data).suffix
+    data.train_file, data.dataset_name = (arguments.data, None) if exists else (None, arguments.data)
+    data.on_bad_row = "skip"  # and counted: that too is a finding
+    stories, validation, read = read_sources(data)
+    problems = np.zeros(len(stories), dtype=np.uint16)
+    hashes = np.zeros(len(stories), dtype=np.uint64)
+    examples: dict[str, list[dict]] = {name: [] for name in PROBLEMS}
+
+    def note(name: str, index: int, excerpt: str) -> None:
+        problems[index] |= 1 << PROBLEMS.index(name)
+        if len(examples[name]) < EXAMPLES:
+            examples[name].append({"story": index + 1, "excerpt": excerpt})
+
+    for start, texts in _batches(stories, "checking stories"):
+        repaired = [repair_mojibake(text).strip() for text in texts]
+        hashes[start : start + len(texts)] = text_hashes(repaired)
+        for index, (text, healed) in enumerate(zip(texts, repaired, strict=True), start):
+            if text != healed:
+                at = next((i for i, pair in enumerate(zip(text, healed, strict=False)) if pair[0] != pair[1]), 0)
+                note(MOJIBAKE, index, _excerpt(text, at))
+            for name, at in find_problems(healed, arguments).items():
+                note(name, index, _excerpt(healed, at))
+
+    first, inverse = np.unique(hashes, return_index=True, return_inverse=True)[1:]
+    for index in np.flatnonzero(first[inverse] != np.arange(len(hashes))):
+        note(
+            DUPLICATE, index.item(), f"story {first[inverse[index]] + 1}: {_excerpt(stories[index.item()]['text'], 0)}"
+        )
+    if validation is not None:
+        held_out = [text_hashes([repair_mojibake(text) for text in texts]) for _, texts in _batches(validation, None)]
+        for index in np.flatnonzero(np.isin(hashes, np.concatenate(held_out))):
+            note(OVERLAP, index.item(), _excerpt(stories[index.item()]["text"], 0))
+    if data.train_file is not None:
+        _add_places(examples, data)
+    return Examined(stories, problems, _report(arguments, problems, examples, read["train"], validation is not None))
+
+
+def _batches(stories: datasets.Dataset, description: str | None) -> Iterator[tuple[int, list[str]]]:
+    """The number of stories before each batch, and its texts."""
+    starts = range(0, len(stories), STORIES_PER_BATCH)
+    bar = tqdm(starts, desc=description, unit=" thousand stories", delay=2, disable=description is None)
+    for start, batch in zip(bar, stories.iter(STORIES_PER_BATCH), strict=True):
+        yield start, batch["text"]
+
+
+def _excerpt(text: str, at: int) -> str:
+    begin, end = max(0, at - AROUND), at + AROUND
+    return ("…" if begin else "") + text[begin:end] + ("…" if end < len(text) else "")
+
+
+def _add_places(examples: dict[str, list[dict]], data: DataArguments) -> None:
+    """Where the examples stand in their files; one more pass, up to the last of them."""
+    wanted: dict[int, list[dict]] = {}
+    for example in (example for some in examples.values() for example in some):
+        wanted.setdefault(example["story"], []).append(example)
+    places = islice(story_places(data.train_file, data), max(wanted, default=0))
+    for story, (file, line) in enumerate(places, start=1):
+        for example in wanted.get(story, ()):
+            example["file"], example["line"] = str(file), line
+
+
+def _report(
+    arguments: QualityArguments, problems: np.ndarray, examples: dict, read: dict, compared: bool
+) -> dict[str, Any]:
+    counts = _counts(problems)
+    return {
+        "source": arguments.data,
+        "stories": len(problems),
+        "stories_without_problem": int((problems == 0).sum()),
+        "empty_stories": read["empty"],
+        "rows_not_read": read["bad"],
+        "first_row_not_read": read["first_bad"],
+        "compared_with_validation": compared,
+        "problems": {name: {"stories": counts[name], "examples": examples[name]} for name in PROBLEMS if counts[name]},
+    }
+
+
+def _counts(problems: np.ndarray) -> dict[str, int]:
+    return {name: int((problems >> bit & 1).sum()) for bit, name in enumerate(PROBLEMS)}
+
+
+def write_clean_copy(examined: Examined, arguments: QualityArguments) -> dict[str, int]:
+    """Write the healthy and the repaired stories to `arguments.clean`, whole or not at all; what became of how many."""
+    target = check_target(arguments)
+    dropped = examined.problems & ~np.uint16(1 << PROBLEMS.index(MOJIBAKE)) != 0
+    as_json = target.suffix == ".jsonl"
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unfinished-") as folder:
+            unfinished = Path(folder) / target.name
+            with unfinished.open("w", encoding="utf-8", newline="\n") as file:
+                for start, texts in _batches(examined.stories, "writing the clean copy"):
+                    for text in (text for index, text in enumerate(texts, start) if not dropped[index]):
+                        text = repair_mojibake(text).strip()
+                        line = json.dumps({"text": text}, ensure_ascii=False) if as_json else f"{text}\n{END_OF_TEXT}"
+                        file.write(line + "\n")
+            os.replace(unfinished, target)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({one_line(error)})") from error
+    dropped_for = {name: number for name, number in _counts(examined.problems).items() if number and name != MOJIBAKE}
+    repaired = int((examined.problems[~dropped] != 0).sum())
+    report = {
+        "file": str(target),
+        "stories": int((~dropped).sum()),
+        "repaired": repaired,
+        "dropped": int(dropped.sum()),
+    }
+    return report | {"dropped_for": dropped_for}
+
+
+def check_target(arguments: QualityArguments) -> Path:
+    """The place of the clean copy, which must be new: neither a source nor anything else is ever written over."""
+    target, source = Path(arguments.clean), Path(arguments.data)
+    if target.suffix not in (".jsonl", ".txt"):
+        raise UserError(f"clean {target}: give a name that ends in .jsonl or .txt")
+    if target.exists():
+        raise UserError(f"clean {target}: there is such a file already, and nothing is written over; give another name")
+    if not target.resolve().parent.is_dir():
+        raise UserError(f"clean {target}: there is no folder {target.parent}")
+    if source.is_dir() and source.resolve() in target.resolve().parents:
+        raise UserError(f"clean {target}: lies in {source} and would be read with it next time; give another place")
+    return target
+
+
+def describe(report: dict[str, Any]) -> Iterator[str]:
+    """The report in lines for people."""
+    yield f"{report['source']}: {report['stories']:,} stories, {report['stories_without_problem']:,} without a problem"
+    if report["empty_stories"]:
+        yield f"  {report['empty_stories']:,} empty stories are left out whenever it is read"
+    if report["rows_not_read"]:
+        yield f"  {report['rows_not_read']:,} rows cannot be read, first {report['first_row_not_read']}"
+    for name, problem in report["problems"].items():
+        yield f"  {name}: {problem['stories']:,} stories ({problem['stories'] / report['stories']:.2%})"
+        for example in problem["examples"]:
+            line = f":{example['line']}" if example.get("line") else ""
+            place = f" ({example['file']}{line})" if "file" in example else ""
+            yield f"      story {example['story']:,}{place}: {example['excerpt']!r}"
+    if not report["compared_with_validation"]:
+        yield "  not compared with validation data: none was named (--validation_file)"

@@ -1,0 +1,343 @@
+"""What is wrong with a model, if anything: one verdict, the numbers it rests on, and what to do.
+
+    python check_run.py runs/demo
+    python check_run.py someone/model --data my-stories.txt
+
+The first rule that holds is the verdict. V is the size of the vocabulary, losses are nats per token of held-out text:
+
+- **wrong tokenizer**: its ids go beyond V, its BOS or EOS are not the model's, or its size is not that on record; or
+  the model's average prediction gives the tokens of the text less than an even share would (above ln V); or bits per
+  byte are half as high again as the run recorded for the same stories.
+- **broken weights**: the loss is not a number.
+- **labels shifted**: the token last read, or the one after the next, is predicted better than the next one by 0.1.
+- **untrained**: the loss is at least 0.9 ln V, and ln V is what a model that knows nothing has.
+- **no EOS**: where stories end, EOS gets less than a tenth of its share of all tokens, which needs no reading to know.
+- **overfit**: the loss is a quarter and 0.1 above that of the training text, where that can be read again.
+- **undertrained**: a model that only counts pairs of tokens does better; or the run stopped before nine tenths of its
+  steps, and its last evaluation was its best.
+- **sampling too hot**: what the model writes under its own generation_config is, by its own probabilities, less likely
+  than human text by 1 nat per token. Drawn at temperature 1 and without cuts, it would be as likely.
+- **fine**: none of these.
+
+A foreign model, without the records of a run, is measured the same way; what only the records say is "not known".
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import cached_file
+
+from tinystories.checkpoint import describe_model, load_checkpoint
+from tinystories.corpus import load_corpus, pick_stories, read_files
+from tinystories.errors import UserError
+from tinystories.recipe import DataArguments
+from tinystories.symptoms import (
+    Reading,
+    Writing,
+    gives_text_back,
+    human_repeated_share,
+    next_tokens,
+    read_text,
+    write_stories,
+)
+
+
+SAMPLE_CORPUS_STORIES = 400
+
+
+@dataclass
+class Records:
+    """What the run wrote down beside the weights; None where it is not known."""
+
+    recipe: dict[str, Any] | None = None
+    step: int | None = None
+    planned_steps: int | None = None
+    tokens_seen: int | None = None
+    dataset: str | None = None
+    tokenizer_size: int | None = None
+    bits_per_byte: float | None = None
+    evaluations: list[float] = field(default_factory=list)  # losses, in the order of the steps
+
+
+@dataclass
+class Texts:
+    """Stories to read: held out, and of the training if they can be had. `own`: they are those of the run."""
+
+    held_out: list[str]
+    training: list[str] | None
+    source: str
+    own: bool
+
+
+@dataclass
+class Symptoms:
+    """Everything that the verdict rests on. `reading` is None where the tokenizer has ids that the model has not."""
+
+    vocab_size: int
+    tokenizer_size: int
+    special_ids: dict[str, tuple]  # name -> (of the model, of the tokenizer), where they differ
+    records: Records
+    own_text: bool
+    reading: Reading | None = None
+    training_loss: float | None = None
+    writings: dict[str, Writing] = field(default_factory=dict)
+    human_repeated: float | None = None
+
+
+def _wrong_tokenizer(s: Symptoms) -> str | None:
+    if s.tokenizer_size > s.vocab_size:
+        return f"the tokenizer has {s.tokenizer_size:,} tokens and the model knows {s.vocab_size:,}"
+    for name, (of_model, of_tokenizer) in s.special_ids.items():
+        return f"{name} is {of_model} for the model and {of_tokenizer} for the tokenizer"
+    if s.records.tokenizer_size not in (None, s.tokenizer_size):
+        return f"it was trained with {s.records.tokenizer_size:,} tokens, and this tokenizer has {s.tokenizer_size:,}"
+    share, even = s.reading.mean_prediction_loss, math.log(s.vocab_size)
+    if share > even:
+        return f"on average it expects other tokens than the text has ({share:.2f} nats, an even share is {even:.2f})"
+    measured, recorded = s.reading.bits_per_byte, s.records.bits_per_byte
+    if s.own_text and recorded is not None and measured > 1.5 * recorded:
+        return f"its run recorded {recorded:.3f} bits per byte on these stories, and it has {measured:.3f}"
+    return None
+
+
+def _broken_weights(s: Symptoms) -> str | None:
+    return None if math.isfinite(s.reading.loss) else f"the loss is {s.reading.loss}"
+
+
+def _labels_shifted(s: Symptoms) -> str | None:
+    same, following, second = s.reading.by_distance
+    found = f"the next token has a loss of {following:.2f}"
+    if second < following - 0.1 and second <= same:
+        return f"{found}, the one after it {second:.2f}: it was taught the token after the next"
+    if same < following - 0.1:
+        return f"{found}, the token it has just read {same:.2f}: it was taught to repeat its input"
+    return None
+
+
+def _untrained(s: Symptoms) -> str | None:
+    loss, nothing = s.reading.loss, math.log(s.vocab_size)
+    return f"the loss is {loss:.2f}, and knowing nothing is {nothing:.2f}" if loss >= 0.9 * nothing else None
+
+
+def _no_eos(s: Symptoms) -> str | None:
+    r = s.reading
+    if r.end_probability >= r.end_frequency / 10:
+        return None
+    share = f"its share of all tokens is {r.end_frequency:.2g}"
+    return f"where stories end, EOS has a probability of {r.end_probability:.2g}, and {share}"
+
+
+def _overfit(s: Symptoms) -> str | None:
+    if s.training_loss is None or s.reading.loss < max(1.25 * s.training_loss, s.training_loss + 0.1):
+        return None
+    return f"the loss is {s.training_loss:.2f} on stories it was trained on and {s.reading.loss:.2f} on held-out ones"
+
+
+def _undertrained(s: Symptoms) -> str | None:
+    loss, pairs, records = s.reading.loss, s.reading.pairs_loss, s.records
+    if loss > pairs:
+        return f"the loss is {loss:.2f}, and counting pairs of tokens gives {pairs:.2f}"
+    stopped = records.step is not None and records.planned_steps and records.step < 0.9 * records.planned_steps
+    if stopped and (not records.evaluations or records.evaluations[-1] == min(records.evaluations)):
+        return (
+            f"it was stopped at step {records.step:,} of {records.planned_steps:,}, while it was still getting better"
+        )
+    return None
+
+
+def _too_hot(s: Symptoms) -> str | None:
+    own = next(iter(s.writings.values()), None)
+    if own is None or own.loss < s.reading.loss + 1:
+        return None
+    return f"what it writes has a loss of {own.loss:.2f} by its own probabilities, human text has {s.reading.loss:.2f}"
+
+
+@dataclass
+class Rule:
+    verdict: str
+    reason: Callable[[Symptoms], str | None]
+    remedy: str
+
+
+RULES = (
+    Rule("wrong tokenizer", _wrong_tokenizer, "put back the tokenizer files of the run that made these weights"),
+    Rule("broken weights", _broken_weights, "go back to an earlier checkpoint; lower the learning_rate"),
+    Rule("labels shifted", _labels_shifted, "train again with labels equal to input_ids: the model shifts them itself"),
+    Rule("untrained", _untrained, "train it: python run_clm.py RECIPE; or these are not the weights you mean"),
+    Rule("no EOS", _no_eos, "train with EOS after every story and in the loss; its id must not be that of padding"),
+    Rule("overfit", _overfit, "train fewer epochs, on more stories, or keep the best checkpoint"),
+    Rule(
+        "undertrained",
+        _undertrained,
+        "train longer (--resume_from_checkpoint true, more steps), or check the learning_rate",
+    ),
+    Rule("sampling too hot", _too_hot, "lower temperature, top_k, top_p or repetition_penalty (--preset balanced)"),
+)
+
+
+def verdict(symptoms: Symptoms) -> dict[str, str | None]:
+    """{"verdict", "reason", "remedy"} by the first rule that holds."""
+    for rule in RULES:
+        reason = rule.reason(symptoms)
+        if reason is not None:
+            return {"verdict": rule.verdict, "reason": reason, "remedy": rule.remedy}
+    return {"verdict": "fine", "reason": "no rule of tinystories/diagnosis.py found anything", "remedy": None}
+
+
+def diagnose(
+    checkpoint: str,
+    revision: str | None = None,
+    data: str | None = None,
+    prompt: str | None = None,
+    stories: int = 200,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Measure a checkpoint (a folder or Hub id) on at most so many stories. Everything found, ready for JSON."""
+    model, tokenizer = load_checkpoint(checkpoint, device, revision)
+    if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
+        raise UserError(f"{checkpoint}: its tokenizer has neither BOS nor EOS, so a story has no beginning and no end")
+    records = read_records(checkpoint, revision)
+    texts = find_texts(records, data, stories)
+    symptoms = measure(model, tokenizer, records, texts)
+    known = symptoms.reading is not None
+    prompt = prompt or next(iter((records.recipe or {}).get("sample_prompts") or []), "Once upon a time")
+    return verdict(symptoms) | {
+        "checkpoint": checkpoint,
+        "model": describe_model(model).removeprefix("model: "),
+        "gives_text_back": gives_text_back(tokenizer),
+        "held_out": texts.source,
+        "own_text": texts.own,
+        "prompt": prompt,
+        "next_tokens": next_tokens(model, tokenizer, prompt) if known else [],
+        "symptoms": asdict(symptoms),
+    }
+
+
+def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, records: Records, texts: Texts) -> Symptoms:
+    symptoms = Symptoms(
+        vocab_size=model.get_input_embeddings().num_embeddings,
+        tokenizer_size=len(tokenizer),
+        special_ids=_special_ids_that_differ(model, tokenizer),
+        records=records,
+        own_text=texts.own,
+    )
+    if symptoms.tokenizer_size > symptoms.vocab_size:
+        return symptoms
+    symptoms.reading = read_text(model, tokenizer, texts.held_out, texts.training)
+    if math.isfinite(symptoms.reading.loss):
+        if texts.training is not None:
+            symptoms.training_loss = read_text(model, tokenizer, texts.training).loss
+        symptoms.writings = write_stories(model, tokenizer, texts.held_out)
+        symptoms.human_repeated = human_repeated_share(tokenizer, texts.held_out)
+    return symptoms
+
+
+def _special_ids_that_differ(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, tuple]:
+    """A model may have several EOS; what one of the two does not say is not compared."""
+    differ = {}
+    for name in ("bos_token_id", "eos_token_id"):
+        of_model, of_tokenizer = getattr(model.config, name, None), getattr(tokenizer, name)
+        several = of_model if isinstance(of_model, list) else [of_model]
+        if of_model is not None and of_tokenizer is not None and of_tokenizer not in several:
+            differ[name] = (of_model, of_tokenizer)
+    return differ
+
+
+def read_records(checkpoint: str, revision: str | None) -> Records:
+    """What stands beside the weights, or in the run folder above a checkpoint-N."""
+    folder = Path(checkpoint)
+    above = str(folder.parent) if folder.name.startswith("checkpoint-") else checkpoint
+    state, results = (_record(checkpoint, name, revision) for name in ("trainer_state.json", "all_results.json"))
+    recipe, report = (_record(above, name, revision) for name in ("recipe.json", "data_report.json"))
+    history = [row for row in state.get("log_history", []) if isinstance(row, dict) and "eval_loss" in row]
+    return Records(
+        recipe=recipe or None,
+        step=state.get("global_step"),
+        planned_steps=state.get("max_steps"),
+        tokens_seen=state.get("num_input_tokens_seen"),
+        dataset=report.get("train", {}).get("source"),
+        tokenizer_size=report.get("tokenizer", {}).get("vocab_size"),
+        bits_per_byte=results.get("eval_bits_per_byte"),
+        evaluations=[row["eval_loss"] for row in history],
+    )
+
+
+def _record(checkpoint: str, name: str, revision: str | None) -> dict[str, Any]:
+    try:
+        path = cached_file(checkpoint, name, revision=revision)
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):  # a record that is missing or damaged is one that is not known
+        return {}
+
+
+def find_texts(records: Records, data: str | None, stories: int) -> Texts:
+    """The text named by the user, else the run's own held-out stories, else those of the embedded corpus."""
+    training, source = None, "the embedded sample corpus: it fits models trained on it, name another with --data"
+    if records.recipe is not None:
+        known = {item.name: records.recipe[item.name] for item in fields(DataArguments) if item.name in records.recipe}
+        try:
+            corpus = load_corpus(DataArguments(**known))
+            training = list(pick_stories(corpus.train, stories)["text"])
+            if data is None:
+                held_out = list(pick_stories(corpus.validation, stories)["text"])
+                return Texts(held_out, training, "the validation stories of its run", own=True)
+        except UserError as error:
+            source = f"{source} (those of its run cannot be read: {error})"
+    if data is not None:
+        held_out, _ = read_files(data, DataArguments())
+        return Texts(list(pick_stories(held_out, stories)["text"]), training, data, own=False)
+    corpus = load_corpus(DataArguments(num_sample_stories=SAMPLE_CORPUS_STORIES, validation_fraction=0.5))
+    return Texts(list(pick_stories(corpus.validation, stories)["text"]), None, source, own=False)
+
+
+def describe(result: dict[str, Any]) -> Iterator[str]:
+    """The diagnosis in lines for people; the verdict last."""
+    s = result["symptoms"]
+    yield f"model: {result['model']}"
+    yield from _describe_training(s["records"])
+    back = "gives text back as it was" if result["gives_text_back"] else "DOES NOT GIVE TEXT BACK as it was"
+    differ = "".join(f"; {name} {a} in the model, {b} here" for name, (a, b) in s["special_ids"].items())
+    yield f"tokenizer: {s['tokenizer_size']:,} tokens for a vocabulary of {s['vocab_size']:,}, {back}{differ}"
+    if s["reading"] is not None:
+        yield from _describe_reading(result["held_out"], s["reading"], s["training_loss"])
+        yield f"after {result['prompt']!r}: " + ", ".join(f"{token!r} {p:.3f}" for token, p in result["next_tokens"])
+        for name, writing in s["writings"].items():
+            yield (
+                f"written by {name}: loss {writing['loss']:.2f} by its own probabilities, {writing['repeated']:.1%} of "
+                f"four words repeated (human text {s['human_repeated']:.1%}), {writing['ended']:.0%} ended"
+            )
+    yield f"verdict: {result['verdict'].upper()}: {result['reason']}" + (
+        f" — {result['remedy']}" * bool(result["remedy"])
+    )
+
+
+def _describe_training(records: dict[str, Any]) -> Iterator[str]:
+    known = {
+        "step": records["step"] and f"{records['step']:,} of {records['planned_steps'] or 0:,}",
+        "tokens": records["tokens_seen"] and f"{records['tokens_seen']:,}",
+        "trained on": records["dataset"],
+    }
+    yield "training: " + ", ".join(f"{name} {value or 'not known'}" for name, value in known.items())
+
+
+def _describe_reading(source: str, r: dict[str, Any], training_loss: float | None) -> Iterator[str]:
+    yield f"held-out text: {r['stories']} stories, {r['tokens']:,} tokens ({source})"
+    yield (
+        f"  loss {r['loss']:.3f} nats per token, {r['bits_per_byte']:.3f} bits per byte (token frequencies "
+        f"{r['unigram_entropy']:.2f}, pairs of tokens {r['pairs_loss']:.2f})"
+    )
+    same, following, second = r["by_distance"]
+    yield f"  token just read {same:.2f}, next token {following:.2f}, the one after it {second:.2f}"
+    yield (
+        f"  EOS where stories end: probability {r['end_probability']:.2g}, median rank {r['end_median_rank']}; elsewhere "
+        f"{r['elsewhere_end_probability']:.2g}"
+    )
+    if r["article_loss"] is not None:
+        yield f"  articles {r['article_loss']:.2f}, other tokens {r['other_loss']:.2f}"
+    seen = "not known (its training text cannot be read)" if training_loss is None else f"{training_loss:.3f}"
+    yield f"  loss on stories it was trained on: {seen}"

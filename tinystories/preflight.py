@@ -1,0 +1,307 @@
+"""Before a long run: everything that can go wrong is looked at, and one failure does not hide the next.
+
+    python check_run.py configs/tinystories-cpu.yaml --train_file stories.txt
+
+Each check reads `Facts`, what the checks before it have found, and adds its own; one that needs what could not be found
+is reported as not checked. The run's own parts are used: its data, tokenizer, model and guards, and its Trainer, which
+takes some steps in a folder that is thrown away (trial.py).
+"""
+
+import logging
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+
+import numpy as np
+import psutil
+import torch
+from transformers import set_seed
+
+from tinystories.checkpoint import describe_model, new_model
+from tinystories.continuation import continued_model, settle_continued
+from tinystories.corpus import load_corpus, pick_stories
+from tinystories.disk import bytes_needed, check_disk_room, readable
+from tinystories.errors import UserError, one_line
+from tinystories.packing import encode_story, pack
+from tinystories.preparation import make_trainer, use_compiler_if_it_works
+from tinystories.processes import check_launch
+from tinystories.recipe import RunArguments, read_recipe
+from tinystories.run_folder import check_run_folder
+from tinystories.tokenization import load_or_train_tokenizer, tokenizer_report
+from tinystories.trial import as_trial, take_first_steps
+
+
+MEASURED_STORIES = 1000
+MANY_CUT = 0.2  # share of stories longer than a row from which on it is said
+MUCH_PADDING = 0.4
+MANY_EPOCHS = 40  # from which on repeated text teaches next to nothing (Muennighoff et al., 2023)
+COMPUTE_OPTIMAL = 20  # tokens per parameter (Hoffmann et al., 2022); small models are often given many more
+ADAM_STATES = 2
+
+
+@dataclass
+class Finding:
+    """One line of the report. `status`: ok, warn, FAIL, or skip where something it needs is not known."""
+
+    name: str
+    status: str
+    finding: str
+    remedy: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.status:4}  {self.name}: {self.finding}" + (f" — {self.remedy}" if self.remedy else "")
+
+
+class _NotKnown(Exception):
+    pass
+
+
+class _Warned(Exception):
+    """Raised with (finding, remedy) by a check that has found something to think about."""
+
+
+class Facts:
+    """What is known so far; to ask for what is not known skips the check that asks."""
+
+    def __getattr__(self, name: str):
+        raise _NotKnown(name)
+
+
+def preflight(argv: list[str], report: Callable[[Finding], None] = lambda finding: None) -> dict:
+    """All checks of the recipe that `argv` names, `report`ed one by one as they are done.
+
+    Returns {"ready", "checks", "estimate"}; `ready` is false if a check failed. Times are in seconds, memory in bytes.
+    """
+    facts, findings = Facts(), []
+    with _quiet(), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as facts.folder:
+        facts.argv = argv
+        for name, check in CHECKS.items():
+            findings.append(_find(name, check, facts))
+            report(findings[-1])
+    return {
+        "ready": all(finding.status in ("ok", "warn") for finding in findings),
+        "checks": [asdict(finding) for finding in findings],
+        "estimate": vars(facts).get("estimate"),
+    }
+
+
+def _find(name: str, check: Callable[[Facts], str], facts: Facts) -> Finding:
+    try:
+        return Finding(name, "ok", check(facts))
+    except _NotKnown as missing:
+        return Finding(name, "skip", f"not checked: the {missing} is not known")
+    except _Warned as warned:
+        return Finding(name, "warn", *warned.args)
+    except UserError as error:
+        finding, _, remedy = str(error).rpartition("; ")
+        return Finding(name, "FAIL", *((finding, remedy) if finding else (remedy,)))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What the library logs on its way stands in the report; its warnings are shown all the same."""
+    logger = logging.getLogger("tinystories")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def check_recipe(facts: Facts) -> str:
+    recipe = read_recipe(facts.argv)
+    check_launch(recipe.training)
+    if recipe.model.model_name_or_path is not None:
+        settle_continued(recipe)
+    facts.recipe = recipe
+    return f"{len(recipe.given)} keys given, the others have their defaults"
+
+
+def check_output(facts: Facts) -> str:
+    checkpoint = check_run_folder(facts.recipe.training)
+    folder = facts.recipe.training.output_dir
+    return f"goes on with {checkpoint}" if checkpoint else f"{folder} is free"
+
+
+def check_device(facts: Facts) -> str:
+    training = facts.recipe.training
+    device = training.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    precision = "bf16" if training.bf16 else "fp16" if training.fp16 else "float32"
+    facts.memory = (
+        torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else psutil.virtual_memory().total
+    )  # macOS shares one memory between CPU and GPU
+    if training.use_cpu and torch.accelerator.is_available():
+        raise _Warned(f"CPU, and there is {torch.accelerator.current_accelerator()}", "leave out --use_cpu")
+    return f"{device.type} ({name}, {readable(facts.memory)} of memory), {precision}"
+
+
+def check_compiler(facts: Facts) -> str:
+    training = facts.recipe.training
+    if not training.torch_compile:
+        return "not asked for"
+    use_compiler_if_it_works(training)
+    if not training.torch_compile:
+        raise _Warned("torch.compile does not work here: the run will be slower", "install a C++ compiler, or Triton")
+    return "torch.compile works"
+
+
+def check_stories(facts: Facts) -> str:
+    corpus = facts.corpus = load_corpus(facts.recipe.data)
+    counts = f"{len(corpus.train):,} to train on, {len(corpus.validation):,} to validate on"
+    skipped = corpus.report["train"]["bad"]
+    if skipped:
+        raise _Warned(f"{counts}; {skipped} rows could not be read", f"look at {corpus.report['train']['first_bad']}")
+    return counts
+
+
+def check_tokenizer(facts: Facts) -> str:
+    recipe = facts.recipe
+    given = recipe.tokenizer.tokenizer_name is not None
+    stories = None if given else facts.corpus.train
+    tokenizer = facts.tokenizer = load_or_train_tokenizer(recipe.tokenizer, stories, recipe.data.data_cache_dir)
+    found = f"{len(tokenizer):,} tokens"
+    if not given and len(tokenizer) < recipe.tokenizer.vocab_size:
+        wanted = recipe.tokenizer.vocab_size
+        raise _Warned(f"{found}, not the {wanted:,} asked for", "give more text, or a smaller vocab_size")
+    sample = pick_stories(facts.corpus.validation, MEASURED_STORIES)
+    return f"{found}, {tokenizer_report(tokenizer, sample)['bytes_per_token']:.2f} bytes per token on held-out stories"
+
+
+@dataclass
+class _PromisedTokenizer:
+    """As much of a tokenizer as building a model takes, of the size that the recipe gives."""
+
+    size: int
+    bos_token_id, eos_token_id, pad_token_id = 1, 2, 0
+
+    def __len__(self) -> int:
+        return self.size
+
+
+def check_model(facts: Facts) -> str:
+    """The model is built without its weights: what is asked is whether its sizes fit together."""
+    recipe = facts.recipe
+    tokenizer = vars(facts).get("tokenizer") or _PromisedTokenizer(recipe.tokenizer.vocab_size)
+    if recipe.model.model_name_or_path is not None:
+        facts.model = continued_model(recipe, tokenizer)
+    else:
+        with torch.device("meta"):
+            facts.model = new_model(recipe.model, tokenizer, recipe.data.block_size)
+    return describe_model(facts.model).removeprefix("model: ")
+
+
+def check_rows(facts: Facts) -> str:
+    data, tokenizer = facts.recipe.data, facts.tokenizer
+    packed = facts.packed = pack(facts.corpus.train, tokenizer, data)
+    sample = pick_stories(facts.corpus.train, MEASURED_STORIES)["text"]
+    lengths = np.array([len(encode_story(text, tokenizer)) for text in sample])
+    cut = float((lengths > data.block_size).mean())
+    padding = packed.report["padding_tokens"] / (packed.report["rows"] * data.block_size)
+    facts.tokens_per_row = data.block_size * (1 - padding)
+    found = (
+        f"{packed.report['rows']:,} rows of {data.block_size}, {padding:.1%} padding; of {len(sample):,} stories the "
+        f"median is {np.median(lengths):.0f} tokens, the longest {lengths.max()}, {cut:.1%} are longer than a row"
+    )
+    if padding > MUCH_PADDING:
+        raise _Warned(found, "much of each step is padding: leave out align_to_stories, or give a larger block_size")
+    if cut > MANY_CUT:
+        raise _Warned(found, "many stories are never seen whole: give a larger block_size")
+    return found
+
+
+def planned_steps(training: RunArguments, rows: int) -> tuple[int, float]:
+    """Steps of the run and how often it sees each row, as the Trainer will count them."""
+    rows_at_once = training.train_batch_size * training.world_size
+    batches = rows // rows_at_once if training.dataloader_drop_last else math.ceil(rows / rows_at_once)
+    steps_per_epoch = max(1, math.ceil(batches / training.gradient_accumulation_steps))
+    steps = training.max_steps if training.max_steps > 0 else math.ceil(training.num_train_epochs * steps_per_epoch)
+    return steps, steps / steps_per_epoch
+
+
+def check_length(facts: Facts) -> str:
+    training = facts.recipe.training
+    facts.steps, epochs = planned_steps(training, len(facts.packed.rows))
+    facts.accumulation = training.gradient_accumulation_steps
+    facts.evaluations = _times(training.eval_strategy, training.eval_steps, facts.steps, epochs)
+    rows_in_step = training.train_batch_size * training.world_size * facts.accumulation
+    tokens = round(epochs * len(facts.packed.rows) * facts.tokens_per_row)
+    per_parameter = tokens / facts.model.num_parameters()
+    found = (
+        f"{facts.steps:,} steps of {rows_in_step} rows, {tokens:,} tokens, {epochs:.3g} epochs, "
+        f"{per_parameter:.2g} tokens per parameter ({COMPUTE_OPTIMAL} make the best of the compute)"
+    )
+    if epochs > MANY_EPOCHS:
+        raise _Warned(found, "so many epochs are learned by heart: train shorter, or give more text")
+    if training.get_warmup_steps(facts.steps) >= facts.steps:
+        raise _Warned(found, "the run ends before its warm-up does: lower warmup_steps")
+    return found
+
+
+def _times(strategy: str, every: float | None, steps: int, epochs: float) -> int:
+    """How often something happens that is done every so many steps (below 1: that share of them), or each epoch."""
+    if strategy == "steps" and every:
+        return math.ceil(steps / (max(1, math.ceil(steps * every)) if every < 1 else every))
+    return math.ceil(epochs) if strategy == "epoch" else 0
+
+
+def check_disk(facts: Facts) -> str:
+    training = facts.recipe.training
+    saves = _times(training.save_strategy, training.save_steps, *planned_steps(training, len(facts.packed.rows)))
+    # the new checkpoint is written before the oldest one goes
+    kept = saves if training.save_total_limit is None else min(saves, training.save_total_limit + 1)
+    found = check_disk_room(training.output_dir, bytes_needed(facts.model, ADAM_STATES, kept))
+    return f"{found} ({kept} checkpoints at a time)"
+
+
+def check_guards(facts: Facts) -> str:
+    as_trial(facts.recipe.training, facts.folder)
+    set_seed(facts.recipe.training.seed)
+    facts.trainer = make_trainer(facts.recipe, facts.corpus, facts.tokenizer, facts.packed)
+    if facts.recipe.training.skip_guards:
+        raise _Warned("skipped", "leave out skip_guards")
+    return f"{len(facts.corpus.report['guards'])} passed: {', '.join(facts.corpus.report['guards'])}"
+
+
+def check_steps(facts: Facts) -> str:
+    try:
+        trial = take_first_steps(facts.trainer, len(facts.corpus.validation))
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"a step does not fit into the memory ({one_line(error)}); halve per_device_train_batch_size and double "
+            "gradient_accumulation_steps"
+        ) from error
+    step = trial.batch * facts.accumulation
+    evaluations = facts.evaluations * trial.evaluation
+    seconds = trial.warm_up + step * facts.steps + evaluations + trial.final_score
+    facts.estimate = {"seconds": seconds, "seconds_per_step": step, "seconds_of_evaluations": evaluations}
+    facts.estimate |= {"seconds_of_final_score": trial.final_score, "peak_memory_bytes": trial.peak_memory}
+    tokens = facts.recipe.training.train_batch_size * facts.tokens_per_row / trial.batch
+    found = (
+        f"the whole run: about {timedelta(seconds=round(seconds))} (an estimate from {trial.steps} steps: "
+        f"{step:.3g} s a step, {tokens:,.0f} tokens/s; {facts.evaluations} evaluations of {trial.evaluation:.3g} s, "
+        f"the final score {trial.final_score:.3g} s); memory up to {readable(trial.peak_memory)}"
+    )
+    if trial.peak_memory > 0.9 * facts.memory:
+        raise _Warned(found, "that is nearly all there is: halve per_device_train_batch_size")
+    return found
+
+
+CHECKS = {
+    "recipe": check_recipe,
+    "output_dir": check_output,
+    "device": check_device,
+    "compiler": check_compiler,
+    "stories": check_stories,
+    "tokenizer": check_tokenizer,
+    "model": check_model,
+    "rows": check_rows,
+    "length": check_length,
+    "disk": check_disk,
+    "guards": check_guards,
+    "steps": check_steps,
+}
