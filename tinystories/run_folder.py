@@ -15,14 +15,18 @@ from typing import Any
 
 from transformers.trainer import TRAINER_STATE_NAME
 
+from tinystories.environment import ENVIRONMENT
 from tinystories.errors import UserError
-from tinystories.hub import CARD, WRITTEN_BY_A_RUN, is_as_written
+from tinystories.hub import CARD, KEPT_AT_HOME, WRITTEN_BY_A_RUN, is_as_written
+from tinystories.meters import EVALUATIONS, EVALUATIONS_TABLE, read_lines, write_evaluations_table
 from tinystories.recipe import Recipe, RunArguments
 
 
 logger = logging.getLogger(__name__)
 
 DATA_REPORT = "data_report.json"
+SAMPLES = "samples.jsonl"
+LASTING = {SAMPLES, EVALUATIONS, EVALUATIONS_TABLE, ENVIRONMENT}  # go on where a run goes on
 # What may change when a run goes on: its length, its place, and how it is watched, shared and fed.
 FREE_ON_RESUME = {
     "max_steps",
@@ -43,6 +47,8 @@ FREE_ON_RESUME = {
     "use_cpu",
     "save_total_limit",
     "sample_prompts",
+    "train_eval_samples",
+    "max_loss_spike",
     "skip_guards",
     "disable_tqdm",
     "report_to",
@@ -148,32 +154,35 @@ def _as_saved(value: Any) -> Any:
 def prepare_run_folder(recipe: Recipe, data_report: dict[str, Any], checkpoint: str | None) -> dict[str, Any]:
     """Remove what an earlier run left, and write down how this one begins.
 
-    Of a run that goes on its checkpoints stay, and the samples up to the last one. Returns what the earlier training
-    measured, which is needed again where only the final score was missing.
+    Of a run that goes on its checkpoints stay, and samples and evaluations up to the last one. Returns what the earlier
+    training measured, which is needed again where only the final score was missing.
     """
     folder = Path(recipe.training.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     measured = _read_json(folder / "train_results.json") or {}
-    card, samples = folder / CARD, folder / "samples.jsonl"
+    card = folder / CARD
     if checkpoint is not None:
-        _cut_samples(samples, last_step=step_of(checkpoint))
+        for name in (SAMPLES, EVALUATIONS):
+            _cut(folder / name, last_step=step_of(checkpoint))
+        if (folder / EVALUATIONS).exists():
+            write_evaluations_table(folder)
         if card.exists() and not is_as_written(card.read_text(encoding="utf-8")):
             logger.warning("%s was edited: it is kept as README.edited.md", card)
             card.replace(folder / "README.edited.md")
     else:
         for earlier in _checkpoints(folder):
             shutil.rmtree(earlier)
-    for pattern in WRITTEN_BY_A_RUN:
+    for pattern in WRITTEN_BY_A_RUN if checkpoint is not None else (*WRITTEN_BY_A_RUN, *KEPT_AT_HOME):
         for file in folder.glob(pattern):
-            if checkpoint is None or file != samples:
+            if checkpoint is None or file.name not in LASTING:
                 file.unlink()
     recipe.save(folder)
     (folder / DATA_REPORT).write_text(json.dumps(data_report, indent=2) + "\n", encoding="utf-8")
     return measured
 
 
-def _cut_samples(path: Path, last_step: int) -> None:
+def _cut(path: Path, last_step: int) -> None:
+    """Leave out of a .jsonl file what came after `last_step`, and a line that was cut off while it was written."""
     if path.exists():
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last line break was cut off
-        kept = [line + "\n" for line in lines if json.loads(line)["step"] <= last_step]
+        kept = [json.dumps(row, ensure_ascii=False) + "\n" for row in read_lines(path) if row["step"] <= last_step]
         path.write_text("".join(kept), encoding="utf-8")
