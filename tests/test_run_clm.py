@@ -228,6 +228,10 @@ def test_a_loss_that_is_not_a_number_stops_the_run_with_one_line(tmp_path):
     process = run_command("run_clm.py", *as_options(options | {"learning_rate": 1e30}))
     assert process.returncode == 2
     assert "error: the gradients are not finite at step 3" in process.stderr
+    rows = (tmp_path / "run" / "stopped_at_step_3.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == TINY["per_device_train_batch_size"] and all(
+        "one two" in json.loads(row)["text"] for row in rows
+    )
     assert "Traceback" not in process.stderr
 
 
