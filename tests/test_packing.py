@@ -22,7 +22,7 @@ from tinystories.cache import cached_folder, content_key
 from tinystories.errors import GuardError
 from tinystories.packing import IGNORED, StoryCollator, encode_story, pack
 from tinystories.recipe import DataArguments, TokenizerArguments
-from tinystories.scoring import ScoringRows, row_sums, score, score_from_sums, scoring_rows
+from tinystories.scoring import ScoringRows, score, score_from_tokens, scoring_rows, token_nll
 from tinystories.tokenization import train_tokenizer
 
 
@@ -508,42 +508,47 @@ def test_bytes_are_those_of_utf8_and_not_characters(tokenizer):
     assert scoring_rows(as_dataset(["Zoë", "🦊."]), tokenizer, 16).num_bytes == 4 + 5
 
 
-def test_row_sums_leave_out_ignored_targets_and_shift_once():
+def test_the_loss_of_a_token_stands_at_its_place_and_ignored_ones_cost_nothing():
     logits = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([[1, 3, 2, IGNORED], [IGNORED, IGNORED, 4, 0]])
-    log_probabilities = logits.double().log_softmax(-1)
-    expected = [
-        [-(log_probabilities[0, 0, 3] + log_probabilities[0, 1, 2]).item(), 2],
-        [-(log_probabilities[1, 1, 4] + log_probabilities[1, 2, 0]).item(), 2],
+    nll = -logits.double().log_softmax(-1)
+    expected = [[0, nll[0, 0, 3], nll[0, 1, 2], 0], [0, 0, nll[1, 1, 4], nll[1, 2, 0]]]
+    np.testing.assert_allclose(token_nll(logits, labels).numpy(), expected, rtol=1e-5)
+
+
+def test_half_precision_logits_are_scored_in_single_precision():
+    nll = token_nll(torch.zeros(1, 3, 7, dtype=torch.bfloat16), torch.ones(1, 3, dtype=torch.int64))
+    assert nll.dtype == torch.float32
+    np.testing.assert_allclose(nll.numpy(), [[0, math.log(7), math.log(7)]], rtol=1e-6)
+
+
+def rows_of(*articles: list[int], num_bytes: int = 10) -> ScoringRows:
+    """One row for each list, whose 1s are the tokens of articles; the first token of a row is BOS."""
+    rows = [
+        {"input_ids": np.zeros(len(row), int), "first_target": 1, "articles": np.array(row, bool)} for row in articles
     ]
-    np.testing.assert_allclose(row_sums(logits, labels).numpy(), expected, rtol=1e-5)
-
-
-def test_row_sums_of_half_precision_logits_are_summed_in_single_precision():
-    logits = torch.zeros(1, 1001, 7, dtype=torch.bfloat16)
-    sums = row_sums(logits, torch.ones(1, 1001, dtype=torch.int64))
-    assert sums.dtype == torch.float32
-    np.testing.assert_allclose(sums.numpy(), [[1000 * math.log(7), 1000]], rtol=1e-5)
+    return ScoringRows(rows, len(rows), num_bytes)
 
 
 def test_a_score_is_taken_over_tokens_and_bytes_and_not_over_rows():
-    stories = ScoringRows(rows=[{}, {}], num_stories=2, num_bytes=10)
-    result = score_from_sums(np.array([[8.0, 2.0], [1.0, 4.0]], dtype=np.float32), stories)
+    nll = np.array([[9, 5.0, 3.0, -100, -100], [9, 0.5, 0.25, 0.25, 0.0]], dtype=np.float32)
+    result = score_from_tokens(nll, rows_of([0, 1, 0], [0, 0, 0, 1, 0]))
     assert (result.loss, result.tokens, result.bytes, result.stories) == (9 / 6, 6, 10, 2)
     assert result.perplexity == pytest.approx(math.exp(1.5))
     assert result.bits_per_byte == pytest.approx(9 / math.log(2) / 10)
+    assert (result.article_loss, result.article_tokens, result.other_loss) == (5.25 / 2, 2, 3.75 / 4)
 
 
 def test_a_hopeless_loss_is_infinite_perplexity_and_no_overflow():
-    result = score_from_sums(np.array([[8000.0, 2.0]], dtype=np.float32), ScoringRows([{}], 1, 1))
+    result = score_from_tokens([np.array([0.0, 8000.0])], rows_of([0, 0]))
     assert result.perplexity == math.inf
+    assert result.article_loss is None and result.other_loss == 8000
 
 
 def test_a_score_with_a_row_too_few_is_no_score():
     """A story left out of the sum would still count in the bytes: the number would look better than it is."""
-    stories = ScoringRows(rows=[{}, {}], num_stories=2, num_bytes=10)
     with pytest.raises(GuardError, match="1 rows were scored instead of 2"):
-        score_from_sums(np.array([[8.0, 2.0]], dtype=np.float32), stories)
+        score_from_tokens([np.array([0.0, 8.0])], rows_of([0, 0], [0, 0]))
 
 
 class Reader(torch.nn.Module):

@@ -227,7 +227,11 @@ def test_a_loss_that_is_not_a_number_stops_the_run_with_one_line(tmp_path):
     options |= {"output_dir": tmp_path / "run", "max_steps": 6, "eval_steps": 3, "save_steps": 3}
     process = run_command("run_clm.py", *as_options(options | {"learning_rate": 1e30}))
     assert process.returncode == 2
-    assert "error: the loss is not a number" in process.stderr
+    assert "error: the gradients are not finite at step 3" in process.stderr
+    rows = (tmp_path / "run" / "stopped_at_step_3.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == TINY["per_device_train_batch_size"] and all(
+        "one two" in json.loads(row)["text"] for row in rows
+    )
     assert "Traceback" not in process.stderr
 
 
@@ -359,7 +363,8 @@ def test_a_run_that_goes_on_keeps_no_old_result_and_loses_no_word_of_the_user(co
     recipe = read_recipe([str(counting_run / "recipe.json"), "--output_dir", str(folder)])
     assert prepare_run_folder(recipe, {}, str(folder / "checkpoint-50"))["train_loss"] > 0
     left = {path.name for path in folder.iterdir() if path.is_file()}
-    assert left == {"README.edited.md", "recipe.json", "data_report.json", "samples.jsonl", "stdout.txt", "stderr.txt"}
+    lasting = {"samples.jsonl", "evaluations.jsonl", "evaluations.csv", "environment.json", "stdout.txt", "stderr.txt"}
+    assert left == {"README.edited.md", "recipe.json", "data_report.json"} | lasting
     assert "My own words." in (folder / "README.edited.md").read_text(encoding="utf-8")
 
 

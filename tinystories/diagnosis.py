@@ -334,8 +334,8 @@ def _describe_reading(source: str, r: dict[str, Any], training_loss: float | Non
     same, following, second = r["by_distance"]
     yield f"  token just read {same:.2f}, next token {following:.2f}, the one after it {second:.2f}"
     yield (
-        f"  EOS where stories end: probability {r['end_probability']:.2g}, median rank {r['end_median_rank']}; elsewhere "
-        f"{r['elsewhere_end_probability']:.2g}"
+        f"  EOS where stories end: probability {r['end_probability']:.2g}, median rank {r['end_median_rank']}; "
+        f"elsewhere {r['elsewhere_end_probability']:.2g}"
     )
     if r["article_loss"] is not None:
         yield f"  articles {r['article_loss']:.2f}, other tokens {r['other_loss']:.2f}"

@@ -52,7 +52,11 @@ WRITTEN_BY_A_RUN = (
     "model.safetensors.index.json",
     "*_results.json",
     "samples.jsonl",
+    "evaluations.jsonl",
+    "evaluations.csv",
+    "environment.json",
 )
+KEPT_AT_HOME = ("stopped_at_step_*.jsonl",)  # a run writes them too; they quote the training data
 PUBLISHED = (*WRITTEN_BY_A_RUN, "LICENSE*")  # and nothing else that may lie in the folder
 _LOCAL_PATHS = {"train_file", "validation_file", "output_dir", "data_cache_dir", "best_model_checkpoint"}
 _PATHS_OR_NAMES = {"tokenizer_name", "model_name_or_path", "source", "deepspeed", "fsdp_config", "accelerator_config"}

@@ -3,6 +3,7 @@
 import logging
 import os
 
+import datasets
 import torch
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase
 
@@ -56,6 +57,8 @@ def make_trainer(
     logger.info(describe_model(model))
     evaluated = pick_stories(corpus.validation, recipe.data.max_eval_samples)
     evaluation = scoring_rows(evaluated, tokenizer, model.config.max_position_embeddings)
+    known = _some_training_stories(recipe, corpus, len(evaluated))
+    training_stories = scoring_rows(known, tokenizer, model.config.max_position_embeddings)
     loss_guard = LossGuard()
     callbacks = [loss_guard, SampleStories(recipe.training.sample_prompts), StopWhenAsked()]
     if recipe.training.save_log_spaced:
@@ -63,7 +66,7 @@ def make_trainer(
     if recipe.training.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(recipe.training.early_stopping_patience))
     try:
-        trainer = StoryTrainer(model, tokenizer, recipe, packed, evaluation, corpus.report, callbacks)
+        trainer = StoryTrainer(model, tokenizer, recipe, packed, evaluation, training_stories, corpus.report, callbacks)
     except (ImportError, RuntimeError) as error:  # a tracker or an option whose package is not installed
         raise UserError(f"the Trainer cannot start: {one_line(error)}") from error
     if recipe.training.skip_guards:
@@ -72,6 +75,15 @@ def make_trainer(
         corpus.report["guards"] = on_one_process(lambda: run_guards(trainer, corpus))
         loss_guard.trainer = trainer
     return trainer
+
+
+def _some_training_stories(recipe: Recipe, corpus: Corpus, evaluated: int) -> datasets.Dataset:
+    """The same ones each time: what the model makes of them beside held-out stories shows what it knows by heart."""
+    number = recipe.data.train_eval_samples
+    if number < 0:
+        raise UserError(f"train_eval_samples must not be negative, got {number}; 0 scores none")
+    number = min(number, evaluated)
+    return pick_stories(corpus.train, number) if number else corpus.train.select([])
 
 
 def use_compiler_if_it_works(training: RunArguments) -> None:

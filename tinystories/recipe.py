@@ -91,6 +91,10 @@ class DataArguments:
     max_eval_samples: int | None = field(
         default=None, metadata={"help": "Stories scored at each evaluation (the final one scores all of them)."}
     )
+    train_eval_samples: int = field(
+        default=200,
+        metadata={"help": "Training stories scored at each evaluation beside the others, at most as many; 0: none."},
+    )
     block_size: int = field(default=512, metadata={"help": "Tokens in a training row; the context of the model."})
     align_to_stories: bool = field(
         default=False, metadata={"help": "Begin every row with a story and pad the rest, instead of one long stream."}
@@ -165,6 +169,10 @@ class RunArguments(TrainingArguments):
         default=False, metadata={"help": "Search each step for weights without a gradient; this model has none."}
     )
     skip_guards: bool = field(default=False, metadata={"help": "Train without the checks against silent mistakes."})
+    max_loss_spike: float = field(
+        default=3.0,
+        metadata={"help": "Stop at a step whose loss is so many nats above the median of the last 100; 0: never."},
+    )
     sample_prompts: list[str] = field(
         default_factory=lambda: ["Once upon a time"], metadata={"help": "Continued at each evaluation, in the log."}
     )

@@ -12,9 +12,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from tinystories.environment import ENVIRONMENT
 from tinystories.errors import UserError
 from tinystories.files import discard, write_atomically
-from tinystories.hub import CARD, WRITTEN_BY_A_RUN, is_as_written
+from tinystories.hub import CARD, KEPT_AT_HOME, WRITTEN_BY_A_RUN, is_as_written
+from tinystories.meters import EVALUATIONS, EVALUATIONS_TABLE, read_lines, write_evaluations_table
 from tinystories.recipe import Recipe, RunArguments
 from tinystories.saving import check_undamaged, checkpoints, step_of
 
@@ -22,6 +24,9 @@ from tinystories.saving import check_undamaged, checkpoints, step_of
 logger = logging.getLogger(__name__)
 
 DATA_REPORT = "data_report.json"
+SAMPLES = "samples.jsonl"
+# Go on where a run goes on, or are replaced in one step: without them a kill in this moment would end the run.
+LASTING = {SAMPLES, EVALUATIONS, EVALUATIONS_TABLE, ENVIRONMENT, DATA_REPORT, "recipe.json"}
 # What may change when a run goes on: its length, its place, and how it is watched, shared and fed.
 FREE_ON_RESUME = {
     "max_steps",
@@ -44,6 +49,8 @@ FREE_ON_RESUME = {
     "save_log_spaced",
     "auto_find_batch_size",
     "sample_prompts",
+    "train_eval_samples",
+    "max_loss_spike",
     "skip_guards",
     "disable_tqdm",
     "report_to",
@@ -154,17 +161,18 @@ def _as_saved(value: Any) -> Any:
 def prepare_run_folder(recipe: Recipe, data_report: dict[str, Any], checkpoint: str | None) -> dict[str, Any]:
     """Remove what an earlier run left, and write down how this one begins.
 
-    Of a run that goes on its checkpoints stay, and the samples up to the last one. Returns what the earlier training
-    measured, which is needed again where only the final score was missing.
+    Of a run that goes on its checkpoints stay, and samples and evaluations up to the last one. Returns what the earlier
+    training measured, which is needed again where only the final score was missing.
     """
     folder = Path(recipe.training.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     measured = _read_json(folder / "train_results.json") or {}
-    card, samples = folder / CARD, folder / "samples.jsonl"
-    kept = set()
+    card = folder / CARD
     if checkpoint is not None:
-        kept = {samples, folder / "recipe.json", folder / DATA_REPORT}  # replaced, but never missing in between
-        _cut_samples(samples, last_step=step_of(checkpoint))
+        for name in (SAMPLES, EVALUATIONS):
+            _cut(folder / name, last_step=step_of(checkpoint))
+        if (folder / EVALUATIONS).exists():
+            write_evaluations_table(folder)
         if card.exists() and not is_as_written(card.read_text(encoding="utf-8")):
             logger.warning("%s was edited: it is kept as README.edited.md", card)
             card.replace(folder / "README.edited.md")
@@ -173,16 +181,17 @@ def prepare_run_folder(recipe: Recipe, data_report: dict[str, Any], checkpoint: 
             discard(earlier)
     for leftover in folder.glob("unfinished-*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    for pattern in WRITTEN_BY_A_RUN:
-        for file in set(folder.glob(pattern)) - kept:
-            file.unlink()
+    for pattern in WRITTEN_BY_A_RUN if checkpoint is not None else (*WRITTEN_BY_A_RUN, *KEPT_AT_HOME):
+        for file in folder.glob(pattern):
+            if checkpoint is None or file.name not in LASTING:
+                file.unlink()
     recipe.save(folder)
     write_atomically(folder / DATA_REPORT, json.dumps(data_report, indent=2) + "\n")
     return measured
 
 
-def _cut_samples(path: Path, last_step: int) -> None:
+def _cut(path: Path, last_step: int) -> None:
+    """Leave out of a .jsonl file what came after `last_step`, and a line that was cut off while it was written."""
     if path.exists():
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last line break was cut off
-        kept = [line + "\n" for line in lines if json.loads(line)["step"] <= last_step]
+        kept = [json.dumps(row, ensure_ascii=False) + "\n" for row in read_lines(path) if row["step"] <= last_step]
         write_atomically(path, "".join(kept))

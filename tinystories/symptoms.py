@@ -84,7 +84,10 @@ def read_text(
     """Read `texts`. `others`: stories of the same kind to count pairs in (default: the other half of `texts`)."""
     stories = encode(texts, tokenizer)
     context = getattr(model.config, "max_position_embeddings", None) or 1024
-    rows = sorted((row for ids in stories for row in windows(ids, context)), key=lambda row: -len(row["input_ids"]))
+    rows = [
+        {"input_ids": ids[place], "first_target": first} for ids in stories for place, first in windows(ids, context)
+    ]
+    rows.sort(key=lambda row: -len(row["input_ids"]))
     vocab_size, eos = model.get_input_embeddings().num_embeddings, tokenizer.eos_token_id
     is_article, goes_on = _article_tokens(tokenizer, vocab_size)
     sums = _Sums(vocab_size)

@@ -1,4 +1,5 @@
-"""The Trainer, changed in three places only: evaluation is exact, a checkpoint is whole, and it is a Hub repository.
+"""The Trainer, changed in three places only: evaluation is exact, a step that goes wrong stops the run, and a
+checkpoint is whole, or not there, and a complete Hub repository.
 
 Everything else (the loop, accumulation, mixed precision, schedules, processes) is transformers' and accelerate's.
 """
@@ -9,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import HfApi
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
@@ -16,23 +18,29 @@ from transformers.trainer_utils import HubStrategy
 
 from tinystories.checkpoint import write_card
 from tinystories.decoding import save_presets
-from tinystories.errors import UserError, one_line
+from tinystories.environment import flops_per_token
+from tinystories.errors import GuardError, UserError, one_line
 from tinystories.files import is_no_room
 from tinystories.hub import create_repository, hub_errors, push, refuse_to_lose_a_card
 from tinystories.interruption import DeafWorker
 from tinystories.memory import train_in_memory
+from tinystories.meters import Meters
 from tinystories.packing import PackedRows, StoryCollator
 from tinystories.processes import on_one_process
 from tinystories.recipe import Recipe
 from tinystories.saving import UNFINISHED, checkpoints, publish_checkpoint, thin_out
-from tinystories.scoring import ScoringRows, row_sums, trainer_metrics
+from tinystories.scoring import ScoringRows, token_nll, trainer_metrics
+from tinystories.step_guard import StepGuard
 
 
 logger = logging.getLogger(__name__)
 
 
 class StoryTrainer(Trainer):
-    """Trains on packed rows; evaluates story by story, weighting tokens and not batches."""
+    """Trains on packed rows; evaluates story by story, weighting tokens and not batches.
+
+    evaluation: held-out stories. training_stories: some of those trained on, scored in the same pass; may be empty.
+    """
 
     def __init__(
         self,
@@ -41,9 +49,12 @@ class StoryTrainer(Trainer):
         recipe: Recipe,
         packed: PackedRows,
         evaluation: ScoringRows,
+        training_stories: ScoringRows,
         data_report: dict[str, Any],
         callbacks: list | None = None,
     ):
+        self.meters = Meters(flops_per_token(model, recipe.data.block_size))
+        self.step_guard = StepGuard(recipe.training.max_loss_spike)
         super().__init__(
             model=model,
             args=recipe.training,
@@ -51,13 +62,13 @@ class StoryTrainer(Trainer):
                 tokenizer.pad_token_id, tokenizer.bos_token_id if recipe.data.isolate_stories else None
             ),
             train_dataset=packed.rows,
-            eval_dataset=evaluation.rows,
+            eval_dataset=evaluation.rows + training_stories.rows,
             processing_class=tokenizer,
-            # The sums of each row stand in for its logits, so that the metrics are sums over tokens: the Trainer's own
-            # eval_loss, a mean over batches, is replaced by the `loss` that these metrics hold.
-            preprocess_logits_for_metrics=row_sums,
-            compute_metrics=partial(trainer_metrics, stories=evaluation),
-            callbacks=callbacks,
+            # The losses of a row's tokens stand in for its logits, so that the metrics are sums over tokens: the
+            # Trainer's own eval_loss, a mean over batches, is replaced by the `loss` that these metrics hold.
+            preprocess_logits_for_metrics=token_nll,
+            compute_metrics=partial(trainer_metrics, stories=evaluation, training_stories=training_stories),
+            callbacks=[self.step_guard, *(callbacks or []), self.meters],
         )
         self.recipe = recipe
         self.evaluation = evaluation
@@ -135,6 +146,33 @@ class StoryTrainer(Trainer):
         if is_new_best and self.args.load_best_model_at_end:
             self.control.should_save = True
         return is_new_best
+
+    def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self.step_guard.see(inputs, loss)
+        return loss
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        """Called at each step between the gradients and the optimizer: the last moment to stop."""
+        grad_norm = super()._get_grad_norm(model, grad_norm)
+        self.meters.step(*self.step_guard.check(self, grad_norm), self._get_learning_rate())
+        return grad_norm
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """With our own speed: the Trainer's, for which it takes `start_time`, counts evaluations as training."""
+        if "loss" in logs:
+            logs.update(self.meters.at_log(self.state, self.args.device))
+        super().log(logs)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Nothing is saved that nobody can go on with: a step may pass its guard and its update may overflow."""
+        for name, weight in self.model.named_parameters():
+            if not torch.isfinite(weight).all():
+                raise GuardError(
+                    f"{name} is not finite after step {self.state.global_step}: nothing of it was saved; lower the "
+                    "learning_rate. Checkpoints before it are kept"
+                )
+        super().save_model(output_dir, _internal_call)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Every save, of `checkpoint-N` and of the run folder, passes here."""

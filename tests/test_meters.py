@@ -1,0 +1,322 @@
+"""What a run tells of itself is true, and a step that goes wrong stops it before it does harm."""
+
+import csv
+import json
+import math
+import random
+from types import SimpleNamespace
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, as_options, mistake, run_command, write_counting_corpus
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch.utils.flop_counter import FlopCounterMode
+
+from configuration_tinystories import TinyStoriesConfig
+from modeling_tinystories import TinyStoriesForCausalLM
+from tinystories.checkpoint import load_checkpoint
+from tinystories.corpus import load_corpus, pick_stories
+from tinystories.environment import flops_per_token, measured_peak
+from tinystories.meters import Meters, append_evaluation, read_lines
+from tinystories.preparation import make_trainer, prepare_data
+from tinystories.recipe import RunArguments, TokenizerArguments, read_recipe
+from tinystories.run_folder import prepare_run_folder
+from tinystories.scoring import scoring_rows
+from tinystories.step_guard import FEWEST, is_spike
+from tinystories.tokenization import train_tokenizer
+
+
+def read_json(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def logged(folder, key):
+    return [row for row in read_json(folder / "trainer_state.json")["log_history"] if key in row]
+
+
+def test_tokens_per_second_are_the_tokens_seen_over_the_seconds_of_training(counting_run):
+    rows = logged(counting_run, "tokens_per_second")
+    assert [row["step"] for row in rows] == list(range(10, 101, 10))
+    tokens = sum(row["tokens_per_second"] * row["training_seconds"] for row in rows)
+    assert tokens == pytest.approx(rows[-1]["num_input_tokens_seen"]) and tokens > 0
+
+
+def test_the_seconds_agree_with_the_clock_and_an_evaluation_is_no_training(counting_run):
+    """Against clocks of the Trainer: of the whole training, and of each evaluation."""
+    rows, evaluations = logged(counting_run, "tokens_per_second"), logged(counting_run, "eval_runtime")
+    training = sum(row["training_seconds"] for row in rows)
+    elapsed = [row["elapsed_seconds"] for row in rows]
+    assert elapsed == sorted(elapsed)
+    assert elapsed[-1] <= read_json(counting_run / "train_results.json")["train_runtime"] + 1e-3
+    first = evaluations[0]  # the second one follows the last log
+    assert first["step"] == 50 and training + first["eval_runtime"] <= elapsed[-1] + 1e-3
+    assert not any("train_tokens_per_second" in row for row in rows), "the Trainer's speed, which counts evaluations"
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def perf_counter(self):
+        return self.now
+
+
+def small_model():
+    config = TinyStoriesConfig(
+        vocab_size=300, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, head_dim=24
+    )
+    return TinyStoriesForCausalLM._from_config(config, attn_implementation="eager")
+
+
+def test_the_time_to_go_is_that_of_the_steps_and_the_evaluations_to_come(tmp_path, monkeypatch):
+    """A simulated run: a first step of 30 s that compiles, steps of 2 s, and 7 s of evaluation after each 10 steps."""
+    clock = Clock()
+    monkeypatch.setattr("tinystories.meters.time", clock)
+    args = RunArguments(output_dir=str(tmp_path), use_cpu=True, bf16=False)
+    state = SimpleNamespace(global_step=0, max_steps=40, num_input_tokens_seen=0, epoch=0.0, is_world_process_zero=True)
+    meters = Meters(flops_per_token=3.0)
+    state.log_history = [{"elapsed_seconds": 1000.0}]  # of an earlier session
+    meters.on_train_begin(args, state, None, small_model())
+    peak = read_json(tmp_path / "environment.json")["peak_flops_measured"]
+    rows = {}
+    for step in range(1, 41):
+        clock.now += 30 if step == 1 else 2
+        state.global_step, state.num_input_tokens_seen = step, state.num_input_tokens_seen + 500
+        meters.step(4.0 - step / 10, 1.0, 0.1)
+        meters.on_step_end(args, state, None)
+        if step % 5 == 0:
+            rows[step] = meters.at_log(state, args.device)
+        if step % 10 == 0:
+            clock.now += 7
+            meters.on_evaluate(args, state, None, {"eval_loss": 1.0, "eval_steps_per_second": 9.9, "epoch": 1})
+    assert rows[5]["eta_seconds"] == pytest.approx(35 * 2), "evaluations are not known yet"
+    assert rows[15]["eta_seconds"] == pytest.approx(25 * 2 + 2.5 * 7)
+    assert rows[35]["eta_seconds"] == pytest.approx(5 * 2 + 0.5 * 7)
+    assert rows[40]["eta_seconds"] == 0
+    assert rows[10]["tokens_per_second"] == rows[15]["tokens_per_second"] == 250, (
+        "with and without an evaluation before"
+    )
+    assert rows[15]["mfu"] == pytest.approx(250 * 3 / peak)
+    assert rows[40]["elapsed_seconds"] == pytest.approx(1000 + 30 + 39 * 2 + 3 * 7)
+    table = read_lines(tmp_path / "evaluations.jsonl")
+    assert [row["loss"] for row in table] == [pytest.approx(4 - (first + 4.5) / 10) for first in (1, 11, 21, 31)]
+    assert [row["tokens_per_second"] for row in table] == [pytest.approx(5000 / 48), 250, 250, 250]
+    assert set(table[0]) >= {"tokens_seen", "eval_loss", "learning_rate", "grad_norm", "memory_gb"}
+    assert "eval_steps_per_second" not in table[0]
+
+
+def test_flops_of_a_token_are_those_that_torch_counts_but_for_what_the_causal_mask_hides():
+    model = small_model()
+    ids = torch.randint(300, (2, 32))
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=ids, labels=ids).loss.backward()
+    hidden_half = 6 * 3 * (4 * 24) * 32
+    assert counter.get_total_flops() == (flops_per_token(model, 32) + hidden_half) * ids.numel()
+
+
+def test_use_of_the_device_is_against_the_peak_that_was_measured(counting_run):
+    environment = read_json(counting_run / "environment.json")
+    assert environment["peak_flops_measured"] > 1e8 and environment["processes"] == environment["threads"] == 1
+    for row in logged(counting_run, "mfu"):
+        share = row["tokens_per_second"] * environment["flops_per_token"] / environment["peak_flops_measured"]
+        assert row["mfu"] == pytest.approx(share) and 0 < row["mfu"] < 1
+        assert 0.05 < row["memory_gb"] <= environment["device_memory_gb"]
+
+
+def test_the_environment_names_no_machine_person_or_folder(counting_run):
+    text = (counting_run / "environment.json").read_text(encoding="utf-8")
+    assert str(counting_run) not in text and "/" not in text
+    assert read_json(counting_run / "environment.json")["torch"] == torch.__version__
+
+
+def test_measuring_the_peak_draws_no_random_number_of_the_run():
+    torch.manual_seed(3)
+    state = torch.random.get_rng_state()
+    assert math.isfinite(measured_peak(torch.device("cpu"), torch.float32, seconds=0))
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+ARTICLES = (
+    "An apple fell. A bird saw THE apple and a pear; then the theatre, Anna, a-ha, the man's and a's plan (a)\nthe"
+)
+
+
+@pytest.mark.parametrize("vocab_size", [259, 300, 400])
+def test_articles_are_whole_words_however_the_tokenizer_cuts_them(vocab_size):
+    """By token id alone, the start of "apple" would be an article too, and " t" + "he" would not."""
+    stories = datasets.Dataset.from_dict({"text": [ARTICLES] * 20})
+    tokenizer = train_tokenizer(stories, TokenizerArguments(vocab_size=vocab_size))
+    (row,) = scoring_rows(stories.select([0]), tokenizer, block_size=512).rows
+    words, inside = [], False
+    for token, article in zip(row["input_ids"].tolist(), row["articles"].tolist(), strict=True):
+        if article:
+            words = (
+                [*words[:-1], words[-1] + tokenizer.decode([token])] if inside else [*words, tokenizer.decode([token])]
+            )
+        inside = article
+    assert [word.strip() for word in words] == ["An", "A", "THE", "a", "the", "the", "a", "the"]
+    windows = scoring_rows(stories.select([0]), tokenizer, block_size=16).rows
+    assert sum(window["articles"][window["first_target"] :].sum() for window in windows) == row["articles"].sum()
+
+
+@pytest.fixture(scope="module")
+def article_run(tmp_path_factory):
+    """A short run over stories with articles, with dropout; its folder and how to repeat it elsewhere."""
+    folder = tmp_path_factory.mktemp("articles")
+    heroes = ("cat", "hen", "owl", "ape")
+    stories = [f"A {heroes[i % 4]} met an ant, number {i}. " + "The ant sat on a mat. " * (i % 5) for i in range(150)]
+    (folder / "corpus.txt").write_text("<|endoftext|>".join(stories), encoding="utf-8")
+    options = TINY | {"train_file": folder / "corpus.txt", "data_cache_dir": folder / "cache", "max_steps": 6}
+    options |= {"eval_steps": 3, "save_steps": 3, "validation_fraction": 0.3, "max_eval_samples": 17}
+    options |= {"resid_pdrop": 0.1, "per_device_eval_batch_size": 4, "skip_guards": True}
+
+    def run(name, *extra):
+        process = run_command("run_clm.py", *as_options(options | {"output_dir": folder / name}), *extra)
+        assert process.returncode == 0, process.stderr[-2000:]
+        return folder / name
+
+    return run("run"), run
+
+
+def losses_by_token(folder, stories):
+    """(nats, token id, next token id) of every token, one story at a time, with nothing of the project's scoring."""
+    model, tokenizer = load_checkpoint(str(folder))
+    for text in stories:
+        ids = [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        with torch.no_grad():
+            nll = -model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
+        yield from ((nll[t - 1, ids[t]].item(), tokenizer.decode(ids[t])) for t in range(1, len(ids)))
+
+
+def test_the_loss_of_articles_and_the_gap_to_training_stories_are_exact(article_run):
+    """In this vocabulary every article is one token, and no other word begins or ends like one."""
+    folder, _ = article_run
+    corpus = load_corpus(read_recipe([str(folder / "recipe.json")]).data)
+    for row in read_lines(folder / "evaluations.jsonl"):
+        checkpoint = folder / f"checkpoint-{row['step']}"
+        tokens = list(losses_by_token(checkpoint, pick_stories(corpus.validation, 17)["text"]))
+        articles = [nats for nats, text in tokens if text.strip().lower() in ("a", "an", "the")]
+        others = [nats for nats, text in tokens if text.strip().lower() not in ("a", "an", "the")]
+        known = [nats for nats, _ in losses_by_token(checkpoint, pick_stories(corpus.train, 17)["text"])]
+        assert len(articles) == row["eval_article_tokens"] > 30
+        assert row["eval_article_loss"] == pytest.approx(np.mean(articles), abs=1e-5)
+        assert row["eval_other_loss"] == pytest.approx(np.mean(others), abs=1e-5)
+        assert row["eval_train_loss"] == pytest.approx(np.mean(known), abs=1e-5)
+        assert row["eval_gap"] == pytest.approx(row["eval_loss"] - row["eval_train_loss"])
+
+
+def test_scoring_training_stories_as_well_changes_nothing_else(article_run):
+    folder, run = article_run
+    without = run("without", "--train_eval_samples", "0")
+    first, second = (load_file(place / "model.safetensors") for place in (folder, without))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    for with_gap, row in zip(logged(folder, "eval_loss"), logged(without, "eval_loss"), strict=True):
+        assert "eval_gap" in with_gap and "eval_gap" not in row
+        assert row["eval_loss"] == pytest.approx(with_gap["eval_loss"], abs=1e-6)
+        assert row["eval_article_loss"] == pytest.approx(with_gap["eval_article_loss"], abs=1e-6)
+
+
+def test_a_number_of_training_stories_that_is_none_is_a_mistake_of_one_line(article_run):
+    folder, _ = article_run
+    recipe = read_recipe([str(folder / "recipe.json"), "--train_eval_samples", "-1"])
+    assert "train_eval_samples must not be negative" in mistake(make_trainer, recipe, *prepare_data(recipe))
+
+
+def table_of(folder):
+    with (folder / "evaluations.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_files_agree(folder):
+    rows, table = read_lines(folder / "evaluations.jsonl"), table_of(folder)
+    assert len(rows) == len(table) > 0
+    for row, line in zip(rows, table, strict=True):
+        assert {key: value for key, value in line.items() if value} == {
+            k: str(v) for k, v in row.items() if v is not None
+        }
+    return [row["step"] for row in rows]
+
+
+def test_every_evaluation_is_one_row_in_both_files(counting_run):
+    assert assert_files_agree(counting_run) == [50, 100]
+    rows = read_lines(counting_run / "evaluations.jsonl")
+    for row, evaluation in zip(rows, logged(counting_run, "eval_loss"), strict=True):
+        assert row["eval_loss"] == evaluation["eval_loss"] and row["tokens_seen"] == evaluation["num_input_tokens_seen"]
+    steps = {row["step"]: row["loss"] for row in logged(counting_run, "loss")}
+    assert rows[1]["loss"] == pytest.approx(np.mean([steps[step] for step in range(60, 101, 10)]), rel=1e-5)
+    assert rows[1]["tokens_seen"] == pytest.approx(
+        sum(row["tokens_per_second"] * row["training_seconds"] for row in rows)
+    )
+
+
+def test_a_run_that_goes_on_keeps_the_rows_up_to_its_checkpoint_and_no_half_line(counting_run, tmp_path):
+    for step, loss in ((50, 2.5), (100, math.nan), (150, 2.0)):
+        append_evaluation(tmp_path, {"step": step, "eval_loss": loss} | ({"eval_gap": 0.5} if step == 150 else {}))
+    assert assert_files_agree(tmp_path) == [50, 100, 150]
+    with (tmp_path / "evaluations.jsonl").open("a", encoding="utf-8") as file:
+        file.write('\0\0\n{"step": 160, "eval_lo')
+    recipe = read_recipe([str(counting_run / "recipe.json"), "--output_dir", str(tmp_path)])
+    (tmp_path / "stopped_at_step_120.jsonl").write_text("{}\n", encoding="utf-8")
+    prepare_run_folder(recipe, {}, str(tmp_path / "checkpoint-100"))
+    assert assert_files_agree(tmp_path) == [50, 100]
+    assert (tmp_path / "stopped_at_step_120.jsonl").exists(), "to be read, whatever happens next"
+    assert "NaN" not in (tmp_path / "evaluations.jsonl").read_text(encoding="utf-8"), "which is no JSON"
+    prepare_run_folder(recipe, {}, None)
+    assert {path.name for path in tmp_path.iterdir()} == {"recipe.json", "data_report.json"}
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.01, 12), st.floats(0.0, 2.0))
+def test_no_healthy_run_is_stopped(seed, start, noise):
+    """A loss that falls from `start` with noise of any size, of batches large or small."""
+    draw = np.random.default_rng(seed)
+    losses = start * np.exp(-np.arange(300) / 80) + noise * draw.gamma(2.0, 0.5, 300)
+    assert not any(is_spike(losses[i], losses[max(0, i - 100) : i], nats=3.0) for i in range(300))
+
+
+def test_a_jump_of_the_loss_is_a_spike_and_not_before_there_is_something_to_compare():
+    before = [2.0, 2.1, 1.9, 2.05] * 10
+    assert is_spike(6.0, before, nats=3.0) and not is_spike(4.9, before, nats=3.0)
+    assert not is_spike(60.0, before[: FEWEST - 1], nats=3.0)
+    assert not is_spike(60.0, before, nats=0), "0 switches it off"
+    uneven = [1.0, 3.0] * 20
+    assert not is_spike(6.0, uneven, nats=3.0), "no more unusual than its batches are"
+
+
+def test_a_story_of_another_kind_stops_the_run_is_written_down_and_can_be_passed_over(tmp_path):
+    """Stopped before the optimizer's step; the run goes on from its checkpoint when it is told to."""
+    corpus = write_counting_corpus(tmp_path)
+    garbage = "".join(random.Random(1).choices("bcdfgjklmpqz", k=200))
+    corpus.write_text(corpus.read_text(encoding="utf-8") + garbage + "\n<|endoftext|>\n", encoding="utf-8")
+    options = TINY | {"train_file": corpus, "data_cache_dir": tmp_path / "cache", "output_dir": tmp_path / "run"}
+    options |= {"per_device_train_batch_size": 1, "max_steps": 110, "eval_steps": 10, "save_steps": 10}
+    options |= {"skip_guards": True}
+    process = run_command("run_clm.py", *as_options(options))
+    assert process.returncode == 2 and "Traceback" not in process.stderr
+    (error,) = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
+    assert "the loss jumped from " in error
+    (path,) = (tmp_path / "run").glob("stopped_at_step_*.jsonl")
+    assert str(path) in error
+    (row,) = read_lines(path)
+    assert row["step"] > FEWEST and row["loss"] > 3
+    assert len(row["text"]) > 60 and row["text"].removesuffix("<|eos|>").split("<|bos|>")[-1][:50] in garbage
+    last = max((tmp_path / "run").glob("checkpoint-*"), key=lambda place: int(place.name.split("-")[1]))
+    assert 0 < row["step"] - int(last.name.split("-")[1]) <= 10
+    again = run_command("run_clm.py", *as_options(options), "--resume_from_checkpoint", "true", "--max_loss_spike", "0")
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert assert_files_agree(tmp_path / "run") == list(range(10, 111, 10))
+
+
+def test_weights_that_are_no_numbers_are_never_saved(tmp_path):
+    """The gradients of the first step are sound; its update is not, and the step's end is the time to save."""
+    options = TINY | {"train_file": write_counting_corpus(tmp_path), "data_cache_dir": tmp_path / "cache"}
+    options |= {"output_dir": tmp_path / "run", "max_steps": 2, "save_steps": 1, "eval_strategy": "no"}
+    options |= {"load_best_model_at_end": False, "learning_rate": 1e39, "warmup_steps": 0}
+    process = run_command("run_clm.py", *as_options(options), "--skip_guards")
+    assert process.returncode == 2 and "is not finite after step 1: nothing of it was saved" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert not list((tmp_path / "run").rglob("*.safetensors"))

@@ -1,0 +1,90 @@
+"""What a run ran on, written down by the run itself in environment.json: versions, device, and what the device can do.
+
+No name of a person, a machine or a folder stands in it: it may be published with the model.
+"""
+
+import os
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch import nn
+from transformers import PreTrainedModel, TrainingArguments
+
+from tinystories.guards import keep_random_state
+
+
+ENVIRONMENT = "environment.json"
+PEAK_SECONDS = 0.3
+LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "accelerate")
+
+
+def training_dtype(args: TrainingArguments) -> torch.dtype:
+    """The number format of the matrix products in training."""
+    return torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
+
+
+def measured_peak(device: torch.device, dtype: torch.dtype, seconds: float = PEAK_SECONDS) -> float:
+    """Floating-point operations a second that this process gets out of `device`: the fastest of many matrix products.
+
+    Measured, because a table of vendors' numbers knows no laptop, no power limit and no share of a machine. Random
+    numbers, because a GPU multiplies zeros faster.
+    """
+    size = 1024 if device.type == "cpu" else 8192
+    synchronize = (lambda: None) if device.type == "cpu" else torch.accelerator.synchronize
+    with keep_random_state(device), torch.no_grad():
+        left, right = torch.randn(2, size, size, device=device).to(dtype)
+        left @ right  # the first product loads the library
+        synchronize()
+        best, end = float("inf"), time.perf_counter() + seconds
+        while time.perf_counter() < end or best == float("inf"):
+            start = time.perf_counter()
+            left @ right
+            synchronize()
+            best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def flops_per_token(model: PreTrainedModel, row_length: int) -> int:
+    """Floating-point operations that training on one token needs, forward and backward: 6 N + 6 L W T.
+
+    N: weights of all matrices that a token is multiplied with, the output layer among them and the embedding, which is
+    only looked up, not. L W T: layers x width of all heads x row length; every token attends to the tokens before it,
+    which are T/2 on average, half of what the formula of the PaLM paper counts. Recomputed activations count once.
+    """
+    config = model.config
+    matrices = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
+    heads = config.num_attention_heads * config.head_dim
+    return 6 * matrices + 6 * config.num_hidden_layers * heads * row_length
+
+
+def describe_environment(args: TrainingArguments) -> dict[str, Any]:
+    """Versions, device and processes of this run. Memory in GB (1e9 bytes)."""
+    device = args.device
+    on_gpu = device.type == "cuda"
+    memory = torch.cuda.get_device_properties(device).total_memory if on_gpu else psutil.virtual_memory().total
+    return {
+        "python": platform.python_version(),
+        **{library: version(library) for library in LIBRARIES},
+        "torch": torch.__version__,  # which says for which CUDA it was built
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name(device) if on_gpu else _cpu_name(),
+        "device_memory_gb": round(memory / 1e9, 1),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "processes": args.world_size,
+        "dtype": str(training_dtype(args)).removeprefix("torch."),
+        "torch_compile": args.torch_compile,
+    }
+
+
+def _cpu_name() -> str:
+    listing = Path("/proc/cpuinfo")  # Linux; elsewhere Python knows the name
+    lines = listing.read_text(encoding="utf-8").splitlines() if listing.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,181 @@
+"""What a run tells of itself while it trains: speed, memory, time to go, and one row for each evaluation.
+
+How each number is defined, so that it can be checked:
+
+- `training_seconds`: wall clock since the last log (in a row of an evaluation: since the last evaluation) in which the
+  run read data and trained. Evaluating, writing samples and saving are not in it;
+- `tokens_per_second`: tokens trained on in these seconds (no padding, all processes) / `training_seconds`;
+- `mfu`: `tokens_per_second` x `flops_per_token` / what the devices were measured to do (environment.py). Padding is no
+  use and does not count, so rows that are half empty halve it;
+- `elapsed_seconds`: wall clock of all training up to here, evaluations and saves and earlier sessions included;
+- `eta_seconds`: steps to go x (training seconds a step + evaluating and saving a step), both as measured in this
+  session, without its first step, which may compile. Before the first evaluation that part is not known, and missing;
+- `memory_gb`: on a GPU the most that tensors took up; elsewhere the largest resident memory seen at the end of a step.
+  Of the first process, in GB of 1e9 bytes.
+
+evaluations.jsonl and evaluations.csv in the run folder hold the same rows. A number that is not finite is null there.
+"""
+
+import csv
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from accelerate.utils import reduce
+from transformers import PreTrainedModel, TrainerCallback, TrainerState, TrainingArguments
+
+from tinystories.environment import ENVIRONMENT, describe_environment, measured_peak, training_dtype
+
+
+EVALUATIONS = "evaluations.jsonl"
+EVALUATIONS_TABLE = "evaluations.csv"
+
+
+@dataclass
+class Lap:
+    """Where an interval begins: tokens seen, and seconds trained in this session."""
+
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+class Meters(TrainerCallback):
+    """Measures the run. Must be the last callback: what the others do at an evaluation is no training.
+
+    flops_per_token: as `environment.flops_per_token` gives it.
+    """
+
+    def __init__(self, flops_per_token: float):
+        self.flops_per_token = flops_per_token
+        self.process = psutil.Process()
+
+    def on_train_begin(self, args, state, control, model, **kwargs):
+        self.peak_flops = self._measure_devices(args, state, model)
+        logged = [row["elapsed_seconds"] for row in state.log_history if "elapsed_seconds" in row]
+        self.earlier_seconds = logged[-1] if logged else 0.0
+        self.first_step = self.paused_until_step = state.global_step
+        self.training_seconds = self.paused_seconds = self.first_step_seconds = 0.0
+        self.log_lap, self.evaluation_lap = (Lap(state.num_input_tokens_seen) for _ in range(2))
+        self.losses: list[float] = []  # of each step since the last evaluation
+        self.last_step: dict[str, float] = {}
+        self.memory = 0
+        self.since = time.perf_counter()
+
+    def _measure_devices(self, args: TrainingArguments, state: TrainerState, model: PreTrainedModel) -> float:
+        """Operations a second that all devices of the run can do together; writes environment.json."""
+        peak = measured_peak(args.device, training_dtype(args))
+        peak = reduce(torch.tensor(peak, device=args.device), "sum").item()
+        if args.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(args.device)
+        if state.is_world_process_zero:
+            facts = describe_environment(args) | {
+                "parameters": model.num_parameters(),
+                "flops_per_token": self.flops_per_token,
+                "peak_flops_measured": peak,
+            }
+            path = Path(args.output_dir) / ENVIRONMENT
+            path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        return peak
+
+    def step(self, loss: float, grad_norm: float, learning_rate: float) -> None:
+        """What the Trainer knows of a step; the mean over all processes, loss in nats per token."""
+        self.losses.append(loss)
+        self.last_step = {"learning_rate": learning_rate, "grad_norm": grad_norm}
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.training_seconds += self._seconds_since_last_look(args.device)
+        if state.global_step == self.first_step + 1:
+            self.first_step_seconds = self.training_seconds
+
+    def on_save(self, args, state, control, **kwargs):
+        self.paused_seconds += self._seconds_since_last_look(args.device)
+        self.paused_until_step = state.global_step
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        self.on_save(args, state, control)
+        row = {
+            "step": state.global_step,
+            "epoch": state.epoch,
+            "tokens_seen": state.num_input_tokens_seen,
+            "loss": sum(self.losses) / len(self.losses) if self.losses else None,
+            **{key: metrics[key] for key in metrics if key.startswith("eval_") and not key.endswith("_per_second")},
+            **self.last_step,
+            **self._speed(state, self.evaluation_lap),
+            **self._so_far(),
+        }
+        self.losses, self.evaluation_lap = [], Lap(state.num_input_tokens_seen, self.training_seconds)
+        if state.is_world_process_zero:
+            append_evaluation(Path(args.output_dir), row)
+
+    def at_log(self, state: TrainerState, device: torch.device) -> dict[str, float]:
+        """What is added to a row of the log; the interval from the last one ends here."""
+        self.training_seconds += self._seconds_since_last_look(device)
+        speed = self._speed(state, self.log_lap)
+        self.log_lap = Lap(state.num_input_tokens_seen, self.training_seconds)
+        return speed | self._so_far() | {"eta_seconds": self._eta(state)}
+
+    def _seconds_since_last_look(self, device: torch.device) -> float:
+        now = time.perf_counter()
+        seconds, self.since = now - self.since, now
+        on_gpu = device.type == "cuda"
+        memory = torch.cuda.max_memory_allocated(device) if on_gpu else self.process.memory_info().rss
+        self.memory = max(self.memory, memory)
+        return seconds
+
+    def _speed(self, state: TrainerState, lap: Lap) -> dict[str, float]:
+        tokens, seconds = state.num_input_tokens_seen - lap.tokens, self.training_seconds - lap.seconds
+        if not tokens:  # include_num_input_tokens_seen no
+            return {"training_seconds": seconds}
+        speed = tokens / seconds
+        mfu = speed * self.flops_per_token / self.peak_flops
+        return {"tokens_per_second": speed, "mfu": mfu, "training_seconds": seconds}
+
+    def _so_far(self) -> dict[str, float]:
+        elapsed = self.earlier_seconds + self.training_seconds + self.paused_seconds
+        return {"memory_gb": self.memory / 1e9, "elapsed_seconds": elapsed}
+
+    def _eta(self, state: TrainerState) -> float:
+        steps = state.global_step - self.first_step
+        training, steps = self.training_seconds, max(1, steps)
+        if steps > 1:
+            training, steps = training - self.first_step_seconds, steps - 1
+        pausing = self.paused_seconds / max(1, self.paused_until_step - self.first_step)
+        return (state.max_steps - state.global_step) * (training / steps + pausing)
+
+
+def append_evaluation(folder: Path, row: dict[str, Any]) -> None:
+    """Add a row to both files of evaluations."""
+    finite = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
+    }
+    with (folder / EVALUATIONS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(finite) + "\n")
+    write_evaluations_table(folder)
+
+
+def write_evaluations_table(folder: Path) -> None:
+    """Write evaluations.csv anew from evaluations.jsonl, so that they cannot differ."""
+    rows = read_lines(folder / EVALUATIONS)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with (folder / EVALUATIONS_TABLE).open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, columns)
+        table.writeheader()
+        table.writerows(rows)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a .jsonl file that a run writes; without one that a kill or a power cut left unfinished."""
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and "step" in row:
+            rows.append(row)
+    return rows
