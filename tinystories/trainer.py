@@ -17,6 +17,7 @@ from tinystories.checkpoint import write_card
 from tinystories.decoding import save_presets
 from tinystories.errors import UserError
 from tinystories.hub import create_repository, hub_errors, push, refuse_to_lose_a_card
+from tinystories.optimizers import make_schedule, muon_and_adamw
 from tinystories.packing import PackedRows, StoryCollator
 from tinystories.processes import on_one_process
 from tinystories.recipe import Recipe
@@ -57,6 +58,20 @@ class StoryTrainer(Trainer):
         self.recipe = recipe
         self.evaluation = evaluation
         self.data_report = data_report
+
+    def create_optimizer(self, model=None):
+        """AdamW is the Trainer's own. Muon takes matrices, which FSDP has cut."""
+        if self.optimizer is None and self.args.optimizer == "muon":
+            if self.is_fsdp_enabled:
+                raise UserError("optimizer muon does not work with FSDP: use adamw, or DDP")
+            self.optimizer = muon_and_adamw(self.model if model is None else model, self.args)
+        return super().create_optimizer(model)
+
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        if self.lr_scheduler is None:
+            self.lr_scheduler = make_schedule(self.args, optimizer or self.optimizer, num_training_steps)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     def get_eval_dataloader(self, eval_dataset=None):
         """Every row is scored: `dataloader_drop_last`, which the Trainer obeys here as well, is for training only."""
