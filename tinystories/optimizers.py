@@ -61,7 +61,10 @@ class MuonAndAdamW(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         muon_at = len(self._adamw.param_groups)
-        for optimizer, groups in ((self._adamw, self.param_groups[:muon_at]), (self._muon, self.param_groups[muon_at:])):
+        for optimizer, groups in (
+            (self._adamw, self.param_groups[:muon_at]),
+            (self._muon, self.param_groups[muon_at:]),
+        ):
             optimizer.param_groups, optimizer.state = groups, self.state  # load_state_dict replaces them by new ones
             optimizer.step()
         return loss
@@ -107,7 +110,9 @@ def make_schedule(args: TrainingArguments, optimizer: torch.optim.Optimizer, num
         for rate in getattr(schedule, "lr_lambdas", []):
             rate(num_training_steps - 1)  # a wrong type may show only where the learning rate falls
     except (TypeError, ValueError) as error:
-        raise UserError(f"lr_scheduler_kwargs {options} do not fit lr_scheduler_type {name}: {one_line(error)}") from error
+        raise UserError(
+            f"lr_scheduler_kwargs {options} do not fit lr_scheduler_type {name}: {one_line(error)}"
+        ) from error
     return schedule
 
 
