@@ -64,8 +64,9 @@ class Experiment:
 
     def __init__(self, train_file: str, validation_file: str, work_dir: Path):
         self.files, self.work_dir = {"train_file": train_file, "validation_file": validation_file}, work_dir
-        self.record = read_record() or {"recipe": RECIPE, "schedules": SCHEDULES, "machine": machine(), "runs": []}
-        if json.loads(json.dumps([RECIPE, SCHEDULES])) != [self.record["recipe"], self.record["schedules"]]:
+        begun = json.loads(json.dumps({"recipe": RECIPE, "schedules": SCHEDULES}))
+        self.record = read_record() or begun | {"machine": machine(), "runs": []}
+        if any(self.record[name] != begun[name] for name in begun):
             sys.exit(f"{RECORD} is of another recipe: move it away to begin anew")
 
     def run(self, choice: Choice, rates: dict[str, float], seed: int) -> dict:

@@ -9,7 +9,7 @@ one schedule scales the peak learning rate of every group.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -70,9 +70,9 @@ class MuonAndAdamW(torch.optim.Optimizer):
         return loss
 
 
-def muon_and_adamw(model: nn.Module, args: TrainingArguments) -> MuonAndAdamW:
+def muon_and_adamw(named_weights: Iterable[tuple[str, nn.Parameter]], args: TrainingArguments) -> MuonAndAdamW:
     """Muon for the matrices inside the layers; never for the embedding and the output layer, whose rows are tokens."""
-    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    trained = {name: weight for name, weight in named_weights if weight.requires_grad}
     hidden = {name for name, weight in trained.items() if weight.ndim == 2 and ".layers." in name}
     return MuonAndAdamW(
         [weight for name, weight in trained.items() if name in hidden],
@@ -91,10 +91,11 @@ def make_schedule(args: TrainingArguments, optimizer: torch.optim.Optimizer, num
     Raises:
         UserError: options that this schedule does not take or that do not fit the number of steps.
     """
-    warmup = args.get_warmup_steps(num_training_steps)
-    options = dict(args.lr_scheduler_kwargs or {})
-    name = args.lr_scheduler_type.value
+    name, warmup = args.lr_scheduler_type.value, args.get_warmup_steps(num_training_steps)
     try:
+        options = dict(args.lr_scheduler_kwargs or {})
+        if options and name.startswith("constant"):
+            raise ValueError("it takes none")
         if "num_decay_steps" in options:
             share = options["num_decay_steps"]
             options["num_decay_steps"] = math.ceil(share * num_training_steps) if share < 1 else int(share)
@@ -109,10 +110,9 @@ def make_schedule(args: TrainingArguments, optimizer: torch.optim.Optimizer, num
         )
         for rate in getattr(schedule, "lr_lambdas", []):
             rate(num_training_steps - 1)  # a wrong type may show only where the learning rate falls
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"lr_scheduler_kwargs {options} do not fit lr_scheduler_type {name}: {one_line(error)}"
-        ) from error
+    except (TypeError, ValueError, ArithmeticError) as error:
+        given = f"lr_scheduler_kwargs {args.lr_scheduler_kwargs or '{}'}"
+        raise UserError(f"{given} do not fit lr_scheduler_type {name}: {one_line(error)}") from error
     return schedule
 
 
@@ -121,10 +121,14 @@ def check_optimization(args: TrainingArguments) -> None:
 
     Raises:
         UserError: keys that contradict each other, a schedule that cannot be built.
+        ValueError: a number that an optimizer does not take.
     """
-    if args.optimizer == "muon" and not args.optim.value.startswith("adamw_torch"):
-        raise UserError(f"optim {args.optim.value} and optimizer muon exclude each other: leave one of them out")
-    if args.optimizer != "muon" and args.muon_learning_rate is not None:
+    weight = nn.Parameter(torch.zeros(1, 1))
+    if args.optimizer == "muon":
+        if args.optim.value != "adamw_torch_fused" or args.optim_args is not None:
+            raise UserError("optim and optim_args choose the AdamW of optimizer adamw: leave them out with muon")
+        muon_and_adamw([("model.layers.0.weight", weight)], args)
+    elif args.muon_learning_rate is not None:
         raise UserError("muon_learning_rate is for optimizer muon: set that too, or leave it out")
-    steps = args.max_steps if args.max_steps > 0 else max(1000, 2 * args.get_warmup_steps(1000))
-    make_schedule(args, torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=args.learning_rate or 1.0), steps)
+    steps = args.max_steps if args.max_steps > 0 else 10**9  # of epochs nobody knows yet how many steps they are
+    make_schedule(args, torch.optim.SGD([weight], lr=max(args.learning_rate, 0.0)), steps)

@@ -64,7 +64,7 @@ class StoryTrainer(Trainer):
         if self.optimizer is None and self.args.optimizer == "muon":
             if self.is_fsdp_enabled:
                 raise UserError("optimizer muon does not work with FSDP: use adamw, or DDP")
-            self.optimizer = muon_and_adamw(self.model if model is None else model, self.args)
+            self.optimizer = muon_and_adamw((model or self.model).named_parameters(), self.args)
         return super().create_optimizer(model)
 
     def create_scheduler(self, num_training_steps, optimizer=None):
