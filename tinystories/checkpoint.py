@@ -57,8 +57,18 @@ def new_model(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, blo
         model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
     except (StrictDataclassError, ValueError, ImportError) as error:
         raise UserError(f"the model of this recipe cannot be built: {one_line(error.__cause__ or error)}") from error
+    scale_residual_projections(model, arguments.residual_init)
     model.generation_config = generation_config(tokenizer, max_new_tokens=max(1, block_size * 3 // 4))
     return model
+
+
+@torch.no_grad()
+def scale_residual_projections(model: TinyStoriesForCausalLM, residual_init: str) -> None:
+    """The start of what each block adds to the residual stream. Only a fresh model has one, so no config records it."""
+    factor = {"normal": 1.0, "zero": 0.0, "depth_scaled": (2 * model.config.num_hidden_layers) ** -0.5}[residual_init]
+    for layer in model.model.layers:
+        layer.self_attn.o_proj.weight.mul_(factor)
+        layer.mlp.down_proj.weight.mul_(factor)
 
 
 def load_checkpoint(

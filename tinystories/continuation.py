@@ -42,6 +42,8 @@ def settle_continued(recipe: Recipe) -> None:
         raise UserError(
             f"tokenizer_name: leave it out; {name} goes on with its own tokenizer, whose ids it has learned"
         )
+    if recipe.model.residual_init != "normal":
+        raise UserError(f"residual_init: leave it out; {name} is no fresh model, its weights are learned")
     config = _load_config(recipe.model)
     for field in model_fields(recipe.model):
         if field != "attn_implementation" and not (field in DROPOUTS and field in recipe.given):

@@ -20,6 +20,7 @@ from transformers.utils import is_torch_bf16_gpu_available
 
 from tinystories.errors import UserError, one_line
 from tinystories.files import write_atomically
+from tinystories.optimizers import check_optimization
 
 
 @dataclass
@@ -47,6 +48,14 @@ class ModelArguments:
         default=0.0, metadata={"help": "Dropout on the attention weights; it leaves the fast attention kernel on CPU."}
     )
     attn_implementation: str = field(default="sdpa", metadata={"help": "sdpa, eager, flex_attention, ..."})
+    residual_init: str = field(
+        default="normal",
+        metadata={
+            "help": "How the two projections that add to the residual stream begin: like all weights, at zero, or with "
+            "their standard deviation divided by sqrt(2 x layers).",
+            "choices": ["normal", "zero", "depth_scaled"],
+        },
+    )
 
 
 @dataclass
@@ -151,6 +160,16 @@ class RunArguments(TrainingArguments):
         default=None,
         metadata={"help": "bf16 autocast (default: where the device is fast at it)."},
     )
+    optimizer: str = field(
+        default="adamw",
+        metadata={
+            "help": "adamw, by optim, for all weights; or muon for the matrices of the layers and adamw for the rest.",
+            "choices": ["adamw", "muon"],
+        },
+    )
+    muon_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak learning rate of Muon (default: learning_rate, then AdamW's alone)."}
+    )
     adam_beta2: float = field(default=0.95, metadata={"help": "Beta2 of AdamW."})
     weight_decay: float = field(default=0.1, metadata={"help": "Weight decay, on matrices only."})
     include_num_input_tokens_seen: str = field(
@@ -184,6 +203,7 @@ class RunArguments(TrainingArguments):
         if self.bf16 is None:
             self.bf16 = not self.fp16 and bf16_is_fast(self.use_cpu)
         super().__post_init__()
+        check_optimization(self)
 
     def _refuse_what_would_change_the_numbers(self) -> None:
         for name, value in _FIXED.items():
@@ -386,5 +406,5 @@ def _as_arguments(values: dict[str, Any]) -> list[str]:
 
 def model_fields(arguments: ModelArguments) -> dict[str, Any]:
     """The keyword arguments of `TinyStoriesConfig` that a recipe sets."""
-    names = [item.name for item in fields(arguments) if not item.name.startswith("model_")]
+    names = [item.name for item in fields(arguments) if not item.name.startswith(("model_", "residual_init"))]
     return {name: getattr(arguments, name) for name in names}

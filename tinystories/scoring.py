@@ -87,7 +87,7 @@ def _article_tokens(encoded: BatchEncoding, index: int, text: str) -> set[int]:
 
 
 def windows(ids: np.ndarray, block_size: int) -> Iterator[tuple[slice, int]]:
-    """The windows that a story of these tokens is scored in: a slice, and the first token in it that is scored there."""
+    """The windows that a story is scored in: a slice of its tokens, and the first token in it that is scored there."""
     start, first_target, stride = 0, 1, max(1, block_size // 2)
     while True:
         yield slice(start, min(start + block_size, len(ids))), first_target

@@ -25,6 +25,7 @@ from tinystories.hub import create_repository, hub_errors, push, refuse_to_lose_
 from tinystories.interruption import DeafWorker
 from tinystories.memory import train_in_memory
 from tinystories.meters import Meters
+from tinystories.optimizers import make_schedule, muon_and_adamw
 from tinystories.packing import PackedRows, StoryCollator
 from tinystories.processes import on_one_process
 from tinystories.recipe import Recipe
@@ -76,6 +77,20 @@ class StoryTrainer(Trainer):
         self.staging: Path | None = None  # where a checkpoint is written, while it is
         self.save_total_limit, self.args.save_total_limit = self.args.save_total_limit, None  # thin_out does it here
         self.data_report = data_report
+
+    def create_optimizer(self, model=None):
+        """AdamW is the Trainer's own. Muon takes matrices, which FSDP has cut."""
+        if self.optimizer is None and self.args.optimizer == "muon":
+            if self.is_fsdp_enabled:
+                raise UserError("optimizer muon does not work with FSDP: use adamw, or DDP")
+            self.optimizer = muon_and_adamw((model or self.model).named_parameters(), self.args)
+        return super().create_optimizer(model)
+
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        if self.lr_scheduler is None:
+            self.lr_scheduler = make_schedule(self.args, optimizer or self.optimizer, num_training_steps)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     def get_eval_dataloader(self, eval_dataset=None):
         """Every row is scored: `dataloader_drop_last`, which the Trainer obeys here as well, is for training only."""

@@ -1,0 +1,267 @@
+"""Which optimizer, schedule and start of the residual projections train best at equal tokens: three seeds of each.
+
+    python benchmarks/optimizers.py --train_file train.txt --validation_file valid.txt
+    python benchmarks/optimizers.py --render
+
+Each run is a run_clm.py of its own; one that is in docs/results/optimizers.json already is not repeated, so the command
+can be stopped and started again. First a sweep, one seed, finds the learning rates; then three other seeds compare.
+Writes the record, the tables of docs/experiments.md and, with matplotlib, docs/figures/optimizers.svg; --render trains
+nothing and writes the latter two from the record.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from itertools import islice, product
+from pathlib import Path
+from statistics import mean
+
+import torch
+import transformers
+
+
+ROOT = Path(__file__).parent.parent
+RECORD = ROOT / "docs" / "results" / "optimizers.json"
+FIGURE = ROOT / "docs" / "figures" / "optimizers.svg"
+DOCUMENT = ROOT / "docs" / "experiments.md"
+RECIPE = {
+    "vocab_size": 1024,
+    "block_size": 256,
+    "hidden_size": 64,
+    "intermediate_size": 192,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "max_steps": 450,
+    "per_device_train_batch_size": 16,
+    "per_device_eval_batch_size": 32,
+    "warmup_steps": 0.05,
+    "max_grad_norm": 1.0,
+    "torch_compile": True,
+    "eval_strategy": "steps",
+    "eval_steps": 90,
+    "max_eval_samples": 300,
+    "save_strategy": "no",
+    "logging_steps": 90,
+    "disable_tqdm": True,
+    "use_cpu": True,
+}
+SCHEDULES = {
+    "cosine to 10 %": ("cosine_with_min_lr", {"min_lr_rate": 0.1}),
+    "linear to 0": ("linear", {}),
+    "stable, last 20 % to 0": ("warmup_stable_decay", {"num_decay_steps": 0.2, "decay_type": "1-sqrt"}),
+}
+SWEEP_SEED, SEEDS = 0, (1, 2, 3)
+FIRST_RATES = (4e-3, 8e-3, 1.6e-2)
+COSINE = "cosine to 10 %"
+Choice = tuple[str, str, str]  # optimizer, schedule, residual_init
+
+
+class Experiment:
+    """The record, and the runs that are still missing in it."""
+
+    def __init__(self, train_file: str, validation_file: str, work_dir: Path):
+        self.files, self.work_dir = {"train_file": train_file, "validation_file": validation_file}, work_dir
+        begun = json.loads(json.dumps({"recipe": RECIPE, "schedules": SCHEDULES}))
+        self.record = read_record() or begun | {"machine": machine(), "runs": []}
+        if any(self.record[name] != begun[name] for name in begun):
+            sys.exit(f"{RECORD} is of another recipe: move it away to begin anew")
+
+    def run(self, choice: Choice, rates: dict[str, float], seed: int) -> dict:
+        """The record of one run; it is made if it is not there."""
+        optimizer, schedule, residual_init = choice
+        settings = {"optimizer": optimizer, "schedule": schedule, "residual_init": residual_init, **rates, "seed": seed}
+        for run in self.record["runs"]:
+            if {name: run.get(name) for name in settings} == settings:
+                return run
+        name = "-".join(str(value) for value in settings.values()).replace(" ", "_").replace("%", "percent")
+        lr_scheduler_type, lr_scheduler_kwargs = SCHEDULES[schedule]
+        values = RECIPE | self.files | rates | {"optimizer": optimizer, "residual_init": residual_init, "seed": seed}
+        values |= {"lr_scheduler_type": lr_scheduler_type, "lr_scheduler_kwargs": json.dumps(lr_scheduler_kwargs)}
+        values |= {"output_dir": self.work_dir / name, "data_cache_dir": self.work_dir / "cache"}
+        options = [word for key, value in values.items() for word in (f"--{key}", str(value))]
+        print(name, flush=True)
+        with (self.work_dir / f"{name}.log").open("w", encoding="utf-8") as log:
+            command = [sys.executable, "run_clm.py", *options, "--overwrite_output_dir"]
+            subprocess.run(command, check=True, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        run = settings | read_result(self.work_dir / name)
+        print(f"    {run['bits_per_byte']:.4f} bits per byte", flush=True)
+        self.record["runs"].append(run)
+        write_record(self.record)
+        return run
+
+    def best(self, choices: list[tuple[Choice, dict[str, float]]], seeds: tuple[int, ...]) -> tuple:
+        """The choice with the lowest mean, after running what is missing; seed by seed, so that all advance alike."""
+        scores = {index: [] for index in range(len(choices))}
+        for seed, index in product(seeds, scores):
+            scores[index].append(self.run(*choices[index], seed)["bits_per_byte"])
+        return choices[min(scores, key=lambda index: mean(scores[index]))]
+
+    def tune(self, optimizer: str, key: str, fixed: dict[str, float]) -> dict[str, float]:
+        """The best value of a learning rate, among powers of two that go on until it is not the first or last."""
+        values = list(FIRST_RATES)
+        while True:
+            sweep = [((optimizer, COSINE, "normal"), fixed | {key: value}) for value in values]
+            _, found = self.best(sweep, (SWEEP_SEED,))
+            if found[key] == values[0]:
+                values.insert(0, values[0] / 2)
+            elif found[key] == values[-1]:
+                values.append(values[-1] * 2)
+            else:
+                return found
+
+    def run_all(self) -> None:
+        adamw = self.tune("adamw", "learning_rate", {})
+        rates = {"adamw": adamw, "muon": self.tune("muon", "muon_learning_rate", adamw)}
+        choices = [((optimizer, schedule, "normal"), rates[optimizer]) for schedule in SCHEDULES for optimizer in rates]
+        (optimizer, schedule, _), found = self.best(choices, SEEDS)
+        self.best([((optimizer, schedule, init), found) for init in ("zero", "depth_scaled")], SEEDS)
+
+
+def read_record() -> dict | None:
+    return json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else None
+
+
+def write_record(record: dict) -> None:
+    """One run a line."""
+    head = "".join(f"  {json.dumps(name)}: {json.dumps(record[name])},\n" for name in record if name != "runs")
+    runs = ",\n".join(f"    {json.dumps(run)}" for run in record["runs"])
+    RECORD.write_text(f'{{\n{head}  "runs": [\n{runs}\n  ]\n}}\n', encoding="utf-8")
+
+
+def machine() -> dict[str, str]:
+    capability = torch.backends.cpu.get_cpu_capability()
+    return {
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {capability}",
+        "threads": os.environ.get("OMP_NUM_THREADS", "all"),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def read_result(folder: Path) -> dict:
+    """The final score, and the score on a sample of stories over the tokens seen."""
+    results = json.loads((folder / "all_results.json").read_text(encoding="utf-8"))
+    history = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+    rows = [row for row in history if "eval_bits_per_byte" in row]
+    return {
+        "bits_per_byte": results["eval_bits_per_byte"],
+        "stories": results["eval_stories"],
+        "tokens": results["num_input_tokens_seen"],
+        "train_seconds": round(results["train_runtime"], 1),
+        "curve": [[row["num_input_tokens_seen"], round(row["eval_bits_per_byte"], 4)] for row in rows],
+    }
+
+
+def compared(runs: list[dict]) -> list[list[dict]]:
+    """The runs of the comparison, by choice, best mean first."""
+    groups: dict[Choice, list[dict]] = {}
+    for run in runs:
+        if run["seed"] in SEEDS:
+            groups.setdefault((run["optimizer"], run["schedule"], run["residual_init"]), []).append(run)
+    return sorted(groups.values(), key=lambda group: mean(run["bits_per_byte"] for run in group))
+
+
+def rates_of(run: dict) -> str:
+    muon = f"{run['muon_learning_rate']:g} and " if "muon_learning_rate" in run else ""
+    return f"{muon}{run['learning_rate']:g}"
+
+
+def tables(runs: list[dict]) -> str:
+    """The comparison and the sweep, as Markdown."""
+    seeds = " | ".join(f"seed {seed}" for seed in SEEDS)
+    lines = [
+        f"| optimizer | schedule | residual init | learning rate | mean bpb | {seeds} | minutes |",
+        "|---" * 9 + "|",
+    ]
+    for group in compared(runs):
+        first, scores = group[0], [run["bits_per_byte"] for run in group]
+        cells = [first["optimizer"], first["schedule"], first["residual_init"].replace("_", " "), rates_of(first)]
+        cells += [f"**{mean(scores):.4f}**", *(f"{score:.4f}" for score in scores)]
+        cells += [f"{mean(run['train_seconds'] for run in group) / 60:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"Learning rates, {COSINE}, seed {SWEEP_SEED}:",
+        "",
+        "| optimizer | learning rate | bpb |",
+        "|---" * 3 + "|",
+    ]
+    sweep = [run for run in runs if run["seed"] == SWEEP_SEED]
+    lines += [f"| {run['optimizer']} | {rates_of(run)} | {run['bits_per_byte']:.4f} |" for run in sweep]
+    return "\n".join(lines)
+
+
+def with_tables(document: str, runs: list[dict]) -> str:
+    """The document with what stands between the markers made anew."""
+    begin, end = "<!-- optimizers: tables -->\n", "<!-- optimizers: end -->"
+    before, rest = document.split(begin)
+    return f"{before}{begin}\n{tables(runs)}\n\n{end}{rest.split(end)[1]}"
+
+
+def draw(runs: list[dict]) -> None:
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError:
+        sys.exit("no picture: it needs matplotlib (python -m pip install matplotlib)")
+    plt.rcParams["svg.hashsalt"] = "optimizers"  # the same numbers give the same file
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
+    groups = compared(runs)
+    for place, group in enumerate(groups):
+        first, scores = group[0], [run["bits_per_byte"] for run in group]
+        colour = {"adamw": "tab:blue", "muon": "tab:orange"}[first["optimizer"]]
+        left.plot(scores, [place] * len(scores), "o", color=colour, alpha=0.5)
+        left.plot(mean(scores), place, "|", color="black", markersize=14)
+        style = {"normal": dict(zip(SCHEDULES, ("-", "--", ":"), strict=True))[first["schedule"]]}
+        points = [mean(values) for values in zip(*([bpb for _, bpb in run["curve"]] for run in group), strict=True)]
+        tokens = [seen / 1e6 for seen, _ in first["curve"]]
+        right.plot(tokens, points, style.get(first["residual_init"], "-."), color=colour, label=label(first))
+    left.set_yticks(range(len(groups)), [label(group[0]) for group in groups])
+    left.invert_yaxis()
+    left.set_xlabel("bits per byte at the end: a dot for each seed, a bar for the mean")
+    right.set(xlabel="million tokens", ylabel=f"bits per byte, {RECIPE['max_eval_samples']} stories", yscale="log")
+    right.legend(fontsize="small")
+    figure.savefig(FIGURE, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+
+
+def label(run: dict) -> str:
+    init = "" if run["residual_init"] == "normal" else f", {run['residual_init'].replace('_', ' ')} residual init"
+    return f"{run['optimizer']}, {run['schedule']}{init}"
+
+
+def render() -> None:
+    runs = read_record()["runs"]
+    if DOCUMENT.exists():
+        DOCUMENT.write_text(with_tables(DOCUMENT.read_text(encoding="utf-8"), runs), encoding="utf-8")
+    draw(runs)
+
+
+def first_stories(path: str, number: int, copy: Path) -> str:
+    """The first stories of a .txt file in which each ends at <|endoftext|>, in a file of their own."""
+    stories = Path(path).read_text(encoding="utf-8").split("<|endoftext|>")
+    copy.write_text("".join(f"{story}<|endoftext|>" for story in islice(stories, number)), encoding="utf-8")
+    return str(copy)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--train_file", help="a .txt file, stories ended by <|endoftext|>")
+    parser.add_argument("--validation_file", help="the same, held out")
+    parser.add_argument("--validation_stories", type=int, default=1000, help="the first so many give the final score")
+    parser.add_argument("--work_dir", type=Path, default=ROOT / "runs" / "optimizers", help="run folders and logs")
+    parser.add_argument("--render", action="store_true", help="train nothing: table and figure from the record")
+    arguments = parser.parse_args()
+    if not arguments.render:
+        if not (arguments.train_file and arguments.validation_file):
+            parser.error("--train_file and --validation_file are needed")
+        work_dir = arguments.work_dir.resolve()
+        work_dir.mkdir(parents=True, exist_ok=True)
+        held_out = first_stories(arguments.validation_file, arguments.validation_stories, work_dir / "validation.txt")
+        Experiment(str(Path(arguments.train_file).resolve()), held_out, work_dir).run_all()
+    render()
+
+
+if __name__ == "__main__":
+    main()

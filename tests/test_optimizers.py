@@ -1,0 +1,277 @@
+"""Optimizers, schedules and the start of the residual projections: what each weight really gets, to the last bit."""
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+from conftest import (
+    TINY,
+    as_options,
+    mistake,
+    output_of,
+    run_command,
+    run_with_transformers_only,
+    write_counting_corpus,
+)
+from safetensors.torch import load_file
+from transformers import Trainer
+
+from tinystories.checkpoint import new_model
+from tinystories.continuation import settle_continued
+from tinystories.optimizers import make_schedule, muon_and_adamw
+from tinystories.recipe import read_recipe
+from tinystories.run_folder import check_resumed
+
+
+class TokenizerOfSize(list):
+    """As much of a tokenizer as a model needs."""
+
+    bos_token_id, eos_token_id, pad_token_id = 1, 2, 0
+
+
+SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2}
+RATES = {"learning_rate": 0.001, "muon_learning_rate": 0.02, "weight_decay": 0.1}
+PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+
+
+def read(**values):
+    return read_recipe(as_options(SIZES | {"bf16": False} | values))
+
+
+def model_of(recipe):
+    torch.manual_seed(0)
+    return new_model(recipe.model, TokenizerOfSize([None] * 97), 32)
+
+
+def named_groups(model, optimizer) -> list[set[str]]:
+    """The names of the weights in each group."""
+    names = {weight: name for name, weight in model.named_parameters()}
+    return [{names[weight] for weight in group["params"]} for group in optimizer.param_groups]
+
+
+# Which weight gets what
+
+
+def test_adamw_decays_matrices_and_no_vector(tmp_path):
+    recipe = read(output_dir=tmp_path)
+    model = model_of(recipe)
+    optimizer = Trainer(model, recipe.training).create_optimizer()
+    decayed, spared = named_groups(model, optimizer)
+    assert decayed == {name for name, weight in model.named_parameters() if weight.ndim == 2}
+    assert spared == {name for name, weight in model.named_parameters() if weight.ndim == 1}
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+    assert type(optimizer) is torch.optim.AdamW and optimizer.defaults["fused"]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_muon_gets_the_matrices_of_the_layers_and_never_a_row_for_each_token(tied):
+    recipe = read(optimizer="muon", tie_word_embeddings=tied, **RATES)
+    model = model_of(recipe)
+    optimizer = muon_and_adamw(model.named_parameters(), recipe.training)
+    embeddings, norms, hidden = named_groups(model, optimizer)
+    assert len(hidden) == 3 * 7 and {name.split(".")[-2] for name in hidden} == PROJECTIONS
+    assert embeddings == {"model.embed_tokens.weight"} | (set() if tied else {"lm_head.weight"})
+    assert norms == {name for name, weight in model.named_parameters() if weight.ndim == 1}
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0, 0.1]
+    assert [group["lr"] for group in optimizer.param_groups] == [0.001, 0.001, 0.02]
+
+
+def test_each_weight_moves_as_torchs_own_optimizer_of_its_kind_would_move_it():
+    recipe = read(optimizer="muon", **RATES)
+    ours, torchs = model_of(recipe), model_of(recipe)
+    joint = muon_and_adamw(ours.named_parameters(), recipe.training)
+    weights = {kind: [] for kind in ("embedding", "norms", "hidden")}
+    for name, weight in torchs.named_parameters():
+        weights["norms" if weight.ndim == 1 else "embedding" if "embed" in name else "hidden"].append(weight)
+    adamw = {"lr": 0.001, "betas": (0.9, 0.95), "fused": True}
+    separate = [
+        torch.optim.AdamW(weights["embedding"], weight_decay=0.1, **adamw),
+        torch.optim.AdamW(weights["norms"], weight_decay=0.0, **adamw),
+        torch.optim.Muon(weights["hidden"], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+    ]
+    ids = torch.arange(2 * 32).view(2, 32) % 97
+    for _ in range(3):
+        for model, optimizers in ((ours, [joint]), (torchs, separate)):
+            model(ids, labels=ids).loss.backward()
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), torchs.parameters(), strict=True))
+
+
+def test_learning_rates_and_state_still_count_after_a_state_was_loaded():
+    """A loaded state_dict replaces groups and state: the two optimizers inside must not go on with the old ones."""
+    recipe = read(optimizer="muon", **RATES)
+    model = model_of(recipe)
+    optimizer = muon_and_adamw(model.named_parameters(), recipe.training)
+    ids = torch.arange(32).view(1, 32)
+    model(ids, labels=ids).loss.backward()
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    before = [weight.clone() for weight in model.parameters()]
+    momentum = {
+        weight: optimizer.state[weight]["momentum_buffer"].clone() for weight in optimizer.param_groups[2]["params"]
+    }
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert not any(torch.equal(optimizer.state[weight]["momentum_buffer"], old) for weight, old in momentum.items())
+
+
+# The learning rate at each step
+
+
+def rates_of_groups(**values) -> list[list[float]]:
+    """The learning rate of each group at each step."""
+    recipe = read(**values)
+    optimizer = muon_and_adamw(model_of(recipe).named_parameters(), recipe.training)
+    schedule = make_schedule(recipe.training, optimizer, 100)
+    rates = []
+    for _ in range(100):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    return list(zip(*rates, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "options", "shares"),
+    [
+        ("cosine_with_min_lr", {"min_lr_rate": 0.1}, {5: 0.5, 10: 1.0, 55: 0.55, 99: 0.1003}),
+        ("cosine_with_min_lr", {"min_lr": 0.0001}, {5: 0.5, 10: 1.0, 55: 0.55, 99: 0.1003}),
+        ("linear", {}, {5: 0.5, 10: 1.0, 55: 0.5, 99: 1 / 90}),
+        ("warmup_stable_decay", {"num_decay_steps": 0.2, "decay_type": "linear"}, {5: 0.5, 10: 1, 80: 1, 90: 0.5}),
+        ("warmup_stable_decay", {"num_decay_steps": 20, "decay_type": "1-sqrt"}, {10: 1, 80: 1, 85: 0.5, 99: 0.0253}),
+    ],
+)
+def test_one_schedule_scales_the_peak_of_every_group(schedule, options, shares):
+    kwargs = {"lr_scheduler_type": schedule, "lr_scheduler_kwargs": json.dumps(options), "warmup_steps": 0.1}
+    embeddings, norms, hidden = rates_of_groups(optimizer="muon", **kwargs, **RATES)
+    for step, share in shares.items():
+        assert (embeddings[step], norms[step], hidden[step]) == pytest.approx(
+            (0.001 * share, 0.001 * share, 0.02 * share), rel=2e-3
+        )
+
+
+# A run
+
+
+@pytest.fixture(scope="module")
+def muon_run(tmp_path_factory):
+    """A run with everything of this file in it, all its guards included."""
+    folder = tmp_path_factory.mktemp("muon")
+    options = TINY | {
+        "train_file": write_counting_corpus(folder),
+        "data_cache_dir": folder / "cache",
+        "output_dir": folder / "run",
+        "optimizer": "muon",
+        "residual_init": "zero",
+        "lr_scheduler_type": "warmup_stable_decay",
+        "lr_scheduler_kwargs": '{"num_decay_steps": 0.3}',
+        "max_grad_norm": 0.5,
+        "max_steps": 40,
+        "eval_steps": 20,
+        "save_steps": 20,
+    }
+    process = run_command("run_clm.py", *as_options(options))
+    assert process.returncode == 0, process.stderr[-3000:]
+    return folder / "run"
+
+
+def test_a_run_with_muon_goes_on_to_the_very_weights_of_one_that_was_never_interrupted(muon_run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(muon_run, folder, ignore=shutil.ignore_patterns("checkpoint-40"))
+    (folder / "model.safetensors").unlink()
+    state = folder / "checkpoint-20" / "trainer_state.json"
+    state.write_text(state.read_text().replace(json.dumps(str(muon_run))[1:-1], json.dumps(str(folder))[1:-1]))
+    options = ("--output_dir", folder, "--resume_from_checkpoint", "true")
+    process = run_command("run_clm.py", muon_run / "recipe.json", *options)
+    assert process.returncode == 0, process.stderr[-3000:]
+    whole, resumed = (load_file(run / "checkpoint-40" / "model.safetensors") for run in (muon_run, folder))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert json.loads((folder / "all_results.json").read_text())["resumed_from_step"] == 20
+
+
+@pytest.mark.parametrize(
+    "options", [["--optimizer", "adamw"], ["--muon_learning_rate", "0.5"], ["--residual_init", "normal"]]
+)
+def test_a_run_does_not_go_on_with_another_optimizer_or_start(options, muon_run):
+    recipe = read_recipe([str(muon_run / "recipe.json"), *options])
+    assert mistake(check_resumed, str(muon_run / "checkpoint-20"), recipe, {}).startswith(f"{options[0][2:]} was ")
+
+
+def test_the_learning_rate_in_the_log_is_that_of_the_key_of_this_name(muon_run):
+    history = json.loads((muon_run / "trainer_state.json").read_text())["log_history"]
+    rates = [row["learning_rate"] for row in history if "learning_rate" in row]
+    assert rates[1] == TINY["learning_rate"] and 0 < rates[-1] < TINY["learning_rate"] / 10
+
+
+# The start of the residual projections
+
+
+@pytest.mark.parametrize(("residual_init", "factor"), [("zero", 0.0), ("depth_scaled", 6**-0.5)])
+def test_only_what_adds_to_the_residual_stream_begins_otherwise(residual_init, factor):
+    normal, changed = model_of(read()), model_of(read(residual_init=residual_init))
+    for (name, before), after in zip(normal.named_parameters(), changed.parameters(), strict=True):
+        scale = factor if re.search(r"(o_proj|down_proj)\.weight$", name) else 1.0
+        assert torch.allclose(after, before * scale), name
+    assert changed.config.to_dict() == normal.config.to_dict()
+
+
+def test_a_fresh_checkpoint_with_zeros_opens_with_transformers_alone(tmp_path):
+    model_of(read(residual_init="zero")).save_pretrained(tmp_path)
+    code = f"""
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained({str(tmp_path)!r}, trust_remote_code=True)
+layers = model.model.layers
+assert not any(layer.self_attn.o_proj.weight.any() or layer.mlp.down_proj.weight.any() for layer in layers)
+assert all(layer.self_attn.q_proj.weight.any() and layer.mlp.up_proj.weight.any() for layer in layers)
+print("as saved")
+"""
+    assert "as saved" in output_of(run_with_transformers_only(code, tmp_path))
+
+
+# Mistakes
+
+
+WSD = ["--lr_scheduler_type", "warmup_stable_decay", "--lr_scheduler_kwargs"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--optimizer", "lion"], ["optimizer", "'adamw', 'muon'"]),
+        (["--residual_init", "small"], ["residual_init", "'normal', 'zero', 'depth_scaled'"]),
+        (["--lr_scheduler_type", "triangle"], ["lr_scheduler_type", "warmup_stable_decay"]),
+        (["--muon_learning_rate", "0.1"], ["muon_learning_rate is for optimizer muon"]),
+        (["--optimizer", "muon", "--optim", "sgd"], ["optim ", "leave them out with muon"]),
+        (["--optimizer", "muon", "--muon_learning_rate=-1"], ["Learning rate", "-1"]),
+        (["--lr_scheduler_type", "cosine_with_min_lr"], ["lr_scheduler_kwargs", "min_lr_rate should be set"]),
+        (["--lr_scheduler_kwargs", '{"min_lr_rat": 1}'], ["lr_scheduler_kwargs", "linear", "'min_lr_rat'"]),
+        (["--lr_scheduler_kwargs", "5"], ["lr_scheduler_kwargs 5"]),
+        (["--lr_scheduler_type", "constant", "--lr_scheduler_kwargs", '{"a": 1}'], ["constant", "takes none"]),
+        ([*WSD, "{}"], ["lr_scheduler_kwargs", "num_decay_steps"]),
+        ([*WSD, '{"num_decay_steps": "half"}'], ["lr_scheduler_kwargs", "half"]),
+        (
+            [*WSD, '{"num_decay_steps": 60}', "--max_steps", "100", "--warmup_steps", "50"],
+            ["longer than the 100 steps"],
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_before_any_data_is_read(argv, words):
+    message = mistake(read_recipe, argv)
+    assert all(word in message for word in words), message
+
+
+def test_a_decay_counted_in_steps_fits_a_run_counted_in_epochs():
+    """How many steps the epochs are is known later."""
+    options = [*WSD, '{"num_decay_steps": 5000}', "--num_train_epochs", "3"]
+    assert read_recipe(options).training.lr_scheduler_kwargs == {"num_decay_steps": 5000}
+
+
+def test_a_start_for_fresh_weights_is_refused_where_weights_are_not_fresh():
+    recipe = read_recipe(["--model_name_or_path", "runs/mine", "--residual_init", "zero"])
+    assert mistake(settle_continued, recipe).startswith("residual_init: leave it out; runs/mine is no fresh model")

@@ -1,0 +1,134 @@
+"""Optimizers and schedules a recipe can name beside those of transformers; docs/experiments.md compares them.
+
+    python run_clm.py RECIPE --optimizer muon --muon_learning_rate 5e-3
+    python run_clm.py RECIPE --lr_scheduler_type warmup_stable_decay --lr_scheduler_kwargs '{"num_decay_steps": 0.2}'
+
+`optimizer: adamw` is the Trainer's own AdamW. `optimizer: muon` trains the matrices of the layers (query, key, value,
+output, gate, up, down) with Muon, and embeddings and norms with AdamW. In both, matrices decay and vectors do not, and
+one schedule scales the peak learning rate of every group.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import TrainingArguments, get_scheduler
+
+from tinystories.errors import UserError, one_line
+
+
+class MuonAndAdamW(torch.optim.Optimizer):
+    """Muon for some weights and AdamW for the others, which to a Trainer is one optimizer.
+
+    Groups and state are kept here, so that one scheduler sets every learning rate and one state_dict holds everything;
+    the two optimizers of torch do the arithmetic on them. An update of Muon is scaled to the size that one of AdamW
+    has, whatever the shape of the matrix, so learning rates of both are of one kind.
+
+    Args:
+        muon_weights: matrices, all of which decay.
+        adamw_weights: anything; matrices decay, vectors do not.
+        muon_lr, lr: peak learning rates of the two.
+        weight_decay, betas, eps: as of `torch.optim.AdamW`.
+    """
+
+    def __init__(
+        self,
+        muon_weights: list[nn.Parameter],
+        adamw_weights: list[nn.Parameter],
+        muon_lr: float,
+        lr: float,
+        weight_decay: float,
+        betas: tuple[float, float],
+        eps: float,
+    ):
+        adamw_groups = [
+            {"params": [weight for weight in adamw_weights if weight.ndim >= 2], "weight_decay": weight_decay},
+            {"params": [weight for weight in adamw_weights if weight.ndim < 2], "weight_decay": 0.0},
+        ]
+        self._adamw = torch.optim.AdamW(adamw_groups, lr=lr, betas=betas, eps=eps, fused=True)
+        self._muon = torch.optim.Muon(
+            muon_weights, lr=muon_lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
+        )
+        # AdamW's first: the learning rate that the Trainer logs is that of the first group.
+        super().__init__([*self._adamw.param_groups, *self._muon.param_groups], defaults={"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        muon_at = len(self._adamw.param_groups)
+        for optimizer, groups in (
+            (self._adamw, self.param_groups[:muon_at]),
+            (self._muon, self.param_groups[muon_at:]),
+        ):
+            optimizer.param_groups, optimizer.state = groups, self.state  # load_state_dict replaces them by new ones
+            optimizer.step()
+        return loss
+
+
+def muon_and_adamw(named_weights: Iterable[tuple[str, nn.Parameter]], args: TrainingArguments) -> MuonAndAdamW:
+    """Muon for the matrices inside the layers; never for the embedding and the output layer, whose rows are tokens."""
+    trained = {name: weight for name, weight in named_weights if weight.requires_grad}
+    hidden = {name for name, weight in trained.items() if weight.ndim == 2 and ".layers." in name}
+    return MuonAndAdamW(
+        [weight for name, weight in trained.items() if name in hidden],
+        [weight for name, weight in trained.items() if name not in hidden],
+        muon_lr=args.learning_rate if args.muon_learning_rate is None else args.muon_learning_rate,
+        lr=args.learning_rate,
+        weight_decay=args.weight_decay,
+        betas=(args.adam_beta1, args.adam_beta2),
+        eps=args.adam_epsilon,
+    )
+
+
+def make_schedule(args: TrainingArguments, optimizer: torch.optim.Optimizer, num_training_steps: int) -> LRScheduler:
+    """The Trainer's own, but `num_decay_steps` may be a share of the steps, as `warmup_steps` may.
+
+    Raises:
+        UserError: options that this schedule does not take or that do not fit the number of steps.
+    """
+    name, warmup = args.lr_scheduler_type.value, args.get_warmup_steps(num_training_steps)
+    try:
+        options = dict(args.lr_scheduler_kwargs or {})
+        if options and name.startswith("constant"):
+            raise ValueError("it takes none")
+        if "num_decay_steps" in options:
+            share = options["num_decay_steps"]
+            options["num_decay_steps"] = math.ceil(share * num_training_steps) if share < 1 else int(share)
+            if warmup + options["num_decay_steps"] > num_training_steps:
+                raise ValueError(f"warm-up and decay are longer than the {num_training_steps} steps of the run")
+        schedule = get_scheduler(
+            name,
+            optimizer,
+            num_warmup_steps=warmup,
+            num_training_steps=num_training_steps,
+            scheduler_specific_kwargs=options,
+        )
+        for rate in getattr(schedule, "lr_lambdas", []):
+            rate(num_training_steps - 1)  # a wrong type may show only where the learning rate falls
+    except (TypeError, ValueError, ArithmeticError) as error:
+        given = f"lr_scheduler_kwargs {args.lr_scheduler_kwargs or '{}'}"
+        raise UserError(f"{given} do not fit lr_scheduler_type {name}: {one_line(error)}") from error
+    return schedule
+
+
+def check_optimization(args: TrainingArguments) -> None:
+    """What is wrong with optimizer and schedule, before any data is prepared.
+
+    Raises:
+        UserError: keys that contradict each other, a schedule that cannot be built.
+        ValueError: a number that an optimizer does not take.
+    """
+    weight = nn.Parameter(torch.zeros(1, 1))
+    if args.optimizer == "muon":
+        if args.optim.value != "adamw_torch_fused" or args.optim_args is not None:
+            raise UserError("optim and optim_args choose the AdamW of optimizer adamw: leave them out with muon")
+        muon_and_adamw([("model.layers.0.weight", weight)], args)
+    elif args.muon_learning_rate is not None:
+        raise UserError("muon_learning_rate is for optimizer muon: set that too, or leave it out")
+    steps = args.max_steps if args.max_steps > 0 else 10**9  # of epochs nobody knows yet how many steps they are
+    make_schedule(args, torch.optim.SGD([weight], lr=max(args.learning_rate, 0.0)), steps)
