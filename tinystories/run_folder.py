@@ -91,7 +91,7 @@ def check_run_folder(training: RunArguments) -> str | None:
 
 def _checkpoint_to_resume(folder: Path, which: str) -> Path:
     """`which`: true for the last one, or the path of that one: what came after an earlier one is not joined to it."""
-    complete = [path for path in _checkpoints(folder) if _read_json(path / TRAINER_STATE_NAME) is not None]
+    complete = complete_checkpoints(folder)
     if not complete:
         raise UserError(
             f"resume_from_checkpoint {which}: there is no complete checkpoint in {folder}; to start a new run from "
@@ -104,9 +104,14 @@ def _checkpoint_to_resume(folder: Path, which: str) -> Path:
             "first, or start a new run with --model_name_or_path"
         )
     for name, key in (("recipe.json", "seed"), (DATA_REPORT, "began_with")):
-        if key not in (_read_json(folder / name) or {}):
+        if key not in (read_json(folder / name) or {}):
             raise UserError(f"{folder} cannot go on: its {name}, which says how it began, is missing or damaged")
     return last
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """Those of which the last file was written to its end, in the order of their steps."""
+    return [path for path in _checkpoints(folder) if read_json(path / TRAINER_STATE_NAME) is not None]
 
 
 def _checkpoints(folder: Path) -> list[Path]:
@@ -119,7 +124,7 @@ def step_of(checkpoint: str | Path) -> int:
     return int(Path(checkpoint).name.removeprefix("checkpoint-"))
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
     """None where there is no such file, or one that was not written to its end."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -130,7 +135,7 @@ def _read_json(path: Path) -> Any:
 def check_resumed(checkpoint: str, recipe: Recipe, data_report: dict[str, Any]) -> None:
     """A run goes on with the settings, the stories and the tokenizer it began with, or not at all."""
     folder = Path(checkpoint).parent
-    earlier, began = _read_json(folder / "recipe.json"), _read_json(folder / DATA_REPORT)["began_with"]
+    earlier, began = read_json(folder / "recipe.json"), read_json(folder / DATA_REPORT)["began_with"]
     for name, value in earlier.items():
         if name not in FREE_ON_RESUME and value != _as_saved(recipe.values.get(name)):
             raise UserError(
@@ -159,7 +164,7 @@ def prepare_run_folder(recipe: Recipe, data_report: dict[str, Any], checkpoint: 
     """
     folder = Path(recipe.training.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    measured = _read_json(folder / "train_results.json") or {}
+    measured = read_json(folder / "train_results.json") or {}
     card = folder / CARD
     if checkpoint is not None:
         for name in (SAMPLES, EVALUATIONS):
