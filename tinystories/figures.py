@@ -3,7 +3,6 @@
 Drawn with matplotlib's objects and no window. One chart answers one question, small enough to be read on a phone.
 """
 
-import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +43,7 @@ class Line:
     source: str
     key: str
     scale: float = 1.0
+    colour: str = "first"
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Chart:
     title: str
     unit: str
     lines: tuple[Line, ...]
+    from_zero: bool = False  # where a small change must not look like a large one
 
 
 CHARTS = (
@@ -59,29 +60,34 @@ CHARTS = (
         "loss",
         "Loss",
         "nats per token",
-        (Line("training", "log", "loss"), Line("held-out stories", "evaluations", "eval_loss")),
+        (Line("training", "log", "loss"), Line("held-out stories", "evaluations", "eval_loss", colour="second")),
     ),
-    Chart("bits_per_byte", "Held-out stories", "bits per byte", (Line("", "evaluations", "eval_bits_per_byte"),)),
+    Chart(
+        "bits_per_byte",
+        "Held-out stories",
+        "bits per byte",
+        (Line("", "evaluations", "eval_bits_per_byte", colour="second"),),
+    ),
     Chart(
         "gap",
-        "Held-out and training stories, scored alike",
+        "How much better it knows training stories",
         "nats per token",
-        (
-            Line("training stories", "evaluations", "eval_train_loss"),
-            Line("held-out stories", "evaluations", "eval_loss"),
-        ),
+        (Line("", "evaluations", "eval_gap", colour="second"),),
     ),
     Chart(
         "articles",
         "The words a, an, the, and all the rest",
         "nats per token",
-        (Line("articles", "evaluations", "eval_article_loss"), Line("other tokens", "evaluations", "eval_other_loss")),
+        (
+            Line("articles", "evaluations", "eval_article_loss"),
+            Line("other tokens", "evaluations", "eval_other_loss", colour="second"),
+        ),
     ),
     Chart("learning_rate", "Learning rate", "", (Line("", "log", "learning_rate"),)),
     Chart("grad_norm", "Norm of the gradients", "before clipping", (Line("", "log", "grad_norm"),)),
-    Chart("tokens_per_second", "Speed of training", "tokens per second", (Line("", "log", "tokens_per_second"),)),
-    Chart("mfu", "Use of the device", "percent of the measured peak", (Line("", "log", "mfu", 100.0),)),
-    Chart("memory", "Memory", "GB", (Line("", "log", "memory_gb"),)),
+    Chart("tokens_per_second", "Speed of training", "tokens per second", (Line("", "log", "tokens_per_second"),), True),
+    Chart("mfu", "Use of the device", "percent of the measured peak", (Line("", "log", "mfu", 100.0),), True),
+    Chart("memory", "Memory", "GB", (Line("", "log", "memory_gb"),), True),
 )
 
 
@@ -98,12 +104,14 @@ class Drawn:
 def draw(chart: Chart, points: dict[str, Points], folder: Path) -> Drawn:
     """Write `chart` as folder/NAME.png and NAME.svg. points: of each line, by label; none may be empty."""
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": chart.name}):
-        figure = Figure(figsize=(4.6, 2.9), layout="constrained")
+        figure = Figure(figsize=(4.0, 2.7), layout="constrained")
         axes = figure.add_subplot()
-        for label, colour in zip(points, ("first", "second"), strict=False):
-            steps, values = zip(*points[label], strict=True)
-            marker = "o" if len(steps) <= FEW_POINTS else None
-            axes.plot(steps, values, color=COLOURS[colour], marker=marker, markersize=3.5, linewidth=1.4, label=label)
+        for line in (line for line in chart.lines if line.label in points):
+            steps, values = zip(*points[line.label], strict=True)
+            marker, colour = "o" if len(steps) <= FEW_POINTS else None, COLOURS[line.colour]
+            axes.plot(steps, values, color=colour, marker=marker, markersize=3.5, linewidth=1.4, label=line.label)
+        if chart.from_zero:
+            axes.set_ylim(0, 1.1 * max(value for line in points.values() for _, value in line))
         axes.set_xlabel("step")
         axes.set_ylabel(chart.unit)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -111,9 +119,8 @@ def draw(chart: Chart, points: dict[str, Points], folder: Path) -> Drawn:
             axes.legend()
         figure.savefig(folder / f"{chart.name}.png", dpi=160, facecolor="white")
         figure.savefig(folder / f"{chart.name}.svg", facecolor="white", metadata={"Date": None})
-        inline = io.StringIO()
-        figure.savefig(inline, format="svg", transparent=True, metadata={"Date": None})
-    return Drawn(chart.name, chart.title, describe(chart, points), _for_a_page(inline.getvalue()))
+    svg = (folder / f"{chart.name}.svg").read_text(encoding="utf-8")
+    return Drawn(chart.name, chart.title, describe(chart, points), _for_a_page(svg))
 
 
 def describe(chart: Chart, points: dict[str, Points]) -> str:
@@ -139,4 +146,4 @@ def _for_a_page(svg: str) -> str:
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     for name, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{name})")
-    return svg
+    return svg.replace("fill: #ffffff", "fill: none")

@@ -22,7 +22,7 @@ from tinystories.figures import CHARTS, COLOURS, Chart, Drawn, Points, draw
 from tinystories.hub import without_local_paths
 from tinystories.meters import EVALUATIONS, read_lines
 from tinystories.recipe import read_recipe
-from tinystories.run_folder import DATA_REPORT, SAMPLES, complete_checkpoints, read_json
+from tinystories.run_folder import DATA_REPORT, REPORT, SAMPLES, complete_checkpoints, read_json
 
 
 SHOWN_SAMPLES = 10  # of each prompt
@@ -38,7 +38,7 @@ def write_report(folder: str | Path, output_dir: str | Path | None = None) -> Pa
     """
     folder = Path(folder)
     run = read_run(folder)
-    output = Path(output_dir) if output_dir is not None else folder / "report"
+    output = Path(output_dir) if output_dir is not None else folder / REPORT
     try:
         output.mkdir(parents=True, exist_ok=True)
         figures = [draw(chart, points, output) for chart in CHARTS if (points := points_of(chart, run))]
@@ -66,6 +66,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     log = [row for row in history if "loss" in row]
     results = read_json(folder / "all_results.json") or {}
     data = read_json(folder / DATA_REPORT) or {}
+    data.pop("began_with", None)  # fingerprints, for resuming
     stops = [row for path in sorted(folder.glob("stopped_at_step_*.jsonl")) for row in read_lines(path)[:1]]
     run = {
         "name": folder.resolve().name,
@@ -160,9 +161,9 @@ def number(value: Any, digits: int = 4) -> str:
     """As people read it: four significant digits, thousands set apart; a dash for none."""
     if not _is_number(value):
         return "–" if value is None or isinstance(value, float) else str(value)  # noqa: RUF001
-    if isinstance(value, int) or abs(value) >= 10**digits:
+    if isinstance(value, int) or abs(value) >= 10 ** (digits - 1):
         return f"{value:,.0f}"
-    return f"{value:.{digits}g}"
+    return f"{value:#.{digits}g}"
 
 
 def duration(seconds: float | None) -> str:

@@ -25,6 +25,7 @@ from tinystories.recipe import Recipe, RunArguments
 logger = logging.getLogger(__name__)
 
 DATA_REPORT = "data_report.json"
+REPORT = "report"
 SAMPLES = "samples.jsonl"
 LASTING = {SAMPLES, EVALUATIONS, EVALUATIONS_TABLE, ENVIRONMENT}  # go on where a run goes on
 # What may change when a run goes on: its length, its place, and how it is watched, shared and fed.
@@ -175,8 +176,9 @@ def prepare_run_folder(recipe: Recipe, data_report: dict[str, Any], checkpoint: 
             logger.warning("%s was edited: it is kept as README.edited.md", card)
             card.replace(folder / "README.edited.md")
     else:
-        for earlier in _checkpoints(folder):
-            shutil.rmtree(earlier)
+        for earlier in (*_checkpoints(folder), folder / REPORT):
+            if earlier.is_dir():
+                shutil.rmtree(earlier)
     for pattern in WRITTEN_BY_A_RUN if checkpoint is not None else (*WRITTEN_BY_A_RUN, *KEPT_AT_HOME):
         for file in folder.glob(pattern):
             if checkpoint is None or file.name not in LASTING:
