@@ -4,7 +4,8 @@
     python run_clm.py configs/tinystories-cpu.yaml --train_file stories.txt --learning_rate 1e-3
 
 The run folder (`output_dir`) ends as a complete checkpoint with the best weights; every `checkpoint-N` in it is one
-too. recipe.json holds every setting, all_results.json every number, samples.jsonl the stories written on the way.
+too. recipe.json holds every setting, all_results.json every number, samples.jsonl the stories written on the way, and
+report/index.html shows it all.
 """
 
 import logging
@@ -17,10 +18,11 @@ from tinystories.checkpoint import load_checkpoint, write_card
 from tinystories.console import run_command
 from tinystories.continuation import settle_continued
 from tinystories.corpus import Corpus
-from tinystories.errors import UserError
+from tinystories.errors import UserError, one_line
 from tinystories.preparation import make_trainer, prepare_data, use_compiler_if_it_works
 from tinystories.processes import check_launch, on_one_process
 from tinystories.recipe import read_recipe
+from tinystories.report import write_report
 from tinystories.run_folder import check_resumed, check_run_folder, prepare_run_folder
 from tinystories.saving import step_of
 from tinystories.scoring import score, scoring_rows
@@ -84,6 +86,15 @@ def finish(trainer: StoryTrainer, corpus: Corpus) -> None:
     prompt = next(iter(trainer.args.sample_prompts), "Once upon a time")
     print(sample_story(model, tokenizer, prompt, trainer.args.seed))
     print(f'\nYour model: {folder}\nWrite more: python run_generation.py {folder} "{prompt}"')
+    report(folder)
+
+
+def report(folder: str) -> None:
+    """The last thing of a run, which is finished and saved: whatever goes wrong with a page is no reason to fail."""
+    try:
+        print(f"Report: {write_report(folder)}")
+    except Exception as error:
+        logger.warning("no report (python report_run.py %s tries again): %s", folder, one_line(error))
 
 
 def publish(trainer: StoryTrainer) -> None:

@@ -163,7 +163,7 @@ if __name__ == "__main__":
 
 
 def test_an_installed_package_makes_complete_checkpoints(counting_run, tmp_path):
-    """Installed as a wheel, not in a checkout: the code files and the card's template must be found there."""
+    """Installed as a wheel, not in a checkout: the code files and the templates must be found there."""
     source, prefix = tmp_path / "source", tmp_path / "prefix"
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".git", "runs", "__pycache__", "*.egg-info", "build"))
     install = f"-m pip install -q --ignore-installed --no-deps --no-build-isolation --prefix {prefix} {source}"
@@ -174,7 +174,7 @@ def test_an_installed_package_makes_complete_checkpoints(counting_run, tmp_path)
     code = f"""
 import sys
 sys.path.insert(0, {site!r})
-import json, modeling_tinystories, tinystories.checkpoint as checkpoint
+import json, modeling_tinystories, tinystories.checkpoint as checkpoint, tinystories.report as report
 assert modeling_tinystories.__file__.startswith({site!r}) and checkpoint.__file__.startswith({site!r})
 model, tokenizer = checkpoint.load_checkpoint({str(counting_run)!r})
 model.save_pretrained("saved")
@@ -182,7 +182,9 @@ recipe = json.load(open({str(counting_run / "recipe.json")!r}, encoding="utf-8")
 data = json.load(open({str(counting_run / "data_report.json")!r}, encoding="utf-8"))
 empty = dict.fromkeys(["step", "epoch", "best_step", "tokens_seen", "last_evaluation", "evaluated_stories", "final"])
 checkpoint.write_card("saved", model, empty | {{"recipe": recipe, "data": data}})
+report.write_report({str(counting_run)!r}, "report")
 """
     output_of(run_with_transformers_only(code, tmp_path))
     saved = {file.name for file in (tmp_path / "saved").iterdir()}
     assert saved >= {"configuration_tinystories.py", "modeling_tinystories.py", "config.json", "README.md"}
+    assert (tmp_path / "report" / "index.html").exists()

@@ -151,6 +151,7 @@ MISTAKES = {
     "evaluation made inexact": (None, ["--remove_unused_columns", "true"], "remove_unused_columns must stay False"),
     "resuming nothing": (None, ["--resume_from_checkpoint", "true"], "true: there is no complete checkpoint"),
     "resuming another run": (None, ["--resume_from_checkpoint", "elsewhere"], "use --model_name_or_path"),
+    "a tracker that does not exist": (None, ["--skip_guards", "--report_to", "nothing"], "nothing is not supported"),
     "contradicting arguments": (None, ["--save_steps", "7"], "multiple of the evaluation steps"),
 }
 

@@ -160,21 +160,22 @@ def _content(path: Path) -> str | bytes:
     """A path, or for a record of the run its text without the folders of this machine."""
     if path.name not in RECORDS:
         return str(path)
-
-    def shorten(value: Any, key: str = "") -> Any:
-        if isinstance(value, dict):
-            return {name: shorten(item, name) for name, item in value.items() if name != "first_bad"}  # quotes a file
-        if isinstance(value, list):
-            return [shorten(item) for item in value]
-        local = isinstance(value, str) and (
-            key in _LOCAL_PATHS
-            or (key in _PATHS_OR_NAMES and (Path(value).exists() or value.startswith((".", "~", "/", "\\"))))
-            or (key == "source" and value.endswith(_STORY_FILES))
-        )
-        return PureWindowsPath(value).name if local else value  # which knows both kinds of slashes
-
-    content = shorten(json.loads(path.read_text(encoding="utf-8")))
+    content = without_local_paths(json.loads(path.read_text(encoding="utf-8")))
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def without_local_paths(value: Any, key: str = "") -> Any:
+    """A record of a run, `key` of a larger one, with the names of files and folders instead of where they are."""
+    if isinstance(value, dict):  # first_bad quotes a file
+        return {name: without_local_paths(item, name) for name, item in value.items() if name != "first_bad"}
+    if isinstance(value, list):
+        return [without_local_paths(item) for item in value]
+    local = isinstance(value, str) and (
+        key in _LOCAL_PATHS
+        or (key in _PATHS_OR_NAMES and (Path(value).exists() or value.startswith((".", "~", "/", "\\"))))
+        or (key == "source" and value.endswith(_STORY_FILES))
+    )
+    return PureWindowsPath(value).name if local else value  # which knows both kinds of slashes
 
 
 def _published_card(path: Path, repo_id: str) -> str:

@@ -24,6 +24,7 @@ from tinystories.saving import check_undamaged, checkpoints, step_of
 logger = logging.getLogger(__name__)
 
 DATA_REPORT = "data_report.json"
+REPORT = "report"
 SAMPLES = "samples.jsonl"
 # Go on where a run goes on, or are replaced in one step: without them a kill in this moment would end the run.
 LASTING = {SAMPLES, EVALUATIONS, EVALUATIONS_TABLE, ENVIRONMENT, DATA_REPORT, "recipe.json"}
@@ -120,13 +121,13 @@ def _checkpoint_to_resume(folder: Path, which: str | None) -> str | None:
             "first, or start a new run with --model_name_or_path"
         )
     for name, key in (("recipe.json", "seed"), (DATA_REPORT, "began_with")):
-        if key not in (_read_json(folder / name) or {}):
+        if key not in (read_json(folder / name) or {}):
             raise UserError(f"{folder} cannot go on: its {name}, which says how it began, is missing or damaged")
     check_undamaged(last)
     return str(last)
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
     """None where there is no such file, or one that was not written to its end."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -137,7 +138,7 @@ def _read_json(path: Path) -> Any:
 def check_resumed(checkpoint: str, recipe: Recipe, data_report: dict[str, Any]) -> None:
     """A run goes on with the settings, the stories and the tokenizer it began with, or not at all."""
     folder = Path(checkpoint).parent
-    earlier, began = _read_json(folder / "recipe.json"), _read_json(folder / DATA_REPORT)["began_with"]
+    earlier, began = read_json(folder / "recipe.json"), read_json(folder / DATA_REPORT)["began_with"]
     for name, value in earlier.items():
         if name not in FREE_ON_RESUME and value != _as_saved(recipe.values.get(name)):
             raise UserError(
@@ -166,7 +167,7 @@ def prepare_run_folder(recipe: Recipe, data_report: dict[str, Any], checkpoint: 
     """
     folder = Path(recipe.training.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    measured = _read_json(folder / "train_results.json") or {}
+    measured = read_json(folder / "train_results.json") or {}
     card = folder / CARD
     if checkpoint is not None:
         for name in (SAMPLES, EVALUATIONS):
@@ -177,8 +178,9 @@ def prepare_run_folder(recipe: Recipe, data_report: dict[str, Any], checkpoint: 
             logger.warning("%s was edited: it is kept as README.edited.md", card)
             card.replace(folder / "README.edited.md")
     else:
-        for earlier in checkpoints(folder, complete=False):
-            discard(earlier)
+        for earlier in (*checkpoints(folder, complete=False), folder / REPORT):
+            if earlier.is_dir():
+                discard(earlier)
     for leftover in folder.glob("unfinished-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     for pattern in WRITTEN_BY_A_RUN if checkpoint is not None else (*WRITTEN_BY_A_RUN, *KEPT_AT_HOME):

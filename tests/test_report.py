@@ -1,0 +1,225 @@
+"""The report of a run: true to its files, readable without network or script, and never the end of a finished run."""
+
+import json
+import math
+import re
+import shutil
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+
+import pytest
+from conftest import mistake, run_command
+from hypothesis import given
+from hypothesis import strategies as st
+
+import run_clm
+from tinystories.figures import CHARTS
+from tinystories.report import SHOWN_SAMPLES, duration, number, spread, write_report
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, the text of <data>, of table cells and of stories."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.data, self.text = [], [], ""
+        self.rows, self.in_cell = [], False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th") and self.rows:
+            self.rows[-1].append("")
+            self.in_cell = True
+
+    handle_startendtag = handle_starttag
+
+    def handle_endtag(self, tag):
+        self.lasttag = ""
+        self.in_cell = self.in_cell and tag not in ("td", "th")
+
+    def handle_data(self, text):
+        self.text += text
+        if self.lasttag == "data" and text.strip():
+            self.data.append((self.tags[-1][1]["value"], text.strip()))
+        if self.in_cell:
+            self.rows[-1][-1] += text.strip()
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def read(folder):
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
+
+
+def page_of(folder):
+    return Page((folder / "index.html").read_text(encoding="utf-8"))
+
+
+def text_of(page):
+    return " ".join(page.text.split())
+
+
+def test_a_run_ends_with_its_report(counting_run):
+    assert f"Report: {counting_run / 'report' / 'index.html'}" in (counting_run / "stdout.txt").read_text()
+    assert read(counting_run / "report")["finished"] is True
+
+
+def test_the_numbers_of_the_page_are_those_of_the_run(counting_run):
+    report, page = read(counting_run / "report"), page_of(counting_run / "report")
+    results = json.loads((counting_run / "all_results.json").read_text())
+    state = json.loads((counting_run / "trainer_state.json").read_text())
+    assert report["results"] == results and report["step"] == 100
+    assert report["tokens"] == state["num_input_tokens_seen"]
+    keys = ("eval_bits_per_byte", "eval_perplexity")
+    exact = [results[key] for key in keys] + [report[key] for key in ("step", "tokens", "seconds", "tokens_per_second")]
+    exact += [report["environment"]["parameters"]]
+    assert [float(value) for value, _ in page.data] == exact
+    shown = [number(value) for value in exact]
+    shown[4] = duration(report["seconds"])
+    assert [text for _, text in page.data] == shown
+    rows = [json.loads(line) for line in (counting_run / "evaluations.jsonl").read_text().splitlines()]
+    assert report["evaluations"] == rows
+    for row in rows:
+        keys = ("step", "tokens_seen", "loss", "eval_loss", "eval_bits_per_byte", "eval_gap", "eval_article_loss")
+        keys += ("eval_other_loss", "tokens_per_second")
+        assert [number(row.get(key)) for key in keys] in page.rows
+    recipe = json.loads((counting_run / "recipe.json").read_text())
+    changed = {row["key"] for row in report["settings"] if row["changed"]}
+    assert {"hidden_size", "max_steps"} <= changed and not changed & {"rms_norm_eps", "seed"}
+    assert {row["key"] for row in report["settings"]} == recipe.keys()
+    assert ["hidden_size", "64", "448"] in page.rows
+
+
+def test_the_page_needs_nothing_but_itself(counting_run):
+    text, page = (counting_run / "report" / "index.html").read_text(encoding="utf-8"), page_of(counting_run / "report")
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "img", "iframe", "object", "embed", "a"}
+    for _, attributes in page.tags:
+        for name, value in attributes.items():
+            assert not name.startswith("on") and name not in ("src", "srcset", "action", "style-src")
+            assert not name.endswith("href") or value.startswith("#"), "a mark in the same figure"
+    assert "@import" not in text and not re.search(r"url\((?!#)", text)
+    assert "default-src 'none'" in text
+    assert str(counting_run.parent) not in text + (counting_run / "report" / "report.json").read_text(encoding="utf-8")
+
+
+def test_the_page_can_be_read_aloud_and_in_the_dark(counting_run):
+    page = page_of(counting_run / "report")
+    images = [attributes for _, attributes in page.tags if attributes.get("role") == "img"]
+    assert len(images) == len(page.all("figure")) == len(page.all("svg")) == len(CHARTS)
+    loss = images[0]["aria-label"]
+    rows = [json.loads(line) for line in (counting_run / "evaluations.jsonl").read_text().splitlines()]
+    assert f"held-out stories: {rows[0]['eval_loss']:.4g} at step 50, {rows[1]['eval_loss']:.4g} at step 100" in loss
+    assert len(page.all("table")) == len(page.all("caption")) == 6
+    assert len(page.all("h1")) == 1 and len(page.all("h2")) >= 5
+    names = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(names) == len(set(names))
+    text = (counting_run / "report" / "index.html").read_text(encoding="utf-8")
+    inline = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
+    assert all("var(--ink)" in svg and "#24292e" not in svg for svg in inline), "dark ink on a dark page"
+
+
+def test_figures_stand_alone_as_files(counting_run):
+    for chart in CHARTS:
+        assert (counting_run / "report" / f"{chart.name}.png").read_bytes().startswith(b"\x89PNG")
+        svg = ElementTree.parse(counting_run / "report" / f"{chart.name}.svg").getroot()
+        assert svg.tag.endswith("svg") and "var(--" not in ElementTree.tostring(svg, encoding="unicode")
+
+
+@pytest.fixture
+def run(counting_run, tmp_path):
+    """A copy of the run without its weights and its report."""
+    heavy = shutil.ignore_patterns("*.safetensors", "*.pt", "*.pth", "report", "tokenizer*")
+    shutil.copytree(counting_run, tmp_path / "a run", ignore=heavy)
+    return tmp_path / "a run"
+
+
+def test_what_a_model_writes_is_shown_and_never_run(run):
+    hostile = "<script>alert(1)</script><img src=x onerror=alert(2)> & \"'>{{ 7 * 7 }}</p>"
+    rows = [{"step": step, "prompt": hostile[:20], "seed": 1, "text": hostile} for step in (50, 100)]
+    rows.append({"step": 100, "prompt": "x</b>", "seed": 1, "text": "another beginning"})
+    (run / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    recipe = json.loads((run / "recipe.json").read_text()) | {"run_name": hostile}
+    (run / "recipe.json").write_text(json.dumps(recipe))
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    assert not page.all("script") and not page.all("img")
+    assert page.text.count(hostile) == 3
+
+
+def test_many_samples_are_shown_from_first_to_last(run):
+    rows = [{"step": step, "prompt": "One", "seed": 1, "text": f"One story of step {step}."} for step in range(1, 301)]
+    (run / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    steps = [int(step) for step in re.findall(r"story of step (\d+)", Page(write_report(run).read_text("utf-8")).text)]
+    assert steps[0] == 1 and steps[-1] == 300 and 5 < len(steps) <= SHOWN_SAMPLES and steps == sorted(steps)
+    assert len(read(run / "report")["samples"]) == 300
+
+
+@given(st.integers(0, 400), st.integers(2, 40))
+def test_a_choice_of_rows_is_never_too_long_and_keeps_both_ends(length, most):
+    rows = list(range(length))
+    chosen = spread(rows, most)
+    assert len(chosen) <= max(most, 0) and chosen == sorted(set(chosen))
+    assert chosen[:1] == rows[:1] and chosen[-1:] == rows[-1:]
+
+
+def test_a_run_that_goes_on_is_shown_as_far_as_it_is_known(run):
+    """The state of the last checkpoint, the evaluations after it, and no number of a finished run."""
+    for name in ("all_results.json", "eval_results.json", "trainer_state.json"):
+        (run / name).unlink()
+    shutil.rmtree(run / "checkpoint-100")
+    lines = (run / "evaluations.jsonl").read_text().splitlines()
+    later = json.loads(lines[1]) | {"step": 75}
+    (run / "evaluations.jsonl").write_text(lines[0] + "\n" + json.dumps(later) + '\n{"step": 80, "ev')
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    assert "Unfinished at step 75 of 100: still running, or stopped. Best so far: " in text_of(page)
+    assert [row["step"] for row in read(run / "report")["log"]] == [10, 20, 30, 40, 50]
+    for path in [*run.glob("checkpoint-*"), run / "evaluations.jsonl", run / "samples.jsonl", run / "environment.json"]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert "Unfinished at step 0 of 100" in text_of(Page(write_report(run).read_text(encoding="utf-8")))
+
+
+def test_a_run_of_one_step_and_numbers_that_are_none_have_a_report_too(run):
+    for name in ("all_results.json", "samples.jsonl"):
+        (run / name).unlink()
+    history = [
+        {"step": 1, "loss": math.nan, "grad_norm": 2.0, "learning_rate": math.inf},
+        {"step": 1, "eval_loss": math.nan, "eval_bits_per_byte": math.nan},
+    ]
+    state = {"global_step": 1, "max_steps": 1, "log_history": history}
+    (run / "trainer_state.json").write_text(json.dumps(state))
+    (run / "evaluations.jsonl").unlink()  # as in a run of an earlier version
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    report = json.loads((run / "report" / "report.json").read_text(), parse_constant=pytest.fail)
+    assert report["best"] is None and report["evaluations"][0]["eval_loss"] is None
+    assert [attributes["aria-label"] for _, attributes in page.tags if attributes.get("role") == "img"] == [
+        "Norm of the gradients in before clipping. 2 at step 1."
+    ]
+    assert number(None) in text_of(page) and not re.search(r"\b(nan|inf)\b", page.text)
+
+
+def test_where_a_guard_stopped_the_run_stands_in_the_report(run):
+    (run / "stopped_at_step_37.jsonl").write_text('{"step": 37, "loss": null, "text": "secret story"}\n')
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    assert "A guard stopped the run at step 37: its rows stand in stopped_at_step_37.jsonl" in text_of(page)
+    assert "secret story" not in page.text
+
+
+def test_the_command_writes_where_it_is_told_and_a_folder_without_a_run_is_one_line(run, tmp_path):
+    process = run_command("report_run.py", run, "--output_dir", tmp_path / "deep" / "page")
+    assert process.returncode == 0 and (tmp_path / "deep" / "page" / "index.html").exists()
+    assert not (run / "report").exists()
+    assert mistake(write_report, tmp_path) == (
+        f"{tmp_path} holds no run: it has no recipe.json; give the output_dir of run_clm.py"
+    )
+
+
+def test_a_report_that_cannot_be_written_is_no_end_of_a_finished_run(run, caplog):
+    (run / "report").write_text("a file where the folder should be", encoding="utf-8")
+    assert "cannot write the report to" in mistake(write_report, run)
+    (run / "trainer_state.json").write_text('{"log_history": 7}')  # nothing that was foreseen
+    (run / "report").unlink()
+    run_clm.report(str(run))
+    assert "no report (python report_run.py" in caplog.text

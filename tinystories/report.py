@@ -1,0 +1,191 @@
+"""The report of a run: one page with its curves, samples, settings and numbers, made from the run's own files.
+
+    report/index.html          needs no network, no script and no other file
+    report/NAME.png, NAME.svg  the figures
+    report/report.json         every number of the page
+
+run_clm.py writes it when a run ends; `python report_run.py RUN_FOLDER` at any time, also while the run goes on. A run
+that goes on is known up to its last checkpoint, and its evaluations up to the last one.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from transformers.trainer import TRAINER_STATE_NAME
+
+from tinystories.environment import ENVIRONMENT
+from tinystories.errors import UserError
+from tinystories.figures import CHARTS, COLOURS, Chart, Drawn, Points, draw
+from tinystories.hub import without_local_paths
+from tinystories.meters import EVALUATIONS, read_lines
+from tinystories.recipe import read_recipe
+from tinystories.run_folder import DATA_REPORT, REPORT, SAMPLES, read_json
+from tinystories.saving import checkpoints
+
+
+SHOWN_SAMPLES = 10  # of each prompt
+SHOWN_EVALUATIONS = 40
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_report(folder: str | Path, output_dir: str | Path | None = None) -> Path:
+    """Write the report of the run in `folder` to `output_dir` (default: `folder`/report); returns the page.
+
+    Raises:
+        UserError: `folder` holds no run, or output_dir cannot be written to.
+    """
+    folder = Path(folder)
+    run = read_run(folder)
+    output = Path(output_dir) if output_dir is not None else folder / REPORT
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        figures = [draw(chart, points, output) for chart in CHARTS if (points := points_of(chart, run))]
+        text = json.dumps(run, indent=2, ensure_ascii=False, allow_nan=False)
+        (output / "report.json").write_text(text + "\n", encoding="utf-8")
+        (output / "index.html").write_text(render(run, figures), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write the report to {output}: {error.strerror or error}") from error
+    return output / "index.html"
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Everything the page shows, as JSON can hold it: numbers that are not finite are None.
+
+    Raises:
+        UserError: there is no recipe.json in `folder`.
+    """
+    recipe = read_json(folder / "recipe.json")
+    if not isinstance(recipe, dict):
+        raise UserError(f"{folder} holds no run: it has no recipe.json; give the output_dir of run_clm.py")
+    states = [read_json(place / TRAINER_STATE_NAME) for place in (folder, *reversed(checkpoints(folder)))]
+    state = next((state for state in states if state is not None), {})
+    history = state.get("log_history", [])
+    evaluations = read_lines(folder / EVALUATIONS) or [row for row in history if "eval_loss" in row]
+    log = [row for row in history if "loss" in row]
+    results = read_json(folder / "all_results.json") or {}
+    data = read_json(folder / DATA_REPORT) or {}
+    data.pop("began_with", None)  # fingerprints, for resuming
+    stops = [row for path in sorted(folder.glob("stopped_at_step_*.jsonl")) for row in read_lines(path)[:1]]
+    run = {
+        "name": folder.resolve().name,
+        "finished": "eval_bits_per_byte" in results,
+        "step": max([state.get("global_step", 0), *(row["step"] for row in evaluations)]),
+        "max_steps": state.get("max_steps") or max(0, recipe.get("max_steps") or 0) or None,
+        "results": results,
+        "best": best_of(evaluations),
+        "log": log,
+        "evaluations": evaluations,
+        "samples": read_lines(folder / SAMPLES),
+        "settings": settings_of(recipe),
+        "guards": data.pop("guards", {}),
+        "stops": [{"step": row["step"], "loss": row.get("loss")} for row in stops],
+        "data": data,
+        "environment": read_json(folder / ENVIRONMENT) or {},
+    }
+    return _finite(without_local_paths(run | _totals(log, evaluations, results)))
+
+
+def best_of(evaluations: list[dict]) -> dict | None:
+    """The evaluation with the fewest bits per byte."""
+    scored = [row for row in evaluations if _is_number(row.get("eval_bits_per_byte"))]
+    return min(scored, key=lambda row: row["eval_bits_per_byte"], default=None)
+
+
+def _totals(log: list[dict], evaluations: list[dict], results: dict) -> dict[str, Any]:
+    """Tokens trained on, seconds of wall clock in training, and how fast the training alone was."""
+    rows = [*log, *evaluations]
+    tokens = max((row.get("num_input_tokens_seen") or row.get("tokens_seen") or 0 for row in rows), default=0)
+    seconds = max((row["elapsed_seconds"] for row in rows if "elapsed_seconds" in row), default=None)
+    timed = [row for row in log if "training_seconds" in row and "tokens_per_second" in row]
+    training = sum(row["training_seconds"] for row in timed)
+    speed = sum(row["tokens_per_second"] * row["training_seconds"] for row in timed) / training if training else None
+    return {"tokens": tokens, "seconds": seconds or results.get("train_runtime"), "tokens_per_second": speed}
+
+
+def settings_of(recipe: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every key of the recipe with its value and default, those that differ first."""
+    defaults = json.loads(json.dumps(read_recipe([]).values, default=str))
+    settings = [
+        {"key": key, "value": value, "default": defaults.get(key), "changed": value != defaults.get(key)}
+        for key, value in sorted(recipe.items())
+    ]
+    shortened = [setting | {"value": without_local_paths(setting["value"], setting["key"])} for setting in settings]
+    return sorted(shortened, key=lambda setting: not setting["changed"])
+
+
+def points_of(chart: Chart, run: dict[str, Any]) -> dict[str, Points]:
+    """(step, value) of each line of `chart` that has any."""
+    lines = {
+        line.label: [
+            (row["step"], row[line.key] * line.scale) for row in run[line.source] if row.get(line.key) is not None
+        ]
+        for line in chart.lines
+    }
+    return {label: points for label, points in lines.items() if points}
+
+
+def spread(rows: list, number: int) -> list:
+    """At most `number` of `rows`: the first, the last, and closer together towards the first, where most is learned."""
+    if len(rows) <= number:
+        return rows
+    places = {0, len(rows) - 1}
+    ratio = len(rows) ** (1 / (number - 1))
+    places |= {min(len(rows) - 1, round(ratio**i) - 1) for i in range(number)}
+    return [rows[place] for place in sorted(places)]
+
+
+def render(run: dict[str, Any], figures: list[Drawn]) -> str:
+    """The page. Every text that is not ours is escaped: a story may hold anything."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES, encoding="utf-8"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "duration": duration, "words": lambda key: str(key).replace("_", " ")}
+    prompts = dict.fromkeys(row["prompt"] for row in run["samples"])
+    samples = {prompt: [row for row in run["samples"] if row["prompt"] == prompt] for prompt in prompts}
+    return environment.get_template("report.html").render(
+        run=run,
+        figures=figures,
+        colours=COLOURS,
+        samples={prompt: spread(rows, SHOWN_SAMPLES) for prompt, rows in samples.items()},
+        evaluations=spread(run["evaluations"], SHOWN_EVALUATIONS),
+    )
+
+
+def number(value: Any, digits: int = 4) -> str:
+    """As people read it: four significant digits, thousands set apart; a dash for none."""
+    if not _is_number(value):
+        return "–" if value is None or isinstance(value, float) else str(value)  # noqa: RUF001
+    if isinstance(value, int) or abs(value) >= 10 ** (digits - 1):
+        return f"{value:,.0f}"
+    return f"{value:#.{digits}g}"
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"  # noqa: RUF001
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [f"{days} d" if days else "", f"{hours} h" if hours else "", f"{minutes} min" if minutes else ""]
+    return " ".join(part for part in parts if part)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
