@@ -376,7 +376,7 @@ def test_fsdp_on_cpus_is_refused_and_not_silently_unsharded(folder):
 
 
 def asked_for(**values) -> SimpleNamespace:
-    standard = {"fsdp": None, "fsdp_plugin_args": None, "use_cpu": False, "mixed_precision": "no"}
+    standard = {"fsdp": None, "fsdp_plugin_args": None, "use_cpu": False, "mixed_precision": "no", "optimizer": "adamw"}
     return SimpleNamespace(**(standard | {"bf16": False, "fp16": False} | values))
 
 
@@ -386,6 +386,13 @@ def test_fsdp_that_would_save_no_weights_is_refused(monkeypatch):
     check_launch(asked_for())
     monkeypatch.setenv("FSDP_STATE_DICT_TYPE", "SHARDED_STATE_DICT")
     assert "FULL_STATE_DICT" in mistake(check_launch, asked_for())
+
+
+def test_muon_is_refused_where_fsdp_would_cut_its_matrices(monkeypatch):
+    check_launch(asked_for(optimizer="muon"))
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_STATE_DICT_TYPE", "FULL_STATE_DICT")
+    assert "muon needs whole matrices" in mistake(check_launch, asked_for(optimizer="muon"))
 
 
 def test_a_precision_that_the_recipe_does_not_know_is_refused():

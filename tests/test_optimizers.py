@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import (
     TINY,
+    TokenizerOfSize,
     as_options,
     mistake,
     output_of,
@@ -25,12 +26,6 @@ from tinystories.recipe import read_recipe
 from tinystories.run_folder import check_resumed
 
 
-class TokenizerOfSize(list):
-    """As much of a tokenizer as a model needs."""
-
-    bos_token_id, eos_token_id, pad_token_id = 1, 2, 0
-
-
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2}
 RATES = {"learning_rate": 0.001, "muon_learning_rate": 0.02, "weight_decay": 0.1}
 PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
@@ -42,7 +37,7 @@ def read(**values):
 
 def model_of(recipe):
     torch.manual_seed(0)
-    return new_model(recipe.model, TokenizerOfSize([None] * 97), 32)
+    return new_model(recipe.model, TokenizerOfSize(97), 32)
 
 
 def named_groups(model, optimizer) -> list[set[str]]:

@@ -5,7 +5,7 @@ import re
 import shlex
 
 import pytest
-from conftest import ROOT, output_of, run_command, run_with_transformers_only
+from conftest import ROOT, TokenizerOfSize, output_of, run_command, run_with_transformers_only
 
 from tinystories.checkpoint import new_model
 from tinystories.recipe import read_recipe
@@ -18,18 +18,6 @@ COMMANDS = [part.strip() for line in BASH for part in line.split(";") if part.st
 RESULT, DEMO = (
     json.loads((ROOT / f"docs/results/{name}.json").read_text(encoding="utf-8")) for name in ("tinystories-cpu", "demo")
 )
-
-
-class TokenizerOfSize:
-    """As much of a tokenizer as counting parameters needs."""
-
-    bos_token_id, eos_token_id, pad_token_id = 1, 2, 0
-
-    def __init__(self, size: int):
-        self.size = size
-
-    def __len__(self) -> int:
-        return self.size
 
 
 def test_the_readme_has_its_two_commands_first():

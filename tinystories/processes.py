@@ -38,6 +38,8 @@ def check_launch(training: RunArguments) -> None:
     state_dict = (training.fsdp_plugin_args or {}).get("state_dict_type") or os.environ.get("FSDP_STATE_DICT_TYPE", "")
     if sharded and training.use_cpu:
         raise UserError("FSDP needs GPUs: on CPUs accelerate would leave every weight whole and say nothing")
+    if sharded and training.optimizer == "muon":
+        raise UserError("optimizer muon needs whole matrices, which FSDP cuts up: use optimizer adamw, or DDP")
     if sharded and "FULL" not in state_dict:
         raise UserError("FSDP must run with fsdp_state_dict_type FULL_STATE_DICT: a checkpoint would hold no weights")
     if training.mixed_precision != "no" and not (training.bf16 or training.fp16):

@@ -79,10 +79,8 @@ class StoryTrainer(Trainer):
         self.data_report = data_report
 
     def create_optimizer(self, model=None):
-        """AdamW is the Trainer's own. Muon takes matrices, which FSDP has cut."""
+        """AdamW is the Trainer's own."""
         if self.optimizer is None and self.args.optimizer == "muon":
-            if self.is_fsdp_enabled:
-                raise UserError("optimizer muon does not work with FSDP: use adamw, or DDP")
             self.optimizer = muon_and_adamw((model or self.model).named_parameters(), self.args)
         return super().create_optimizer(model)
 

@@ -1,0 +1,67 @@
+"""The ladder of recipes: each file says how large its model is and how many tokens it sees, and says it truly."""
+
+import re
+
+import pytest
+import torch
+from conftest import ROOT, TokenizerOfSize
+
+from tinystories.checkpoint import new_model
+from tinystories.recipe import read_recipe
+
+
+REFERENCE = ROOT / "configs" / "tinystories-24m.yaml"
+LEAST_TOKENS = 100_000_000
+
+
+def size_in_name(path) -> float:
+    """Millions of parameters, as the file name gives them."""
+    return float(re.fullmatch(r"tinystories-([\d.]+)m", path.stem).group(1))
+
+
+LADDER = sorted((ROOT / "configs" / "ladder").glob("*.yaml"), key=size_in_name)
+
+
+def number(text: str) -> int:
+    return int(text.replace(",", ""))
+
+
+def parameters_of(recipe) -> int:
+    with torch.device("meta"):
+        model = new_model(recipe.model, TokenizerOfSize(recipe.tokenizer.vocab_size), recipe.data.block_size)
+    assert all(weight.is_meta for weight in model.parameters()), "110M parameters need no memory to be counted"
+    return model.num_parameters()
+
+
+def test_the_ladder_has_its_rungs():
+    assert [size_in_name(path) for path in LADDER] == [0.25, 1, 3, 8, 15, 42, 110]
+
+
+@pytest.mark.parametrize("path", [*LADDER, REFERENCE], ids=lambda path: path.stem)
+def test_the_model_has_the_size_of_its_file_name_and_of_its_first_line(path):
+    parameters = parameters_of(read_recipe([str(path), "--bf16", "false"]))
+    assert parameters / 1e6 == pytest.approx(size_in_name(path), rel=0.05)
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert number(re.search(r"([\d,]+) parameters", first).group(1)) == parameters
+
+
+@pytest.mark.parametrize("path", LADDER, ids=lambda path: path.stem)
+def test_the_budget_is_what_the_recipe_trains_and_follows_the_rule(path):
+    recipe = read_recipe([str(path), "--bf16", "false"])
+    training, parameters = recipe.training, parameters_of(recipe)
+    rows = training.per_device_train_batch_size * training.gradient_accumulation_steps
+    tokens = training.max_steps * rows * recipe.data.block_size
+    line = re.search(
+        r"Budget: ([\d,]+) steps x ([\d,]+) rows x (\d+) tokens = ([\d,]+) tokens", path.read_text("utf-8")
+    )
+    assert [number(part) for part in line.groups()] == [training.max_steps, rows, recipe.data.block_size, tokens]
+    wanted = max(LEAST_TOKENS, 20 * parameters)
+    assert wanted <= tokens < wanted + rows * recipe.data.block_size, "not a step more than the rule asks for"
+
+
+@pytest.mark.parametrize("path", LADDER, ids=lambda path: path.stem)
+def test_a_rung_trains_on_tinystories_into_a_folder_of_its_own_name(path):
+    recipe = read_recipe([str(path), "--bf16", "false"])
+    assert recipe.data.dataset_name == "roneneldan/TinyStories"
+    assert recipe.training.output_dir == f"runs/{path.stem}"
+    assert f"python run_clm.py {path.relative_to(ROOT).as_posix()}" in path.read_text(encoding="utf-8")
