@@ -9,8 +9,9 @@ The first rule that holds is the verdict. V is the size of the vocabulary, losse
   the model's average prediction gives the tokens of the text less than an even share would (above ln V); or bits per
   byte are half as high again as the run recorded for the same stories.
 - **broken weights**: the loss is not a number.
-- **labels shifted**: the token last read, or the one after the next, is predicted better than the next one by 0.1.
-- **untrained**: the loss is at least 0.9 ln V, and ln V is what a model that knows nothing has.
+- **labels shifted**: the token just read, which is easily learned, has less than 0.1 ln V, and the next one more; or the
+  one after the next has less than 0.9 ln V, and 0.1 less than the next.
+- **untrained**: the loss, on training text too, is at least 0.9 ln V; ln V is that of a model that knows nothing.
 - **no EOS**: where stories end, EOS gets less than a tenth of its share of all tokens, which needs no reading to know.
 - **overfit**: the loss is a quarter and 0.1 above that of the training text, where that can be read again.
 - **undertrained**: a model that only counts pairs of tokens does better; or the run stopped before nine tenths of its
@@ -110,17 +111,17 @@ def _broken_weights(s: Symptoms) -> str | None:
 
 
 def _labels_shifted(s: Symptoms) -> str | None:
-    same, following, second = s.reading.by_distance
+    (same, following, second), nothing = s.reading.by_distance, math.log(s.vocab_size)
     found = f"the next token has a loss of {following:.2f}"
-    if second < following - 0.1 and second <= same:
-        return f"{found}, the one after it {second:.2f}: it was taught the token after the next"
-    if same < following - 0.1:
+    if same < 0.1 * nothing < following:
         return f"{found}, the token it has just read {same:.2f}: it was taught to repeat its input"
+    if second < min(following - 0.1, 0.9 * nothing):
+        return f"{found}, the one after it {second:.2f}: it was taught the token after the next"
     return None
 
 
 def _untrained(s: Symptoms) -> str | None:
-    loss, nothing = s.reading.loss, math.log(s.vocab_size)
+    loss, nothing = min(s.reading.loss, s.training_loss or math.inf), math.log(s.vocab_size)
     return f"the loss is {loss:.2f}, and knowing nothing is {nothing:.2f}" if loss >= 0.9 * nothing else None
 
 
@@ -135,7 +136,8 @@ def _no_eos(s: Symptoms) -> str | None:
 def _overfit(s: Symptoms) -> str | None:
     if s.training_loss is None or s.reading.loss < max(1.25 * s.training_loss, s.training_loss + 0.1):
         return None
-    return f"the loss is {s.training_loss:.2f} on stories it was trained on and {s.reading.loss:.2f} on held-out ones"
+    other = "held-out ones" if s.own_text else "this text, unless that is of another kind"
+    return f"the loss is {s.training_loss:.2f} on stories it was trained on and {s.reading.loss:.2f} on {other}"
 
 
 def _undertrained(s: Symptoms) -> str | None:

@@ -206,7 +206,8 @@ def write_stories(
         config.max_new_tokens, config.max_length = new_tokens, None
         config.eos_token_id = tokenizer.eos_token_id
         config.pad_token_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        writings[name] = _write(model, tokenizer, prompts, config, seed)
+        same = next((earlier for earlier in writings if configs[earlier].to_dict() == config.to_dict()), None)
+        writings[name] = writings[same] if same else _write(model, tokenizer, prompts, config, seed)
     return writings
 
 

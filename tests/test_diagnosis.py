@@ -1,0 +1,233 @@
+"""check_run.py CHECKPOINT: a small model is made to have each disease, and the verdict must be that one."""
+
+import json
+import re
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from conftest import mistake, run_command
+from torch.nn.functional import cross_entropy
+from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
+
+from tinystories.checkpoint import new_model
+from tinystories.diagnosis import Records, Texts, diagnose, measure, read_records, verdict
+from tinystories.recipe import ModelArguments, TokenizerArguments
+from tinystories.sample_corpus import sample_stories
+from tinystories.scoring import score, scoring_rows
+from tinystories.symptoms import encode, loss_of_pairs, read_text, repeated_share
+from tinystories.tokenization import train_tokenizer
+
+
+def beginnings(number: int, seed: int) -> list[str]:
+    """The first two sentences of different stories: some thirty tokens each, with grammar and an end."""
+    stories = sample_stories(number, seed=seed)
+    return list(dict.fromkeys(" ".join(re.split(r"(?<=[.!?])\s", story)[:2]) for story in stories))
+
+
+STORIES = beginnings(1500, seed=1)
+TRAINING, HELD_OUT = STORIES[100:], STORIES[:100]
+SIZES = ModelArguments(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2)
+
+
+def tokenizer_of(texts: list[str], vocab_size: int = 400):
+    return train_tokenizer(datasets.Dataset.from_dict({"text": texts}), TokenizerArguments(vocab_size=vocab_size))
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tokenizer_of(TRAINING)
+
+
+def trained(tokenizer, texts=TRAINING, steps=180, shift=1, eos_in_loss=True, learning_rate=5e-3):
+    """A model that has learned, `shift` tokens ahead, by a loop that has nothing of the project's."""
+    torch.manual_seed(0)
+    model = new_model(SIZES, tokenizer, block_size=96).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.95))
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, max(1, steps))
+    rows = [torch.from_numpy(ids[:96]) for ids in encode(texts, tokenizer)]
+    generator = np.random.default_rng(0)
+    for _ in range(steps):
+        batch = [rows[i] for i in generator.integers(len(rows), size=16)]
+        ids = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True, padding_value=tokenizer.pad_token_id)
+        targets = ids[:, shift:]
+        ignored = [tokenizer.pad_token_id, *([] if eos_in_loss else [tokenizer.eos_token_id])]
+        targets = torch.where(torch.isin(targets, torch.tensor(ignored)), -100, targets)
+        logits = model(input_ids=ids).logits[:, : targets.shape[1]]
+        cross_entropy(logits.transpose(1, 2), targets).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def healthy(tokenizer):
+    return trained(tokenizer)
+
+
+def diagnosis(model, tokenizer, training=TRAINING, records=None, own=False) -> dict:
+    texts = Texts(HELD_OUT, None if training is None else training[:100], "the test's", own)
+    symptoms = measure(model, tokenizer, records or Records(), texts)
+    return verdict(symptoms) | {"symptoms": symptoms}
+
+
+@pytest.mark.parametrize("training", [TRAINING, None], ids=["training text known", "not known"])
+def test_a_healthy_model_is_fine(healthy, tokenizer, training):
+    result = diagnosis(healthy, tokenizer, training)
+    assert result["verdict"] == "fine", result
+    assert (result["symptoms"].training_loss is None) == (training is None)
+
+
+def test_a_model_fresh_from_its_config_is_untrained(tokenizer):
+    assert diagnosis(trained(tokenizer, steps=0), tokenizer)["verdict"] == "untrained"
+
+
+def test_a_model_stopped_after_a_few_steps_is_undertrained(tokenizer):
+    result = diagnosis(trained(tokenizer, steps=25), tokenizer)
+    assert result["verdict"] == "undertrained" and "pairs of tokens" in result["reason"], result
+
+
+@pytest.mark.parametrize(("evaluations", "expected"), [([3.0, 2.0], "undertrained"), ([2.0, 3.0], "fine")])
+def test_a_run_that_was_stopped_is_undertrained_unless_it_had_stopped_learning(
+    healthy, tokenizer, evaluations, expected
+):
+    records = Records(step=100, planned_steps=500, evaluations=evaluations)
+    assert diagnosis(healthy, tokenizer, records=records)["verdict"] == expected
+
+
+@pytest.mark.parametrize(("shift", "reason"), [(2, "the token after the next"), (0, "to repeat its input")])
+def test_labels_shifted_twice_or_not_at_all_are_labels_shifted(tokenizer, shift, reason):
+    result = diagnosis(trained(tokenizer, steps=80, shift=shift), tokenizer, training=None)
+    assert result["verdict"] == "labels shifted" and reason in result["reason"], result
+
+
+def test_a_model_that_was_never_shown_an_end_has_no_eos(tokenizer):
+    result = diagnosis(trained(tokenizer, steps=100, eos_in_loss=False), tokenizer)
+    assert result["verdict"] == "no EOS", result
+
+
+def test_ten_stories_for_hundreds_of_epochs_are_overfit(tokenizer):
+    model = trained(tokenizer, texts=TRAINING[:10], steps=100)
+    result = diagnosis(model, tokenizer, training=TRAINING[:10], own=True)
+    assert result["verdict"] == "overfit" and "held-out" in result["reason"], result
+
+
+def test_a_tokenizer_with_other_ids_is_the_wrong_one(healthy, tokenizer):
+    """Of the same size: only the model's expectations can tell. Its own ids are taken in another order."""
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    words = list(content["model"]["vocab"])
+    order = [*range(3), *np.random.default_rng(0).permutation(np.arange(3, len(words))).tolist()]
+    content["model"]["vocab"] = dict(zip(words, order, strict=True))
+    swapped = type(tokenizer)(tokenizer_object=type(tokenizer.backend_tokenizer).from_str(json.dumps(content)))
+    for name in ("pad", "bos", "eos"):
+        setattr(swapped, f"{name}_token", getattr(tokenizer, f"{name}_token"))
+    assert len(swapped) == len(tokenizer)
+    result = diagnosis(healthy, swapped)
+    assert result["verdict"] == "wrong tokenizer" and "other tokens" in result["reason"], result
+
+
+def test_a_larger_tokenizer_or_other_special_tokens_are_the_wrong_one(healthy, tokenizer):
+    result = diagnosis(healthy, tokenizer_of(TRAINING, 450))
+    assert result["verdict"] == "wrong tokenizer" and "the model knows 400" in result["reason"]
+    other = tokenizer_of(TRAINING)
+    other.eos_token = other.bos_token
+    result = diagnosis(healthy, other)
+    assert result["verdict"] == "wrong tokenizer" and "eos_token_id is 2 for the model" in result["reason"]
+
+
+def test_what_the_run_recorded_gives_a_changed_tokenizer_or_changed_weights_away(healthy, tokenizer):
+    result = diagnosis(healthy, tokenizer, records=Records(tokenizer_size=500))
+    assert result["verdict"] == "wrong tokenizer" and "trained with 500" in result["reason"]
+    result = diagnosis(healthy, tokenizer, records=Records(bits_per_byte=0.1), own=True)
+    assert result["verdict"] == "wrong tokenizer" and "recorded 0.100 bits per byte" in result["reason"]
+    assert diagnosis(healthy, tokenizer, records=Records(bits_per_byte=0.1))["verdict"] == "fine"  # another text
+
+
+def test_a_generation_config_that_draws_from_everything_is_too_hot(healthy, tokenizer):
+    usual = healthy.generation_config
+    healthy.generation_config = GenerationConfig(do_sample=True, temperature=5.0, top_k=0, top_p=1.0)
+    try:
+        result = diagnosis(healthy, tokenizer)
+    finally:
+        healthy.generation_config = usual
+    assert result["verdict"] == "sampling too hot", result
+    own, balanced = (result["symptoms"].writings[name].loss for name in ("its generation_config", "balanced"))
+    assert own > balanced + 1
+
+
+def test_weights_that_are_no_numbers_are_said_to_be_broken(tokenizer):
+    model = trained(tokenizer, steps=0)
+    torch.nn.init.constant_(model.model.norm.weight, float("nan"))
+    assert diagnosis(model, tokenizer)["verdict"] == "broken weights"
+
+
+# The numbers
+
+
+def test_the_loss_is_that_of_an_evaluation_also_for_stories_longer_than_the_context(healthy, tokenizer):
+    texts = [*HELD_OUT[:20], " ".join(HELD_OUT[20:40])]
+    reading = read_text(healthy, tokenizer, texts)
+    rows = scoring_rows(datasets.Dataset.from_dict({"text": texts}), tokenizer, healthy.config.max_position_embeddings)
+    expected = score(healthy, rows, tokenizer.pad_token_id)
+    assert (reading.loss, reading.bits_per_byte) == pytest.approx((expected.loss, expected.bits_per_byte), abs=1e-5)
+    assert reading.tokens == expected.tokens
+
+
+def test_articles_are_words_and_not_the_beginnings_of_words(healthy, tokenizer):
+    """With 400 tokens " an" begins " animal" as well; only the article counts."""
+    parts = [read_text(healthy, tokenizer, [text]) for text in ("She saw a an", "She saw animals and then", "She saw")]
+    assert [part.article_loss is not None for part in parts] == [True, False, False]
+
+
+def test_pairs_are_counted_as_by_hand():
+    counted, scored = [np.array([0, 1, 0, 1, 2])], [np.array([0, 1]), np.array([2, 0])]
+    frequency = np.array([3, 3, 2, 1]) / 9
+    expected = [-np.log((2 + 10 * frequency[1]) / 12), -np.log(10 * frequency[0] / 10)]
+    assert loss_of_pairs(counted, scored, vocab_size=4) == pytest.approx(np.mean(expected))
+
+
+def test_the_repeated_share_is_of_runs_of_four_words():
+    assert repeated_share("one two three") == 0.0
+    assert repeated_share("one two three four five") == 0.0
+    assert repeated_share("on and on and on and on and") == pytest.approx(3 / 5)
+
+
+# Checkpoints
+
+
+def test_the_command_finds_a_run_fine_and_says_what_it_knows_of_it(counting_run, tmp_path):
+    out = tmp_path / "result.json"
+    process = run_command("check_run.py", counting_run, "--prompt", "Story 7. one two", "--output_file", out)
+    assert process.returncode == 0, process.stdout + process.stderr[-2000:]
+    assert "step 100 of 100" in process.stdout and "(the validation stories of its run)" in process.stdout
+    assert "after 'Story 7. one two': ' three' 0.9" in process.stdout
+    assert process.stdout.splitlines()[-1].startswith("verdict: FINE")
+    result = json.loads(out.read_text(encoding="utf-8"))
+    recorded = json.loads((counting_run / "all_results.json").read_text(encoding="utf-8"))
+    assert result["symptoms"]["reading"]["loss"] == pytest.approx(recorded["eval_loss"], abs=1e-5)
+
+
+def test_a_checkpoint_of_the_way_knows_the_recipe_of_its_run(counting_run):
+    records = read_records(str(counting_run / "checkpoint-50"), None)
+    assert (records.step, records.planned_steps) == (50, 100)
+    assert records.recipe["vocab_size"] == records.tokenizer_size == 315
+
+
+def test_a_foreign_model_without_records_is_read_all_the_same(tokenizer, tmp_path):
+    """GPT-2 has one token for the beginning and the end, and none for padding."""
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_positions=64, n_embd=32, n_layer=1, n_head=2))
+    other = tokenizer_of(TRAINING)
+    other.bos_token, other.pad_token = other.eos_token, None
+    model.config.bos_token_id = model.config.eos_token_id = other.eos_token_id
+    model.save_pretrained(tmp_path)
+    other.save_pretrained(tmp_path)
+    result = diagnose(str(tmp_path), stories=20)
+    assert result["verdict"] == "untrained" and result["symptoms"]["records"]["step"] is None
+    assert "embedded sample corpus" in result["held_out"]
+
+
+def test_a_folder_that_is_no_checkpoint_is_one_line(tmp_path):
+    assert str(tmp_path) in mistake(diagnose, str(tmp_path))
