@@ -47,7 +47,7 @@ class StopWhenAsked(TrainerCallback):
         self.before: dict = {}
 
     def on_train_begin(self, args, state, control, **kwargs):
-        if threading.current_thread() is threading.main_thread():
+        if not self.before and threading.current_thread() is threading.main_thread():
             self.alone = args.world_size == 1
             self.before = {number: signal.signal(number, self._ask) for number in SIGNALS}
 
