@@ -27,6 +27,7 @@ from tinystories.checkpoint import load_checkpoint
 from tinystories.console import PATIENCE, run_command
 from tinystories.errors import UserError
 from tinystories.processes import check_launch
+from tinystories.saving import check_undamaged, checkpoints
 
 
 CONFIGS = ROOT / "configs" / "accelerate"
@@ -332,6 +333,28 @@ def test_a_killed_process_ends_the_run_and_leaves_the_checkpoints(folder):
     assert before == {file.name: hashlib.sha256(file.read_bytes()).digest() for file in checkpoint.iterdir()}
     assert load_checkpoint(str(checkpoint))[0].config.vocab_size > 256
     assert json.loads((checkpoint / "trainer_state.json").read_text())["global_step"] == 20
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal to one process")
+def test_a_signal_to_one_process_stops_both_at_the_same_step_in_a_whole_checkpoint(folder):
+    changes = {"max_steps": 100_000, "eval_strategy": "no", "load_best_model_at_end": False, "skip_guards": True}
+    options = settings(folder, "stopped", **changes | {"save_steps": 50_000, "logging_steps": 1})
+    log = folder / "stopped.log"
+    with log.open("w") as stream:
+        launcher = subprocess.Popen(
+            [*TORCHRUN, str(ROOT / "run_clm.py"), *options], env=os.environ | ENVIRONMENT, stdout=stream, stderr=stream
+        )
+    deadline = time.monotonic() + 120
+    while "'loss'" not in log.read_text():
+        assert launcher.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
+        time.sleep(0.02)
+    workers = psutil.Process(launcher.pid).children()
+    next(worker for worker in workers if worker.environ()["LOCAL_RANK"] == "1").terminate()
+    assert launcher.wait(timeout=120) != 0
+    (checkpoint,) = checkpoints(folder / "stopped")
+    check_undamaged(checkpoint)
+    assert {"rng_state_0.pth", "rng_state_1.pth", "optimizer.pt"} <= {path.name for path in checkpoint.iterdir()}
+    assert f"stopped as asked; saved in {checkpoint}" in log.read_text()
 
 
 def test_accelerate_that_starts_one_process_for_two_is_not_silent(folder):
