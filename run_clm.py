@@ -19,6 +19,7 @@ from tinystories.console import run_command
 from tinystories.continuation import settle_continued
 from tinystories.corpus import Corpus
 from tinystories.errors import UserError, one_line
+from tinystories.plan import check_room_for_checkpoints
 from tinystories.preparation import make_trainer, prepare_data, use_compiler_if_it_works
 from tinystories.processes import check_launch, on_one_process
 from tinystories.recipe import read_recipe
@@ -54,6 +55,7 @@ def main(argv: list[str]) -> None:
     if finished:
         logger.info("the training had come to its end: what is left is the final score")
     else:
+        on_one_process(lambda: check_room_for_checkpoints(trainer.model, training, len(packed.rows)))
         metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
         if checkpoint is not None:
             metrics["resumed_from_step"] = step_of(checkpoint)  # runtime and train_loss are those of the steps since

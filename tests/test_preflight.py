@@ -7,7 +7,8 @@ import torch
 from conftest import TINY, as_options, run_command, write_counting_corpus
 from transformers import Trainer
 
-from tinystories.preflight import planned_steps, preflight
+from tinystories.plan import planned_steps
+from tinystories.preflight import preflight
 from tinystories.recipe import read_recipe
 
 
@@ -48,7 +49,7 @@ def test_one_failure_does_not_hide_the_next(options, counting_run):
     assert not result["ready"]
     expected = {"recipe": "ok", "output_dir": "FAIL", "device": "ok", "stories": "FAIL", "model": "FAIL"}
     assert statuses(result).items() >= expected.items()
-    assert "--resume_from_checkpoint" in finding(result, "output_dir")
+    assert "--resume" in finding(result, "output_dir")
     assert "missing.txt" in finding(result, "stories")
     assert "hidden_size" in finding(result, "model") or "num_attention_heads" in finding(result, "model")
     assert statuses(result)["guards"] == statuses(result)["steps"] == "skip"

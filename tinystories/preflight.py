@@ -8,7 +8,6 @@ takes some steps in a folder that is thrown away (trial.py).
 """
 
 import logging
-import math
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,12 +22,13 @@ from transformers import set_seed
 from tinystories.checkpoint import describe_model, new_model
 from tinystories.continuation import continued_model, settle_continued
 from tinystories.corpus import load_corpus, pick_stories
-from tinystories.disk import bytes_needed, check_disk_room, readable
+from tinystories.disk import readable
 from tinystories.errors import UserError, one_line
 from tinystories.packing import encode_story, pack
+from tinystories.plan import check_room_for_checkpoints, planned_steps, times
 from tinystories.preparation import make_trainer, use_compiler_if_it_works
 from tinystories.processes import check_launch
-from tinystories.recipe import RunArguments, read_recipe
+from tinystories.recipe import read_recipe
 from tinystories.run_folder import check_run_folder
 from tinystories.tokenization import load_or_train_tokenizer, tokenizer_report
 from tinystories.trial import as_trial, take_first_steps
@@ -39,7 +39,6 @@ MANY_CUT = 0.2  # share of stories longer than a row from which on it is said
 MUCH_PADDING = 0.4
 MANY_EPOCHS = 40  # from which on repeated text teaches next to nothing (Muennighoff et al., 2023)
 COMPUTE_OPTIMAL = 20  # tokens per parameter (Hoffmann et al., 2022); small models are often given many more
-ADAM_STATES = 2
 
 
 @dataclass
@@ -214,20 +213,11 @@ def check_rows(facts: Facts) -> str:
     return found
 
 
-def planned_steps(training: RunArguments, rows: int) -> tuple[int, float]:
-    """Steps of the run and how often it sees each row, as the Trainer will count them."""
-    rows_at_once = training.train_batch_size * training.world_size
-    batches = rows // rows_at_once if training.dataloader_drop_last else math.ceil(rows / rows_at_once)
-    steps_per_epoch = max(1, math.ceil(batches / training.gradient_accumulation_steps))
-    steps = training.max_steps if training.max_steps > 0 else math.ceil(training.num_train_epochs * steps_per_epoch)
-    return steps, steps / steps_per_epoch
-
-
 def check_length(facts: Facts) -> str:
     training = facts.recipe.training
     facts.steps, epochs = planned_steps(training, len(facts.packed.rows))
     facts.accumulation = training.gradient_accumulation_steps
-    facts.evaluations = _times(training.eval_strategy, training.eval_steps, facts.steps, epochs)
+    facts.evaluations = times(training.eval_strategy, training.eval_steps, facts.steps, epochs)
     rows_in_step = training.train_batch_size * training.world_size * facts.accumulation
     tokens = round(epochs * len(facts.packed.rows) * facts.tokens_per_row)
     per_parameter = tokens / facts.model.num_parameters()
@@ -242,20 +232,8 @@ def check_length(facts: Facts) -> str:
     return found
 
 
-def _times(strategy: str, every: float | None, steps: int, epochs: float) -> int:
-    """How often something happens that is done every so many steps (below 1: that share of them), or each epoch."""
-    if strategy == "steps" and every:
-        return math.ceil(steps / (max(1, math.ceil(steps * every)) if every < 1 else every))
-    return math.ceil(epochs) if strategy == "epoch" else 0
-
-
 def check_disk(facts: Facts) -> str:
-    training = facts.recipe.training
-    saves = _times(training.save_strategy, training.save_steps, *planned_steps(training, len(facts.packed.rows)))
-    # the new checkpoint is written before the oldest one goes
-    kept = saves if training.save_total_limit is None else min(saves, training.save_total_limit + 1)
-    found = check_disk_room(training.output_dir, bytes_needed(facts.model, ADAM_STATES, kept))
-    return f"{found} ({kept} checkpoints at a time)"
+    return check_room_for_checkpoints(facts.model, facts.recipe.training, len(facts.packed.rows))
 
 
 def check_guards(facts: Facts) -> str:

@@ -72,7 +72,7 @@ class StoryTrainer(Trainer):
             callbacks=[self.step_guard, *(callbacks or []), self.meters],
         )
         self.recipe = recipe
-        self.evaluation = evaluation
+        self.evaluation, self.training_stories = evaluation, training_stories
         self.rows_per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
         self.staging: Path | None = None  # where a checkpoint is written, while it is
         self.save_total_limit, self.args.save_total_limit = self.args.save_total_limit, None  # thin_out does it here

@@ -4,7 +4,6 @@ The Trainer itself takes the steps, on the run's own rows and in its precision, 
 what is measured is what training does, data loading and compilation included. Nothing is logged, saved or published.
 """
 
-import math
 import statistics
 import threading
 import time
@@ -16,7 +15,6 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import DefaultFlowCallback
 
 from tinystories.callbacks import sample_story
-from tinystories.errors import UserError
 from tinystories.recipe import RunArguments
 from tinystories.scoring import ScoringRows, score
 from tinystories.trainer import StoryTrainer
@@ -58,20 +56,21 @@ def take_first_steps(trainer: StoryTrainer, validation_stories: int) -> Trial:
         UserError: the loss is not a number.
     """
     clock = _StepClock()
-    trainer.callback_handler.callbacks = [DefaultFlowCallback(), clock]
+    trainer.callback_handler.callbacks = [DefaultFlowCallback(), trainer.step_guard, trainer.meters, clock]
     with PeakMemory(trainer.args.device) as memory:
-        loss = trainer.train().training_loss
-        if not math.isfinite(loss):
-            raise UserError(f"the loss of the first {len(clock.seconds)} steps is {loss}; lower the learning_rate")
+        trainer.train()
         scoring = _seconds_to_score(trainer)
         samples = _seconds_to_write_samples(trainer)
     times = clock.seconds[WARM_UP_STEPS:] or clock.seconds
+    evaluated = trainer.evaluation.num_stories + trainer.training_stories.num_stories
     return Trial(
         steps=len(clock.seconds),
         warm_up=sum(clock.seconds[:WARM_UP_STEPS]),
         batch=statistics.median(times),
         evaluation=scoring + samples,
-        final_score=scoring * validation_stories / trainer.evaluation.num_stories,
+        final_score=scoring
+        * validation_stories
+        / (trainer.evaluation.num_stories + trainer.training_stories.num_stories),
         peak_memory=memory.peak,
     )
 
@@ -98,7 +97,7 @@ class _StepClock(TrainerCallback):
 
 def _seconds_to_score(trainer: StoryTrainer) -> float:
     """For all rows of an evaluation, from a few of its batches: the longest rows, the shortest, and between."""
-    rows, size = trainer.evaluation.rows, trainer.args.eval_batch_size
+    rows, size = trainer.eval_dataset, trainer.args.eval_batch_size
     step = max(1, (len(rows) - size) // (SCORED_BATCHES - 1))
     some = [row for start in range(0, len(rows), step) for row in rows[start : start + size]][: SCORED_BATCHES * size]
     started = time.perf_counter()

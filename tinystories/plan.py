@@ -1,0 +1,50 @@
+"""What a recipe amounts to, counted before it happens: steps, evaluations, checkpoints and the room they take."""
+
+import math
+from pathlib import Path
+
+from torch import nn
+
+from tinystories.disk import bytes_needed, check_disk_room
+from tinystories.recipe import RunArguments
+from tinystories.saving import checkpoints
+
+
+ADAM_STATES = 2  # for each weight; Muon keeps one for most
+
+
+def planned_steps(training: RunArguments, rows: int) -> tuple[int, float]:
+    """Steps of the run and how often it sees each row, as the Trainer will count them."""
+    rows_at_once = training.train_batch_size * training.world_size
+    batches = rows // rows_at_once if training.dataloader_drop_last else math.ceil(rows / rows_at_once)
+    steps_per_epoch = max(1, math.ceil(batches / training.gradient_accumulation_steps))
+    steps = training.max_steps if training.max_steps > 0 else math.ceil(training.num_train_epochs * steps_per_epoch)
+    return steps, steps / steps_per_epoch
+
+
+def times(strategy: str, every: float | None, steps: int, epochs: float) -> int:
+    """How often something happens that is done every so many steps (below 1: that share of them), or each epoch."""
+    if strategy == "steps" and every:
+        return math.ceil(steps / (max(1, math.ceil(steps * every)) if every < 1 else every))
+    return math.ceil(epochs) if strategy == "epoch" else 0
+
+
+def checkpoints_at_a_time(training: RunArguments, rows: int) -> int:
+    """The most that lie in the run folder: the new one is written before an old one goes."""
+    steps, epochs = planned_steps(training, rows)
+    saves = times(training.save_strategy, training.save_steps, steps, epochs)
+    if training.save_log_spaced and saves:
+        saves += int(math.log2(max(1, steps / saves))) + 1
+    return saves if not training.save_total_limit else min(saves, training.save_total_limit + 1)
+
+
+def check_room_for_checkpoints(model: nn.Module, training: RunArguments, rows: int) -> str:
+    """What was found, in words; those that a run which goes on has already need no more room.
+
+    Raises:
+        UserError: there is not enough.
+    """
+    most = checkpoints_at_a_time(training, rows)
+    new = max(0, most - len(checkpoints(Path(training.output_dir))))
+    found = check_disk_room(training.output_dir, bytes_needed(model, ADAM_STATES, new))
+    return f"{found} ({most} checkpoints at a time)"
