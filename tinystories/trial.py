@@ -68,9 +68,7 @@ def take_first_steps(trainer: StoryTrainer, validation_stories: int) -> Trial:
         warm_up=sum(clock.seconds[:WARM_UP_STEPS]),
         batch=statistics.median(times),
         evaluation=scoring + samples,
-        final_score=scoring
-        * validation_stories
-        / (trainer.evaluation.num_stories + trainer.training_stories.num_stories),
+        final_score=scoring * validation_stories / evaluated,
         peak_memory=memory.peak,
     )
 
