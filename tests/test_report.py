@@ -73,7 +73,7 @@ def test_the_numbers_of_the_page_are_those_of_the_run(counting_run):
     results = json.loads((counting_run / "all_results.json").read_text())
     state = json.loads((counting_run / "trainer_state.json").read_text())
     assert report["results"] == results and report["step"] == 100
-    assert report["tokens"] == state["num_input_tokens_seen"]
+    assert report["tokens"] == state["num_input_tokens_seen"] and report["scored_step"] == state["best_global_step"]
     keys = ("eval_bits_per_byte", "eval_perplexity")
     exact = [results[key] for key in keys] + [report[key] for key in ("step", "tokens", "seconds", "tokens_per_second")]
     exact += [report["environment"]["parameters"]]
@@ -195,7 +195,7 @@ def test_a_run_of_one_step_and_numbers_that_are_none_have_a_report_too(run):
     report = json.loads((run / "report" / "report.json").read_text(), parse_constant=pytest.fail)
     assert report["best"] is None and report["evaluations"][0]["eval_loss"] is None
     assert [attributes["aria-label"] for _, attributes in page.tags if attributes.get("role") == "img"] == [
-        "Norm of the gradients in before clipping. 2 at step 1."
+        "Norm of the gradients, before clipping. 2 at step 1."
     ]
     assert number(None) in text_of(page) and not re.search(r"\b(nan|inf)\b", page.text)
 

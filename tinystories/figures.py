@@ -84,7 +84,7 @@ CHARTS = (
         ),
     ),
     Chart("learning_rate", "Learning rate", "", (Line("", "log", "learning_rate"),)),
-    Chart("grad_norm", "Norm of the gradients", "before clipping", (Line("", "log", "grad_norm"),)),
+    Chart("grad_norm", "Norm of the gradients, before clipping", "", (Line("", "log", "grad_norm"),)),
     Chart("tokens_per_second", "Speed of training", "tokens per second", (Line("", "log", "tokens_per_second"),), True),
     Chart("mfu", "Use of the device", "percent of the measured peak", (Line("", "log", "mfu", 100.0),), True),
     Chart("memory", "Memory", "GB", (Line("", "log", "memory_gb"),), True),

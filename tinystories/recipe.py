@@ -322,12 +322,7 @@ def read_recipe(argv: list[str]) -> Recipe:
         UserError: a file that is missing or is no flat mapping, an unknown key (with the nearest known one), a value of
             the wrong type. The message names the file or the option.
     """
-    parser = OneLineParser(
-        (ModelArguments, DataArguments, TokenizerArguments, RunArguments),
-        prog="run_clm.py",
-        usage="python run_clm.py RECIPE.yaml [--any_key value ...] [--debug]",
-        description="Train a story-writing language model from a recipe; any key of the recipe can be overridden.",
-    )
+    parser = _parser()
     overrides = list(argv)
     from_file: list[str] = []
     if overrides and not overrides[0].startswith("-"):
@@ -346,6 +341,21 @@ def read_recipe(argv: list[str]) -> Recipe:
     values |= {"bf16": training.bf16}
     given = _names(from_file + overrides)
     return Recipe(model, data, tokenizer, training, values, given)
+
+
+def default_values() -> dict[str, Any]:
+    """Every key that is recorded with a run, and what it is where nobody gives it; looks at no device."""
+    namespace = _parser().check([])
+    return {key: value for key, value in vars(namespace).items() if key not in _NOT_RECORDED}
+
+
+def _parser() -> OneLineParser:
+    return OneLineParser(
+        (ModelArguments, DataArguments, TokenizerArguments, RunArguments),
+        prog="run_clm.py",
+        usage="python run_clm.py RECIPE.yaml [--any_key value ...] [--debug]",
+        description="Train a story-writing language model from a recipe; any key of the recipe can be overridden.",
+    )
 
 
 _NOT_RECORDED = ("hub_token", "push_to_hub_token", "resume", "resume_from_checkpoint", "overwrite_output_dir")

@@ -21,7 +21,7 @@ from tinystories.errors import UserError
 from tinystories.figures import CHARTS, COLOURS, Chart, Drawn, Points, draw
 from tinystories.hub import without_local_paths
 from tinystories.meters import EVALUATIONS, read_lines
-from tinystories.recipe import read_recipe
+from tinystories.recipe import default_values
 from tinystories.run_folder import DATA_REPORT, REPORT, SAMPLES, read_json
 from tinystories.saving import checkpoints
 
@@ -75,6 +75,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         "step": max([state.get("global_step", 0), *(row["step"] for row in evaluations)]),
         "max_steps": state.get("max_steps") or max(0, recipe.get("max_steps") or 0) or None,
         "results": results,
+        "scored_step": state.get("best_global_step" if recipe.get("load_best_model_at_end") else "global_step"),
         "best": best_of(evaluations),
         "log": log,
         "evaluations": evaluations,
@@ -107,7 +108,7 @@ def _totals(log: list[dict], evaluations: list[dict], results: dict) -> dict[str
 
 def settings_of(recipe: dict[str, Any]) -> list[dict[str, Any]]:
     """Every key of the recipe with its value and default, those that differ first."""
-    defaults = json.loads(json.dumps(read_recipe([]).values, default=str))
+    defaults = json.loads(json.dumps(default_values(), default=str))
     settings = [
         {"key": key, "value": value, "default": defaults.get(key), "changed": value != defaults.get(key)}
         for key, value in sorted(recipe.items())
