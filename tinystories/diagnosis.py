@@ -9,7 +9,7 @@ The first rule that holds is the verdict. V is the size of the vocabulary, losse
   the model's average prediction gives the tokens of the text less than an even share would (above ln V); or bits per
   byte are half as high again as the run recorded for the same stories.
 - **broken weights**: the loss is not a number.
-- **labels shifted**: the token just read, which is easily learned, has less than 0.1 ln V, and the next one more; or the
+- **labels shifted**: the token just read, easily learned, has less than 0.1 ln V, and the next one more; or the
   one after the next has less than 0.9 ln V, and 0.1 less than the next.
 - **untrained**: the loss, on training text too, is at least 0.9 ln V; ln V is that of a model that knows nothing.
 - **no EOS**: where stories end, EOS gets less than a tenth of its share of all tokens, which needs no reading to know.

@@ -13,6 +13,6 @@ class GuardError(UserError):
     exit_status = 2
 
 
-def one_line(error: BaseException) -> str:
+def one_line(error: BaseException | str) -> str:
     """The message of a library's exception with its line breaks folded, for use inside a `UserError`."""
     return " ".join(str(error).split()) or type(error).__name__

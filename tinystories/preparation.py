@@ -58,7 +58,7 @@ def make_trainer(
     callbacks = [loss_guard, SampleStories(recipe.training.sample_prompts)]
     try:
         trainer = StoryTrainer(model, tokenizer, recipe, packed, evaluation, corpus.report, callbacks)
-    except (ImportError, RuntimeError) as error:  # a tracker or an option whose package is not installed
+    except (ImportError, RuntimeError, ValueError) as error:  # a tracker or an option whose package is not installed
         raise UserError(f"the Trainer cannot start: {one_line(error)}") from error
     if recipe.training.skip_guards:
         logger.warning("GUARDS SKIPPED: nothing checks that this run learns what it should")
