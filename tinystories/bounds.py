@@ -30,12 +30,12 @@ RANGES = (
     (
         "above 0 and finite",
         lambda value: 0 < value < math.inf,
-        "learning_rate num_train_epochs eval_steps save_steps logging_steps rope_theta rms_norm_eps adam_epsilon",
+        "num_train_epochs eval_steps save_steps logging_steps rope_theta rms_norm_eps adam_epsilon",
     ),
     (
         "0 or more, and finite",
         lambda value: 0 <= value < math.inf,
-        "weight_decay max_grad_norm warmup_steps initializer_range dataloader_num_workers eval_delay "
+        "learning_rate weight_decay max_grad_norm warmup_steps initializer_range dataloader_num_workers eval_delay "
         "neftune_noise_alpha",
     ),
     (
