@@ -11,12 +11,14 @@ from conftest import mistake, run_command
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
+import check_run
 from tinystories.checkpoint import new_model
-from tinystories.diagnosis import Records, Texts, diagnose, measure, read_records, verdict
+from tinystories.diagnosis import diagnose, measure, verdict
 from tinystories.recipe import ModelArguments, TokenizerArguments
+from tinystories.records import Records, Texts, read_records
 from tinystories.sample_corpus import sample_stories
 from tinystories.scoring import score, scoring_rows
-from tinystories.symptoms import encode, loss_of_pairs, read_text, repeated_share
+from tinystories.symptoms import encode, loss_of_pairs, read_stories, repeated_share
 from tinystories.tokenization import train_tokenizer
 
 
@@ -169,7 +171,7 @@ def test_weights_that_are_no_numbers_are_said_to_be_broken(tokenizer):
 
 def test_the_loss_is_that_of_an_evaluation_also_for_stories_longer_than_the_context(healthy, tokenizer):
     texts = [*HELD_OUT[:20], " ".join(HELD_OUT[20:40])]
-    reading = read_text(healthy, tokenizer, texts)
+    reading = read_stories(healthy, tokenizer, texts)
     rows = scoring_rows(datasets.Dataset.from_dict({"text": texts}), tokenizer, healthy.config.max_position_embeddings)
     expected = score(healthy, rows, tokenizer.pad_token_id)
     assert (reading.loss, reading.bits_per_byte) == pytest.approx((expected.loss, expected.bits_per_byte), abs=1e-5)
@@ -178,7 +180,9 @@ def test_the_loss_is_that_of_an_evaluation_also_for_stories_longer_than_the_cont
 
 def test_articles_are_words_and_not_the_beginnings_of_words(healthy, tokenizer):
     """With 400 tokens " an" begins " animal" as well; only the article counts."""
-    parts = [read_text(healthy, tokenizer, [text]) for text in ("She saw a an", "She saw animals and then", "She saw")]
+    parts = [
+        read_stories(healthy, tokenizer, [text]) for text in ("She saw a an", "She saw animals and then", "She saw")
+    ]
     assert [part.article_loss is not None for part in parts] == [True, False, False]
 
 
@@ -216,17 +220,26 @@ def test_a_checkpoint_of_the_way_knows_the_recipe_of_its_run(counting_run):
     assert records.recipe["vocab_size"] == records.tokenizer_size == 315
 
 
-def test_a_foreign_model_without_records_is_read_all_the_same(tokenizer, tmp_path):
+def test_records_that_are_damaged_or_missing_are_not_known(tmp_path):
+    (tmp_path / "trainer_state.json").write_text('{"global_step": 5', encoding="utf-8")
+    (tmp_path / "recipe.json").write_text("[1, 2]", encoding="utf-8")
+    assert read_records(str(tmp_path), None) == Records()
+
+
+def test_a_foreign_model_without_records_is_read_all_the_same(tokenizer, tmp_path, capsys):
     """GPT-2 has one token for the beginning and the end, and none for padding."""
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_positions=64, n_embd=32, n_layer=1, n_head=2))
     other = tokenizer_of(TRAINING)
     other.bos_token, other.pad_token = other.eos_token, None
-    model.config.bos_token_id = model.config.eos_token_id = other.eos_token_id
-    model.save_pretrained(tmp_path)
+    ids = {"bos_token_id": other.eos_token_id, "eos_token_id": other.eos_token_id}
+    config = GPT2Config(vocab_size=len(tokenizer), n_positions=64, n_embd=32, n_layer=1, n_head=2, **ids)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
     other.save_pretrained(tmp_path)
-    result = diagnose(str(tmp_path), stories=20)
-    assert result["verdict"] == "untrained" and result["symptoms"]["records"]["step"] is None
-    assert "embedded sample corpus" in result["held_out"]
+    with pytest.raises(SystemExit) as caught:
+        check_run.main([str(tmp_path), "--stories", "20", "--device", "cpu"])
+    lines = capsys.readouterr().out.splitlines()
+    assert caught.value.code == 1 and lines[-1].startswith("verdict: UNTRAINED") and "run_clm.py" in lines[-1]
+    assert "training: step not known, tokens not known, trained on not known" in lines
+    assert "embedded sample corpus" in "".join(lines)
 
 
 def test_a_folder_that_is_no_checkpoint_is_one_line(tmp_path):

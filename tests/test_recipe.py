@@ -57,7 +57,7 @@ def test_the_name_and_value_of_every_kind_of_field_arrive(recipe_file):
     assert recipe.training.lr_scheduler_kwargs == {"min_lr_rate": 0.1}
 
 
-@pytest.mark.parametrize(("text", "number"), [("5e-4", 5e-4), ("1E-3", 1e-3), ("3e-3", 3e-3), ("-2.5e-1", -0.25)])
+@pytest.mark.parametrize(("text", "number"), [("5e-4", 5e-4), ("1E-3", 1e-3), ("3e-3", 3e-3), ("+2.5e-1", 0.25)])
 def test_a_number_with_exponent_is_a_number_though_yaml_reads_it_as_text(recipe_file, text, number):
     assert read_recipe([recipe_file(f"learning_rate: {text}")]).training.learning_rate == number
 
@@ -81,7 +81,7 @@ def test_a_flag_that_is_on_by_default_can_be_switched_off(recipe_file, word):
 def test_negative_values_are_values_in_the_file_and_on_the_command_line(recipe_file):
     assert read_recipe([recipe_file("split_seed: -3")]).data.split_seed == -3
     assert read_recipe([recipe_file("split_seed: -3"), "--split_seed", "-4"]).data.split_seed == -4
-    assert read_recipe(["--learning_rate=-1e-3"]).training.learning_rate == -1e-3
+    assert read_recipe(["--split_seed=-5"]).data.split_seed == -5
 
 
 def test_a_value_that_begins_with_a_dash_is_not_taken_for_an_option(recipe_file):

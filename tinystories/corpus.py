@@ -202,6 +202,13 @@ def _reader(*suffixes: str):
 
 
 def _list_files(path: Path) -> list[Path]:
+    try:
+        return _known_files(path)
+    except OSError as error:  # a name that no file can have, a folder that may not be read
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _known_files(path: Path) -> list[Path]:
     if path.is_file():
         if path.suffix.lower() not in READERS:
             raise UserError(
@@ -221,8 +228,11 @@ def _list_files(path: Path) -> list[Path]:
 
 
 def _file_digest(file: Path) -> bytes:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").digest()
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").digest()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
 
 
 def _lines(file: Path) -> Iterator[str]:
@@ -230,12 +240,15 @@ def _lines(file: Path) -> Iterator[str]:
     with file.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 raise UserError(
                     f"{file}:{number}: not UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1}); "
                     "save the file as UTF-8"
                 ) from error
+            if b"\0" in line:
+                raise UserError(f"{file}:{number}: holds a zero byte: not text, or UTF-16; save the file as UTF-8")
+            yield text
 
 
 @_reader(".txt")
@@ -297,6 +310,8 @@ def _read_csv(file: Path, arguments: DataArguments, report: dict) -> Iterator[st
         raise UserError(f"{file}:1: not CSV ({error})") from error
     if arguments.text_column not in header:
         raise UserError(f"{file}:1: no column {arguments.text_column!r}; it has {header}: name one with --text_column")
+    if header.count(arguments.text_column) > 1:
+        raise UserError(f"{file}:1: several columns are named {arguments.text_column!r}; rename all but one")
     column = header.index(arguments.text_column)
     while True:
         begins = reader.line_num + 1

@@ -9,8 +9,8 @@ The first rule that holds is the verdict. V is the size of the vocabulary, losse
   the model's average prediction gives the tokens of the text less than an even share would (above ln V); or bits per
   byte are half as high again as the run recorded for the same stories.
 - **broken weights**: the loss is not a number.
-- **labels shifted**: the token just read, which is easily learned, has less than 0.1 ln V, and the next one more; or the
-  one after the next has less than 0.9 ln V, and 0.1 less than the next.
+- **labels shifted**: the token just read, easily learned, has less than 0.1 ln V, and the next one more; or
+  the one after the next has less than 0.9 ln V, and 0.1 less than the next.
 - **untrained**: the loss, on training text too, is at least 0.9 ln V; ln V is that of a model that knows nothing.
 - **no EOS**: where stories end, EOS gets less than a tenth of its share of all tokens, which needs no reading to know.
 - **overfit**: the loss is a quarter and 0.1 above that of the training text, where that can be read again.
@@ -23,56 +23,25 @@ The first rule that holds is the verdict. V is the size of the vocabulary, losse
 A foreign model, without the records of a run, is measured the same way; what only the records say is "not known".
 """
 
-import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import cached_file
 
 from tinystories.checkpoint import describe_model, load_checkpoint
-from tinystories.corpus import load_corpus, pick_stories, read_files
 from tinystories.errors import UserError
-from tinystories.recipe import DataArguments
+from tinystories.records import Records, Texts, find_texts, read_records
 from tinystories.symptoms import (
     Reading,
     Writing,
     gives_text_back,
     human_repeated_share,
     next_tokens,
-    read_text,
+    read_stories,
     write_stories,
 )
-
-
-SAMPLE_CORPUS_STORIES = 400
-
-
-@dataclass
-class Records:
-    """What the run wrote down beside the weights; None where it is not known."""
-
-    recipe: dict[str, Any] | None = None
-    step: int | None = None
-    planned_steps: int | None = None
-    tokens_seen: int | None = None
-    dataset: str | None = None
-    tokenizer_size: int | None = None
-    bits_per_byte: float | None = None
-    evaluations: list[float] = field(default_factory=list)  # losses, in the order of the steps
-
-
-@dataclass
-class Texts:
-    """Stories to read: held out, and of the training if they can be had. `own`: they are those of the run."""
-
-    held_out: list[str]
-    training: list[str] | None
-    source: str
-    own: bool
 
 
 @dataclass
@@ -230,10 +199,10 @@ def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, records:
     )
     if symptoms.tokenizer_size > symptoms.vocab_size:
         return symptoms
-    symptoms.reading = read_text(model, tokenizer, texts.held_out, texts.training)
+    symptoms.reading = read_stories(model, tokenizer, texts.held_out, texts.training)
     if math.isfinite(symptoms.reading.loss):
         if texts.training is not None:
-            symptoms.training_loss = read_text(model, tokenizer, texts.training).loss
+            symptoms.training_loss = read_stories(model, tokenizer, texts.training).loss
         symptoms.writings = write_stories(model, tokenizer, texts.held_out)
         symptoms.human_repeated = human_repeated_share(tokenizer, texts.held_out)
     return symptoms
@@ -248,53 +217,6 @@ def _special_ids_that_differ(model: PreTrainedModel, tokenizer: PreTrainedTokeni
         if of_model is not None and of_tokenizer is not None and of_tokenizer not in several:
             differ[name] = (of_model, of_tokenizer)
     return differ
-
-
-def read_records(checkpoint: str, revision: str | None) -> Records:
-    """What stands beside the weights, or in the run folder above a checkpoint-N."""
-    folder = Path(checkpoint)
-    above = str(folder.parent) if folder.name.startswith("checkpoint-") else checkpoint
-    state, results = (_record(checkpoint, name, revision) for name in ("trainer_state.json", "all_results.json"))
-    recipe, report = (_record(above, name, revision) for name in ("recipe.json", "data_report.json"))
-    history = [row for row in state.get("log_history", []) if isinstance(row, dict) and "eval_loss" in row]
-    return Records(
-        recipe=recipe or None,
-        step=state.get("global_step"),
-        planned_steps=state.get("max_steps"),
-        tokens_seen=state.get("num_input_tokens_seen"),
-        dataset=report.get("train", {}).get("source"),
-        tokenizer_size=report.get("tokenizer", {}).get("vocab_size"),
-        bits_per_byte=results.get("eval_bits_per_byte"),
-        evaluations=[row["eval_loss"] for row in history],
-    )
-
-
-def _record(checkpoint: str, name: str, revision: str | None) -> dict[str, Any]:
-    try:
-        path = cached_file(checkpoint, name, revision=revision)
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):  # a record that is missing or damaged is one that is not known
-        return {}
-
-
-def find_texts(records: Records, data: str | None, stories: int) -> Texts:
-    """The text named by the user, else the run's own held-out stories, else those of the embedded corpus."""
-    training, source = None, "the embedded sample corpus: it fits models trained on it, name another with --data"
-    if records.recipe is not None:
-        known = {item.name: records.recipe[item.name] for item in fields(DataArguments) if item.name in records.recipe}
-        try:
-            corpus = load_corpus(DataArguments(**known))
-            training = list(pick_stories(corpus.train, stories)["text"])
-            if data is None:
-                held_out = list(pick_stories(corpus.validation, stories)["text"])
-                return Texts(held_out, training, "the validation stories of its run", own=True)
-        except UserError as error:
-            source = f"{source} (those of its run cannot be read: {error})"
-    if data is not None:
-        held_out, _ = read_files(data, DataArguments())
-        return Texts(list(pick_stories(held_out, stories)["text"]), training, data, own=False)
-    corpus = load_corpus(DataArguments(num_sample_stories=SAMPLE_CORPUS_STORIES, validation_fraction=0.5))
-    return Texts(list(pick_stories(corpus.validation, stories)["text"]), None, source, own=False)
 
 
 def describe(result: dict[str, Any]) -> Iterator[str]:
@@ -325,6 +247,8 @@ def _describe_training(records: dict[str, Any]) -> Iterator[str]:
         "trained on": records["dataset"],
     }
     yield "training: " + ", ".join(f"{name} {value or 'not known'}" for name, value in known.items())
+    if losses := records["evaluations"]:
+        yield f"  loss at its evaluations: first {losses[0]:.3f}, best {min(losses):.3f}, last {losses[-1]:.3f}"
 
 
 def _describe_reading(source: str, r: dict[str, Any], training_loss: float | None) -> Iterator[str]:

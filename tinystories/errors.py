@@ -23,6 +23,6 @@ class Interrupted(Exception):
         self.exit_status = 128 + (number if number == signal.SIGTERM else signal.SIGINT)
 
 
-def one_line(error: BaseException) -> str:
+def one_line(error: BaseException | str) -> str:
     """The message of a library's exception with its line breaks folded, for use inside a `UserError`."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -17,7 +17,10 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import string_to_bool
 from transformers.utils import is_torch_bf16_gpu_available
+from yaml import MarkedYAMLError
+from yaml.reader import ReaderError
 
+from tinystories.bounds import check_numbers, check_schedule
 from tinystories.errors import UserError, one_line
 from tinystories.files import write_atomically
 from tinystories.optimizers import check_optimization
@@ -278,6 +281,7 @@ class OneLineParser(HfArgumentParser):
         """Parse `arguments`; an unknown name stops with the nearest known one. `source` is put before the message."""
         try:
             namespace, unknown = self.parse_known_args(arguments)
+            check_numbers(vars(namespace))
         except UserError as error:
             raise UserError(f"{source}{error}") from None
         if unknown and not unknown[0].startswith("-"):
@@ -295,6 +299,10 @@ class OneLineParser(HfArgumentParser):
         """The dataclasses; a value that a dataclass refuses is a `UserError`."""
         try:
             return self.parse_args_into_dataclasses(arguments, look_for_args_file=False)
+        except json.JSONDecodeError as error:
+            values = vars(self.parse_known_args(arguments)[0])
+            key = next((key for key, value in values.items() if value == error.doc), "a mapping")
+            raise UserError(f"{key}: {error.doc!r} is not JSON ({error.msg})") from error
         except (ValueError, TypeError, ImportError) as error:
             raise UserError(one_line(error)) from error
 
@@ -304,10 +312,16 @@ class _StrictLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node, deep=False):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"key {key!r} is given twice")
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                raise MarkedYAMLError(None, None, f"key {key!r} is given twice", node.value[place][0].start_mark)
         return super().construct_mapping(node, deep)
+
+    def construct_object(self, node, deep=False):
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:  # a date that does not exist
+            raise MarkedYAMLError(None, None, str(error), node.start_mark) from error
 
 
 _StrictLoader.add_implicit_resolver(  # YAML 1.1 would read 5e-4 as text
@@ -335,6 +349,7 @@ def read_recipe(argv: list[str]) -> Recipe:
         from_file = _as_arguments(kept)
     namespace = parser.check(from_file + overrides)
     model, data, tokenizer, training = parser.build(from_file + overrides)
+    check_schedule(training)
     if model.attn_implementation == "flex_attention" and training.use_cpu:
         raise UserError("attn_implementation flex_attention cannot train on a CPU, only generate; use sdpa")
     values = {key: value for key, value in vars(namespace).items() if key not in _NOT_RECORDED}
@@ -383,11 +398,21 @@ def _replaced_keys(arguments: list[str]) -> set[str]:
 
 def _read_yaml(path: str) -> dict[str, Any]:
     try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_StrictLoader)
+        text = Path(path).read_text(encoding="utf-8")
+        values = yaml.load(text, Loader=_StrictLoader)
     except OSError as error:
         raise UserError(f"cannot read the recipe {path}: {error.strerror}; recipes stand in configs/") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{path} is not a YAML file: {one_line(error)}") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{line}: not UTF-8; save the file as UTF-8") from error
+    except MarkedYAMLError as error:
+        line, problem = (error.problem_mark or error.context_mark).line + 1, error.problem or error.context
+        raise UserError(f"{path}:{line}: not YAML that can be read: {one_line(problem)}") from error
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise UserError(f"{path}:{line}: a character that YAML does not allow, {chr(error.character)!r}") from error
+    except RecursionError as error:
+        raise UserError(f"{path} must hold 'key: value' lines, and is nested too deeply") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold 'key: value' lines, and holds {type(values).__name__}")
     return values

@@ -78,7 +78,7 @@ class _Sums:
 
 
 @torch.inference_mode()
-def read_text(
+def read_stories(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], others: list[str] | None = None
 ) -> Reading:
     """Read `texts`. `others`: stories of the same kind to count pairs in (default: the other half of `texts`)."""

@@ -1,0 +1,85 @@
+"""What the numbers of a recipe can be. transformers and torch find most such mistakes late, some never.
+
+A learning rate of -1 or a batch of 0 rows would be a traceback after the data has been prepared, `max_steps: 0` would
+train three epochs, `save_total_limit: 0` would keep everything.
+"""
+
+import logging
+import math
+from numbers import Real
+from typing import Any
+
+import torch
+from transformers import TrainingArguments, get_scheduler
+
+from tinystories.errors import UserError, one_line
+
+
+logger = logging.getLogger(__name__)
+
+RANGES = (
+    (
+        "at least 1",
+        lambda value: 1 <= value < math.inf,
+        "hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads num_sample_stories "
+        "max_train_samples max_eval_samples preprocessing_num_workers vocab_size min_frequency max_samples "
+        "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps save_total_limit",
+    ),
+    ("at least 2", lambda value: value >= 2, "block_size"),
+    ("-1 (num_train_epochs counts) or at least 1", lambda value: value == -1 or value >= 1, "max_steps"),
+    (
+        "above 0 and finite",
+        lambda value: 0 < value < math.inf,
+        "num_train_epochs eval_steps save_steps logging_steps rope_theta rms_norm_eps adam_epsilon",
+    ),
+    (
+        "0 or more, and finite",
+        lambda value: 0 <= value < math.inf,
+        "learning_rate weight_decay max_grad_norm warmup_steps initializer_range dataloader_num_workers eval_delay "
+        "neftune_noise_alpha",
+    ),
+    (
+        "from 0 to below 1",
+        lambda value: 0 <= value < 1,
+        "adam_beta1 adam_beta2 label_smoothing_factor embd_pdrop resid_pdrop attention_dropout",
+    ),
+    ("between 0 and 1", lambda value: 0 < value < 1, "validation_fraction"),
+    ("above 0 and at most 1", lambda value: 0 < value <= 1, "partial_rotary_factor"),
+    ("from 0 to 4294967295", lambda value: 0 <= value < 2**32, "seed data_seed"),
+)
+BOUNDS = {key: (words, holds) for words, holds, keys in RANGES for key in keys.split()}
+
+
+def check_numbers(values: dict[str, Any]) -> None:
+    """Keys that no range is named for, and None, may be anything.
+
+    Raises:
+        UserError: naming the key, what it must be and what it is.
+    """
+    for key, value in values.items():
+        words, holds = BOUNDS.get(key, ("", None))
+        if holds is not None and isinstance(value, Real) and not holds(value):
+            raise UserError(f"{key} must be {words}, got {value}")
+
+
+def check_schedule(training: TrainingArguments) -> None:
+    """Make the schedule once, for a model of one weight: it is otherwise made when the data has been prepared."""
+    if training.max_steps > 0 and training.warmup_steps >= training.max_steps:
+        steps = training.max_steps
+        logger.warning("warmup_steps %g: a run of %d steps ends before its warm-up does", training.warmup_steps, steps)
+    if training.optim_args and any("=" not in part for part in training.optim_args.split(",")):
+        raise UserError(f"optim_args must be name=value,name=value, got {training.optim_args!r}")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=training.learning_rate)
+    try:
+        get_scheduler(
+            training.lr_scheduler_type,
+            optimizer,
+            num_warmup_steps=training.get_warmup_steps(10),
+            num_training_steps=10,
+            scheduler_specific_kwargs=dict(training.lr_scheduler_kwargs or {}),
+        )
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"lr_scheduler_kwargs {training.lr_scheduler_kwargs} do not fit lr_scheduler_type "
+            f"{training.lr_scheduler_type}: {one_line(error)}"
+        ) from error
