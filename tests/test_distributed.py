@@ -293,6 +293,10 @@ def test_a_mistake_ends_both_processes_and_is_said_once(name, folder):
     assert process.stderr.count("error: ") == 1 and process.stderr.count(reason) == 1, process.stderr[-3000:]
     assert re.search(rf"rank +: 0 .*\n +exitcode +: {status} ", process.stderr)
     assert "[rank1]" not in process.stderr  # before the traceback of a process
+    stopped = list(folder.glob(f"mistake-{status}-{len(name)}/stopped_at_step_*.jsonl"))
+    assert len(stopped) == (name == "loss that is no number")
+    for path in stopped:
+        assert len(path.read_text(encoding="utf-8").splitlines()) == 2 * TINY["per_device_train_batch_size"]
 
 
 def test_a_mistake_of_one_process_alone_is_not_lost(monkeypatch, capsys):

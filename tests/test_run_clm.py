@@ -268,6 +268,9 @@ def test_a_run_that_goes_on_ends_with_the_weights_of_one_that_was_never_interrup
         assert all(torch.equal(whole[key], resumed[key]) for key in whole)
     steps = [json.loads(line)["step"] for line in (interrupted_run / "samples.jsonl").read_text().splitlines()]
     assert steps == [50, 100], "no sample twice"
+    rows = [json.loads(line) for line in (interrupted_run / "evaluations.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [50, 100]
+    assert rows[1]["elapsed_seconds"] > rows[0]["elapsed_seconds"], "the seconds of both sessions"
     whole, resumed = (
         json.loads((folder / "all_results.json").read_text()) for folder in (counting_run, interrupted_run)
     )
