@@ -163,7 +163,10 @@ def test_mojibake_is_undone_also_where_it_happened_twice(text, times, encoding):
 
 
 def test_a_closing_quote_whose_last_byte_was_dropped_is_a_quote_and_not_a_dagger():
-    assert repair_mojibake("“Let us go!â€ he said. â€œYes.â€\nThey went.") == "“Let us go!” he said. “Yes.”\nThey went."
+    broken = "“Let us go!â€ he said. â€œYes.â€\nThey went."
+    assert repair_mojibake(broken) == "“Let us go!” he said. “Yes.”\nThey went."
+    assert repair_mojibake("“Yes.Ã¢â‚¬\nThey went.") == "“Yes.”\nThey went."  # twice
+    assert repair_mojibake("voilÃ\xa0 et Ã la fin") == "voilà et à la fin"
 
 
 @pytest.mark.parametrize("name", ["stories.jsonl", "clean.md", "folder/clean.jsonl"])

@@ -1,25 +1,20 @@
 """Disk room: the estimate is of the size that a run really takes, and a full disk is said before the first step."""
 
-import os
-
 import pytest
-from conftest import TINY, mistake
+from conftest import mistake
 
 from tinystories.checkpoint import load_checkpoint
-from tinystories.disk import SMALL_FILES, bytes_needed, check_disk_room, readable
+from tinystories.disk import SMALL_FILES, bytes_needed, check_disk_room, checkpoint_bytes, readable
 
 
-def size_of(folder) -> int:
-    return sum(os.path.getsize(path) for path in folder.rglob("*") if path.is_file())
-
-
-def test_the_estimate_is_the_size_of_a_finished_run(counting_run):
+def test_the_estimate_is_the_size_of_what_a_run_writes(counting_run):
     model, _ = load_checkpoint(str(counting_run))
-    checkpoints = TINY["max_steps"] // TINY["save_steps"]
-    estimated = bytes_needed(model, optimizer_states_per_weight=2, checkpoints=checkpoints)
-    numbers = estimated - (checkpoints + 1) * SMALL_FILES
-    assert numbers < size_of(counting_run) <= estimated
-    assert size_of(counting_run) - numbers < 2_000_000  # what is left of it are the small files
+    checkpoint = counting_run / "checkpoint-50"
+    numbers = sum((checkpoint / name).stat().st_size for name in ("model.safetensors", "optimizer.pt"))
+    estimated = checkpoint_bytes(model, optimizer_states_per_weight=2)
+    assert estimated - SMALL_FILES == pytest.approx(numbers, rel=0.05)
+    everything = sum(path.stat().st_size for path in counting_run.rglob("*") if path.is_file())
+    assert everything <= bytes_needed(model, optimizer_states_per_weight=2, checkpoints=2)
 
 
 def test_too_little_room_is_one_line_with_both_sizes_and_what_to_do(tmp_path):
