@@ -71,7 +71,7 @@ def scoring_rows(stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, 
         for i, ids in enumerate(encoded["input_ids"]):
             ids = np.array([tokenizer.bos_token_id, *ids, tokenizer.eos_token_id], dtype=dtype)
             articles = np.zeros(len(ids), dtype=bool)
-            articles[[1 + token for token in _article_tokens(encoded, i, batch["text"][i])]] = True
+            articles[[1 + token for token in article_tokens(encoded, i, batch["text"][i])]] = True
             rows += [
                 {"input_ids": ids[place], "first_target": first_target, "articles": articles[place]}
                 for place, first_target in windows(ids, block_size)
@@ -80,7 +80,7 @@ def scoring_rows(stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, 
     return ScoringRows(rows, len(stories), num_bytes)
 
 
-def _article_tokens(encoded: BatchEncoding, index: int, text: str) -> set[int]:
+def article_tokens(encoded: BatchEncoding, index: int, text: str) -> set[int]:
     """Places of the tokens that hold a letter of an article in the story `index` of a tokenized batch."""
     letters = (place for word in ARTICLE.finditer(text) for place in range(*word.span()))
     return {encoded.char_to_token(index, letter) for letter in letters} - {None}

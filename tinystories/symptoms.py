@@ -11,18 +11,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import pad
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.decoding import PRESETS
 from tinystories.guards import keep_random_state
 from tinystories.packing import IGNORED
-from tinystories.scoring import windows
+from tinystories.scoring import article_tokens, windows
 
 
 NUMBERS_AT_ONCE = 2**26  # logits of a batch: 256 MB in float32
-ARTICLES = {"a", "an", "the"}
 PROMPT_TOKENS, NEW_TOKENS, SAMPLES = 8, 256, 8
 PAIRS_PRIOR = 10  # how many pairs the frequency of a token counts for, in the bigram model
 ALPHABET = "Zoë said: “naïve” — 5 €! 🦊\n\t<|endoftext|> 昔々"
@@ -60,6 +58,16 @@ def encode(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[np.ndar
     return [np.array([*([] if begin is None else [begin]), *ids, *end]) for ids in encoded]
 
 
+def _articles(texts: list[str], stories: list[np.ndarray], tokenizer: PreTrainedTokenizerBase) -> list[np.ndarray]:
+    """For each token of the encoded `texts` whether it belongs to an article; see scoring.py."""
+    encoded = tokenizer(texts, add_special_tokens=False)
+    flags = [np.zeros(len(ids), dtype=bool) for ids in stories]
+    for i, text in enumerate(texts):
+        begins = len(stories[i]) - len(encoded["input_ids"][i]) - (tokenizer.eos_token_id is not None)
+        flags[i][[begins + token for token in article_tokens(encoded, i, text)]] = True
+    return flags
+
+
 class _Sums:
     """Sums over the places of a text, added up batch by batch; `counts` of each kind of place."""
 
@@ -85,23 +93,22 @@ def read_stories(
     stories = encode(texts, tokenizer)
     context = getattr(model.config, "max_position_embeddings", None) or 1024
     rows = [
-        {"input_ids": ids[place], "first_target": first} for ids in stories for place, first in windows(ids, context)
+        {"input_ids": ids[place], "first_target": first, "articles": articles[place]}
+        for ids, articles in zip(stories, _articles(texts, stories, tokenizer), strict=True)
+        for place, first in windows(ids, context)
     ]
     rows.sort(key=lambda row: -len(row["input_ids"]))
     vocab_size, eos = model.get_input_embeddings().num_embeddings, tokenizer.eos_token_id
-    is_article, goes_on = _article_tokens(tokenizer, vocab_size)
     sums = _Sums(vocab_size)
     size = max(1, NUMBERS_AT_ONCE // (context * vocab_size))
     for start in tqdm(range(0, len(rows), size), desc="reading", delay=2):
-        ids, targets = _batch(rows[start : start + size])
+        ids, targets, is_article = _batch(rows[start : start + size])
         log_p = model(input_ids=ids.to(model.device)).logits.float().log_softmax(-1).cpu()
         scored = targets != IGNORED
         nll = -log_p.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
         sums.add("all", nll[scored])
-        following = pad(targets, (0, 1))[:, 1:].clamp(min=0)
-        articles = scored & is_article[targets.clamp(min=0)] & ~goes_on[following]
-        sums.add("article", nll[articles])
-        sums.add("other", nll[scored & ~articles])
+        sums.add("article", nll[scored & is_article])
+        sums.add("other", nll[scored & ~is_article])
         three = scored[:, :-1] & scored[:, 1:]  # places with a token before, a next one, and one after it
         for distance, sought in enumerate((ids[:, :-1], targets[:, :-1], targets[:, 1:])):
             sums.add(distance, -log_p[:, :-1].gather(-1, sought.clamp(min=0)[..., None])[..., 0][three])
@@ -131,24 +138,17 @@ def read_stories(
     )
 
 
-def _batch(rows: list[dict]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids, and the next token at each place (IGNORED where there is none to score); both (rows, length)."""
+def _batch(rows: list[dict]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Token ids, the token after each (IGNORED: none to score), whether that is of an article; all (rows, length)."""
     length = len(rows[0]["input_ids"])  # the longest come first
     ids, targets = torch.zeros(len(rows), length, dtype=torch.long), torch.full((len(rows), length), IGNORED)
+    is_article = torch.zeros(len(rows), length, dtype=torch.bool)
     for i, row in enumerate(rows):
         tokens, first = torch.from_numpy(row["input_ids"].astype(np.int64)), row["first_target"]
         ids[i, : len(tokens)] = tokens
         targets[i, first - 1 : len(tokens) - 1] = tokens[first:]
-    return ids, targets
-
-
-def _article_tokens(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """For each token id: whether it is an article with the space before it, and whether it goes on with a word."""
-    tokens = tokenizer.convert_ids_to_tokens(range(min(len(tokenizer), vocab_size)))
-    tokens = [(token or "").replace("Ġ", " ").replace("▁", " ") for token in tokens]
-    tokens += [""] * (vocab_size - len(tokens))
-    is_article = [token[:1] == " " and token[1:] in ARTICLES for token in tokens]
-    return torch.tensor(is_article), torch.tensor([token[:1].isalpha() for token in tokens])
+        is_article[i, : len(tokens) - 1] = torch.from_numpy(row["articles"][1:])
+    return ids, targets, is_article
 
 
 def _pairs_loss(stories: list[np.ndarray], others: list[np.ndarray] | None, vocab_size: int) -> float:
