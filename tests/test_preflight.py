@@ -52,6 +52,7 @@ def test_one_failure_does_not_hide_the_next(options, counting_run):
     assert "--resume" in finding(result, "output_dir")
     assert "missing.txt" in finding(result, "stories")
     assert "hidden_size" in finding(result, "model") or "num_attention_heads" in finding(result, "model")
+    assert "the stories are not known" in finding(result, "guards")
     assert statuses(result)["guards"] == statuses(result)["steps"] == "skip"
     assert result["estimate"] is None
 

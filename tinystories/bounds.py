@@ -4,25 +4,19 @@ A learning rate of -1 or a batch of 0 rows would be a traceback after the data h
 train three epochs, `save_total_limit: 0` would keep everything.
 """
 
-import logging
 import math
 from numbers import Real
 from typing import Any
 
-import torch
-from transformers import TrainingArguments, get_scheduler
+from tinystories.errors import UserError
 
-from tinystories.errors import UserError, one_line
-
-
-logger = logging.getLogger(__name__)
 
 RANGES = (
     (
         "at least 1",
         lambda value: 1 <= value < math.inf,
         "hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads num_sample_stories "
-        "max_train_samples max_eval_samples preprocessing_num_workers vocab_size min_frequency max_samples "
+        "early_stopping_patience max_train_samples max_eval_samples preprocessing_num_workers vocab_size min_frequency max_samples "
         "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps save_total_limit",
     ),
     ("at least 2", lambda value: value >= 2, "block_size"),
@@ -35,7 +29,7 @@ RANGES = (
     (
         "0 or more, and finite",
         lambda value: 0 <= value < math.inf,
-        "learning_rate weight_decay max_grad_norm warmup_steps initializer_range dataloader_num_workers eval_delay "
+        "learning_rate muon_learning_rate train_eval_samples max_loss_spike weight_decay max_grad_norm warmup_steps initializer_range dataloader_num_workers eval_delay "
         "neftune_noise_alpha",
     ),
     (
@@ -60,26 +54,3 @@ def check_numbers(values: dict[str, Any]) -> None:
         words, holds = BOUNDS.get(key, ("", None))
         if holds is not None and isinstance(value, Real) and not holds(value):
             raise UserError(f"{key} must be {words}, got {value}")
-
-
-def check_schedule(training: TrainingArguments) -> None:
-    """Make the schedule once, for a model of one weight: it is otherwise made when the data has been prepared."""
-    if training.max_steps > 0 and training.warmup_steps >= training.max_steps:
-        steps = training.max_steps
-        logger.warning("warmup_steps %g: a run of %d steps ends before its warm-up does", training.warmup_steps, steps)
-    if training.optim_args and any("=" not in part for part in training.optim_args.split(",")):
-        raise UserError(f"optim_args must be name=value,name=value, got {training.optim_args!r}")
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=training.learning_rate)
-    try:
-        get_scheduler(
-            training.lr_scheduler_type,
-            optimizer,
-            num_warmup_steps=training.get_warmup_steps(10),
-            num_training_steps=10,
-            scheduler_specific_kwargs=dict(training.lr_scheduler_kwargs or {}),
-        )
-    except (ValueError, TypeError) as error:
-        raise UserError(
-            f"lr_scheduler_kwargs {training.lr_scheduler_kwargs} do not fit lr_scheduler_type "
-            f"{training.lr_scheduler_type}: {one_line(error)}"
-        ) from error

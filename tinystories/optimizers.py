@@ -8,6 +8,7 @@ output, gate, up, down) with Muon, and embeddings and norms with AdamW. In both,
 one schedule scales the peak learning rate of every group.
 """
 
+import logging
 import math
 from collections.abc import Callable, Iterable
 
@@ -17,6 +18,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import TrainingArguments, get_scheduler
 
 from tinystories.errors import UserError, one_line
+
+
+logger = logging.getLogger(__name__)
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
@@ -130,5 +134,10 @@ def check_optimization(args: TrainingArguments) -> None:
         muon_and_adamw([("model.layers.0.weight", weight)], args)
     elif args.muon_learning_rate is not None:
         raise UserError("muon_learning_rate is for optimizer muon: set that too, or leave it out")
+    if args.optim_args and any("=" not in part for part in args.optim_args.split(",")):
+        raise UserError(f"optim_args must be name=value,name=value, got {args.optim_args!r}")
+    if 0 < args.max_steps <= args.warmup_steps:
+        ends = f"a run of {args.max_steps} steps ends before its warm-up does"
+        logger.warning("warmup_steps %g: %s", args.warmup_steps, ends)
     steps = args.max_steps if args.max_steps > 0 else 10**9  # of epochs nobody knows yet how many steps they are
     make_schedule(args, torch.optim.SGD([weight], lr=max(args.learning_rate, 0.0)), steps)

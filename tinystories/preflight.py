@@ -39,6 +39,13 @@ MANY_CUT = 0.2  # share of stories longer than a row from which on it is said
 MUCH_PADDING = 0.4
 MANY_EPOCHS = 40  # from which on repeated text teaches next to nothing (Muennighoff et al., 2023)
 COMPUTE_OPTIMAL = 20  # tokens per parameter (Hoffmann et al., 2022); small models are often given many more
+NEEDED = {
+    "recipe": "the recipe is",
+    "corpus": "the stories are",
+    "tokenizer": "the tokenizer is",
+    "packed": "the rows are",
+}
+NEEDED |= {"model": "the model is", "steps": "the length is", "trainer": "whether the guards pass is"}
 
 
 @dataclass
@@ -91,7 +98,7 @@ def _find(name: str, check: Callable[[Facts], str], facts: Facts) -> Finding:
     try:
         return Finding(name, "ok", check(facts))
     except _NotKnown as missing:
-        return Finding(name, "skip", f"not checked: the {missing} is not known")
+        return Finding(name, "skip", f"not checked: {NEEDED.get(str(missing), str(missing))} not known")
     except _Warned as warned:
         return Finding(name, "warn", *warned.args)
     except UserError as error:

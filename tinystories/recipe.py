@@ -20,7 +20,7 @@ from transformers.utils import is_torch_bf16_gpu_available
 from yaml import MarkedYAMLError
 from yaml.reader import ReaderError
 
-from tinystories.bounds import check_numbers, check_schedule
+from tinystories.bounds import check_numbers
 from tinystories.errors import UserError, one_line
 from tinystories.files import write_atomically
 from tinystories.optimizers import check_optimization
@@ -349,7 +349,6 @@ def read_recipe(argv: list[str]) -> Recipe:
         from_file = _as_arguments(kept)
     namespace = parser.check(from_file + overrides)
     model, data, tokenizer, training = parser.build(from_file + overrides)
-    check_schedule(training)
     if model.attn_implementation == "flex_attention" and training.use_cpu:
         raise UserError("attn_implementation flex_attention cannot train on a CPU, only generate; use sdpa")
     values = {key: value for key, value in vars(namespace).items() if key not in _NOT_RECORDED}
