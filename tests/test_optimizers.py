@@ -180,8 +180,6 @@ def test_a_run_with_muon_goes_on_to_the_very_weights_of_one_that_was_never_inter
     folder = tmp_path / "run"
     shutil.copytree(muon_run, folder, ignore=shutil.ignore_patterns("checkpoint-40"))
     (folder / "model.safetensors").unlink()
-    state = folder / "checkpoint-20" / "trainer_state.json"
-    state.write_text(state.read_text().replace(json.dumps(str(muon_run))[1:-1], json.dumps(str(folder))[1:-1]))
     options = ("--output_dir", folder, "--resume_from_checkpoint", "true")
     process = run_command("run_clm.py", muon_run / "recipe.json", *options)
     assert process.returncode == 0, process.stderr[-3000:]

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tinystories.corpus import load_corpus, pick_stories
+from tinystories.files import seal
 from tinystories.recipe import RunArguments, read_recipe
 from tinystories.run_folder import check_run_folder, prepare_run_folder
 
@@ -248,8 +249,6 @@ def interrupted(run, folder):
     shutil.copytree(run, folder, ignore=shutil.ignore_patterns("checkpoint-100"))
     (folder / "model.safetensors").unlink()
     (folder / "checkpoint-75").mkdir()  # half a save: no state
-    state = folder / "checkpoint-50" / "trainer_state.json"
-    state.write_text(state.read_text().replace(str(run), str(folder)))
     return folder
 
 
@@ -285,11 +284,13 @@ def test_last_weights_are_not_called_the_best_where_the_best_are_gone(counting_r
     path = folder / "checkpoint-50" / "trainer_state.json"
     best = {"best_metric": 0.0, "best_global_step": 25, "best_model_checkpoint": str(folder / "checkpoint-25")}
     path.write_text(json.dumps(json.loads(path.read_text()) | best))
+    (folder / "checkpoint-50" / "sealed.json").unlink()
+    seal(folder / "checkpoint-50")
     options = ("--output_dir", folder, "--resume_from_checkpoint", "true")
     process = run_command("run_clm.py", counting_run / "recipe.json", *options)
     assert process.returncode == 0, process.stderr[-3000:]
-    assert "checkpoint-25 holds no weights any more" in process.stderr
-    assert "weights: those of the last step" in process.stderr
+    assert "checkpoint-25, is gone" in process.stderr
+    assert f"weights: the best checkpoint, {folder / 'checkpoint-100'}" in process.stderr, "the best since then"
     assert "this checkpoint: step 100" in (folder / "README.md").read_text()
 
 
@@ -347,8 +348,6 @@ def test_a_run_stopped_at_its_final_score_is_scored_and_not_trained_on(counting_
     shutil.copytree(counting_run, folder)
     for name in ("README.md", "all_results.json", "eval_results.json"):
         (folder / name).unlink()
-    state = folder / "checkpoint-100" / "trainer_state.json"
-    state.write_text(state.read_text().replace(str(counting_run), str(folder)))
     options = ("--output_dir", folder, "--resume_from_checkpoint", "true")
     process = run_command("run_clm.py", counting_run / "recipe.json", *options)
     assert process.returncode == 0, process.stderr[-3000:]

@@ -110,11 +110,21 @@ def settings_of(recipe: dict[str, Any]) -> list[dict[str, Any]]:
     """Every key of the recipe with its value and default, those that differ first."""
     defaults = json.loads(json.dumps(default_values(), default=str))
     settings = [
-        {"key": key, "value": value, "default": defaults.get(key), "changed": value != defaults.get(key)}
+        {
+            "key": key,
+            "value": _whole(value),
+            "default": _whole(defaults.get(key)),
+            "changed": value != defaults.get(key),
+        }
         for key, value in sorted(recipe.items())
     ]
     shortened = [setting | {"value": without_local_paths(setting["value"], setting["key"])} for setting in settings]
     return sorted(shortened, key=lambda setting: not setting["changed"])
+
+
+def _whole(value: Any) -> Any:
+    """500.0, as `eval_steps: 500` is read, as the 500 that was written."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def points_of(chart: Chart, run: dict[str, Any]) -> dict[str, Points]:

@@ -20,7 +20,7 @@ from tinystories.checkpoint import write_card
 from tinystories.decoding import save_presets
 from tinystories.environment import flops_per_token
 from tinystories.errors import GuardError, UserError, one_line
-from tinystories.files import is_no_room
+from tinystories.files import is_no_room, is_sealed
 from tinystories.hub import create_repository, hub_errors, push, refuse_to_lose_a_card
 from tinystories.interruption import DeafWorker
 from tinystories.memory import train_in_memory
@@ -141,16 +141,24 @@ class StoryTrainer(Trainer):
         """The Trainer looked for the best checkpoint where this one is written; its place is in the run folder."""
         best = self.state.best_global_step
         if best is not None:
-            path = Path(self.args.output_dir) / f"checkpoint-{best}"
-            self.state.best_model_checkpoint = str(path) if best == self.state.global_step or path.is_dir() else None
-        if self.args.should_save and self.staging is not None:
+            self.state.best_model_checkpoint = str(Path(self.args.output_dir, f"checkpoint-{best}"))
+        if self.args.should_save:
             folder = self.staging / f"checkpoint-{self.state.global_step}"
             self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
+
+    def _find_the_best(self) -> None:
+        """Of a run that goes on, where its folder lies now; one that is gone is no best any more."""
+        best = self.state.best_global_step
+        path = Path(self.args.output_dir, f"checkpoint-{best}")
+        if best is not None and not (is_sealed(path) and any(path.glob("model*.safetensors*"))):
+            logger.warning("the best checkpoint, %s, is gone: the best is looked for among those that follow", path)
+            self.state.best_global_step = self.state.best_metric = path = None
+        self.state.best_model_checkpoint = None if best is None or path is None else str(path)
 
     def _init_training_state(self, *args, **kwargs):
         """The best checkpoint is found again where the run folder lies now."""
         trained = super()._init_training_state(*args, **kwargs)
-        self._name_the_best()
+        self._find_the_best()
         return trained
 
     def _determine_best_metric(self, metrics, trial) -> bool:
@@ -213,7 +221,7 @@ class StoryTrainer(Trainer):
         if state.global_step < steps and not _stopped_early(state, self.args.early_stopping_patience):
             return False
         self.state = state
-        self._name_the_best()
+        self._find_the_best()
         if self.args.load_best_model_at_end and state.best_model_checkpoint is not None:
             self._load_best_model()
         else:
@@ -222,11 +230,9 @@ class StoryTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         """Where the best weights are gone, the Trainer keeps the last ones and calls them the best; we do not."""
-        if not any(Path(self.state.best_model_checkpoint).glob("model*.safetensors*")):
-            logger.warning("the best checkpoint %s holds no weights any more", self.state.best_model_checkpoint)
-            self.state.best_model_checkpoint = self.state.best_global_step = None
-            return
-        super()._load_best_model()
+        self._find_the_best()
+        if self.state.best_model_checkpoint is not None:
+            super()._load_best_model()
 
     def _issue_warnings_after_load(self, load_result) -> None:
         """The Trainer reports tied weights as missing when it loads the best checkpoint: they are not in the file."""
