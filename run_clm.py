@@ -51,12 +51,14 @@ def main(argv: list[str]) -> None:
     trainer = make_trainer(recipe, corpus, tokenizer, packed)
     recipe.values |= {"torch_compile": training.torch_compile, "vocab_size": len(tokenizer)}
     finished = checkpoint is not None and trainer.restore_finished(checkpoint)
+    if not finished:
+        on_one_process(lambda: check_room_for_checkpoints(trainer.model, training, len(packed.rows)))
     metrics = on_one_process(lambda: prepare_run_folder(recipe, corpus.report, checkpoint))
     if finished:
         logger.info("the training had come to its end: what is left is the final score")
     else:
-        on_one_process(lambda: check_room_for_checkpoints(trainer.model, training, len(packed.rows)))
         metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+        metrics["elapsed_seconds"] = trainer.meters.progress()["elapsed_seconds"]  # of all sessions
         if checkpoint is not None:
             metrics["resumed_from_step"] = step_of(checkpoint)  # runtime and train_loss are those of the steps since
     trainer.save_metrics("train", metrics)

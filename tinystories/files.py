@@ -64,9 +64,14 @@ def damage(folder: Path, contents: bool = True) -> str | None:
 
 def discard(folder: Path) -> None:
     """Remove a folder so that a kill half way leaves no part of it under its name."""
-    bin_folder = Path(tempfile.mkdtemp(prefix="unfinished-", dir=folder.parent))
-    os.replace(folder, bin_folder / folder.name)
-    shutil.rmtree(bin_folder, ignore_errors=True)
+    shutil.rmtree(move_aside(folder), ignore_errors=True)
+
+
+def move_aside(folder: Path) -> Path:
+    """Into a folder beside it whose name says that nothing in it counts; returns that."""
+    aside = Path(tempfile.mkdtemp(prefix="unfinished-", dir=folder.parent))
+    os.replace(folder, aside / folder.name)
+    return aside
 
 
 def is_no_room(error: BaseException) -> bool:

@@ -6,7 +6,8 @@ Without it, or where the run has already made steps, it ends with one line that 
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -67,6 +68,18 @@ def _why_not_again(trainer: Trainer, fewer: int | None, start: "_Start | None") 
     if start is None or trainer.args.world_size > 1:
         return f"give {keys}, which keeps the rows of a step, or gradient_checkpointing true"
     return None
+
+
+@contextmanager
+def evaluating_in_memory(rows: int) -> Iterator[None]:
+    """Raises UserError: out of memory in an evaluation, whose batch is not that of the training."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not should_reduce_batch_size(error.__cause__ or error):
+            raise
+        keys = f"--per_device_eval_batch_size {max(1, rows // 2)}"
+        raise UserError(f"out of memory in an evaluation with {rows} rows at once: give {keys}") from error
 
 
 class _Start:

@@ -18,6 +18,7 @@ evaluations.jsonl and evaluations.csv in the run folder hold the same rows. A nu
 
 import csv
 import json
+import logging
 import math
 import time
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerState, Trainin
 
 from tinystories.environment import ENVIRONMENT, describe_environment, measured_peak, training_dtype
 
+
+logger = logging.getLogger(__name__)
 
 EVALUATIONS = "evaluations.jsonl"
 EVALUATIONS_TABLE = "evaluations.csv"
@@ -53,15 +56,26 @@ class Meters(TrainerCallback):
     def __init__(self, flops_per_token: float):
         self.flops_per_token = flops_per_token
         self.process = psutil.Process()
+        self.earlier: dict[str, Any] = {}  # `progress` of the session that this one goes on with
+
+    def progress(self) -> dict[str, Any]:
+        """What a session that goes on from here has to know, to be saved with a checkpoint."""
+        return {
+            "elapsed_seconds": self._so_far()["elapsed_seconds"],
+            "losses": self.losses,
+            "lap_tokens": self.evaluation_lap.tokens,
+            "lap_seconds": self.training_seconds - self.evaluation_lap.seconds,
+        }
 
     def on_train_begin(self, args, state, control, model, **kwargs):
         self.peak_flops = self._measure_devices(args, state, model)
-        logged = [row["elapsed_seconds"] for row in state.log_history if "elapsed_seconds" in row]
-        self.earlier_seconds = logged[-1] if logged else 0.0
+        self.earlier_seconds = self.earlier.get("elapsed_seconds", 0.0)
         self.first_step = self.paused_until_step = state.global_step
         self.training_seconds = self.paused_seconds = self.first_step_seconds = 0.0
-        self.log_lap, self.evaluation_lap = (Lap(state.num_input_tokens_seen) for _ in range(2))
-        self.losses: list[float] = []  # of each step since the last evaluation
+        self.log_lap = Lap(state.num_input_tokens_seen)
+        lap_tokens = self.earlier.get("lap_tokens", state.num_input_tokens_seen)
+        self.evaluation_lap = Lap(lap_tokens, -self.earlier.get("lap_seconds", 0.0))
+        self.losses: list[float] = list(self.earlier.get("losses", []))  # of each step since the last evaluation
         self.last_step: dict[str, float] = {}
         self.memory = 0
         self.since = time.perf_counter()
@@ -135,6 +149,9 @@ class Meters(TrainerCallback):
         mfu = speed * self.flops_per_token / self.peak_flops
         return {"tokens_per_second": speed, "mfu": mfu, "training_seconds": seconds}
 
+    def on_train_end(self, args, state, control, **kwargs):
+        self.training_seconds += self._seconds_since_last_look(args.device)
+
     def _so_far(self) -> dict[str, float]:
         elapsed = self.earlier_seconds + self.training_seconds + self.paused_seconds
         return {"memory_gb": self.memory / 1e9, "elapsed_seconds": elapsed}
@@ -162,10 +179,13 @@ def write_evaluations_table(folder: Path) -> None:
     """Write evaluations.csv anew from evaluations.jsonl, so that they cannot differ."""
     rows = read_lines(folder / EVALUATIONS)
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    with (folder / EVALUATIONS_TABLE).open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, columns)
-        table.writeheader()
-        table.writerows(rows)
+    try:
+        with (folder / EVALUATIONS_TABLE).open("w", encoding="utf-8", newline="") as file:
+            table = csv.DictWriter(file, columns)
+            table.writeheader()
+            table.writerows(rows)
+    except PermissionError as error:  # on Windows, as long as a spreadsheet has it open: no reason to end a run
+        logger.warning("%s is not up to date: %s", folder / EVALUATIONS_TABLE, error.strerror)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

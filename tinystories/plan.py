@@ -30,12 +30,15 @@ def times(strategy: str, every: float | None, steps: int, epochs: float) -> int:
 
 
 def checkpoints_at_a_time(training: RunArguments, rows: int) -> int:
-    """The most that lie in the run folder: the new one is written before an old one goes."""
+    """The most that lie in the run folder: the new one is written before an old one goes, and any may be the best."""
     steps, epochs = planned_steps(training, rows)
     saves = times(training.save_strategy, training.save_steps, steps, epochs)
     if training.save_log_spaced and saves:
         saves += int(math.log2(max(1, steps / saves))) + 1
-    return saves if not training.save_total_limit else min(saves, training.save_total_limit + 1)
+    if training.load_best_model_at_end:
+        saves = max(saves, times(training.eval_strategy, training.eval_steps, steps, epochs))
+    kept = training.save_total_limit and max(training.save_total_limit, 2 if training.load_best_model_at_end else 1)
+    return min(saves, kept + 1) if kept else saves
 
 
 def check_room_for_checkpoints(model: nn.Module, training: RunArguments, rows: int) -> str:

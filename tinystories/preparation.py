@@ -67,7 +67,12 @@ def make_trainer(
         callbacks.append(EarlyStoppingCallback(recipe.training.early_stopping_patience))
     try:
         trainer = StoryTrainer(model, tokenizer, recipe, packed, evaluation, training_stories, corpus.report, callbacks)
-    except (ImportError, RuntimeError, ValueError) as error:  # an unknown tracker, or one that is not installed
+    except (
+        ImportError,
+        RuntimeError,
+        ValueError,
+        OSError,
+    ) as error:  # such as a tracker that is unknown
         raise UserError(f"the Trainer cannot start: {one_line(error)}") from error
     if recipe.training.skip_guards:
         logger.warning("GUARDS SKIPPED: nothing checks that this run learns what it should")

@@ -34,6 +34,11 @@ def on_one_process(check: Callable[[], Any]) -> Any:
 
 def check_launch(training: RunArguments) -> None:
     """What `accelerate launch` was asked for and what this run does are the same thing, or the difference is said."""
+    if training.n_gpu > 1:
+        raise UserError(
+            f"one process sees {training.n_gpu} GPUs: start one for each (accelerate launch, docs/distributed.md), or "
+            "show it one with the environment variable CUDA_VISIBLE_DEVICES=0"
+        )
     sharded = training.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
     state_dict = (training.fsdp_plugin_args or {}).get("state_dict_type") or os.environ.get("FSDP_STATE_DICT_TYPE", "")
     if sharded and training.use_cpu:

@@ -22,7 +22,7 @@ from tinystories.figures import CHARTS, COLOURS, Chart, Drawn, Points, draw
 from tinystories.hub import without_local_paths
 from tinystories.meters import EVALUATIONS, read_lines
 from tinystories.recipe import default_values
-from tinystories.run_folder import DATA_REPORT, REPORT, SAMPLES, read_json
+from tinystories.run_folder import DATA_REPORT, REPORT, SAMPLES, read_json, whole
 from tinystories.saving import checkpoints
 
 
@@ -73,7 +73,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         "name": folder.resolve().name,
         "finished": "eval_bits_per_byte" in results,
         "step": max([state.get("global_step", 0), *(row["step"] for row in evaluations)]),
-        "max_steps": state.get("max_steps") or max(0, recipe.get("max_steps") or 0) or None,
+        "max_steps": max(0, recipe.get("max_steps") or 0) or state.get("max_steps") or None,
         "results": results,
         "scored_step": state.get("best_global_step" if recipe.get("load_best_model_at_end") else "global_step"),
         "best": best_of(evaluations),
@@ -86,7 +86,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         "data": data,
         "environment": read_json(folder / ENVIRONMENT) or {},
     }
-    return _finite(without_local_paths(run | _totals(log, evaluations, results)))
+    return _finite(without_local_paths(run | _totals(log, evaluations, results, state)))
 
 
 def best_of(evaluations: list[dict]) -> dict | None:
@@ -95,15 +95,15 @@ def best_of(evaluations: list[dict]) -> dict | None:
     return min(scored, key=lambda row: row["eval_bits_per_byte"], default=None)
 
 
-def _totals(log: list[dict], evaluations: list[dict], results: dict) -> dict[str, Any]:
+def _totals(log: list[dict], evaluations: list[dict], results: dict, state: dict) -> dict[str, Any]:
     """Tokens trained on, seconds of wall clock in training, and how fast the training alone was."""
-    rows = [*log, *evaluations]
+    rows = [*log, *evaluations, state, results]
     tokens = max((row.get("num_input_tokens_seen") or row.get("tokens_seen") or 0 for row in rows), default=0)
     seconds = max((row["elapsed_seconds"] for row in rows if "elapsed_seconds" in row), default=None)
     timed = [row for row in log if "training_seconds" in row and "tokens_per_second" in row]
     training = sum(row["training_seconds"] for row in timed)
     speed = sum(row["tokens_per_second"] * row["training_seconds"] for row in timed) / training if training else None
-    return {"tokens": tokens, "seconds": seconds or results.get("train_runtime"), "tokens_per_second": speed}
+    return {"tokens": tokens, "seconds": seconds, "tokens_per_second": speed}
 
 
 def settings_of(recipe: dict[str, Any]) -> list[dict[str, Any]]:
@@ -112,19 +112,14 @@ def settings_of(recipe: dict[str, Any]) -> list[dict[str, Any]]:
     settings = [
         {
             "key": key,
-            "value": _whole(value),
-            "default": _whole(defaults.get(key)),
+            "value": whole(value),
+            "default": whole(defaults.get(key)),
             "changed": value != defaults.get(key),
         }
         for key, value in sorted(recipe.items())
     ]
     shortened = [setting | {"value": without_local_paths(setting["value"], setting["key"])} for setting in settings]
     return sorted(shortened, key=lambda setting: not setting["changed"])
-
-
-def _whole(value: Any) -> Any:
-    """500.0, as `eval_steps: 500` is read, as the 500 that was written."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def points_of(chart: Chart, run: dict[str, Any]) -> dict[str, Points]:

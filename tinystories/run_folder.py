@@ -8,7 +8,9 @@ place in the data are those of the moment it was saved. A run that was ended bef
 
 import json
 import logging
+import os
 import shutil
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,9 @@ FREE_ON_RESUME = {
     "skip_guards",
     "disable_tqdm",
     "report_to",
+    "trackio_space_id",
+    "trackio_bucket_id",
+    "trackio_static_space_id",
     "run_name",
     "project",
     "log_level",
@@ -76,8 +81,11 @@ def check_run_folder(training: RunArguments) -> str | None:
         UserError: the folder holds something that is not to be replaced, or nothing to go on with.
     """
     folder = Path(training.output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"output_dir {folder} is a file: give another")
+    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not place.is_dir():
+        raise UserError(f"output_dir {folder} cannot be: {place} is a file; give another")
+    if not os.access(place, os.W_OK):
+        raise UserError(f"output_dir {folder} cannot be written: {place} is read-only; give another")
     if training.resume or training.resume_from_checkpoint is not None:
         found = _checkpoint_to_resume(folder, training.resume_from_checkpoint)
         if found is not None or _began_here(folder):
@@ -96,7 +104,8 @@ def check_run_folder(training: RunArguments) -> str | None:
 
 def _began_here(folder: Path) -> bool:
     """Whether a run began in this folder and came to no checkpoint: nothing is lost where it begins again."""
-    if not (folder / "recipe.json").exists() or checkpoints(folder, complete=False):
+    has_weights = checkpoints(folder, complete=False) or any(folder.glob("model*.safetensors"))
+    if not (folder / "recipe.json").exists() or has_weights:
         return False
     logger.warning("%s holds no checkpoint yet: the run begins again", folder)
     return True
@@ -140,11 +149,15 @@ def check_resumed(checkpoint: str, recipe: Recipe, data_report: dict[str, Any]) 
     folder = Path(checkpoint).parent
     earlier, began = read_json(folder / "recipe.json"), read_json(folder / DATA_REPORT)["began_with"]
     for name, value in earlier.items():
-        if name not in FREE_ON_RESUME and value != _as_saved(recipe.values.get(name)):
+        now = _as_saved(recipe.values.get(name))
+        if name not in FREE_ON_RESUME and value != now:
             raise UserError(
-                f"{name} was {value} when {folder} began and is {recipe.values.get(name)} now: a run goes on as it "
+                f"{name} was {whole(value)} when {folder} began and is {whole(now)} now: a run goes on as it "
                 "began; set it back, or give another --output_dir"
             )
+    saved, processes = len(list(Path(checkpoint).glob("rng_state*.pth"))), recipe.training.world_size
+    if saved != processes:
+        logger.warning("%s is of %d processes, now there are %d: dropout will differ", checkpoint, saved, processes)
     what = {
         "rows_per_step": "rows in a step (rows on a device x accumulation x processes) are not as many as",
         "rows": "training stories or the tokenizer are not those",
@@ -153,6 +166,11 @@ def check_resumed(checkpoint: str, recipe: Recipe, data_report: dict[str, Any]) 
     for name, words in what.items():
         if began[name] != data_report["began_with"][name]:
             raise UserError(f"the {words} {folder} began with: set them back, or give another --output_dir")
+
+
+def whole(value: Any) -> Any:
+    """500.0, as `eval_steps: 500` is read, as the 500 that was written."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _as_saved(value: Any) -> Any:
@@ -175,8 +193,10 @@ def prepare_run_folder(recipe: Recipe, data_report: dict[str, Any], checkpoint: 
         if (folder / EVALUATIONS).exists():
             write_evaluations_table(folder)
         if card.exists() and not is_as_written(card.read_text(encoding="utf-8")):
-            logger.warning("%s was edited: it is kept as README.edited.md", card)
-            card.replace(folder / "README.edited.md")
+            names = ("README.edited.md", *(f"README.edited-{number}.md" for number in count(2)))
+            kept = next(folder / name for name in names if not (folder / name).exists())
+            logger.warning("%s was edited: it is kept as %s", card, kept.name)
+            card.replace(kept)
     else:
         for earlier in (*checkpoints(folder, complete=False), folder / REPORT):
             if earlier.is_dir():

@@ -16,14 +16,13 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import SaveStrategy
 
 from tinystories.errors import UserError
-from tinystories.files import SEAL, damage, discard, is_sealed, seal
+from tinystories.files import SEAL, damage, discard, is_sealed, move_aside, seal
 
 
 logger = logging.getLogger(__name__)
 
 UNFINISHED = "unfinished-checkpoint"
-# What going on needs; the card or a preset may be edited without harm.
-_STATE = ("*.safetensors", "*.safetensors.index.json", "*.pt", "*.pth", "*.bin", "trainer_state.json", "*.distcp")
+_MAY_BE_EDITED = ("README.md", "generation_config*.json")
 
 
 def checkpoints(folder: Path, complete: bool = True) -> list[Path]:
@@ -41,11 +40,12 @@ def publish_checkpoint(unfinished: Path, folder: Path) -> None:
     if not unfinished.exists():  # another machine that shares the disk was first
         return
     (unfinished / SEAL).unlink(missing_ok=True)
-    seal(unfinished, belongs=lambda file: any(file.match(pattern) for pattern in _STATE))
-    if folder.exists():
-        discard(folder)
+    seal(unfinished, belongs=lambda file: not any(file.match(pattern) for pattern in _MAY_BE_EDITED))
+    replaced = move_aside(folder) if folder.exists() else None
     os.replace(unfinished, folder)
-    shutil.rmtree(unfinished.parent, ignore_errors=True)
+    for leftover in (unfinished.parent, replaced):
+        if leftover is not None:
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def check_undamaged(checkpoint: Path) -> None:

@@ -4,6 +4,7 @@ checkpoint is whole, or not there, and a complete Hub repository.
 Everything else (the loop, accumulation, mixed precision, schedules, processes) is transformers' and accelerate's.
 """
 
+import json
 import logging
 import shutil
 from functools import partial
@@ -20,13 +21,14 @@ from tinystories.checkpoint import write_card
 from tinystories.decoding import save_presets
 from tinystories.environment import flops_per_token
 from tinystories.errors import GuardError, UserError, one_line
-from tinystories.files import is_no_room, is_sealed
+from tinystories.files import damage, is_no_room
 from tinystories.hub import create_repository, hub_errors, push, refuse_to_lose_a_card
 from tinystories.interruption import DeafWorker
-from tinystories.memory import train_in_memory
+from tinystories.memory import evaluating_in_memory, train_in_memory
 from tinystories.meters import Meters
 from tinystories.optimizers import make_schedule, muon_and_adamw
 from tinystories.packing import PackedRows, StoryCollator
+from tinystories.plan import planned_steps
 from tinystories.processes import on_one_process
 from tinystories.recipe import Recipe
 from tinystories.saving import UNFINISHED, checkpoints, publish_checkpoint, thin_out
@@ -35,6 +37,8 @@ from tinystories.step_guard import StepGuard
 
 
 logger = logging.getLogger(__name__)
+
+PROGRESS = "progress.json"
 
 
 class StoryTrainer(Trainer):
@@ -75,7 +79,6 @@ class StoryTrainer(Trainer):
         self.evaluation, self.training_stories = evaluation, training_stories
         self.rows_per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
         self.staging: Path | None = None  # where a checkpoint is written, while it is
-        self.save_total_limit, self.args.save_total_limit = self.args.save_total_limit, None  # thin_out does it here
         self.data_report = data_report
 
     def create_optimizer(self, model=None):
@@ -104,7 +107,11 @@ class StoryTrainer(Trainer):
         return loader
 
     def _inner_training_loop(self, batch_size: int | None = None, **kwargs):
-        loop = super()._inner_training_loop
+        loop, checkpoint = super()._inner_training_loop, kwargs.get("resume_from_checkpoint")
+        if checkpoint is not None:
+            progress = json.loads(Path(checkpoint, PROGRESS).read_text(encoding="utf-8"))
+            self.meters.earlier = progress["meters"]
+            self.step_guard.before.extend(progress["recent_losses"])
         return train_in_memory(self, loop, batch_size or self._train_batch_size, self.rows_per_step, **kwargs)
 
     def _save_checkpoint(self, model, trial) -> None:
@@ -113,9 +120,13 @@ class StoryTrainer(Trainer):
         self.staging = run / UNFINISHED
         try:
             super()._save_checkpoint(model, trial)
-            self._name_the_best()
+            if self.args.should_save:
+                self._write_progress(self.staging / name)
             self.accelerator.wait_for_everyone()
-            if self.is_local_process_zero():
+            if self.is_world_process_zero():
+                publish_checkpoint(self.staging / name, run / name)
+            self.accelerator.wait_for_everyone()
+            if self.is_local_process_zero():  # of a machine that has a disk of its own
                 publish_checkpoint(self.staging / name, run / name)
         except Exception as error:
             if not is_no_room(error):
@@ -130,30 +141,45 @@ class StoryTrainer(Trainer):
             self.staging = None
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
-            thin_out(run, self.save_total_limit, self.state.best_model_checkpoint)
+            thin_out(run, self.args.save_total_limit, self.state.best_model_checkpoint)
         if self.args.push_to_hub and self.args.hub_strategy == HubStrategy.EVERY_SAVE:
             self._publish(run / name)
 
     def _get_output_dir(self, trial) -> str:
         return str(self.staging or super()._get_output_dir(trial))
 
-    def _name_the_best(self) -> None:
-        """The Trainer looked for the best checkpoint where this one is written; its place is in the run folder."""
-        best = self.state.best_global_step
-        if best is not None:
-            self.state.best_model_checkpoint = str(Path(self.args.output_dir, f"checkpoint-{best}"))
-        if self.args.should_save:
-            folder = self.staging / f"checkpoint-{self.state.global_step}"
-            self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
+    def _write_progress(self, folder: Path) -> None:
+        """What the Trainer does not save; and the best checkpoint, which it looked for where this one is written."""
+        progress = {"meters": self.meters.progress(), "recent_losses": list(self.step_guard.before)}
+        (folder / PROGRESS).write_text(json.dumps(progress) + "\n", encoding="utf-8")
+        if self.state.best_global_step is not None:
+            best = Path(self.args.output_dir, f"checkpoint-{self.state.best_global_step}")
+            self.state.best_model_checkpoint = str(best)
+        self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
 
     def _find_the_best(self) -> None:
-        """Of a run that goes on, where its folder lies now; one that is gone is no best any more."""
+        """Where the run folder lies now. One that is gone or damaged is no best any more."""
         best = self.state.best_global_step
         path = Path(self.args.output_dir, f"checkpoint-{best}")
-        if best is not None and not (is_sealed(path) and any(path.glob("model*.safetensors*"))):
-            logger.warning("the best checkpoint, %s, is gone: the best is looked for among those that follow", path)
-            self.state.best_global_step = self.state.best_metric = path = None
-        self.state.best_model_checkpoint = None if best is None or path is None else str(path)
+        found = None if best is None else damage(path)
+        if found:
+            logger.warning(
+                "the best checkpoint, %s, is lost (%s): the best is looked for among the later ones", path, found
+            )
+            self.state.best_global_step = self.state.best_metric = None
+        self.state.best_model_checkpoint = str(path) if self.state.best_global_step is not None else None
+
+    def _finalize_training(self, *args, **kwargs):
+        """With a limit of 1 the Trainer would delete the last checkpoint now, without which a run cannot be lengthened."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            return super()._finalize_training(*args, **kwargs)
+        finally:
+            self.args.save_total_limit = limit
+
+    def _evaluate(self, *args, **kwargs):
+        with evaluating_in_memory(self.args.per_device_eval_batch_size):
+            return super()._evaluate(*args, **kwargs)
 
     def _init_training_state(self, *args, **kwargs):
         """The best checkpoint is found again where the run folder lies now."""
@@ -210,9 +236,7 @@ class StoryTrainer(Trainer):
     def restore_finished(self, checkpoint: str) -> bool:
         """Whether the run had done all its steps; if so, its state and its best (or last) weights are restored."""
         state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-        steps = self.args.max_steps
-        if steps <= 0:
-            steps = round(state.max_steps / state.num_train_epochs * self.args.num_train_epochs)
+        steps, _ = planned_steps(self.args, len(self.train_dataset))
         if state.global_step > steps:
             raise UserError(
                 f"the run has done {state.global_step} steps and the recipe ends at {steps}: set max_steps or "
