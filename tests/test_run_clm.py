@@ -289,7 +289,7 @@ def test_last_weights_are_not_called_the_best_where_the_best_are_gone(counting_r
     options = ("--output_dir", folder, "--resume_from_checkpoint", "true")
     process = run_command("run_clm.py", counting_run / "recipe.json", *options)
     assert process.returncode == 0, process.stderr[-3000:]
-    assert "checkpoint-25, is gone" in process.stderr
+    assert "checkpoint-25, is lost" in process.stderr
     assert f"weights: the best checkpoint, {folder / 'checkpoint-100'}" in process.stderr, "the best since then"
     assert "this checkpoint: step 100" in (folder / "README.md").read_text()
 

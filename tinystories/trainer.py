@@ -170,7 +170,7 @@ class StoryTrainer(Trainer):
         self.state.best_model_checkpoint = str(path) if self.state.best_global_step is not None else None
 
     def _finalize_training(self, *args, **kwargs):
-        """With a limit of 1 the Trainer would delete the last checkpoint now, without which a run cannot be lengthened."""
+        """With a limit of 1 the Trainer would now delete the last checkpoint, where a longer run would go on."""
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             return super()._finalize_training(*args, **kwargs)
