@@ -1,10 +1,11 @@
 """The ladder of recipes: each file says how large its model is and how many tokens it sees, and says it truly."""
 
+import math
 import re
 
 import pytest
 import torch
-from conftest import ROOT, TokenizerOfSize
+from conftest import ROOT, TokenizerOfSize, load_benchmark
 
 from tinystories.checkpoint import new_model
 from tinystories.recipe import read_recipe
@@ -57,6 +58,19 @@ def test_the_budget_is_what_the_recipe_trains_and_follows_the_rule(path):
     assert [number(part) for part in line.groups()] == [training.max_steps, rows, recipe.data.block_size, tokens]
     wanted = max(LEAST_TOKENS, 20 * parameters)
     assert wanted <= tokens < wanted + rows * recipe.data.block_size, "not a step more than the rule asks for"
+
+
+@pytest.mark.parametrize("path", LADDER, ids=lambda path: path.stem)
+def test_optimizer_schedule_and_rates_are_those_of_the_best_choice_on_record(path):
+    benchmark = load_benchmark("optimizers")
+    record = benchmark.read_record()
+    best = benchmark.compared(record["runs"])[0][0]
+    recipe = read_recipe([str(path), "--bf16", "false"])
+    training, scale = recipe.training, math.sqrt(record["recipe"]["hidden_size"] / recipe.model.hidden_size)
+    assert (training.optimizer, recipe.model.residual_init) == (best["optimizer"], best["residual_init"])
+    assert [training.lr_scheduler_type, training.lr_scheduler_kwargs] == record["schedules"][best["schedule"]]
+    assert training.muon_learning_rate == pytest.approx(best["muon_learning_rate"] * scale, rel=0.05)
+    assert training.learning_rate == pytest.approx(best["learning_rate"] * scale, rel=0.05)
 
 
 @pytest.mark.parametrize("path", LADDER, ids=lambda path: path.stem)
