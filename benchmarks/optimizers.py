@@ -224,7 +224,7 @@ def draw(runs: list[dict]) -> None:
     except ImportError:
         sys.exit("no picture: it needs matplotlib (python -m pip install matplotlib)")
     plt.rcParams["svg.hashsalt"] = "optimizers"  # the same numbers give the same file
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), width_ratios=(2, 3), layout="constrained")
     groups = compared(runs)
     for place, group in enumerate(groups):
         first, scores = group[0], [run["bits_per_byte"] for run in group]
@@ -237,14 +237,14 @@ def draw(runs: list[dict]) -> None:
         right.plot(tokens, points, style.get(first["residual_init"], "-."), color=colour, label=label(first))
     left.set_yticks(range(len(groups)), [label(group[0]) for group in groups])
     left.invert_yaxis()
-    left.set_xlabel("bits per byte at the end: a dot for each seed, a bar for the mean")
-    right.set(xlabel="million tokens", ylabel=f"bits per byte, {RECIPE['max_eval_samples']} stories", yscale="log")
+    left.set_xlabel("bits per byte at the end, seeds and mean")
+    right.set(xlabel="million tokens", ylabel=f"bits per byte, {RECIPE['max_eval_samples']} stories")
     right.legend(fontsize="small")
     figure.savefig(FIGURE, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
 
 
 def label(run: dict) -> str:
-    init = "" if run["residual_init"] == "normal" else f", {run['residual_init'].replace('_', ' ')} residual init"
+    init = "" if run["residual_init"] == "normal" else f", {run['residual_init'].replace('_', ' ')}"
     return f"{run['optimizer']}, {run['schedule']}{init}"
 
 

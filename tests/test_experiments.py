@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from itertools import product
+from statistics import mean
 
 from conftest import ROOT, as_options, load_benchmark
 
@@ -39,3 +40,18 @@ def test_the_best_learning_rate_is_neither_the_lowest_nor_the_highest_that_was_t
 def test_the_recipe_of_the_experiment_is_still_understood():
     assert read_recipe(as_options(BENCHMARK.RECIPE)).training.max_steps == BENCHMARK.RECIPE["max_steps"]
     assert BENCHMARK.read_record()["recipe"] == BENCHMARK.RECIPE
+
+
+def test_what_the_document_concludes_is_so():
+    groups = BENCHMARK.compared(RUNS)
+    scores = {
+        (g[0]["optimizer"], g[0]["schedule"], g[0]["residual_init"]): [r["bits_per_byte"] for r in g] for g in groups
+    }
+    muon, adamw = ([s for key, group in scores.items() if key[0] == name for s in group] for name in ("muon", "adamw"))
+    assert max(muon) < min(adamw), "every Muon run ended below every AdamW run"
+    cosine, linear, stable = BENCHMARK.SCHEDULES
+    for optimizer in ("muon", "adamw"):
+        assert max(scores[optimizer, stable, "normal"]) < min(scores[optimizer, cosine, "normal"])
+        assert mean(scores[optimizer, cosine, "normal"]) < mean(scores[optimizer, linear, "normal"])
+    inits = [mean(scores["muon", stable, residual_init]) for residual_init in ("normal", "zero", "depth_scaled")]
+    assert max(inits) - min(inits) < max(max(group) - min(group) for group in scores.values())
