@@ -17,7 +17,7 @@ import subprocess
 import sys
 from itertools import islice, product
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 
 import torch
 import transformers
@@ -56,6 +56,8 @@ SCHEDULES = {
 SWEEP_SEED, SEEDS = 0, (1, 2, 3)
 FIRST_RATES = (4e-3, 8e-3, 1.6e-2)
 COSINE = "cosine to 10 %"
+WIDER = {"hidden_size": 128, "intermediate_size": 384, "num_attention_heads": 4}  # does the rate change?
+RESULTS = ("bits_per_byte", "stories", "tokens", "train_seconds", "curve", "cpu_seconds")
 Choice = tuple[str, str, str]  # optimizer, schedule, residual_init
 
 
@@ -69,24 +71,27 @@ class Experiment:
         if any(self.record[name] != begun[name] for name in begun):
             sys.exit(f"{RECORD} is of another recipe: move it away to begin anew")
 
-    def run(self, choice: Choice, rates: dict[str, float], seed: int) -> dict:
-        """The record of one run; it is made if it is not there."""
+    def run(self, choice: Choice, keys: dict[str, float], seed: int) -> dict:
+        """The record of one run with these keys of the recipe; it is made if it is not there."""
         optimizer, schedule, residual_init = choice
-        settings = {"optimizer": optimizer, "schedule": schedule, "residual_init": residual_init, **rates, "seed": seed}
+        settings = {"optimizer": optimizer, "schedule": schedule, "residual_init": residual_init, **keys, "seed": seed}
         for run in self.record["runs"]:
-            if {name: run.get(name) for name in settings} == settings:
+            if {name: value for name, value in run.items() if name not in RESULTS} == settings:
                 return run
         name = "-".join(str(value) for value in settings.values()).replace(" ", "_").replace("%", "percent")
         lr_scheduler_type, lr_scheduler_kwargs = SCHEDULES[schedule]
-        values = RECIPE | self.files | rates | {"optimizer": optimizer, "residual_init": residual_init, "seed": seed}
+        values = RECIPE | self.files | keys | {"optimizer": optimizer, "residual_init": residual_init, "seed": seed}
         values |= {"lr_scheduler_type": lr_scheduler_type, "lr_scheduler_kwargs": json.dumps(lr_scheduler_kwargs)}
         values |= {"output_dir": self.work_dir / name, "data_cache_dir": self.work_dir / "cache"}
         options = [word for key, value in values.items() for word in (f"--{key}", str(value))]
         print(name, flush=True)
         with (self.work_dir / f"{name}.log").open("w", encoding="utf-8") as log:
             command = [sys.executable, "run_clm.py", *options, "--overwrite_output_dir"]
+            before = os.times()
             subprocess.run(command, check=True, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
-        run = settings | read_result(self.work_dir / name)
+            after = os.times()
+        cpu = after.children_user + after.children_system - before.children_user - before.children_system
+        run = settings | read_result(self.work_dir / name) | {"cpu_seconds": round(cpu, 1)}
         print(f"    {run['bits_per_byte']:.4f} bits per byte", flush=True)
         self.record["runs"].append(run)
         write_record(self.record)
@@ -118,6 +123,7 @@ class Experiment:
         choices = [((optimizer, schedule, "normal"), rates[optimizer]) for schedule in SCHEDULES for optimizer in rates]
         (optimizer, schedule, _), found = self.best(choices, SEEDS)
         self.best([((optimizer, schedule, init), found) for init in ("zero", "depth_scaled")], SEEDS)
+        self.tune("muon", "muon_learning_rate", adamw | WIDER)
 
 
 def read_record() -> dict | None:
@@ -159,38 +165,49 @@ def compared(runs: list[dict]) -> list[list[dict]]:
     """The runs of the comparison, by choice, best mean first."""
     groups: dict[Choice, list[dict]] = {}
     for run in runs:
-        if run["seed"] in SEEDS:
+        if not is_sweep(run):
             groups.setdefault((run["optimizer"], run["schedule"], run["residual_init"]), []).append(run)
     return sorted(groups.values(), key=lambda group: mean(run["bits_per_byte"] for run in group))
 
 
-def rates_of(run: dict) -> str:
-    muon = f"{run['muon_learning_rate']:g} and " if "muon_learning_rate" in run else ""
-    return f"{muon}{run['learning_rate']:g}"
+def rates(run: dict) -> list[float]:
+    return [run[key] for key in ("muon_learning_rate", "learning_rate") if key in run]
+
+
+def as_text(rates: list[float]) -> str:
+    return " and ".join(f"{rate:g}" for rate in rates)
+
+
+def width(run: dict) -> int:
+    return run.get("hidden_size", RECIPE["hidden_size"])
+
+
+def is_sweep(run: dict) -> bool:
+    return run["seed"] == SWEEP_SEED
 
 
 def tables(runs: list[dict]) -> str:
-    """The comparison and the sweep, as Markdown."""
+    """The comparison, the time it took and the sweep, as Markdown."""
     seeds = " | ".join(f"seed {seed}" for seed in SEEDS)
-    lines = [
-        f"| optimizer | schedule | residual init | learning rate | mean bpb | {seeds} | minutes |",
-        "|---" * 9 + "|",
-    ]
+    lines = [f"| optimizer | schedule | residual init | learning rate | {seeds} | mean |", "|---" * 8 + "|"]
     for group in compared(runs):
         first, scores = group[0], [run["bits_per_byte"] for run in group]
-        cells = [first["optimizer"], first["schedule"], first["residual_init"].replace("_", " "), rates_of(first)]
-        cells += [f"**{mean(scores):.4f}**", *(f"{score:.4f}" for score in scores)]
-        cells += [f"{mean(run['train_seconds'] for run in group) / 60:.1f}"]
+        cells = [first["optimizer"], first["schedule"], first["residual_init"].replace("_", " "), as_text(rates(first))]
+        cells += [*(f"{score:.4f}" for score in scores), f"**{mean(scores):.4f}**"]
         lines.append(f"| {' | '.join(cells)} |")
+    seconds = {
+        optimizer: median(run["cpu_seconds"] for run in runs if run["optimizer"] == optimizer and not is_sweep(run))
+        for optimizer in ("adamw", "muon")
+    }
     lines += [
         "",
-        f"Learning rates, {COSINE}, seed {SWEEP_SEED}:",
+        f"CPU time of a whole run, median: {seconds['adamw']:.0f} s with adamw, {seconds['muon']:.0f} s with muon.",
         "",
-        "| optimizer | learning rate | bpb |",
-        "|---" * 3 + "|",
     ]
-    sweep = [run for run in runs if run["seed"] == SWEEP_SEED]
-    lines += [f"| {run['optimizer']} | {rates_of(run)} | {run['bits_per_byte']:.4f} |" for run in sweep]
+    lines += [f"The sweep: {COSINE}, seed {SWEEP_SEED}.", ""]
+    lines += ["| width | optimizer | learning rate | bpb |", "|---" * 4 + "|"]
+    swept = sorted((width(run), run["optimizer"], rates(run), run["bits_per_byte"]) for run in runs if is_sweep(run))
+    lines += [f"| {wide} | {name} | {as_text(values)} | {score:.4f} |" for wide, name, values, score in swept]
     return "\n".join(lines)
 
 
@@ -207,7 +224,7 @@ def draw(runs: list[dict]) -> None:
     except ImportError:
         sys.exit("no picture: it needs matplotlib (python -m pip install matplotlib)")
     plt.rcParams["svg.hashsalt"] = "optimizers"  # the same numbers give the same file
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), width_ratios=(2, 3), layout="constrained")
     groups = compared(runs)
     for place, group in enumerate(groups):
         first, scores = group[0], [run["bits_per_byte"] for run in group]
@@ -220,14 +237,14 @@ def draw(runs: list[dict]) -> None:
         right.plot(tokens, points, style.get(first["residual_init"], "-."), color=colour, label=label(first))
     left.set_yticks(range(len(groups)), [label(group[0]) for group in groups])
     left.invert_yaxis()
-    left.set_xlabel("bits per byte at the end: a dot for each seed, a bar for the mean")
-    right.set(xlabel="million tokens", ylabel=f"bits per byte, {RECIPE['max_eval_samples']} stories", yscale="log")
+    left.set_xlabel("bits per byte at the end, seeds and mean")
+    right.set(xlabel="million tokens", ylabel=f"bits per byte, {RECIPE['max_eval_samples']} stories")
     right.legend(fontsize="small")
     figure.savefig(FIGURE, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
 
 
 def label(run: dict) -> str:
-    init = "" if run["residual_init"] == "normal" else f", {run['residual_init'].replace('_', ' ')} residual init"
+    init = "" if run["residual_init"] == "normal" else f", {run['residual_init'].replace('_', ' ')}"
     return f"{run['optimizer']}, {run['schedule']}{init}"
 
 

@@ -1,5 +1,6 @@
 """What several test files share: the commands as real processes, a corpus with one continuation, a tiny run."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -98,6 +99,14 @@ class TokenizerOfSize:
 
     def __len__(self) -> int:
         return self.size
+
+
+def load_benchmark(name: str):
+    """benchmarks/`name`.py as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def as_options(values: dict) -> list[str]:

@@ -1,10 +1,11 @@
 """The ladder of recipes: each file says how large its model is and how many tokens it sees, and says it truly."""
 
+import math
 import re
 
 import pytest
 import torch
-from conftest import ROOT, TokenizerOfSize
+from conftest import ROOT, TokenizerOfSize, load_benchmark
 
 from tinystories.checkpoint import new_model
 from tinystories.recipe import read_recipe
@@ -33,6 +34,10 @@ def parameters_of(recipe) -> int:
     return model.num_parameters()
 
 
+def rows_in_a_step(training) -> int:
+    return training.per_device_train_batch_size * training.gradient_accumulation_steps
+
+
 def test_the_ladder_has_its_rungs():
     assert [size_in_name(path) for path in LADDER] == [0.25, 1, 3, 8, 15, 42, 110]
 
@@ -49,7 +54,7 @@ def test_the_model_has_the_size_of_its_file_name_and_of_its_first_line(path):
 def test_the_budget_is_what_the_recipe_trains_and_follows_the_rule(path):
     recipe = read_recipe([str(path), "--bf16", "false"])
     training, parameters = recipe.training, parameters_of(recipe)
-    rows = training.per_device_train_batch_size * training.gradient_accumulation_steps
+    rows = rows_in_a_step(training)
     tokens = training.max_steps * rows * recipe.data.block_size
     line = re.search(
         r"Budget: ([\d,]+) steps x ([\d,]+) rows x (\d+) tokens = ([\d,]+) tokens", path.read_text("utf-8")
@@ -57,6 +62,32 @@ def test_the_budget_is_what_the_recipe_trains_and_follows_the_rule(path):
     assert [number(part) for part in line.groups()] == [training.max_steps, rows, recipe.data.block_size, tokens]
     wanted = max(LEAST_TOKENS, 20 * parameters)
     assert wanted <= tokens < wanted + rows * recipe.data.block_size, "not a step more than the rule asks for"
+
+
+@pytest.mark.parametrize("path", LADDER, ids=lambda path: path.stem)
+def test_optimizer_schedule_and_rates_are_those_of_the_best_choice_on_record(path):
+    benchmark = load_benchmark("optimizers")
+    record = benchmark.read_record()
+    best = benchmark.compared(record["runs"])[0][0]
+    recipe = read_recipe([str(path), "--bf16", "false"])
+    training, scale = recipe.training, math.sqrt(record["recipe"]["hidden_size"] / recipe.model.hidden_size)
+    assert training.optimizer == best["optimizer"]
+    assert recipe.model.residual_init == "normal", "the others were not better by more than the seeds differ"
+    assert [training.lr_scheduler_type, training.lr_scheduler_kwargs] == record["schedules"][best["schedule"]]
+    assert training.muon_learning_rate == pytest.approx(best["muon_learning_rate"] * scale, rel=0.05)
+    assert training.learning_rate == pytest.approx(best["learning_rate"] * scale, rel=0.05)
+
+
+@pytest.mark.parametrize("path", LADDER, ids=lambda path: path.stem)
+def test_the_table_says_what_the_recipe_says(path):
+    recipe = read_recipe([str(path), "--bf16", "false"])
+    model, training = recipe.model, recipe.training
+    tokens = training.max_steps * rows_in_a_step(training) * recipe.data.block_size
+    sizes = [model.num_hidden_layers, model.hidden_size, model.num_attention_heads]
+    numbers = [parameters_of(recipe), *sizes, recipe.tokenizer.vocab_size, tokens]
+    cells = [f"[{path.stem}](../{path.relative_to(ROOT).as_posix()})", *(f"{value:,}" for value in numbers)]
+    cells += [f"{training.muon_learning_rate:g}", f"{training.learning_rate:g}"]
+    assert f"| {' | '.join(cells)} |\n" in (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", LADDER, ids=lambda path: path.stem)
