@@ -56,9 +56,9 @@ RUN = {
 }
 
 
-def start(folder: Path, log: Path, *more: str, preexec_fn=None, **settings) -> subprocess.Popen:
+def start(folder: Path, log: Path, *more: str, run: dict = RUN, preexec_fn=None, **settings) -> subprocess.Popen:
     """run_clm.py on the small run, its output in `log`, in a process group of its own as in a terminal."""
-    values = RUN | {"data_cache_dir": folder.parent / "cache", "output_dir": folder} | settings
+    values = run | {"data_cache_dir": folder.parent / "cache", "output_dir": folder} | settings
     options = [word for key, value in values.items() for word in (f"--{key}", str(value))]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
     with log.open("w", encoding="utf-8") as stream:

@@ -5,6 +5,8 @@ from conftest import mistake
 
 from tinystories.checkpoint import load_checkpoint
 from tinystories.disk import SMALL_FILES, bytes_needed, check_disk_room, checkpoint_bytes, readable
+from tinystories.plan import checkpoints_at_a_time
+from tinystories.recipe import RunArguments
 
 
 def test_the_estimate_is_the_size_of_what_a_run_writes(counting_run):
@@ -32,3 +34,21 @@ def test_enough_room_is_said_of_a_folder_that_does_not_exist_yet(tmp_path):
 )
 def test_bytes_are_written_in_the_nearest_unit(number, text):
     assert readable(number) == text
+
+
+@pytest.mark.parametrize(
+    ("changes", "number"),
+    [
+        ({}, 10),
+        ({"save_total_limit": 2}, 3),
+        ({"save_total_limit": 1, "load_best_model_at_end": True}, 3),
+        ({"eval_steps": 20, "save_steps": 500, "load_best_model_at_end": True}, 50),
+        ({"save_log_spaced": True}, 17),
+        ({"save_strategy": "no"}, 0),
+    ],
+)
+def test_room_is_counted_for_the_most_checkpoints_at_a_time(changes, number, tmp_path):
+    """The new one is written before an old one goes, and every new best is saved."""
+    settings = {"max_steps": 1000, "save_steps": 100, "eval_strategy": "steps", "eval_steps": 100}
+    training = RunArguments(output_dir=str(tmp_path), **settings | changes)
+    assert checkpoints_at_a_time(training, rows=1000) == number

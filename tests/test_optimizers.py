@@ -231,6 +231,7 @@ print("as saved")
 
 
 WSD = ["--lr_scheduler_type", "warmup_stable_decay", "--lr_scheduler_kwargs"]
+COSINE = ["--lr_scheduler_type", "cosine_with_min_lr", "--lr_scheduler_kwargs"]
 
 
 @pytest.mark.parametrize(
@@ -241,12 +242,17 @@ WSD = ["--lr_scheduler_type", "warmup_stable_decay", "--lr_scheduler_kwargs"]
         (["--lr_scheduler_type", "triangle"], ["lr_scheduler_type", "warmup_stable_decay"]),
         (["--muon_learning_rate", "0.1"], ["muon_learning_rate is for optimizer muon"]),
         (["--optimizer", "muon", "--optim", "sgd"], ["optim ", "leave them out with muon"]),
-        (["--optimizer", "muon", "--muon_learning_rate=-1"], ["Learning rate", "-1"]),
+        (["--optimizer", "muon", "--muon_learning_rate=-1"], ["muon_learning_rate must be 0 or more", "-1"]),
         (["--lr_scheduler_type", "cosine_with_min_lr"], ["lr_scheduler_kwargs", "min_lr_rate should be set"]),
         (["--lr_scheduler_kwargs", '{"min_lr_rat": 1}'], ["lr_scheduler_kwargs", "linear", "'min_lr_rat'"]),
         (["--lr_scheduler_kwargs", "5"], ["lr_scheduler_kwargs 5"]),
         (["--lr_scheduler_type", "constant", "--lr_scheduler_kwargs", '{"a": 1}'], ["constant", "takes none"]),
         ([*WSD, "{}"], ["lr_scheduler_kwargs", "num_decay_steps"]),
+        ([*WSD, '{"num_decay_steps": 0}'], ["num_decay_steps must be above 0"]),
+        ([*WSD, '{"num_decay_steps": true}'], ["num_decay_steps must be above 0"]),
+        ([*WSD, '{"num_decay_steps": 5, "min_lr_ratio": -1}'], ["lowest learning rate must be 0 or more"]),
+        ([*COSINE, '{"min_lr_rate": NaN}'], ["lowest learning rate must be 0 or more"]),
+        ([*COSINE, '{"min_lr_rate": 7}', "--max_steps", "100"], ["times its peak"]),
         ([*WSD, '{"num_decay_steps": "half"}'], ["lr_scheduler_kwargs", "half"]),
         (
             [*WSD, '{"num_decay_steps": 60}', "--max_steps", "100", "--warmup_steps", "50"],

@@ -11,11 +11,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT, mistake
 from hypothesis import given
 from hypothesis import strategies as st
-from kill_and_resume import differing, kill, start
+from kill_and_resume import RUN, differing, kill, start
 
+from tinystories.errors import UserError
+from tinystories.memory import evaluating_in_memory
 from tinystories.recipe import RunArguments
 from tinystories.run_folder import check_run_folder
 from tinystories.saving import checkpoints, step_of, steps_to_drop
@@ -99,6 +102,9 @@ def test_a_run_stopped_in_every_way_ends_with_the_weights_of_one_that_never_was(
     evaluations = [[row for row in state["log_history"] if "eval_loss" in row] for state in states]
     for whole, resumed in zip(*evaluations, strict=True):
         assert whole["step"] == resumed["step"] and whole["eval_loss"] == resumed["eval_loss"]
+    progress = [json.loads((run / "checkpoint-400/progress.json").read_text()) for run in (reference, folder)]
+    assert progress[0]["recent_losses"] == progress[1]["recent_losses"], "each step saw the same rows"
+    assert len(progress[0]["recent_losses"]) == 100, "what a spike is compared with"
     steps = [[json.loads(line)["step"] for line in (run / "samples.jsonl").open()] for run in (reference, folder)]
     assert steps[0] == steps[1], "no sample twice, none missing"
 
@@ -174,11 +180,17 @@ def test_resume_begins_where_nothing_was_begun_and_leaves_other_folders_alone(tm
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.json").write_text("{}", encoding="utf-8")  # killed before its first checkpoint
     assert check_run_folder(training) is None
+    (tmp_path / "run" / "model.safetensors").write_bytes(b"of a run that saved nothing on its way")
+    assert "holds an earlier run" in mistake(check_run_folder, training)
+    (tmp_path / "run" / "model.safetensors").unlink()
     (tmp_path / "run" / "recipe.json").rename(tmp_path / "run" / "letter.txt")
     assert "holds no earlier run" in mistake(check_run_folder, training)
     (tmp_path / "run" / "letter.txt").unlink()
     (tmp_path / "run" / "checkpoint-5").mkdir()
     assert "holds no earlier run" in mistake(check_run_folder, training)
+    (tmp_path / "letter.txt").write_text("a file", encoding="utf-8")
+    training = RunArguments(output_dir=str(tmp_path / "letter.txt" / "run"), resume=True)
+    assert "letter.txt is a file" in mistake(check_run_folder, training)
 
 
 def test_a_lost_or_cut_cache_is_built_again_and_said(reference, tmp_path):
@@ -209,6 +221,31 @@ def test_early_stopping_counts_on_after_an_interruption_and_the_best_is_always_s
         assert process.wait(timeout=240) == 0, (tmp_path / "log").read_text(encoding="utf-8")[-3000:]
         assert [step_of(path) for path in checkpoints(tmp_path / "run")] == [5, 20]
     assert "the training had come to its end" in (tmp_path / "log").read_text(encoding="utf-8")
+
+
+def test_a_run_of_one_and_a_half_epochs_goes_on_to_its_end(tmp_path):
+    """The Trainer's state knows of two epochs; counted from that, the run would be over at three quarters."""
+    settings = {"num_sample_stories": 50, "max_steps": -1, "num_train_epochs": 1.5, "eval_strategy": "no"}
+    settings |= {"load_best_model_at_end": False, "save_steps": 5, "save_total_limit": 30, "save_log_spaced": False}
+    without = {key: value for key, value in RUN.items() if key not in ("early_stopping_patience", "eval_steps")}
+    process = start(tmp_path / "run", tmp_path / "log", run=without, **settings)
+    assert process.wait(timeout=240) == 0, (tmp_path / "log").read_text(encoding="utf-8")[-3000:]
+    *earlier, last = checkpoints(tmp_path / "run")
+    cut = [path for path in earlier if step_of(path) > 0.8 * step_of(last)]
+    for path in (*cut, last):
+        path.rename(tmp_path / path.name)
+    assert cut, "what is left ends beyond three quarters of the run"
+    process = start(tmp_path / "run", tmp_path / "log", "--resume", run=without, **settings)
+    assert process.wait(timeout=240) == 0, (tmp_path / "log").read_text(encoding="utf-8")[-3000:]
+    assert checkpoints(tmp_path / "run")[-1].name == last.name
+    assert differing(tmp_path / "run" / last.name, tmp_path / last.name) == []
+    results = json.loads((tmp_path / "run" / "all_results.json").read_text(encoding="utf-8"))
+    assert 0 < results["train_runtime"] < results["elapsed_seconds"], "the seconds of both sessions"
+
+
+def test_out_of_memory_in_an_evaluation_names_its_own_batch():
+    with pytest.raises(UserError, match="give --per_device_eval_batch_size 4"), evaluating_in_memory(8):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
 # run_clm.py on a machine whose memory holds only so many rows, from so many batches on.

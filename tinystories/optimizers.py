@@ -102,6 +102,8 @@ def make_schedule(args: TrainingArguments, optimizer: torch.optim.Optimizer, num
             raise ValueError("it takes none")
         if "num_decay_steps" in options:
             share = options["num_decay_steps"]
+            if isinstance(share, bool) or not share > 0:
+                raise ValueError(f"num_decay_steps must be above 0: a number of steps, or a share of them, not {share}")
             options["num_decay_steps"] = math.ceil(share * num_training_steps) if share < 1 else int(share)
             if warmup + options["num_decay_steps"] > num_training_steps:
                 raise ValueError(f"warm-up and decay are longer than the {num_training_steps} steps of the run")
@@ -112,12 +114,21 @@ def make_schedule(args: TrainingArguments, optimizer: torch.optim.Optimizer, num
             num_training_steps=num_training_steps,
             scheduler_specific_kwargs=options,
         )
+        if any(key.startswith("min_lr") and not value >= 0 for key, value in options.items() if value is not None):
+            raise ValueError("the lowest learning rate must be 0 or more")
         for rate in getattr(schedule, "lr_lambdas", []):
-            rate(num_training_steps - 1)  # a wrong type may show only where the learning rate falls
+            _check_rates(rate, num_training_steps)
     except (TypeError, ValueError, ArithmeticError) as error:
         given = f"lr_scheduler_kwargs {args.lr_scheduler_kwargs or '{}'}"
         raise UserError(f"{given} do not fit lr_scheduler_type {name}: {one_line(error)}") from error
     return schedule
+
+
+def _check_rates(rate: Callable[[int], float], num_training_steps: int) -> None:
+    """Raises ValueError: somewhere on the way the share of the peak learning rate is no number from 0 to 1."""
+    for step in {num_training_steps * place // 50 for place in range(50)} | {num_training_steps - 1}:
+        if not 0 <= rate(step) <= 1 + 1e-6:
+            raise ValueError(f"at step {step} the learning rate would be {rate(step):.3g} times its peak")
 
 
 def check_optimization(args: TrainingArguments) -> None:
