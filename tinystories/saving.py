@@ -5,6 +5,7 @@ and sealed (files.py). Kept are the best one, the last one and, as far as `save_
 that lie farthest apart on a logarithmic scale of steps, where a model changes about as much from each to the next.
 """
 
+import json
 import logging
 import math
 import os
@@ -13,15 +14,17 @@ import shutil
 from pathlib import Path
 
 from transformers import TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import SaveStrategy
 
-from tinystories.errors import UserError
-from tinystories.files import SEAL, damage, discard, is_sealed, move_aside, seal
+from tinystories.errors import UserError, one_line
+from tinystories.files import SEAL, damage, discard, is_no_room, is_sealed, move_aside, seal
 
 
 logger = logging.getLogger(__name__)
 
 UNFINISHED = "unfinished-checkpoint"
+PROGRESS = "progress.json"
 _MAY_BE_EDITED = ("README.md", "generation_config*.json")
 
 
@@ -83,6 +86,91 @@ def steps_to_drop(steps: list[int], limit: int | None, best: int | None) -> list
 def at_the_end_of_an_epoch(state) -> bool:
     """Whether more is to come at this step, such as an evaluation of the epoch: its checkpoint waits for that."""
     return math.isclose(state.epoch, round(state.epoch), abs_tol=1e-9) or state.global_step >= state.max_steps
+
+
+class WholeCheckpoints:
+    """Stands before `Trainer` among the bases; `progress()` gives what is saved beside the Trainer's own state."""
+
+    staging: Path | None = None  # where a checkpoint is written, while it is
+
+    def _save_checkpoint(self, model, trial) -> None:
+        """Written aside and then put in its place, whole; a failure leaves the earlier ones as they are."""
+        run, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
+        self.staging = run / UNFINISHED
+        try:
+            super()._save_checkpoint(model, trial)
+            if self.args.should_save:
+                self._write_progress(self.staging / name)
+            self.accelerator.wait_for_everyone()
+            if self.is_world_process_zero():
+                publish_checkpoint(self.staging / name, run / name)
+            self.accelerator.wait_for_everyone()
+            if self.is_local_process_zero():  # of a machine that has a disk of its own
+                publish_checkpoint(self.staging / name, run / name)
+        except Exception as error:
+            if not is_no_room(error):
+                raise
+            shutil.rmtree(self.staging, ignore_errors=True)
+            last = (checkpoints(run) or ["none"])[-1]
+            raise UserError(
+                f"{run / name} could not be saved, the disk is full ({one_line(error)}); the last good checkpoint is "
+                f"{last}: make room, and the same command with --resume goes on there"
+            ) from error
+        finally:
+            self.staging = None
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            thin_out(run, self.args.save_total_limit, self.state.best_model_checkpoint)
+
+    def _get_output_dir(self, trial) -> str:
+        return str(self.staging or super()._get_output_dir(trial))
+
+    def _write_progress(self, folder: Path) -> None:
+        """What the Trainer does not save; and the best checkpoint, which it looked for where this one is written."""
+        (folder / PROGRESS).write_text(json.dumps(self.progress()) + "\n", encoding="utf-8")
+        if self.state.best_global_step is not None:
+            best = Path(self.args.output_dir, f"checkpoint-{self.state.best_global_step}")
+            self.state.best_model_checkpoint = str(best)
+        self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
+
+    def _init_training_state(self, *args, **kwargs):
+        """The best checkpoint is found again where the run folder lies now."""
+        trained = super()._init_training_state(*args, **kwargs)
+        self._find_the_best()
+        return trained
+
+    def _find_the_best(self) -> None:
+        """Where the run folder lies now. One that is gone or damaged is no best any more."""
+        best = self.state.best_global_step
+        path = Path(self.args.output_dir, f"checkpoint-{best}")
+        found = None if best is None else damage(path)
+        if found:
+            logger.warning(
+                "the best checkpoint, %s, is lost (%s): the best is looked for among the later ones", path, found
+            )
+            self.state.best_global_step = self.state.best_metric = None
+        self.state.best_model_checkpoint = str(path) if self.state.best_global_step is not None else None
+
+    def _load_best_model(self) -> None:
+        """Where the best weights are gone, the Trainer keeps the last ones and calls them the best; we do not."""
+        self._find_the_best()
+        if self.state.best_model_checkpoint is not None:
+            super()._load_best_model()
+
+    def _determine_best_metric(self, metrics, trial) -> bool:
+        """A new best is saved at once, whatever the strategy: it is to be loaded at the end."""
+        is_new_best = super()._determine_best_metric(metrics, trial)
+        if is_new_best and self.args.load_best_model_at_end:
+            self.control.should_save = True
+        return is_new_best
+
+    def _finalize_training(self, *args, **kwargs):
+        """With a limit of 1 the Trainer would now delete the last checkpoint, where a longer run would go on."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            return super()._finalize_training(*args, **kwargs)
+        finally:
+            self.args.save_total_limit = limit
 
 
 class LogSpacedCheckpoints(TrainerCallback):

@@ -6,7 +6,6 @@ Everything else (the loop, accumulation, mixed precision, schedules, processes) 
 
 import json
 import logging
-import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,7 @@ from transformers.trainer_utils import HubStrategy
 from tinystories.checkpoint import write_card
 from tinystories.decoding import save_presets
 from tinystories.environment import flops_per_token
-from tinystories.errors import GuardError, UserError, one_line
-from tinystories.files import damage, is_no_room
+from tinystories.errors import GuardError, UserError
 from tinystories.hub import create_repository, hub_errors, push, refuse_to_lose_a_card
 from tinystories.interruption import DeafWorker
 from tinystories.memory import evaluating_in_memory, train_in_memory
@@ -31,17 +29,15 @@ from tinystories.packing import PackedRows, StoryCollator
 from tinystories.plan import planned_steps
 from tinystories.processes import on_one_process
 from tinystories.recipe import Recipe
-from tinystories.saving import UNFINISHED, checkpoints, publish_checkpoint, thin_out
+from tinystories.saving import PROGRESS, WholeCheckpoints
 from tinystories.scoring import ScoringRows, token_nll, trainer_metrics
 from tinystories.step_guard import StepGuard
 
 
 logger = logging.getLogger(__name__)
 
-PROGRESS = "progress.json"
 
-
-class StoryTrainer(Trainer):
+class StoryTrainer(WholeCheckpoints, Trainer):
     """Trains on packed rows; evaluates story by story, weighting tokens and not batches.
 
     evaluation: held-out stories. training_stories: some of those trained on, scored in the same pass; may be empty.
@@ -78,7 +74,6 @@ class StoryTrainer(Trainer):
         self.recipe = recipe
         self.evaluation, self.training_stories = evaluation, training_stories
         self.rows_per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        self.staging: Path | None = None  # where a checkpoint is written, while it is
         self.data_report = data_report
 
     def create_optimizer(self, model=None):
@@ -106,6 +101,9 @@ class StoryTrainer(Trainer):
         loader.worker_init_fn = DeafWorker(loader.worker_init_fn)
         return loader
 
+    def progress(self) -> dict[str, Any]:
+        return {"meters": self.meters.progress(), "recent_losses": list(self.step_guard.before)}
+
     def _inner_training_loop(self, batch_size: int | None = None, **kwargs):
         loop, checkpoint = super()._inner_training_loop, kwargs.get("resume_from_checkpoint")
         if checkpoint is not None:
@@ -114,85 +112,9 @@ class StoryTrainer(Trainer):
             self.step_guard.before.extend(progress["recent_losses"])
         return train_in_memory(self, loop, batch_size or self._train_batch_size, self.rows_per_step, **kwargs)
 
-    def _save_checkpoint(self, model, trial) -> None:
-        """Written aside and then put in its place, whole; a failure leaves the earlier ones as they are."""
-        run, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
-        self.staging = run / UNFINISHED
-        try:
-            super()._save_checkpoint(model, trial)
-            if self.args.should_save:
-                self._write_progress(self.staging / name)
-            self.accelerator.wait_for_everyone()
-            if self.is_world_process_zero():
-                publish_checkpoint(self.staging / name, run / name)
-            self.accelerator.wait_for_everyone()
-            if self.is_local_process_zero():  # of a machine that has a disk of its own
-                publish_checkpoint(self.staging / name, run / name)
-        except Exception as error:
-            if not is_no_room(error):
-                raise
-            shutil.rmtree(self.staging, ignore_errors=True)
-            last = (checkpoints(run) or ["none"])[-1]
-            raise UserError(
-                f"{run / name} could not be saved, the disk is full ({one_line(error)}); the last good checkpoint is "
-                f"{last}: make room, and the same command with --resume goes on there"
-            ) from error
-        finally:
-            self.staging = None
-        self.accelerator.wait_for_everyone()
-        if self.is_world_process_zero():
-            thin_out(run, self.args.save_total_limit, self.state.best_model_checkpoint)
-        if self.args.push_to_hub and self.args.hub_strategy == HubStrategy.EVERY_SAVE:
-            self._publish(run / name)
-
-    def _get_output_dir(self, trial) -> str:
-        return str(self.staging or super()._get_output_dir(trial))
-
-    def _write_progress(self, folder: Path) -> None:
-        """What the Trainer does not save; and the best checkpoint, which it looked for where this one is written."""
-        progress = {"meters": self.meters.progress(), "recent_losses": list(self.step_guard.before)}
-        (folder / PROGRESS).write_text(json.dumps(progress) + "\n", encoding="utf-8")
-        if self.state.best_global_step is not None:
-            best = Path(self.args.output_dir, f"checkpoint-{self.state.best_global_step}")
-            self.state.best_model_checkpoint = str(best)
-        self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
-
-    def _find_the_best(self) -> None:
-        """Where the run folder lies now. One that is gone or damaged is no best any more."""
-        best = self.state.best_global_step
-        path = Path(self.args.output_dir, f"checkpoint-{best}")
-        found = None if best is None else damage(path)
-        if found:
-            logger.warning(
-                "the best checkpoint, %s, is lost (%s): the best is looked for among the later ones", path, found
-            )
-            self.state.best_global_step = self.state.best_metric = None
-        self.state.best_model_checkpoint = str(path) if self.state.best_global_step is not None else None
-
-    def _finalize_training(self, *args, **kwargs):
-        """With a limit of 1 the Trainer would now delete the last checkpoint, where a longer run would go on."""
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
-        try:
-            return super()._finalize_training(*args, **kwargs)
-        finally:
-            self.args.save_total_limit = limit
-
     def _evaluate(self, *args, **kwargs):
         with evaluating_in_memory(self.args.per_device_eval_batch_size):
             return super()._evaluate(*args, **kwargs)
-
-    def _init_training_state(self, *args, **kwargs):
-        """The best checkpoint is found again where the run folder lies now."""
-        trained = super()._init_training_state(*args, **kwargs)
-        self._find_the_best()
-        return trained
-
-    def _determine_best_metric(self, metrics, trial) -> bool:
-        """A new best is saved at once, whatever the strategy: it is to be loaded at the end."""
-        is_new_best = super()._determine_best_metric(metrics, trial)
-        if is_new_best and self.args.load_best_model_at_end:
-            self.control.should_save = True
-        return is_new_best
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         loss = super().training_step(model, inputs, num_items_in_batch)
@@ -252,12 +174,6 @@ class StoryTrainer(Trainer):
             self._load_from_checkpoint(checkpoint)
         return True
 
-    def _load_best_model(self) -> None:
-        """Where the best weights are gone, the Trainer keeps the last ones and calls them the best; we do not."""
-        self._find_the_best()
-        if self.state.best_model_checkpoint is not None:
-            super()._load_best_model()
-
     def _issue_warnings_after_load(self, load_result) -> None:
         """The Trainer reports tied weights as missing when it loads the best checkpoint: they are not in the file."""
         tied = set(self.model.all_tied_weights_keys)
@@ -275,6 +191,11 @@ class StoryTrainer(Trainer):
             repo_id = create_repository(api, name, self.args.hub_private_repo)
             refuse_to_lose_a_card(api, repo_id, self.args.hub_revision)
         return repo_id
+
+    def _save_checkpoint(self, model, trial) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.args.push_to_hub and self.args.hub_strategy == HubStrategy.EVERY_SAVE:
+            self._publish(Path(self.args.output_dir, f"checkpoint-{self.state.global_step}"))
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Not from the folder that is still being written: `_publish` follows when it is whole."""
