@@ -55,3 +55,9 @@ def test_what_the_document_concludes_is_so():
         assert mean(scores[optimizer, cosine, "normal"]) < mean(scores[optimizer, linear, "normal"])
     inits = [mean(scores["muon", stable, residual_init]) for residual_init in ("normal", "zero", "depth_scaled")]
     assert max(inits) - min(inits) < max(max(group) - min(group) for group in scores.values())
+    sweep = {}
+    for run in filter(BENCHMARK.is_sweep, RUNS):
+        if run["optimizer"] == "muon":
+            sweep[BENCHMARK.width(run), run["muon_learning_rate"]] = run["bits_per_byte"]
+    lower, higher = ([sweep[width, rate] - sweep[width, 8e-3] for width in (64, 128)] for rate in (4e-3, 1.6e-2))
+    assert lower[0] > lower[1] > 0 and 0 < higher[0] < higher[1]
