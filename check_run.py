@@ -11,6 +11,7 @@ tells its options. Exit status: 0 if all is well, 1 if not.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -18,18 +19,21 @@ import torch
 
 from tinystories import data_quality, diagnosis
 from tinystories.console import run_command
-from tinystories.errors import UserError
+from tinystories.errors import UserError, one_line
 from tinystories.preflight import preflight
 from tinystories.recipe import DataArguments, OneLineParser
 
 
 RECIPES = (".yaml", ".yml", ".json")
+PARTS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 def main(argv: list[str]) -> None:
     if not argv or argv[0] in ("-h", "--help"):
         print(__doc__)
         return
+    if Path(argv[0]).name in PARTS:
+        raise UserError(f"{argv[0]} is part of a checkpoint and no recipe: give the folder, {Path(argv[0]).parent}")
     if Path(argv[0]).suffix.lower() in RECIPES and not argv[0].startswith("-"):
         healthy = check_recipe(argv)
     elif not argv[0].startswith("-"):
@@ -62,7 +66,7 @@ def check_model(argv: list[str]) -> bool:
     parser.add_argument("--stories", type=int, default=200, help="read at most so many")
     parser.add_argument("--device", help="cpu, cuda, mps (default: the accelerator if there is one)")
     parser.add_argument("--output_file", help="write the findings to this JSON file")
-    arguments = vars(parser.parse_args(argv))
+    arguments = vars(parser.check(argv))
     output_file = arguments.pop("output_file")
     check_place(output_file)
     if arguments["stories"] < 1:
@@ -103,14 +107,24 @@ def check_data(argv: list[str]) -> bool:
 
 def check_place(output_file: str | None) -> None:
     """Asked first, not after minutes of work."""
-    if output_file and not Path(output_file).resolve().parent.is_dir():
-        raise UserError(f"{Path(output_file).parent}: no such folder for the output file")
+    if not output_file:
+        return
+    place = Path(output_file)
+    if place.is_dir():
+        raise UserError(f"output_file {place}: is a folder; name a file")
+    if not place.resolve().parent.is_dir():
+        raise UserError(f"output_file {place}: there is no folder {place.parent}")
+    if not os.access(place if place.exists() else place.resolve().parent, os.W_OK):
+        raise UserError(f"output_file {place}: may not be written; name another")
 
 
 def write_result(output_file: str | None, result: dict) -> None:
     if output_file:
         text = json.dumps(result, indent=2, ensure_ascii=False)
-        Path(output_file).write_text(text + "\n", encoding="utf-8")
+        try:
+            Path(output_file).write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"output_file {output_file}: cannot be written ({one_line(error)})") from error
 
 
 if __name__ == "__main__":

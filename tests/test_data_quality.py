@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinystories.data_quality import PROBLEMS, QualityArguments, check_target, examine, write_clean_copy
-from tinystories.mojibake import repair_mojibake
+from tinystories.mojibake import clean_text, repair_mojibake
 from tinystories.recipe import DataArguments
 
 
@@ -167,6 +167,45 @@ def test_a_closing_quote_whose_last_byte_was_dropped_is_a_quote_and_not_a_dagger
     assert repair_mojibake(broken) == "“Let us go!” he said. “Yes.”\nThey went."
     assert repair_mojibake("“Yes.Ã¢â‚¬\nThey went.") == "“Yes.”\nThey went."  # twice
     assert repair_mojibake("voilÃ\xa0 et Ã la fin") == "voilà et à la fin"
+
+
+def test_one_broken_word_does_not_change_healthy_ones():
+    assert repair_mojibake("“MANHÃ” naÃ¯ve") == "“MANHÃ” naïve"
+    assert repair_mojibake("“Yes â€” noâ€”” “ðŸ”¥ and âœ”” naÃ¯ve") == "“Yes — no—” “🔥 and ✔” naïve"
+    assert repair_mojibake("He saw a naÃ¯ve hen. She is Å‚ here.") == "He saw a naïve hen. She is Å‚ here."
+
+
+@given(st.lists(st.sampled_from([*"Ãâ€œ”Â\xa0 \x85.", "The end", "naÃ¯ve", "Ã‚"]), max_size=12).map("".join))
+def test_cleaning_what_is_clean_changes_nothing(text):
+    assert clean_text(clean_text(text)) == clean_text(text) == clean_text(text).strip()
+
+
+def test_a_run_of_a_million_letters_is_searched_in_one_pass(look):
+    """Begun anew at each letter, the search for an e-mail address would take the better part of an hour."""
+    assert list(look(["hen" * 333_333, HEALTHY[0]])[0].report["problems"]) == ["too long"]
+
+
+def test_a_copy_of_a_story_that_is_dropped_stays(look, tmp_path):
+    sick, healthy = "A hen\x0cand a duck went out.", "A hen and a duck went out."
+    examined, arguments = look([sick, healthy, healthy], clean=str(tmp_path / "clean.jsonl"))
+    assert write_clean_copy(examined, arguments)["dropped"] == 2
+    assert read(tmp_path / "clean.jsonl") == [healthy]
+    (example,) = examined.report["problems"]["exact duplicate of an earlier story"]["examples"]
+    assert example["story"] == 3 and example["excerpt"].startswith("story 2: ")
+
+
+def test_a_copy_that_would_hold_nothing_is_not_written(look, tmp_path):
+    examined, arguments = look([SICK["URL"]], clean=str(tmp_path / "clean.jsonl"))
+    assert "no story" in mistake(write_clean_copy, examined, arguments)
+    assert not (tmp_path / "clean.jsonl").exists()
+
+
+def test_options_that_contradict_each_other_are_refused(tmp_path):
+    source = str(write(tmp_path / "stories.jsonl", HEALTHY))
+    assert "train_file" in mistake(examine, QualityArguments(source), DataArguments(train_file=source))
+    assert "dataset_name" in mistake(examine, QualityArguments(source), DataArguments(dataset_name="some/stories"))
+    contrary = QualityArguments(source, min_characters=30, max_characters=20)
+    assert "max_characters" in mistake(examine, contrary, DataArguments())
 
 
 @pytest.mark.parametrize("name", ["stories.jsonl", "clean.md", "folder/clean.jsonl"])

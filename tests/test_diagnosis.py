@@ -15,7 +15,7 @@ import check_run
 from tinystories.checkpoint import new_model
 from tinystories.diagnosis import diagnose, measure, verdict
 from tinystories.recipe import ModelArguments, TokenizerArguments
-from tinystories.records import Records, Texts, read_records
+from tinystories.records import Records, Texts, find_texts, read_records
 from tinystories.sample_corpus import sample_stories
 from tinystories.scoring import score, scoring_rows
 from tinystories.symptoms import encode, loss_of_pairs, read_stories, repeated_share
@@ -70,8 +70,8 @@ def healthy(tokenizer):
     return trained(tokenizer)
 
 
-def diagnosis(model, tokenizer, training=TRAINING, records=None, own=False) -> dict:
-    texts = Texts(HELD_OUT, None if training is None else training[:100], "the test's", own)
+def diagnosis(model, tokenizer, training=TRAINING, records=None, own=False, held_out=HELD_OUT) -> dict:
+    texts = Texts(held_out, None if training is None else training[:100], "the test's", own)
     symptoms = measure(model, tokenizer, records or Records(), texts)
     return verdict(symptoms) | {"symptoms": symptoms}
 
@@ -148,6 +148,28 @@ def test_what_the_run_recorded_gives_a_changed_tokenizer_or_changed_weights_away
     assert diagnosis(healthy, tokenizer, records=Records(bits_per_byte=0.1))["verdict"] == "fine"  # another text
 
 
+UNLIKE = ["".join(np.random.default_rng(i).choice([*"QXZJKVWPFG"], size=40)) for i in range(30)]
+
+
+@pytest.mark.parametrize("training", [TRAINING, None], ids=["training text known", "not known"])
+def test_a_text_of_another_kind_is_not_called_a_fault_of_a_healthy_model(healthy, tokenizer, training):
+    """A foreign model may have the wrong tokenizer or the wrong text: both are said."""
+    result = diagnosis(healthy, tokenizer, training, held_out=UNLIKE)
+    even = np.log(len(tokenizer))
+    assert result["symptoms"].reading.mean_prediction_loss > even, "the test needs a text nothing like stories"
+    if training is None:
+        assert result["verdict"] == "wrong tokenizer" and "or this text" in result["reason"]
+        result["symptoms"].reading.mean_prediction_loss = even
+        result |= verdict(result["symptoms"])
+    assert result["verdict"] == "another kind of text" and "--data" in result["remedy"], result
+
+
+def test_a_text_of_a_few_tokens_gives_no_verdict_and_hides_none_that_needs_no_text(healthy, tokenizer):
+    assert diagnosis(healthy, tokenizer, held_out=HELD_OUT[:1])["verdict"] == "too little text"
+    records = Records(tokenizer_size=500)
+    assert diagnosis(healthy, tokenizer, records=records, held_out=HELD_OUT[:1])["verdict"] == "wrong tokenizer"
+
+
 def test_a_generation_config_that_draws_from_everything_is_too_hot(healthy, tokenizer):
     usual = healthy.generation_config
     healthy.generation_config = GenerationConfig(do_sample=True, temperature=5.0, top_k=0, top_p=1.0)
@@ -206,12 +228,21 @@ def test_the_command_finds_a_run_fine_and_says_what_it_knows_of_it(counting_run,
     out = tmp_path / "result.json"
     process = run_command("check_run.py", counting_run, "--prompt", "Story 7. one two", "--output_file", out)
     assert process.returncode == 0, process.stdout + process.stderr[-2000:]
-    assert "step 100 of 100" in process.stdout and "(the validation stories of its run)" in process.stdout
+    assert "step 100 of 100" in process.stdout and "(10 of the 10 validation stories of its run)" in process.stdout
     assert "after 'Story 7. one two': ' three' 0.9" in process.stdout
     assert process.stdout.splitlines()[-1].startswith("verdict: FINE")
     result = json.loads(out.read_text(encoding="utf-8"))
     recorded = json.loads((counting_run / "all_results.json").read_text(encoding="utf-8"))
     assert result["symptoms"]["reading"]["loss"] == pytest.approx(recorded["eval_loss"], abs=1e-5)
+
+
+def test_stories_are_those_of_the_run_only_while_their_text_is_the_same(counting_run):
+    records = read_records(str(counting_run), None)
+    texts = find_texts(records, None, 4)
+    assert texts.own and texts.training and texts.source == "4 of the 10 validation stories of its run"
+    records.validation_key = "of another text"
+    texts = find_texts(records, None, 4)
+    assert not texts.own and texts.training is None and "has changed" in texts.source
 
 
 def test_a_checkpoint_of_the_way_knows_the_recipe_of_its_run(counting_run):

@@ -7,13 +7,17 @@ import gzip
 import io
 import json
 import os
+import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import TINY, as_options, mistake, run_command, write_counting_corpus
 
+import check_run
 import run_clm
+from tinystories.cache import cached_folder
+from tinystories.checkpoint import load_checkpoint
 from tinystories.corpus import load_corpus
 from tinystories.recipe import DataArguments, read_recipe
 
@@ -163,6 +167,7 @@ VALUES = {
     "optim_args": ["fast"],
     "lr_scheduler_type": ["cosin", "cosine_with_min_lr"],  # the second without the options it needs
     "lr_scheduler_kwargs": ["{min_lr", {"min": 1}],
+    "help": [True],
     "weight_decay": [-0.1],
     "adam_beta2": [1, 2, NAN],
     "adam_epsilon": [0],
@@ -236,6 +241,59 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_key(key, value, sound, tmp_
     message = mistake(run_clm.main, [str(recipe)])
     assert key in message or SAID_OTHERWISE.get(key, key) in message, message
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("mapping", ["{min_lr: 2024-01-01}", "&a {min_lr: *a}", "{a: !!set {b}}", "{2024-01-01: 1}"])
+def test_a_mapping_that_is_no_json_is_refused_by_the_name_of_its_key(mapping, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(f"lr_scheduler_kwargs: {mapping}\n", encoding="utf-8")
+    assert "lr_scheduler_kwargs" in mistake(read_recipe, [str(tmp_path / "recipe.yaml")])
+
+
+def test_a_checkpoint_without_a_file_is_told_which(counting_run, tmp_path):
+    files = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
+    for missing in ("config.json", "tokenizer.json"):
+        (tmp_path / missing).mkdir()
+        for name in files:
+            if not name.startswith(missing.removesuffix(".json")):
+                shutil.copy(counting_run / name, tmp_path / missing)
+        assert mistake(load_checkpoint, str(tmp_path / missing)).endswith(f"it holds no {missing}")
+    (tmp_path / "empty").mkdir()
+    assert "config.json and no tokenizer.json" in mistake(load_checkpoint, str(tmp_path / "empty"))
+
+
+def test_a_part_of_a_checkpoint_is_no_recipe(counting_run):
+    for name in ("config.json", "generation_config.json"):
+        assert f"give the folder, {counting_run}" in mistake(check_run.main, [str(counting_run / name)])
+
+
+def test_the_options_of_a_check_are_known_and_its_output_can_be_written(tmp_path):
+    assert "did you mean stories?" in mistake(check_run.main, ["some/model", "--storys", "5"])
+    source = str(write_counting_corpus(tmp_path))
+    for way in (["some/model"], ["recipe.yaml"], ["--data", source]):
+        assert "is a folder" in mistake(check_run.main, [*way, "--output_file", str(tmp_path)])
+        missing = str(tmp_path / "missing" / "out.json")
+        assert "there is no folder" in mistake(check_run.main, [*way, "--output_file", missing])
+
+
+def test_a_place_that_may_not_be_written_is_refused_before_the_work(tmp_path):
+    out = tmp_path / "out.json"
+    out.write_text("{}", encoding="utf-8")
+    out.chmod(0o400)
+    if os.access(out, os.W_OK):
+        pytest.skip("this user may write everything")
+    assert "may not be written" in mistake(check_run.main, ["some/model", "--output_file", str(out)])
+
+
+def test_a_result_that_cannot_be_written_after_all_is_one_line(tmp_path):
+    assert "cannot be written" in mistake(check_run.write_result, str(tmp_path), {})
+
+
+def test_a_cache_without_a_seal_is_not_called_damaged(tmp_path, caplog):
+    caplog.set_level("INFO", logger="tinystories")
+    (tmp_path / "rows-1").mkdir()
+    folder = cached_folder("rows", "1", lambda folder: (folder / "new").touch(), str(tmp_path))
+    assert (folder / "new").exists() and "damaged" not in caplog.text
+    assert [record.levelname for record in caplog.records] == ["INFO"] and "earlier version" in caplog.text
 
 
 # As a user meets them

@@ -18,7 +18,7 @@ import datasets
 import pyarrow as pa
 
 from tinystories.errors import UserError
-from tinystories.files import damage, discard, seal
+from tinystories.files import damage, discard, is_sealed, seal
 
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,10 @@ def cached_folder(kind: str, key: str, build: Callable[[Path], None], root: str 
         found = damage(folder, contents=False)
         if found is None:
             return folder
-        logger.warning("the cache %s is damaged, %s: it is built again", folder, found)
+        if is_sealed(folder):
+            logger.warning("the cache %s is damaged, %s: it is built again", folder, found)
+        else:
+            logger.info("the cache %s is of an earlier version or unfinished: it is built again", folder)
         discard(folder)
     try:
         base.mkdir(parents=True, exist_ok=True)

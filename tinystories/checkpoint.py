@@ -80,11 +80,19 @@ def load_checkpoint(
         tokenizer = AutoTokenizer.from_pretrained(name, **settings)
         model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **settings)
     except UNREADABLE as error:
-        raise UserError(f"cannot open {name} as a checkpoint (a folder or Hub id): {one_line(error)}") from error
+        reason = _missing_file(Path(name)) or one_line(error)
+        raise UserError(f"cannot open {name} as a checkpoint (a folder or Hub id): {reason}") from error
     try:
         return model.to(device).eval(), tokenizer
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"cannot use the device {device}: {one_line(error)}") from error
+
+
+def _missing_file(folder: Path) -> str | None:
+    """Said where a folder cannot be opened: the library would ask for sentencepiece, or look on the Hub."""
+    needed = ("config.json", "tokenizer.json") if folder.is_dir() else ()
+    missing = [name for name in needed if not (folder / name).exists()]
+    return f"it holds no {' and no '.join(missing)}" if missing else None
 
 
 def describe_model(model: PreTrainedModel) -> str:

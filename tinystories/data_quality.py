@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from tinystories.corpus import END_OF_TEXT, STORIES_PER_BATCH, read_sources, story_places, text_hashes
 from tinystories.errors import UserError, one_line
-from tinystories.mojibake import repair_mojibake
+from tinystories.mojibake import clean_text
 from tinystories.recipe import DataArguments
 
 
@@ -40,7 +40,7 @@ PATTERNS = {
         rf"</?(?:{HTML_NAMES})(?:\s[^<>]*)?/?>|<!--|&(?:amp|lt|gt|quot|apos|nbsp|#\d+|#x[\da-f]+);", re.I
     ),
     "URL": re.compile(r"\b(?:https?|ftp)://\S|\bwww\.\w+\.\w", re.I),
-    "e-mail address": re.compile(r"[\w.+-]+@[\w-]+\.\w[\w.]*"),
+    "e-mail address": re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,255}\.\w"),
     "control characters": re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff]"),
     "lost characters": re.compile("\ufffd"),
     "run of one character": re.compile(r"(\S)\1{15}"),
@@ -78,6 +78,15 @@ class Examined:
     report: dict[str, Any]
 
 
+def check_arguments(arguments: QualityArguments, data: DataArguments) -> None:
+    for name in ("train_file", "dataset_name", "num_sample_stories"):
+        if getattr(data, name) is not None:
+            raise UserError(f"{name}: --data alone names the text; leave out --{name}")
+    if arguments.min_characters > arguments.max_characters:
+        limits = f"min_characters {arguments.min_characters} is more than max_characters {arguments.max_characters}"
+        raise UserError(f"{limits}: no story could be both")
+
+
 def find_problems(text: str, arguments: QualityArguments) -> dict[str, int]:
     """Name of each problem of one repaired story, and the character at which it stands."""
     found = {name: match.start() for name, pattern in PATTERNS.items() if (match := pattern.search(text))}
@@ -90,6 +99,7 @@ def find_problems(text: str, arguments: QualityArguments) -> dict[str, int]:
 
 def examine(arguments: QualityArguments, data: DataArguments) -> Examined:
     """Read the source that `arguments` names, the way `data` says, and look at every story."""
+    check_arguments(arguments, data)
     exists = Path(arguments.data).exists() or Path(arguments.data).suffix
     data.train_file, data.dataset_name = (arguments.data, None) if exists else (None, arguments.data)
     data.on_bad_row = "skip"  # and counted: that too is a finding
@@ -104,7 +114,7 @@ def examine(arguments: QualityArguments, data: DataArguments) -> Examined:
             examples[name].append({"story": index + 1, "excerpt": excerpt})
 
     for start, texts in _batches(stories, "checking stories"):
-        repaired = [repair_mojibake(text).strip() for text in texts]
+        repaired = [clean_text(text) for text in texts]
         hashes[start : start + len(texts)] = text_hashes(repaired)
         for index, (text, healed) in enumerate(zip(texts, repaired, strict=True), start):
             if text != healed:
@@ -113,18 +123,30 @@ def examine(arguments: QualityArguments, data: DataArguments) -> Examined:
             for name, at in find_problems(healed, arguments).items():
                 note(name, index, _excerpt(healed, at))
 
-    first, inverse = np.unique(hashes, return_index=True, return_inverse=True)[1:]
-    for index in np.flatnonzero(first[inverse] != np.arange(len(hashes))):
-        note(
-            DUPLICATE, index.item(), f"story {first[inverse[index]] + 1}: {_excerpt(stories[index.item()]['text'], 0)}"
-        )
     if validation is not None:
-        held_out = [text_hashes([repair_mojibake(text) for text in texts]) for _, texts in _batches(validation, None)]
+        held_out = [text_hashes([clean_text(text) for text in texts]) for _, texts in _batches(validation, None)]
         for index in np.flatnonzero(np.isin(hashes, np.concatenate(held_out))):
             note(OVERLAP, index.item(), _excerpt(stories[index.item()]["text"], 0))
+    first = _first_copies(hashes, _dropped(problems))
+    for index in np.flatnonzero(first < np.arange(len(hashes))):
+        note(DUPLICATE, index.item(), f"story {first[index] + 1}: {_excerpt(stories[index.item()]['text'], 0)}")
     if data.train_file is not None:
         _add_places(examples, data)
     return Examined(stories, problems, _report(arguments, problems, examples, read["train"], validation is not None))
+
+
+def _dropped(problems: np.ndarray) -> np.ndarray:
+    """Which stories a clean copy leaves out, shape (stories,): those with more than mojibake."""
+    return problems & ~np.uint16(1 << PROBLEMS.index(MOJIBAKE)) != 0
+
+
+def _first_copies(hashes: np.ndarray, dropped: np.ndarray) -> np.ndarray:
+    """For each story, shape (stories,), the first that is equal to it; one that stays, if there is one."""
+    order = np.argsort(dropped, kind="stable")
+    first, inverse = np.unique(hashes[order], return_index=True, return_inverse=True)[1:]
+    copies = np.empty_like(order)
+    copies[order] = order[first[inverse]]
+    return copies
 
 
 def _batches(stories: datasets.Dataset, description: str | None) -> Iterator[tuple[int, list[str]]]:
@@ -174,7 +196,9 @@ def _counts(problems: np.ndarray) -> dict[str, int]:
 def write_clean_copy(examined: Examined, arguments: QualityArguments) -> dict[str, int]:
     """Write the healthy and the repaired stories to `arguments.clean`, whole or not at all; what became of how many."""
     target = check_target(arguments)
-    dropped = examined.problems & ~np.uint16(1 << PROBLEMS.index(MOJIBAKE)) != 0
+    dropped = _dropped(examined.problems)
+    if dropped.all():
+        raise UserError(f"clean {target}: not written, no story of {arguments.data} would be left; see the report")
     as_json = target.suffix == ".jsonl"
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unfinished-") as folder:
@@ -182,7 +206,7 @@ def write_clean_copy(examined: Examined, arguments: QualityArguments) -> dict[st
             with unfinished.open("w", encoding="utf-8", newline="\n") as file:
                 for start, texts in _batches(examined.stories, "writing the clean copy"):
                     for text in (text for index, text in enumerate(texts, start) if not dropped[index]):
-                        text = repair_mojibake(text).strip()
+                        text = clean_text(text)
                         line = json.dumps({"text": text}, ensure_ascii=False) if as_json else f"{text}\n{END_OF_TEXT}"
                         file.write(line + "\n")
             os.replace(unfinished, target)

@@ -5,13 +5,17 @@
 
 The first rule that holds is the verdict. V is the size of the vocabulary, losses are nats per token of held-out text:
 
-- **wrong tokenizer**: its ids go beyond V, its BOS or EOS are not the model's, or its size is not that on record; or
-  the model's average prediction gives the tokens of the text less than an even share would (above ln V); or bits per
-  byte are half as high again as the run recorded for the same stories.
+- **wrong tokenizer**: its ids go beyond V, its BOS or EOS are not the model's, or its size is not that on record.
+- **too little text**: fewer than 100 tokens were read, and what follows rests on them.
+- **wrong tokenizer**: the model's average prediction gives the tokens of the text less than an even share would (above
+  ln V), and it has not less than 0.9 ln V on the stories it was trained on either; or bits per byte are half as high
+  again as the run recorded for its validation stories.
 - **broken weights**: the loss is not a number.
 - **labels shifted**: the token just read, easily learned, has less than 0.1 ln V, and the next one more; or
   the one after the next has less than 0.9 ln V, and 0.1 less than the next.
 - **untrained**: the loss, on training text too, is at least 0.9 ln V; ln V is that of a model that knows nothing.
+- **another kind of text**: the same on a text that is not its run's, but it has learned something: its loss is below
+  0.9 ln V on the stories it was trained on, or, where these are not known, 0.75 ln V on what it writes itself.
 - **no EOS**: where stories end, EOS gets less than a tenth of its share of all tokens, which needs no reading to know.
 - **overfit**: the loss is a quarter and 0.1 above that of the training text, where that can be read again.
 - **undertrained**: a model that only counts pairs of tokens does better; or the run stopped before nine tenths of its
@@ -44,6 +48,9 @@ from tinystories.symptoms import (
 )
 
 
+ENOUGH_TOKENS = 100
+
+
 @dataclass
 class Symptoms:
     """Everything that the verdict rests on. `reading` is None where the tokenizer has ids that the model has not."""
@@ -59,20 +66,37 @@ class Symptoms:
     human_repeated: float | None = None
 
 
-def _wrong_tokenizer(s: Symptoms) -> str | None:
+def _does_not_fit(s: Symptoms) -> str | None:
     if s.tokenizer_size > s.vocab_size:
         return f"the tokenizer has {s.tokenizer_size:,} tokens and the model knows {s.vocab_size:,}"
     for name, (of_model, of_tokenizer) in s.special_ids.items():
         return f"{name} is {of_model} for the model and {of_tokenizer} for the tokenizer"
     if s.records.tokenizer_size not in (None, s.tokenizer_size):
         return f"it was trained with {s.records.tokenizer_size:,} tokens, and this tokenizer has {s.tokenizer_size:,}"
+    return None
+
+
+def _too_little_text(s: Symptoms) -> str | None:
+    found = f"the text has {s.reading.tokens:,} tokens, and no verdict rests on fewer than {ENOUGH_TOKENS}"
+    return found if s.reading.tokens < ENOUGH_TOKENS else None
+
+
+def _other_tokens_expected(s: Symptoms) -> str | None:
     share, even = s.reading.mean_prediction_loss, math.log(s.vocab_size)
-    if share > even:
-        return f"on average it expects other tokens than the text has ({share:.2f} nats, an even share is {even:.2f})"
+    if share > even and not _is_unlike_training(s):
+        other = "" if s.own_text else "; or this text is nothing like what it learned"
+        found = f"on average it expects other tokens than the text has ({share:.2f} nats, an even share is {even:.2f})"
+        return found + other
     measured, recorded = s.reading.bits_per_byte, s.records.bits_per_byte
     if s.own_text and recorded is not None and measured > 1.5 * recorded:
-        return f"its run recorded {recorded:.3f} bits per byte on these stories, and it has {measured:.3f}"
+        here = f"on {s.reading.stories:,} of them it has {measured:.3f}"
+        return f"its run recorded {recorded:.3f} bits per byte on its validation stories, and {here}"
     return None
+
+
+def _is_unlike_training(s: Symptoms) -> bool:
+    """What it was trained on it can read, with this tokenizer, and this text it cannot."""
+    return s.training_loss is not None and s.training_loss < 0.9 * math.log(s.vocab_size) <= s.reading.loss
 
 
 def _broken_weights(s: Symptoms) -> str | None:
@@ -80,6 +104,8 @@ def _broken_weights(s: Symptoms) -> str | None:
 
 
 def _labels_shifted(s: Symptoms) -> str | None:
+    if _is_unlike_training(s):
+        return None
     (same, following, second), nothing = s.reading.by_distance, math.log(s.vocab_size)
     found = f"the next token has a loss of {following:.2f}"
     if same < 0.1 * nothing < following:
@@ -91,7 +117,24 @@ def _labels_shifted(s: Symptoms) -> str | None:
 
 def _untrained(s: Symptoms) -> str | None:
     loss, nothing = min(s.reading.loss, s.training_loss or math.inf), math.log(s.vocab_size)
-    return f"the loss is {loss:.2f}, and knowing nothing is {nothing:.2f}" if loss >= 0.9 * nothing else None
+    if loss < 0.9 * nothing or _writes_what_it_learned(s):
+        return None
+    return f"the loss is {loss:.2f}, and knowing nothing is {nothing:.2f}"
+
+
+def _writes_what_it_learned(s: Symptoms) -> bool:
+    """Sure of what it writes itself, as no fresh model is, where its own text is not known."""
+    written = min((writing.loss for writing in s.writings.values()), default=math.inf)
+    return not s.own_text and s.training_loss is None and written < 0.75 * math.log(s.vocab_size)
+
+
+def _another_text(s: Symptoms) -> str | None:
+    if s.own_text or s.reading.loss < 0.9 * math.log(s.vocab_size):
+        return None
+    if s.training_loss is not None:
+        return f"the loss is {s.reading.loss:.2f} on it, and {s.training_loss:.2f} on stories it was trained on"
+    written = min(writing.loss for writing in s.writings.values())  # else it would be untrained
+    return f"the loss is {s.reading.loss:.2f} on it, and {written:.2f} on what the model writes itself"
 
 
 def _no_eos(s: Symptoms) -> str | None:
@@ -135,11 +178,16 @@ class Rule:
     remedy: str
 
 
+RIGHT_TOKENIZER = "put back the tokenizer files of the run that made these weights"
+LIKE_TRAINING = "name more stories, like those it was trained on, with --data"
 RULES = (
-    Rule("wrong tokenizer", _wrong_tokenizer, "put back the tokenizer files of the run that made these weights"),
+    Rule("wrong tokenizer", _does_not_fit, RIGHT_TOKENIZER),
+    Rule("too little text", _too_little_text, LIKE_TRAINING),
+    Rule("wrong tokenizer", _other_tokens_expected, RIGHT_TOKENIZER),
     Rule("broken weights", _broken_weights, "go back to an earlier checkpoint; lower the learning_rate"),
     Rule("labels shifted", _labels_shifted, "train again with labels equal to input_ids: the model shifts them itself"),
     Rule("untrained", _untrained, "train it: python run_clm.py RECIPE; or these are not the weights you mean"),
+    Rule("another kind of text", _another_text, LIKE_TRAINING),
     Rule("no EOS", _no_eos, "train with EOS after every story and in the loss; its id must not be that of padding"),
     Rule("overfit", _overfit, "train fewer epochs, on more stories, or keep the best checkpoint"),
     Rule(

@@ -423,10 +423,12 @@ def _as_arguments(values: dict[str, Any]) -> list[str]:
     for key, value in values.items():
         if value is None:
             continue
+        if key == "help":
+            raise UserError("help: no key of a recipe; python run_clm.py --help lists all")
         if isinstance(value, bool):
             words = ["true" if value else "no"]  # a bare `no` is False to YAML: right for flags and for eval_strategy
         elif isinstance(value, dict):
-            words = [json.dumps(value)]
+            words = [_as_json(key, value)]
         elif isinstance(value, list):
             words = [str(item) for item in value]
         else:
@@ -436,6 +438,13 @@ def _as_arguments(values: dict[str, Any]) -> list[str]:
         else:
             arguments += [f"--{key}", *words]
     return arguments
+
+
+def _as_json(key: str, value: dict) -> str:
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError) as error:  # a date, a key that is a list; a mapping that holds itself
+        raise UserError(f"{key}: a mapping holds numbers and texts alone ({one_line(error)})") from error
 
 
 def model_fields(arguments: ModelArguments) -> dict[str, Any]:

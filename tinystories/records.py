@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers.utils import cached_file
 
-from tinystories.corpus import load_corpus, pick_stories, read_files
+from tinystories.corpus import dataset_key, load_corpus, pick_stories, read_files
 from tinystories.errors import UserError
 from tinystories.recipe import DataArguments
 
@@ -29,12 +29,13 @@ class Records:
     dataset: str | None = None
     tokenizer_size: int | None = None
     bits_per_byte: float | None = None
+    validation_key: str | None = None  # of its validation stories, see corpus.dataset_key
     evaluations: list[float] = field(default_factory=list)  # losses, in the order of the steps
 
 
 @dataclass
 class Texts:
-    """Stories to read: held out, and of the training if they can be had. `own`: they are those of the run."""
+    """Stories to read: held out, and of the training if they can be had. `own`: known to be those of the run."""
 
     held_out: list[str]
     training: list[str] | None
@@ -57,6 +58,7 @@ def read_records(checkpoint: str, revision: str | None) -> Records:
         dataset=report.get("train", {}).get("source"),
         tokenizer_size=report.get("tokenizer", {}).get("vocab_size"),
         bits_per_byte=results.get("eval_bits_per_byte"),
+        validation_key=report.get("began_with", {}).get("validation"),
         evaluations=[row["eval_loss"] for row in history],
     )
 
@@ -76,10 +78,13 @@ def find_texts(records: Records, data: str | None, stories: int) -> Texts:
         known = {item.name: records.recipe[item.name] for item in fields(DataArguments) if item.name in records.recipe}
         try:
             corpus = load_corpus(DataArguments(**known))
-            training = list(pick_stories(corpus.train, stories)["text"])
+            own = dataset_key(corpus.validation) == records.validation_key
+            training = list(pick_stories(corpus.train, stories)["text"]) if own else None
             if data is None:
                 held_out = list(pick_stories(corpus.validation, stories)["text"])
-                return Texts(held_out, training, "the validation stories of its run", own=True)
+                number = f"{len(held_out):,} of the {len(corpus.validation):,} validation stories of its run"
+                changed = "" if own else ", whose text has changed since or was not recorded"
+                return Texts(held_out, training, number + changed, own)
         except UserError as error:
             source = f"{source} (those of its run cannot be read: {error})"
     if data is not None:
