@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import shutil
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +193,7 @@ def prepare_run_folder(recipe: Recipe, data_report: dict[str, Any], checkpoint: 
         if (folder / EVALUATIONS).exists():
             write_evaluations_table(folder)
         if card.exists() and not is_as_written(card.read_text(encoding="utf-8")):
-            names = ("README.edited.md", *(f"README.edited-{number}.md" for number in count(2)))
+            names = chain(["README.edited.md"], (f"README.edited-{number}.md" for number in count(2)))
             kept = next(folder / name for name in names if not (folder / name).exists())
             logger.warning("%s was edited: it is kept as %s", card, kept.name)
             card.replace(kept)
