@@ -403,8 +403,8 @@ def test_fsdp_on_cpus_is_refused_and_not_silently_unsharded(folder):
 
 
 def asked_for(**values) -> SimpleNamespace:
-    standard = {"fsdp": None, "fsdp_plugin_args": None, "use_cpu": False, "mixed_precision": "no", "optimizer": "adamw"}
-    return SimpleNamespace(**(standard | {"bf16": False, "fp16": False} | values))
+    standard = {"fsdp": None, "fsdp_plugin_args": None, "use_cpu": False, "mixed_precision": "no", "n_gpu": 1}
+    return SimpleNamespace(**(standard | {"optimizer": "adamw", "bf16": False, "fp16": False} | values))
 
 
 def test_fsdp_that_would_save_no_weights_is_refused(monkeypatch):
@@ -420,6 +420,11 @@ def test_muon_is_refused_where_fsdp_would_cut_its_matrices(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("FSDP_STATE_DICT_TYPE", "FULL_STATE_DICT")
     assert "muon needs whole matrices" in mistake(check_launch, asked_for(optimizer="muon"))
+
+
+def test_one_process_that_sees_several_gpus_is_refused():
+    """The Trainer would wrap the model in DataParallel: the meters and the guards see one part of each batch."""
+    assert "CUDA_VISIBLE_DEVICES=0" in mistake(check_launch, asked_for(n_gpu=2))
 
 
 def test_a_precision_that_the_recipe_does_not_know_is_refused():

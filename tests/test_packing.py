@@ -138,7 +138,8 @@ def test_tokens_take_two_bytes_on_disk_where_the_vocabulary_allows(tokenizer, tm
     rows = pack(as_dataset(SHORT), tokenizer, data_arguments(tmp_path)).rows
     assert value_type_on_disk(rows) == pa.uint16()
     (folder,) = (tmp_path / "cache").iterdir()
-    assert {path.name for path in folder.iterdir()} == {"rows.arrow", "report.json"}  # no second copy of the tokens
+    files = {path.name for path in folder.iterdir()}
+    assert files == {"rows.arrow", "report.json", "sealed.json"}  # no second copy of the tokens
 
 
 def test_a_vocabulary_of_more_than_65536_tokens_does_not_wrap_around(tmp_path):

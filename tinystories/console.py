@@ -57,10 +57,10 @@ def run_command(main: Callable[[list[str]], None]) -> None:
         if debug:
             raise
         _say_once(f"error: {error}")
-        sys.exit(error.exit_status)
+        _end(error.exit_status)
     except Interrupted as stopped:
         _say_once(str(stopped), patience=0)
-        sys.exit(stopped.exit_status)
+        _end(stopped.exit_status)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
@@ -69,10 +69,21 @@ def run_command(main: Callable[[list[str]], None]) -> None:
         if debug or mistake is None:
             raise
         _say_once(f"error: {mistake}")
-        sys.exit(UserError.exit_status)
+        _end(UserError.exit_status)
     finally:
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()  # its threads, still running at exit, may abort the process and its status
+
+
+def _end(status: int) -> None:
+    """Exit with `status`. One of several processes does so at once: the threads that connect them, at work while the
+    interpreter winds down, may abort one of them, and the launcher would report that instead of the mistake.
+    """
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _of_the_machine(error: Exception) -> str | None:

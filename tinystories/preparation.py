@@ -84,10 +84,7 @@ def make_trainer(
 
 def _some_training_stories(recipe: Recipe, corpus: Corpus, evaluated: int) -> datasets.Dataset:
     """The same ones each time: what the model makes of them beside held-out stories shows what it knows by heart."""
-    number = recipe.data.train_eval_samples
-    if number < 0:
-        raise UserError(f"train_eval_samples must not be negative, got {number}; 0 scores none")
-    number = min(number, evaluated)
+    number = min(recipe.data.train_eval_samples, evaluated)
     return pick_stories(corpus.train, number) if number else corpus.train.select([])
 
 
