@@ -1,0 +1,1 @@
+"""How good a story model is, in numbers that cannot be fooled: what run_evaluation.py measures (docs/evaluation.md)."""

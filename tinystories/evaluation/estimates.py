@@ -1,0 +1,54 @@
+"""A number that was measured on a sample, and how far it may be off: no metric is printed without its interval."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+
+RESAMPLES = 1000
+Z = 1.959964  # 95 %
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """`value` with its 95 % interval [low, high]; `number`: of what was measured (stories, pairs, nouns)."""
+
+    value: float
+    low: float
+    high: float
+    number: int
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def share(successes: int, number: int) -> Estimate | None:
+    """A share of independent yes-or-no answers, with Wilson's interval; None of none."""
+    if not number:
+        return None
+    p, z2 = successes / number, Z * Z / number
+    middle = (p + z2 / 2) / (1 + z2)
+    half = Z * math.sqrt(p * (1 - p) / number + z2 / (4 * number)) / (1 + z2)
+    return Estimate(p, max(0.0, middle - half), min(1.0, middle + half), number)
+
+
+def ratio(numerators: Sequence[float], denominators: Sequence[float], seed: int = 0) -> Estimate | None:
+    """Sum by sum over stories, such as nats over bytes or errors over words; the stories are what is resampled.
+
+    None if the denominators are all zero. `number` is that of the stories whose denominator is not.
+    """
+    above, below = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
+    if not below.sum():
+        return None
+    above, below = above[below > 0], below[below > 0]
+    return bootstrap(lambda chosen: above[chosen].sum() / below[chosen].sum(), len(below), seed)
+
+
+def bootstrap(statistic: Callable[[np.ndarray], float], number: int, seed: int = 0) -> Estimate:
+    """`statistic(indices)` of all `number` stories, with the percentiles it takes over resampled stories."""
+    random = np.random.default_rng(seed)
+    values = [statistic(random.integers(number, size=number)) for _ in range(RESAMPLES)]
+    low, high = np.percentile(values, [2.5, 97.5])
+    return Estimate(float(statistic(np.arange(number))), float(low), float(high), number)
