@@ -14,7 +14,8 @@ import shlex
 from transformers import set_seed
 
 from tinystories.callbacks import sample_story
-from tinystories.checkpoint import load_checkpoint, write_card
+from tinystories.card import read_facts, write_card
+from tinystories.checkpoint import load_checkpoint
 from tinystories.console import run_command
 from tinystories.continuation import settle_continued
 from tinystories.corpus import Corpus
@@ -77,7 +78,7 @@ def finish(trainer: StoryTrainer, corpus: Corpus) -> None:
     stories = scoring_rows(corpus.validation, tokenizer, model.config.max_position_embeddings)
     final = score(model, stories, tokenizer.pad_token_id, trainer.args.eval_batch_size).as_dict()
     trainer.save_metrics("eval", {f"eval_{name}": value for name, value in final.items()})
-    write_card(folder, model, trainer.card_facts(final))
+    write_card(folder, model, read_facts(folder))
     best = trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint
     logger.info("weights: %s", f"the best checkpoint, {best}" if best else "those of the last step")
     logger.info(

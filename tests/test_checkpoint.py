@@ -174,14 +174,15 @@ def test_an_installed_package_makes_complete_checkpoints(counting_run, tmp_path)
     code = f"""
 import sys
 sys.path.insert(0, {site!r})
-import json, modeling_tinystories, tinystories.checkpoint as checkpoint, tinystories.report as report
+import json, modeling_tinystories, tinystories.card as card, tinystories.checkpoint as checkpoint
+import tinystories.report as report
 assert modeling_tinystories.__file__.startswith({site!r}) and checkpoint.__file__.startswith({site!r})
 model, tokenizer = checkpoint.load_checkpoint({str(counting_run)!r})
 model.save_pretrained("saved")
 recipe = json.load(open({str(counting_run / "recipe.json")!r}, encoding="utf-8"))
 data = json.load(open({str(counting_run / "data_report.json")!r}, encoding="utf-8"))
 empty = dict.fromkeys(["step", "epoch", "best_step", "tokens_seen", "last_evaluation", "evaluated_stories", "final"])
-checkpoint.write_card("saved", model, empty | {{"recipe": recipe, "data": data}})
+card.write_card("saved", model, empty | {{"recipe": recipe, "data": data}})
 report.write_report({str(counting_run)!r}, "report")
 """
     output_of(run_with_transformers_only(code, tmp_path))

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import run_clm
 from tinystories.figures import CHARTS
-from tinystories.report import SHOWN_SAMPLES, duration, number, spread, write_report
+from tinystories.meters import spread
+from tinystories.report import SHOWN_SAMPLES, duration, number, write_report
 
 
 class Page(HTMLParser):

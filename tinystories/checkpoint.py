@@ -1,17 +1,13 @@
-"""A checkpoint: a folder that is a complete Hub repository. This module makes, finishes and opens them.
+"""A checkpoint: a folder that is a complete Hub repository. This module makes and opens them.
 
-Weights, config, the two code files, the tokenizer and the generation config are written by transformers itself; what
-is added here is the model card, rendered from model_card.md. Our commands open a checkpoint with the classes of
-this installation; code from a stranger's checkpoint is not run.
+Weights, config, the two code files, the tokenizer and the generation config are written by transformers itself, the
+card by card.py. Our commands open a checkpoint with the classes of this installation; code from a stranger's checkpoint
+is not run.
 """
 
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
-import transformers
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
@@ -28,7 +24,6 @@ from configuration_tinystories import TinyStoriesConfig
 from modeling_tinystories import TinyStoriesForCausalLM, TinyStoriesForSequenceClassification, TinyStoriesModel
 from tinystories.decoding import generation_config
 from tinystories.errors import UserError, one_line
-from tinystories.hub import CARD, marked
 from tinystories.recipe import ModelArguments, model_fields
 
 
@@ -103,67 +98,3 @@ def describe_model(model: PreTrainedModel) -> str:
         f"{config.num_attention_heads} heads, vocabulary {config.vocab_size:,}, "
         f"context {config.max_position_embeddings})"
     )
-
-
-def write_card(folder: str | Path, model: PreTrainedModel, facts: dict[str, Any]) -> None:
-    """Render model_card.md into `folder`/README.md. `facts` are numbers and names out of the run's own records."""
-    recipe = facts["recipe"]
-    base = recipe.get("model_name_or_path")
-    card = ModelCard.from_template(
-        _card_metadata(facts),
-        template_path=str(_card_template()),
-        config=model.config,
-        generation=model.generation_config,
-        num_parameters=model.num_parameters(),
-        transformers_version=transformers.__version__,
-        torch_version=torch.__version__,
-        continued_from=Path(base).resolve().name if base and Path(base).exists() else base,
-        **facts | {"data": _without_local_paths(facts["data"])},
-    )
-    (Path(folder) / CARD).write_text(marked(card.content), encoding="utf-8", newline="\n")
-
-
-def _card_metadata(facts: dict[str, Any]) -> ModelCardData:
-    """What the Hub reads of a card. Only a finished run has evaluation results."""
-    recipe, final = facts["recipe"], facts["final"]
-    dataset, base = recipe.get("dataset_name"), recipe.get("model_name_or_path")
-    results = [
-        EvalResult(
-            task_type="text-generation",
-            dataset_type=dataset or "stories",
-            dataset_name=dataset or "held-out stories",
-            dataset_split="validation",
-            metric_type=metric,
-            metric_name=f"{metric.replace('_', ' ')}, all validation stories",
-            metric_value=round(final[metric], 4),
-        )
-        for metric in ("perplexity", "bits_per_byte")
-        if final
-    ]
-    return ModelCardData(
-        library_name="transformers",
-        pipeline_tag="text-generation",
-        tags=["tinystories", "custom_code"],
-        datasets=[dataset] if dataset else None,
-        base_model=base if base and not Path(base).exists() else None,
-        model_name=Path(recipe.get("hub_model_id") or recipe.get("output_dir") or "model").name,
-        eval_results=results or None,
-    )
-
-
-def _without_local_paths(data: dict[str, Any]) -> dict[str, Any]:
-    """A card is published: of a file on the author's machine it gives the name only."""
-    sources = {role: data[role] for role in ("train", "validation") if role in data}
-    named = {
-        role: source | {"source": Path(source["source"]).name if Path(source["source"]).exists() else source["source"]}
-        for role, source in sources.items()
-    }
-    return data | named
-
-
-def _card_template() -> Path:
-    """model_card.md: in the checkout, or where the installation put it."""
-    in_checkout = Path(__file__).parent.parent / "model_card.md"
-    if in_checkout.exists():
-        return in_checkout
-    return Path(next(file.locate() for file in metadata.files("tinystories") if file.name == in_checkout.name))

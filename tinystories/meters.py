@@ -199,3 +199,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         if isinstance(row, dict) and "step" in row:
             rows.append(row)
     return rows
+
+
+def spread(rows: list, number: int) -> list:
+    """At most `number` of `rows`: the first, the last, and closer together towards the first, where most is learned."""
+    if len(rows) <= number:
+        return rows
+    places = {0, len(rows) - 1}
+    ratio = len(rows) ** (1 / (number - 1))
+    places |= {min(len(rows) - 1, round(ratio**i) - 1) for i in range(number)}
+    return [rows[place] for place in sorted(places)]

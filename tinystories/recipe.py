@@ -195,6 +195,12 @@ class RunArguments(TrainingArguments):
         default=3.0,
         metadata={"help": "Stop at a step whose loss is so many nats above the median of the last 100; 0: never."},
     )
+    model_license: str | None = field(
+        default=None, metadata={"help": "Licence of the weights, for the model card, such as mit or cc-by-4.0."}
+    )
+    data_license: str | None = field(
+        default=None, metadata={"help": "Licence of the training stories, for the model card."}
+    )
     sample_prompts: list[str] = field(
         default_factory=lambda: ["Once upon a time"], metadata={"help": "Continued at each evaluation, in the log."}
     )

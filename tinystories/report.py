@@ -20,7 +20,7 @@ from tinystories.environment import ENVIRONMENT
 from tinystories.errors import UserError
 from tinystories.figures import CHARTS, COLOURS, Chart, Drawn, Points, draw
 from tinystories.hub import without_local_paths
-from tinystories.meters import EVALUATIONS, read_lines
+from tinystories.meters import EVALUATIONS, read_lines, spread
 from tinystories.recipe import default_values
 from tinystories.run_folder import DATA_REPORT, REPORT, SAMPLES, read_json, whole
 from tinystories.saving import checkpoints
@@ -131,16 +131,6 @@ def points_of(chart: Chart, run: dict[str, Any]) -> dict[str, Points]:
         for line in chart.lines
     }
     return {label: points for label, points in lines.items() if points}
-
-
-def spread(rows: list, number: int) -> list:
-    """At most `number` of `rows`: the first, the last, and closer together towards the first, where most is learned."""
-    if len(rows) <= number:
-        return rows
-    places = {0, len(rows) - 1}
-    ratio = len(rows) ** (1 / (number - 1))
-    places |= {min(len(rows) - 1, round(ratio**i) - 1) for i in range(number)}
-    return [rows[place] for place in sorted(places)]
 
 
 def render(run: dict[str, Any], figures: list[Drawn]) -> str:

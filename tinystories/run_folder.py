@@ -71,6 +71,8 @@ FREE_ON_RESUME = {
     "hub_revision",
     "hub_strategy",
     "hub_always_push",
+    "model_license",
+    "data_license",
 }
 
 

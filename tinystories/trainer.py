@@ -16,9 +16,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 
-from tinystories.checkpoint import write_card
+from tinystories.card import write_card
 from tinystories.decoding import save_presets
-from tinystories.environment import flops_per_token
+from tinystories.environment import ENVIRONMENT, flops_per_token
 from tinystories.errors import GuardError, UserError
 from tinystories.hub import create_repository, hub_errors, push, refuse_to_lose_a_card
 from tinystories.interruption import DeafWorker
@@ -29,6 +29,7 @@ from tinystories.packing import PackedRows, StoryCollator
 from tinystories.plan import planned_steps
 from tinystories.processes import on_one_process
 from tinystories.recipe import Recipe
+from tinystories.run_folder import read_json
 from tinystories.saving import PROGRESS, WholeCheckpoints
 from tinystories.scoring import ScoringRows, token_nll, trainer_metrics
 from tinystories.step_guard import StepGuard
@@ -220,19 +221,18 @@ class StoryTrainer(WholeCheckpoints, Trainer):
             token=self.args.hub_token,
         )
 
-    def card_facts(self, final: dict[str, Any] | None = None) -> dict[str, Any]:
-        """What the card says of this run at this moment; `final` is the score of the finished checkpoint."""
+    def card_facts(self) -> dict[str, Any]:
+        """What the card of a checkpoint says of a run that goes on; that of a finished one is in its files (card.py)."""
         evaluations = [row for row in self.state.log_history if "eval_bits_per_byte" in row]
         return {
             "recipe": self.recipe.values,
             "data": self.data_report,
             "step": self.state.global_step,
             "epoch": self.state.epoch,
-            "best_step": self.state.best_global_step if self.args.load_best_model_at_end else None,
             "tokens_seen": self.state.num_input_tokens_seen,
             "last_evaluation": evaluations[-1] if evaluations else None,
             "evaluated_stories": self.evaluation.num_stories,
-            "final": final,
+            "environment": read_json(Path(self.args.output_dir) / ENVIRONMENT),
         }
 
 

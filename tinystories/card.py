@@ -1,0 +1,161 @@
+"""The model card of a checkpoint, its README.md: rendered from model_card.md out of JSON that lies beside the weights.
+
+Nothing on it was typed. What was not recorded is said to be unknown, and what was not measured "not evaluated".
+run_clm.py writes the card, and run_evaluation.py again when it has measured more.
+"""
+
+import math
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from transformers import PreTrainedModel
+
+from tinystories.environment import ENVIRONMENT
+from tinystories.hub import CARD, is_as_written, marked
+from tinystories.meters import EVALUATIONS, read_lines, spread
+from tinystories.run_folder import DATA_REPORT, SAMPLES, read_json
+
+
+EVALUATION = "evaluation.json"  # written by run_evaluation.py
+SHOWN_EVALUATIONS = 10
+# Licences of data sets whose own cards state them. Of other data the recipe says it (data_license), or nobody does.
+DATA_LICENSES = {"roneneldan/TinyStories": "cdla-sharing-1.0"}
+
+
+def read_facts(folder: str | Path) -> dict[str, Any] | None:
+    """What the files of a checkpoint, or of the run folder above a checkpoint-N, say of it; None where no run made it."""
+    folder = Path(folder)
+    above = folder.parent if folder.name.startswith("checkpoint-") else folder
+    recipe, data = read_json(above / "recipe.json"), read_json(above / DATA_REPORT)
+    state = read_json(folder / "trainer_state.json")
+    if recipe is None or data is None or state is None:
+        return None
+    results, step = read_json(folder / "all_results.json") or {}, state["global_step"]
+    evaluations = [row for row in read_lines(above / EVALUATIONS) if row["step"] <= step]
+    final = {key.removeprefix("eval_"): value for key, value in results.items() if key.startswith("eval_")}
+    history = [row for row in state["log_history"] if "eval_bits_per_byte" in row]
+    return {
+        "recipe": recipe,
+        "data": data,
+        "step": step,
+        "epoch": state["epoch"],
+        "best_step": state["best_global_step"] if recipe.get("load_best_model_at_end") else None,
+        "tokens_seen": state["num_input_tokens_seen"],
+        "last_evaluation": history[-1] if history else None,
+        "evaluated_stories": min(data["validation_stories"], recipe.get("max_eval_samples") or math.inf),
+        "final": final if "bits_per_byte" in final else None,
+        "curve": evaluations,
+        "elapsed_seconds": results.get("elapsed_seconds"),
+        "environment": read_json(above / ENVIRONMENT),
+        "samples": [row for row in read_lines(above / SAMPLES) if row["step"] <= step],
+        "evaluation": read_json(folder / EVALUATION),
+    }
+
+
+def write_card(folder: str | Path, model: PreTrainedModel, facts: dict[str, Any]) -> None:
+    """Render model_card.md into `folder`/README.md. `facts`: see `read_facts`; what is missing there was not recorded."""
+    unknown = ("final", "curve", "elapsed_seconds", "environment", "samples", "evaluation", "best_step", "epoch")
+    facts = dict.fromkeys(unknown) | facts
+    recipe, curve = facts["recipe"], facts["curve"] or []
+    base = recipe.get("model_name_or_path")
+    card = ModelCard.from_template(
+        _metadata(facts),
+        template_path=str(_template()),
+        config=model.config,
+        generation=model.generation_config,
+        num_parameters=model.num_parameters(),
+        transformers_version=transformers.__version__,
+        torch_version=torch.__version__,
+        continued_from=Path(base).resolve().name if base and Path(base).exists() else base,
+        data_license=data_license(recipe),
+        **facts
+        | {
+            "data": _without_local_paths(facts["data"]),
+            "curve": spread(curve, SHOWN_EVALUATIONS),
+            "samples": [row for row in facts["samples"] or [] if row["step"] == shown_step(facts)],
+        },
+    )
+    (Path(folder) / CARD).write_text(marked(card.content), encoding="utf-8", newline="\n")
+
+
+def refresh_card(folder: str | Path, model: PreTrainedModel) -> bool:
+    """Write the card anew if a run wrote it and nobody has edited it since; whether that was so."""
+    path, facts = Path(folder) / CARD, read_facts(folder)
+    if facts is None or not path.exists() or not is_as_written(path.read_text(encoding="utf-8")):
+        return False
+    write_card(folder, model, facts)
+    return True
+
+
+def shown_step(facts: dict[str, Any]) -> int:
+    """The step of the weights that the card stands beside: a finished run has those of its best evaluation."""
+    return (facts["final"] and facts["best_step"]) or facts["step"]
+
+
+def data_license(recipe: dict[str, Any]) -> str | None:
+    embedded = not recipe.get("dataset_name") and not recipe.get("train_file")  # the stories that this project brings
+    return recipe.get("data_license") or DATA_LICENSES.get(recipe.get("dataset_name")) or ("mit" if embedded else None)
+
+
+def _metadata(facts: dict[str, Any]) -> ModelCardData:
+    """What the Hub reads of a card. Only what was measured on all held-out stories is an evaluation result."""
+    recipe = facts["recipe"]
+    dataset, base = recipe.get("dataset_name"), recipe.get("model_name_or_path")
+    prompt = next(iter(recipe.get("sample_prompts") or []), "Once upon a time")
+    return ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        license=recipe.get("model_license"),
+        tags=["tinystories", "custom_code"],
+        datasets=[dataset] if dataset else None,
+        base_model=base if base and not Path(base).exists() else None,
+        model_name=Path(recipe.get("hub_model_id") or recipe.get("output_dir") or "model").name,
+        eval_results=_results(facts, dataset) or None,
+        widget=[{"text": prompt}],
+    )
+
+
+def _results(facts: dict[str, Any], dataset: str | None) -> list[EvalResult]:
+    final, evaluation = facts["final"] or {}, facts["evaluation"] or {}
+    numbers = [
+        (name, f"{name.replace('_', ' ')}, all validation stories", final[name])
+        for name in ("perplexity", "bits_per_byte")
+        if name in final
+    ]
+    pairs = evaluation.get("metrics", {}).get("minimal_pairs")
+    if pairs:
+        numbers.append(("accuracy", "minimal pairs, mean of all rules", pairs["value"]))
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=dataset or "stories",
+            dataset_name=dataset or "held-out stories",
+            dataset_split="validation",
+            metric_type=name,
+            metric_name=title,
+            metric_value=round(value, 4),
+        )
+        for name, title, value in numbers
+    ]
+
+
+def _without_local_paths(data: dict[str, Any]) -> dict[str, Any]:
+    """A card is published: of a file on the author's machine it gives the name only."""
+    sources = {role: data[role] for role in ("train", "validation") if role in data}
+    named = {
+        role: source | {"source": Path(source["source"]).name if Path(source["source"]).exists() else source["source"]}
+        for role, source in sources.items()
+    }
+    return data | named
+
+
+def _template() -> Path:
+    """model_card.md: in the checkout, or where the installation put it."""
+    in_checkout = Path(__file__).parent.parent / "model_card.md"
+    if in_checkout.exists():
+        return in_checkout
+    return Path(next(file.locate() for file in metadata.files("tinystories") if file.name == in_checkout.name))
