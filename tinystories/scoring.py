@@ -1,15 +1,20 @@
 """How well a model predicts stories: the only place that scores text.
 
 Every story is scored by itself as BOS + story + EOS, each token after BOS exactly once. A story longer than the context
-is scored in windows that overlap by half, each token in the first window that holds it. Sums run over tokens, not over
-batches, so the numbers do not depend on the batch size:
+is scored in windows that overlap (by half, unless `stride` says otherwise), each token in the first window that holds
+it. Sums run over tokens, not over batches, so the numbers do not depend on the batch size:
 
 - `loss`: nats per token, the end-of-story token included;
 - `perplexity`: exp(loss). Neither compares models with different tokenizers;
 - `bits_per_byte`: the same sum in bits, over the UTF-8 bytes of the stories. This one does;
+- `text_bits_per_byte`: the same without the end-of-story token, for models of which one has none;
 - `article_loss`, `other_loss`: `loss` over the tokens of the words a, an and the, and over all the others. Which is
   which is looked up in the text and not in the vocabulary: " a" may be the start of another word, and an article may
   be two tokens.
+
+Any causal language model of the Hub can be scored. Where its tokenizer has no BOS, a story begins with EOS; where it
+has neither, the first token of a story has nothing to be predicted from: neither it nor its bytes count. Where there is
+no EOS, none is appended. A tokenizer that cannot tell which letter a token holds leaves the articles apart: None.
 """
 
 import math
@@ -24,10 +29,11 @@ from tqdm.auto import tqdm
 from transformers import BatchEncoding, EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.corpus import STORIES_PER_BATCH
-from tinystories.errors import GuardError
-from tinystories.packing import IGNORED, StoryCollator
+from tinystories.errors import GuardError, UserError
+from tinystories.packing import IGNORED
 
 
+DEFAULT_CONTEXT = 1024  # of a model that does not say how much it can read
 ARTICLE = re.compile(r"(?<![\w'\u2019-])(?:an?|the)(?![\w'\u2019-])", re.IGNORECASE)
 
 
@@ -35,60 +41,131 @@ ARTICLE = re.compile(r"(?<![\w'\u2019-])(?:an?|the)(?![\w'\u2019-])", re.IGNOREC
 class ScoringRows:
     """Windows over stories, longest first, and the bytes of all their text.
 
-    A row is `{"input_ids", "first_target", "articles"}`: the last one is true for each token of an article.
+    A row is `{"input_ids", "first_target", "articles", "story", "ends"}`: `articles` is true for each token of an
+    article, `story` is the story's number, and `ends` says whether the last token is the end of the story.
+    `story_bytes`: one number a story. `not_given_back`: stories that the tokenizer does not decode to their own text,
+    so that their bytes are not quite those of what was scored.
     """
 
     rows: list[dict]
     num_stories: int
     num_bytes: int
+    story_bytes: np.ndarray | None = None
+    stride: int | None = None
+    not_given_back: int = 0
+    finds_articles: bool = True
 
 
 @dataclass
 class Score:
-    """What a model gives a set of stories; loss in nats per token."""
+    """What a model gives a set of stories; loss in nats per token. `stride`: tokens from a window to the next."""
 
     loss: float
     perplexity: float
     bits_per_byte: float
+    text_bits_per_byte: float
     tokens: int
     bytes: int
     stories: int
     article_loss: float | None  # None where there is no such token
     other_loss: float | None
     article_tokens: int
+    stride: int | None
 
     def as_dict(self) -> dict:
         return asdict(self)
 
 
-def scoring_rows(stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, block_size: int) -> ScoringRows:
-    """Cut `stories` into windows of at most `block_size` tokens; `first_target` is the first token to score."""
-    rows, num_bytes = [], 0
+@dataclass
+class StorySums:
+    """What `Score` is made of, story by story: float64 or integers of shape (stories,).
+
+    `nats` and `tokens` hold the end of the story, of which `end_nats` is the cost; `articles` and `article_tokens` are
+    the part of the words a, an and the.
+    """
+
+    nats: np.ndarray
+    end_nats: np.ndarray
+    tokens: np.ndarray
+    articles: np.ndarray
+    article_tokens: np.ndarray
+
+
+def context_length(model: PreTrainedModel) -> int:
+    """The longest row of tokens that `model` can read."""
+    return getattr(model.config, "max_position_embeddings", None) or DEFAULT_CONTEXT
+
+
+def begin_of_story(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The token that stands before a story: BOS, else EOS, else none."""
+    known = (token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token is not None)
+    return [token for token in (next(known, None),) if token is not None]
+
+
+def scoring_rows(
+    stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, block_size: int, stride: int | None = None
+) -> ScoringRows:
+    """Cut `stories` into windows of at most `block_size` tokens, each `stride` after the one before (default: half).
+
+    `first_target` is the first token of a window that is scored there.
+
+    Raises:
+        UserError: a stride outside 1 .. block_size - 1.
+    """
+    stride = _checked(stride, block_size)
+    rows, story_bytes, not_given_back = [], [], 0
+    begin, end = begin_of_story(tokenizer), [tokenizer.eos_token_id] * (tokenizer.eos_token_id is not None)
     dtype = np.min_scalar_type(len(tokenizer) - 1)
     for batch in stories.iter(STORIES_PER_BATCH):
-        num_bytes += sum(len(text.encode()) for text in batch["text"])
         encoded = tokenizer(batch["text"], add_special_tokens=False)
-        for i, ids in enumerate(encoded["input_ids"]):
-            ids = np.array([tokenizer.bos_token_id, *ids, tokenizer.eos_token_id], dtype=dtype)
+        for i, (text, tokens) in enumerate(zip(batch["text"], encoded["input_ids"], strict=True)):
+            ids = np.array([*begin, *tokens, *end], dtype=dtype)
             articles = np.zeros(len(ids), dtype=bool)
-            articles[[1 + token for token in article_tokens(encoded, i, batch["text"][i])]] = True
+            articles[[len(begin) + token for token in article_tokens(encoded, i, text)]] = True
+            story = {"story": len(story_bytes)}
             rows += [
-                {"input_ids": ids[place], "first_target": first_target, "articles": articles[place]}
-                for place, first_target in windows(ids, block_size)
+                {"input_ids": ids[place], "first_target": first, "articles": articles[place]}
+                | story
+                | {"ends": bool(end) and place.stop == len(ids)}
+                for place, first in windows(ids, block_size, stride)
+                if len(ids) > 1
             ]
+            not_given_back += tokenizer.decode(tokens, clean_up_tokenization_spaces=False) != text
+            unscored = "" if begin else tokenizer.decode(tokens[:1], clean_up_tokenization_spaces=False)
+            story_bytes.append(len(text.encode()) - len(unscored.encode()))
     rows.sort(key=lambda row: len(row["input_ids"]), reverse=True)  # little padding, and a lack of memory shows at once
-    return ScoringRows(rows, len(stories), num_bytes)
+    sizes = np.array(story_bytes)
+    return ScoringRows(rows, len(stories), int(sizes.sum()), sizes, stride, not_given_back, tokenizer.is_fast)
+
+
+def _checked(stride: int | None, block_size: int) -> int:
+    if stride is None:
+        return max(1, block_size // 2)
+    if not 1 <= stride < block_size:
+        raise UserError(f"stride must be between 1 and {block_size - 1} (the context less one token), got {stride}")
+    return stride
 
 
 def article_tokens(encoded: BatchEncoding, index: int, text: str) -> set[int]:
-    """Places of the tokens that hold a letter of an article in the story `index` of a tokenized batch."""
+    """Places of the tokens that hold a letter of an article in the story `index` of a tokenized batch.
+
+    None are known with a slow tokenizer.
+    """
+    if not encoded.is_fast:
+        return set()
     letters = (place for word in ARTICLE.finditer(text) for place in range(*word.span()))
     return {encoded.char_to_token(index, letter) for letter in letters} - {None}
 
 
-def windows(ids: np.ndarray, block_size: int) -> Iterator[tuple[slice, int]]:
-    """The windows that a story is scored in: a slice of its tokens, and the first token in it that is scored there."""
-    start, first_target, stride = 0, 1, max(1, block_size // 2)
+def windows(
+    ids: np.ndarray, block_size: int, stride: int | None = None, first_target: int = 1
+) -> Iterator[tuple[slice, int]]:
+    """The windows that a story is scored in: a slice of its tokens, and the first token in it that is scored there.
+
+    `stride`: how far each window is from the one before (default: half a window). `first_target`: the first token of
+    the story that is scored at all.
+    """
+    start, stride = 0, stride or max(1, block_size // 2)
     while True:
         yield slice(start, min(start + block_size, len(ids))), first_target
         if start + block_size >= len(ids):
@@ -108,31 +185,51 @@ def token_nll(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.pad(nll.masked_fill(targets == IGNORED, 0.0), (1, 0))
 
 
-def score_from_tokens(nll: Sequence[np.ndarray], stories: ScoringRows) -> Score:
+def story_sums(nll: Sequence[np.ndarray], stories: ScoringRows) -> StorySums:
     """nll: for every row of `stories` what `token_nll` gives its tokens; what follows them is padding."""
     if len(nll) != len(stories.rows):
         raise GuardError(f"{len(nll)} rows were scored instead of {len(stories.rows)}: the score would not be exact")
-    sums, tokens = np.zeros(2), np.zeros(2, dtype=int)  # of articles, of other tokens
-    for row, values in zip(stories.rows, nll, strict=True):
-        scored = slice(row["first_target"], len(row["input_ids"]))
+    nats, end_nats, article_nats = np.zeros((3, stories.num_stories))
+    tokens, article_tokens = np.zeros((2, stories.num_stories), dtype=int)
+    for number, (row, values) in enumerate(zip(stories.rows, nll, strict=True)):
+        story, scored = row.get("story", number), slice(row["first_target"], len(row["input_ids"]))
         values, articles = values[scored].astype(np.float64), row["articles"][scored]
-        sums += values[articles].sum(), values[~articles].sum()
-        tokens += articles.sum(), (~articles).sum()
-    loss = float(sums.sum() / tokens.sum())
-    article_loss, other_loss = (
-        float(nats / number) if number else None for nats, number in zip(sums, tokens, strict=True)
-    )
+        nats[story] += values.sum()
+        tokens[story] += len(values)
+        article_nats[story] += values[articles].sum()
+        article_tokens[story] += articles.sum()
+        if row.get("ends"):
+            end_nats[story] += values[-1]
+    return StorySums(nats, end_nats, tokens, article_nats, article_tokens)
+
+
+def score_from_tokens(nll: Sequence[np.ndarray], stories: ScoringRows) -> Score:
+    """`nll` as in `story_sums`."""
+    return score_from_sums(story_sums(nll, stories), stories)
+
+
+def score_from_sums(sums: StorySums, stories: ScoringRows) -> Score:
+    nats, tokens = sums.nats.sum(), int(sums.tokens.sum())
+    article_nats, article_tokens = sums.articles.sum(), int(sums.article_tokens.sum())
+    loss, bits = float(nats / tokens), math.log(2) * stories.num_bytes
+    other_tokens = tokens - article_tokens if stories.finds_articles else 0
     return Score(
         loss=loss,
-        perplexity=math.inf if loss >= 700 else math.exp(loss),
-        bits_per_byte=float(sums.sum() / math.log(2) / stories.num_bytes),
-        tokens=int(tokens.sum()),
+        perplexity=perplexity(loss),
+        bits_per_byte=float(nats / bits),
+        text_bits_per_byte=float((nats - sums.end_nats.sum()) / bits),
+        tokens=tokens,
         bytes=stories.num_bytes,
         stories=stories.num_stories,
-        article_loss=article_loss,
-        other_loss=other_loss,
-        article_tokens=int(tokens[0]),
+        article_loss=float(article_nats / article_tokens) if article_tokens else None,
+        other_loss=float((nats - article_nats) / other_tokens) if other_tokens else None,
+        article_tokens=article_tokens,
+        stride=stories.stride,
     )
+
+
+def perplexity(loss: float) -> float:
+    return math.inf if loss >= 700 else math.exp(loss)
 
 
 def trainer_metrics(
@@ -152,14 +249,58 @@ def trainer_metrics(
     return metrics
 
 
+def score(model: PreTrainedModel, stories: ScoringRows, pad_token_id: int | None = None, batch_size: int = 16) -> Score:
+    """Score `stories` in the model's own precision, without autocast. `pad_token_id`: fills up rows, any token does."""
+    return score_from_tokens(nll_of_rows(model, stories.rows, pad_token_id, batch_size), stories)
+
+
 @torch.inference_mode()
-def score(model: PreTrainedModel, stories: ScoringRows, pad_token_id: int, batch_size: int = 16) -> Score:
-    """Score `stories` in the model's own precision, without autocast."""
+def nll_of_rows(
+    model: PreTrainedModel, rows: list[dict], pad_token_id: int | None = None, batch_size: int = 16
+) -> list[np.ndarray]:
+    """For every row what `token_nll` gives its tokens; the longest row should come first."""
     model.eval()
-    collate = StoryCollator(pad_token_id)
     nll = []
-    for start in tqdm(range(0, len(stories.rows), batch_size), desc="scoring", delay=2):
-        batch = collate(stories.rows[start : start + batch_size])
-        logits = model(input_ids=batch["input_ids"].to(model.device)).logits
-        nll.extend(token_nll(logits, batch["labels"].to(model.device)).cpu().numpy())
-    return score_from_tokens(nll, stories)
+    for start in tqdm(range(0, len(rows), batch_size), desc="scoring", delay=2):
+        batch = rows[start : start + batch_size]
+        longest = max(len(row["input_ids"]) for row in batch)
+        input_ids = torch.full((len(batch), longest), pad_token_id or 0)
+        labels = torch.full((len(batch), longest), IGNORED)
+        for i, row in enumerate(batch):  # of a foreign tokenizer PAD may be EOS, which is scored: so no StoryCollator
+            ids = torch.from_numpy(row["input_ids"].astype(np.int64))
+            input_ids[i, : len(ids)] = labels[i, : len(ids)] = ids
+        logits = model(input_ids=input_ids.to(model.device)).logits
+        nll.extend(token_nll(logits, labels.to(model.device)).cpu().numpy())
+    return nll
+
+
+def continuation_nll(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    contexts: Sequence[str],
+    texts: Sequence[str],
+    batch_size: int = 32,
+) -> np.ndarray:
+    """Nats of each text given what stands before it, BOS + context: float64 of shape (texts,).
+
+    White space goes with the text that it begins (" dog", not "dog "). The tokens of a text are those of
+    context + text after as many as the context has alone. What does not fit into the model is left out at the left;
+    a text that is itself too long is scored in windows.
+    """
+    begin, block_size = begin_of_story(tokenizer), context_length(model)
+    whole = [context + text for context, text in zip(contexts, texts, strict=True)]
+    ids, heads = (tokenizer(list(parts), add_special_tokens=False)["input_ids"] for parts in (whole, contexts))
+    rows = []
+    for number, (tokens, head) in enumerate(zip(ids, heads, strict=True)):
+        row, first = np.array([*begin, *tokens]), max(1, len(begin) + len(head))
+        cut = min(first - 1, max(0, len(row) - block_size))
+        row, first = row[cut:], first - cut
+        rows += [
+            {"input_ids": row[place], "first_target": target, "number": number}
+            for place, target in windows(row, block_size, first_target=first)
+        ]
+    rows.sort(key=lambda row: len(row["input_ids"]), reverse=True)
+    nats = np.zeros(len(whole))
+    for row, values in zip(rows, nll_of_rows(model, rows, tokenizer.pad_token_id, batch_size), strict=True):
+        nats[row["number"]] += values[row["first_target"] : len(row["input_ids"])].astype(np.float64).sum()
+    return nats
