@@ -52,3 +52,18 @@ def bootstrap(statistic: Callable[[np.ndarray], float], number: int, seed: int =
     values = [statistic(random.integers(number, size=number)) for _ in range(RESAMPLES)]
     low, high = np.percentile(values, [2.5, 97.5])
     return Estimate(float(statistic(np.arange(number))), float(low), float(high), number)
+
+
+def mean(values: Sequence[float], seed: int = 0) -> Estimate | None:
+    """The mean over stories; None of none."""
+    return ratio(values, np.ones(len(values)), seed)
+
+
+def jackknife(value: float, without: Sequence[float]) -> Estimate:
+    """A statistic that drawing a story twice would bias, such as the share of different words; normal interval.
+
+    without: the statistic of all stories but one, for each of them.
+    """
+    number, left_out = len(without), np.asarray(without, dtype=np.float64)
+    half = Z * math.sqrt((number - 1) / number * float(((left_out - left_out.mean()) ** 2).sum()))
+    return Estimate(value, value - half, value + half, number)

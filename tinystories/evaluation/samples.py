@@ -1,6 +1,11 @@
-"""What a model wrote, and what people wrote at the same length to hold beside it."""
+"""What a model wrote, what people wrote at the same length to hold beside it, and nonsense that no metric may reward."""
 
-from dataclasses import dataclass
+import statistics
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tinystories.evaluation.words import first_words, sentences, without_first_words, words
 
 
 @dataclass(frozen=True)
@@ -15,3 +20,58 @@ class Sample:
     ended: bool
     preset: str
     seed: int
+
+
+def human_samples(samples: list[Sample], reference: list[str], seed: int = 0) -> list[Sample]:
+    """A human story for each sample, cut as it is: as many words for the prompt, then at most as many for the text.
+
+    Which story goes to which sample is drawn by `seed`; none is drawn twice before each was drawn once.
+    """
+    random = np.random.default_rng(seed)
+    rounds = -(-len(samples) // len(reference))
+    order = np.concatenate([random.permutation(len(reference)) for _ in range(rounds)])
+    return [
+        _human_sample(reference[i], len(words(sample.prompt)), len(words(sample.text)), seed)
+        for sample, i in zip(samples, order, strict=False)
+    ]
+
+
+def human_stories(samples: list[Sample], reference: list[str], seed: int = 0) -> list[Sample]:
+    """`human_samples` for what length itself is about: each cut where the limit of tokens cut the samples.
+
+    That is at the median number of words of the samples that it did cut; none was cut: the stories stay whole.
+    """
+    limits = [len(words(sample.text)) for sample in samples if not sample.ended]
+    limit = int(statistics.median(limits)) if limits else 10**6
+    return human_samples([replace(sample, text="word " * limit) for sample in samples], reference, seed)
+
+
+def _human_sample(story: str, in_prompt: int, in_text: int, seed: int) -> Sample:
+    prompt, rest = first_words(story, in_prompt), without_first_words(story, in_prompt)
+    text = first_words(rest, in_text)
+    return Sample(prompt, text, ended=len(words(text)) == len(words(rest)), preset="human", seed=seed)
+
+
+def shuffled(samples: list[Sample], seed: int = 0) -> list[Sample]:
+    """The same words, each with its punctuation, in any order: all of the vocabulary and none of the grammar."""
+    random = np.random.default_rng(seed)
+    return [replace(sample, text=" ".join(random.permutation(sample.text.split()))) for sample in samples]
+
+
+def looped(samples: list[Sample]) -> list[Sample]:
+    """The first sentence of each text over and over, up to the same number of words."""
+    loops = []
+    for sample in samples:
+        length = len(words(sample.text))
+        sentence = next((part for part in sentences(sample.text) if words(part)), "")
+        loops.append(replace(sample, text=first_words(f"{sentence.strip()} " * max(length, 1), length).strip()))
+    return loops
+
+
+def spliced(samples: list[Sample]) -> list[Sample]:
+    """The first half of each text and the second half of the next one: sentences that are fine, and no one story."""
+    texts = []
+    for sample, other in zip(samples, samples[1:] + samples[:1], strict=True):
+        half, half_of_other = len(words(sample.text)) // 2, len(words(other.text)) // 2
+        texts.append(first_words(sample.text, half) + without_first_words(other.text, half_of_other))
+    return [replace(sample, text=text) for sample, text in zip(samples, texts, strict=True)]

@@ -1,0 +1,62 @@
+"""Stories for the metrics of generated text: each prompt continued with each seed, many rows at a time."""
+
+import torch
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tinystories.decoding import generation_config
+from tinystories.errors import UserError
+from tinystories.evaluation.samples import Sample
+from tinystories.guards import keep_random_state
+
+
+@torch.inference_mode()
+def write_samples(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[str],
+    preset: str,
+    seeds: list[int],
+    max_new_tokens: int = 200,
+    batch_size: int = 16,
+) -> list[Sample]:
+    """len(seeds) x len(prompts) stories. The same seed and `batch_size` write the same ones on the same machine.
+
+    The caller's random state and the model's mode stay as they were.
+
+    Raises:
+        UserError: a prompt and `max_new_tokens` are longer than the model's context.
+    """
+    config = generation_config(tokenizer, max_new_tokens, preset)
+    was_training = model.training
+    model.eval()
+    samples = []
+    with keep_random_state(model.device), tqdm(total=len(seeds) * len(prompts), desc="writing", delay=2) as bar:
+        for seed in seeds:
+            torch.manual_seed(seed)
+            for start in range(0, len(prompts), batch_size):
+                batch = prompts[start : start + batch_size]
+                texts = _continue(model, tokenizer, batch, config)
+                samples += [
+                    Sample(prompt, text, ended, preset, seed)
+                    for prompt, (text, ended) in zip(batch, texts, strict=True)
+                ]
+                bar.update(len(batch))
+    model.train(was_training)
+    return samples
+
+
+def _continue(model, tokenizer, prompts: list[str], config) -> list[tuple[str, bool]]:
+    """What the model writes after each prompt, and whether it ended the story."""
+    inputs = tokenizer(prompts, padding=True, padding_side="left", return_tensors="pt").to(model.device)
+    length, context = inputs["input_ids"].shape[1], model.config.max_position_embeddings
+    if length + config.max_new_tokens > context:
+        raise UserError(
+            f"a prompt of {length} tokens and {config.max_new_tokens} new ones do not fit into the model's context of "
+            f"{context}: give a smaller max_new_tokens or shorter prompts"
+        )
+    ids = model.generate(
+        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], generation_config=config
+    )[:, length:]
+    texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return list(zip(texts, (ids == tokenizer.eos_token_id).any(dim=1).tolist(), strict=True))

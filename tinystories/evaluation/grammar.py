@@ -1,0 +1,70 @@
+"""Grammar errors per 100 words, found by harper, an offline checker (pip install "tinystories[eval]").
+
+A checker for letters and reports also finds fault with good stories, so of its several hundred rules those are off
+that correct style, spelling (names!), typography or British English, and those that people's stories set off.
+benchmarks/grammar_checker.py measures what the rest finds of mistakes made on purpose, and how often it is wrong on
+untouched stories. It misses most left-out articles: determiners.py is for those.
+"""
+
+from functools import cache
+
+from tinystories.errors import UserError
+from tinystories.evaluation.estimates import Estimate, ratio
+from tinystories.evaluation.samples import Sample
+from tinystories.evaluation.words import words
+
+
+KINDS_OF_TASTE = {"Enhancement", "Formatting", "Readability", "Redundancy", "Regionalism", "Spelling", "Style"}
+FALSE_ALARMS = {  # set off by good stories
+    "AdjectiveDoubleDegree",
+    "CompoundNouns",
+    "HopHope",
+    "Everyday",
+    "IntroCueCommaBeforeThanks",
+    "MassNouns",
+    "MissingPreposition",
+    "OkToOkay",
+    "OrthographicConsistency",
+    "OutOfTheWindow",
+    "Overall",
+    "OxfordComma",
+    "PronounKnew",
+    "QuantifierNumeralConflict",
+    "SpellCheck",
+    "ToTwoToo",
+}
+
+
+@cache
+def checker():
+    """harper's linter with the rules above off. Takes a second to make.
+
+    Raises:
+        UserError: harper is not installed.
+    """
+    try:
+        import harper
+    except ImportError as error:
+        raise UserError('the grammar metric needs harper: pip install "tinystories[eval]"') from error
+    linter = harper.Linter()
+    linter.set_lint_config({**harper.get_default_lint_config(), **dict.fromkeys(FALSE_ALARMS, False)})
+    return linter
+
+
+def find_errors(text: str) -> list[tuple[int, int, str]]:
+    """(begin, end, rule) of each error in `text`, in order."""
+    found = checker().organized_lints(text, language="plaintext")
+    return sorted(
+        (lint.span.start, lint.span.end, rule)
+        for rule, lints in found.items()
+        for lint in lints
+        if lint.lint_kind not in KINDS_OF_TASTE
+    )
+
+
+def errors_per_100_words(samples: list[Sample]) -> Estimate | None:
+    """The checker reads prompt and text together; an error that lies wholly in the prompt is not counted."""
+    errors = [
+        sum(end > len(sample.prompt) for _, end, _ in find_errors(sample.prompt + sample.text)) for sample in samples
+    ]
+    return ratio([100 * number for number in errors], [len(words(sample.text)) for sample in samples])

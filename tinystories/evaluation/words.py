@@ -1,0 +1,41 @@
+"""What a word and a sentence are, for every metric of text."""
+
+import re
+
+
+WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*|\d+")
+SENTENCE_END = re.compile(r"(?<=[.!?])[\"'\u201d\u2019)]*\s+|\n+")
+
+
+def words(text: str) -> list[str]:
+    """The words of `text` in lower case: runs of letters, with an apostrophe inside, or of digits."""
+    return WORD.findall(text.lower())
+
+
+def ngrams(sequence: list[str], n: int) -> list[tuple[str, ...]]:
+    """All runs of `n` words, in order."""
+    return list(zip(*(sequence[i:] for i in range(n)), strict=False))
+
+
+def first_words(text: str, number: int) -> str:
+    """`text` up to the end of its word `number`, with what closes a sentence there; all of it if it has no more."""
+    return text[: _end_of_word(text, number)]
+
+
+def without_first_words(text: str, number: int) -> str:
+    """What follows `first_words`."""
+    return text[_end_of_word(text, number) :]
+
+
+def _end_of_word(text: str, number: int) -> int:
+    end = 0
+    for place, word in enumerate(WORD.finditer(text), start=1):
+        if place > number:
+            return end
+        end = re.compile(r"[.,;:!?\"'\u201d\u2019)]*").match(text, word.end()).end()
+    return len(text) if number else 0
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of `text`; an abbreviation such as "Mr." ends one too, which no metric here minds."""
+    return [part for part in SENTENCE_END.split(text) if part and part.strip()]

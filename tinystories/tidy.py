@@ -1,0 +1,71 @@
+"""Generated text tidied up: white space, capitals, the space before a comma, the full stop at the end.
+
+It changes how a text looks and never its words. It is off wherever text is measured; how much it would have to change
+is a metric of its own, apart from grammar, or a tidy-up would be taken for a better model.
+
+What holds a dot and ends no sentence stays as it is: `e.g.`, `U.S.`, `3.5`, `www.foo.com`, "Mr.", "...". So does what
+follows a quotation ("Stop!" he said), and so do line ends and paragraphs.
+"""
+
+import re
+
+from tinystories.evaluation.estimates import Estimate, ratio, share
+from tinystories.evaluation.samples import Sample
+from tinystories.evaluation.words import words
+
+
+ABBREVIATIONS = {"mr.", "mrs.", "ms.", "dr.", "st.", "vs.", "etc.", "jr.", "sr."}
+RULES = (
+    (re.compile(r"[^\S\n]+(?=\n)|(?<=\n)[^\S\n]+"), ""),  # at the ends of a line
+    (re.compile(r"\n{3,}"), "\n\n"),
+    (re.compile(r"[^\S\n]{2,}|[^\S\n ]"), " "),
+    (re.compile(r"(?<=\w) (?=[,;:.!?][\"\u201d]?(?:\s|$))"), ""),
+)
+SENTENCE_START = re.compile(r"(?P<last>\S*[.!?])\s+[\"\u201c]?(?P<letter>[^\W\d_])")
+FIRST_LETTER = re.compile(r"[\"'\u201c\u2018(]*(?P<letter>[^\W\d_])(?![\w-]*[./:@]\w)")
+NO_END = re.compile(r"\w[\"'\u201d\u2019)]*$")
+
+
+def tidy(text: str) -> str:
+    """`text` tidied; doing it again changes nothing."""
+    return _tidied(text)[0]
+
+
+def edits(text: str) -> int:
+    """The number of places at which `tidy` changes `text`, leaving aside white space around it."""
+    return _tidied(text)[1]
+
+
+def changed(samples: list[Sample]) -> Estimate | None:
+    """Share of the stories, each with its prompt, in which there is something to tidy up."""
+    return share(sum(edits(sample.prompt + sample.text) > 0 for sample in samples), len(samples))
+
+
+def edits_per_100_words(samples: list[Sample]) -> Estimate | None:
+    """What a tidy-up changes in the stories, each with its prompt."""
+    stories = [sample.prompt + sample.text for sample in samples]
+    return ratio([100 * edits(story) for story in stories], [len(words(story)) for story in stories])
+
+
+def _tidied(text: str) -> tuple[str, int]:
+    text, number = text.replace("\r\n", "\n").replace("\r", "\n").strip(), 0
+    for pattern, replacement in RULES:
+        text, times = pattern.subn(replacement, text)
+        number += times
+    starts = [match.start("letter") for match in SENTENCE_START.finditer(text) if _ends_sentence(match["last"])]
+    first = FIRST_LETTER.match(text)
+    for place in starts + ([first.start("letter")] if first else []):
+        capital = text[place].upper()
+        if len(capital) == 1 and capital != text[place] and text[place].islower():
+            text, number = text[:place] + capital + text[place + 1 :], number + 1
+    if NO_END.search(text):
+        text, number = text + ".", number + 1
+    return text, number
+
+
+def _ends_sentence(word: str) -> bool:
+    """Whether a word with its stop does: not "e.g.", "J.", "Mr." or "well..."."""
+    return (
+        word[-1] in "!?"
+        or not (len(word) < 3 or "." in word[:-1] or word.strip("\"'(\u201c\u2018").lower() in ABBREVIATIONS)
+    )
