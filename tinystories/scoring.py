@@ -160,6 +160,7 @@ def score(model: PreTrainedModel, stories: ScoringRows, pad_token_id: int, batch
     nll = []
     for start in tqdm(range(0, len(stories.rows), batch_size), desc="scoring", delay=2):
         batch = collate(stories.rows[start : start + batch_size])
-        logits = model(input_ids=batch["input_ids"].to(model.device)).logits
-        nll.extend(token_nll(logits, batch["labels"].to(model.device)).cpu().numpy())
+        input_ids = batch["input_ids"].to(model.device)
+        # not the batch's labels, which leave out every token equal to the padding: some models end stories with theirs
+        nll.extend(token_nll(model(input_ids=input_ids).logits, input_ids).cpu().numpy())
     return score_from_tokens(nll, stories)
