@@ -51,7 +51,9 @@ class Header:
 
     def is_sound(self) -> bool:
         positive = all(size > 0 for size in (*astuple(self)[:5], self.tokens, self.seq_len))
-        return positive and not self.dim % self.n_heads and not self.n_heads % self.n_kv_heads and not self.head_size % 2
+        return (
+            positive and not self.dim % self.n_heads and not self.n_heads % self.n_kv_heads and not self.head_size % 2
+        )
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The arrays that follow, in the order of the file, under the names that they have in llama2.c."""
@@ -172,7 +174,9 @@ def read_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     pieces, scores = _pieces(path)
     vocabulary = {piece: i for i, piece in enumerate(pieces)}
     if any(vocabulary.get(f"<0x{byte:02X}>") != FIRST_BYTE + byte for byte in range(256)) or " " not in vocabulary:
-        raise UserError(f"{path}: not a tokenizer of llama2.c: its tokens 3 to 258 are not the bytes, or it has no space")
+        raise UserError(
+            f"{path}: not a tokenizer of llama2.c: its tokens 3 to 258 are not the bytes, or it has no space"
+        )
     backend = Tokenizer(models.BPE(vocabulary, _merges(pieces, scores), byte_fallback=True, unk_token=pieces[UNKNOWN]))
     backend.normalizer = normalizers.Prepend(" ")
     backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])

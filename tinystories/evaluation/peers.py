@@ -22,7 +22,7 @@ def open_model(
     trust_remote_code: bool = False,
     tokenizer: str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
-    """The model, its tokenizer, and facts {"model", "kind", "revision", "parameters", "vocabulary", "context", "notes"}.
+    """Model, tokenizer and facts {"model", "kind", "revision", "parameters", "vocabulary", "context", "notes"}.
 
     name: a folder, a Hub id, or a llama2.c file that ends in .bin. `tokenizer` names the tokenizer file of the last;
     without it, one that fits is looked for beside the model. `trust_remote_code` runs the Python files of a
