@@ -1,0 +1,135 @@
+"""Results of many models in one file: fair tables, and a file that nothing but a result changes."""
+
+import copy
+import json
+from xml.etree import ElementTree
+
+import pytest
+from conftest import mistake
+
+from tinystories.evaluation.leaderboard import add, data_facts, draw, markdown, new_line, read
+
+
+STORIES = data_facts("held-out", ["A cat sat.", "A na\u00efve dog ran."])
+OTHERS = data_facts("held-out", ["A cat sat.", "A dog ran."])
+
+
+def estimate(value: float, number: int = 2) -> dict:
+    return {"value": value, "low": value * 0.9, "high": value * 1.1, "number": number}
+
+
+def result(model: str, bits: float, data: dict = STORIES, **metrics: float) -> dict:
+    values = {"bits_per_byte": bits} | metrics
+    return new_line(model, 260_032, data, {name: estimate(value) for name, value in values.items()})
+
+
+def rows_of(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in table.splitlines() if row.startswith("|")]
+
+
+def test_data_is_known_by_every_story_and_its_order():
+    assert STORIES["stories"] == 2 and STORIES["bytes"] == len("A cat sat.A na\u00efve dog ran.".encode())
+    hashes = {data_facts("x", stories)["sha256"] for stories in (["ab", "c"], ["a", "bc"], ["c", "ab"], ["abc"], [])}
+    assert len(hashes) == 5
+    assert data_facts("another name", ["A cat sat.", "A dog ran."])["sha256"] == OTHERS["sha256"]
+
+
+def test_a_new_result_replaces_the_old_one_of_the_same_model_and_data_alone(tmp_path):
+    path = tmp_path / "new folder" / "results.jsonl"
+    for line in (result("ours", 0.71), result("peer", 0.9), result("ours", 0.6, OTHERS), result("ours", 0.7)):
+        lines = add(path, line)
+    assert [(line["model"], line["data"]["sha256"]) for line in lines] == [
+        ("ours", STORIES["sha256"]),
+        ("peer", STORIES["sha256"]),
+        ("ours", OTHERS["sha256"]),
+    ]
+    assert lines == read(path) and lines[0]["metrics"]["bits_per_byte"]["value"] == 0.7
+    assert lines[0]["date"] and set(lines[0]["versions"]) >= {"torch", "transformers"}
+    assert [file.name for file in path.parent.iterdir()] == ["results.jsonl"]
+
+
+def test_the_best_model_comes_first_and_data_sets_are_never_mixed(tmp_path):
+    lines = [result("worse", 0.91), result("elsewhere", 0.1, OTHERS), result("better", 0.7)]
+    tables = markdown(lines).split("held-out: ")[1:]
+    assert [[row[0] for row in rows_of(table)[2:]] for table in tables] == [["better", "worse"], ["elsewhere"]]
+    assert STORIES["sha256"][:12] in tables[0] and OTHERS["sha256"][:12] in tables[1]
+    assert rows_of(tables[0])[2][1:3] == ["260,032", "0.7 [0.63, 0.77]"]
+
+
+def test_what_counts_per_token_is_in_no_table_and_what_was_not_measured_is_said():
+    table = rows_of(markdown([result("a", 0.7, loss=2.0, perplexity=7.4), result("b", 0.9, distinct_2=0.8)]))
+    assert table[0] == ["model", "parameters", "bits per byte", "distinct 2", "date"]
+    assert table[2][3] == "not measured" and table[3][3] == "0.8 [0.72, 0.88]"
+    assert all(len(row) == 5 for row in table)
+
+
+def test_a_name_cannot_break_the_table_or_the_figure(tmp_path):
+    name = "a|b\n| c | $x_1$ <&> \u540d " + "long" * 20
+    table = markdown([result(name, 0.7)])
+    assert len([row for row in table.splitlines() if row.startswith("|")]) == 3
+    assert "a\\|b \\| c \\|" in table
+    paths = draw([result(name, 0.7)], tmp_path)
+    text = " ".join(ElementTree.parse(paths[0]).getroot().itertext())
+    assert "$x_1$ <&>" in text or "a|b | c | $x_1$" in text
+
+
+def test_the_figure_shows_every_model_of_its_data_best_on_top(tmp_path):
+    lines = [result("worse", 0.91), result("elsewhere", 0.1, OTHERS), result("better", 0.7)]
+    paths = draw(lines, tmp_path / "figures")
+    assert [path.suffix for path in paths] == [".svg", ".png"] * 2 and all(path.stat().st_size for path in paths)
+    svg = paths[0].read_text(encoding="utf-8")
+    words = ["".join(text.itertext()) for text in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+    assert {"better (0.26M)", "worse (0.26M)", "0.700", "0.910"} <= set(words) and "elsewhere" not in svg
+    assert words.index("better (0.26M)") < words.index("worse (0.26M)")
+    again = draw(lines, tmp_path / "again")
+    assert again[0].read_bytes() == paths[0].read_bytes()
+
+
+def changed(line: dict, place: str, value) -> dict:
+    line = copy.deepcopy(line)
+    *folders, last = place.split(".")
+    inner = line
+    for folder in folders:
+        inner = inner[folder]
+    inner[last] = value
+    return line
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("model", " "),
+        ("parameters", 0),
+        ("parameters", True),
+        ("data", None),
+        ("data.sha256", 7),
+        ("data.bytes", "many"),
+        ("metrics", {}),
+        ("metrics.bits_per_byte", 0.7),
+        ("metrics.bits_per_byte.low", 0.8),
+        ("metrics.bits_per_byte.value", float("nan")),
+        ("metrics.bits_per_byte.high", None),
+        ("metrics.bits_per_byte.number", 0),
+    ],
+)
+def test_a_damaged_result_is_refused_and_named_with_its_line(tmp_path, place, value):
+    path, bad = tmp_path / "results.jsonl", changed(result("ours", 0.7), place, value)
+    add(path, result("peer", 0.9))
+    before = path.read_bytes()
+    assert str(path) in mistake(add, path, bad)
+    assert path.read_bytes() == before
+    path.write_bytes(before + json.dumps(bad).encode() + b"\n")
+    assert f"{path}:2:" in mistake(read, path)
+    assert f"{path}:2:" in mistake(add, path, result("ours", 0.7))
+
+
+@pytest.mark.parametrize("row", [b"{", b"[]", b"\xff\xfe", b"7", b'{"model": "cut', b"[" * 100_000])
+def test_what_is_no_result_is_named_with_its_line(tmp_path, row):
+    path = tmp_path / "results.jsonl"
+    add(path, result("peer", 0.9))
+    path.write_bytes(path.read_bytes() + b"\n" + row)
+    assert f"{path}:3:" in mistake(read, path)
+
+
+def test_a_results_file_that_is_not_there_is_named(tmp_path):
+    assert "absent.jsonl" in mistake(read, tmp_path / "absent.jsonl")
