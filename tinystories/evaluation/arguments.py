@@ -1,0 +1,74 @@
+"""What run_evaluation.py can be told; every field is an option of it."""
+
+from dataclasses import dataclass, field, replace
+
+from tinystories.decoding import DEFAULT_PRESET, PRESETS
+from tinystories.errors import UserError
+from tinystories.evaluation.prompts import PROMPTS
+
+
+@dataclass(frozen=True)
+class EvaluationArguments:
+    data: str | None = field(
+        default=None, metadata={"help": "Held-out stories, a file or folder (default: those of the first run)."}
+    )
+    train_file: str | None = field(
+        default=None, metadata={"help": "Training stories, for novelty (default: those of the first run)."}
+    )
+    output_dir: str = field(default="evaluation", metadata={"help": "Where results, page and finished parts go."})
+    quick: bool = field(
+        default=False, metadata={"help": "A first look in a minute: fewer stories, pairs, prompts, one preset."}
+    )
+    stories: int | None = field(default=None, metadata={"help": "Score so many held-out stories (default: all)."})
+    pairs: int = field(default=200, metadata={"help": "Minimal pairs of each rule, at most."})
+    prompts: int = field(default=len(PROMPTS), metadata={"help": "Beginnings that the model goes on from."})
+    presets: list[str] = field(
+        default_factory=lambda: list(PRESETS), metadata={"help": "How to sample; the first one stands on the card."}
+    )
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3], metadata={"help": "Each prompt once with each."})
+    max_new_tokens: int = field(default=200, metadata={"help": "Cut what the model does not end by then."})
+    stride: int | None = field(
+        default=None, metadata={"help": "Tokens between the windows of a long story (default: half the context)."}
+    )
+    batch_size: int = field(default=16, metadata={"help": "Rows at once; also which random numbers a story gets."})
+    device: str | None = field(default=None, metadata={"help": "cpu, cuda, mps (default: the accelerator, if any)."})
+    revision: str | None = field(default=None, metadata={"help": "A branch, tag or commit, where one Hub id is given."})
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run the Python files of a stranger's model, whose author you trust."}
+    )
+    tokenizer: str | None = field(default=None, metadata={"help": "The tokenizer file of a llama2.c model."})
+    leaderboard: str | None = field(
+        default=None, metadata={"help": "Add the result to this file (.jsonl), and render it beside."}
+    )
+    judge_url: str | None = field(
+        default=None, metadata={"help": "Have stories graded at this OpenAI-compatible address, such as .../v1."}
+    )
+    judge_model: str | None = field(default=None, metadata={"help": "The model to ask there; its key: JUDGE_API_KEY."})
+
+    def __post_init__(self):
+        for name in ("pairs", "prompts", "max_new_tokens", "batch_size", "stories", "stride"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.prompts > len(PROMPTS):
+            raise UserError(f"prompts must be at most {len(PROMPTS)}, got {self.prompts}")
+        unknown = [preset for preset in self.presets if preset not in PRESETS]
+        if unknown or not self.presets:
+            raise UserError(f"presets must be some of {', '.join(PRESETS)}, got {', '.join(unknown) or 'none'}")
+        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
+            raise UserError(f"seeds must be different numbers from 0, got {self.seeds}")
+        if (self.judge_url is None) != (self.judge_model is None):
+            raise UserError("a judge needs both --judge_url and --judge_model")
+
+    def settled(self) -> "EvaluationArguments":
+        """With `quick` spelled out: no setting above its limits."""
+        if not self.quick:
+            return self
+        return replace(
+            self,
+            stories=min(self.stories or 100, 100),
+            pairs=min(self.pairs, 40),
+            prompts=min(self.prompts, 22),
+            presets=[DEFAULT_PRESET],
+            seeds=self.seeds[:1],
+            max_new_tokens=min(self.max_new_tokens, 100),
+        )

@@ -1,0 +1,210 @@
+"""Minimal pairs: a piece of a held-out story against the same piece with one mistake, in the same context.
+
+    {"rule": "article_a_an", "context": "One day, she saw", "good": " an owl.", "bad": " a owl.", "story": "9f3c…"}
+
+A model is right where it gives `good` the higher total log probability after `context`. No metric of length is used:
+
+- where the mistake replaces words (nearly all rules), both texts have as many words, and every rule takes equal numbers
+  of each direction ("was" right, "were" right) or exchanges the pieces of two stories, so a model that has learnt
+  nothing is right half of the time;
+- `article_dropped` makes the text shorter and thereby likelier: the rule is biased against the good text, and a model
+  that has learnt nothing is right (nearly) never.
+
+The rules stand in pair_rules.py. Some of their pairs are bad ones: docs/results/minimal_pairs_checked.json tells how many
+of a sample of 50 a rule are (`verify` finds these pairs again in the data).
+"""
+
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tinystories.corpus import story_hashes
+from tinystories.evaluation.estimates import Estimate, share
+from tinystories.evaluation.pair_rules import EXCHANGED, RULES, Change, Sentence, fits, sentences
+from tinystories.scoring import continuation_nll
+
+
+NUMBER, QUICK_NUMBER = 200, 40
+LARGEST_SHARE = 0.1  # of a rule's pairs, that may turn on the same word
+CONTEXT_SENTENCES = {"next_sentence": 5}  # before the one that is changed; elsewhere 1
+PARTNERS = 50  # how many stories a piece may be exchanged with, those of nearest length
+
+
+@dataclass(frozen=True)
+class Pair:
+    """`good` and `bad` begin with the white space that parts them from `context`. `story`: the hash of the story."""
+
+    rule: str
+    context: str
+    good: str
+    bad: str
+    story: str
+    group: str
+
+    def as_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+    @property
+    def digest(self) -> str:
+        """Short SHA-256, by which a pair can be spoken of without its text."""
+        text = json.dumps([self.rule, self.context, self.good, self.bad])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A change at its place."""
+
+    rule: str
+    story: str
+    sentence: Sentence
+    change: Change
+
+    def pair(self, new: str | None = None) -> Pair:
+        sentence, change = self.sentence, self.change
+        earlier = sentence.before[-CONTEXT_SENTENCES.get(self.rule, 1) :]
+        start = earlier[0].start if earlier else sentence.start
+        place, end = sentence.start + change.start, sentence.start + len(sentence.text)
+        context = self.story[start:place].rstrip()
+        space = self.story[start + len(context) : place]
+        rest = self.story[sentence.start + change.end : end]
+        good = space + self.story[place:end]
+        digest = hashlib.sha256(self.story.encode()).hexdigest()[:16]
+        return Pair(self.rule, context, good, space + (new or change.new or "") + rest, digest, change.group)
+
+
+def build_pairs(
+    stories: datasets.Dataset, number: int = NUMBER, seed: int = 0, rules: Iterable[str] = tuple(RULES)
+) -> list[Pair]:
+    """At most `number` pairs a rule from `stories` (column `text`), one a story, the same ones for the same seed.
+
+    Where a rule finds too few of one of its groups, it takes fewer of each, lest the floor move away from one half.
+    """
+    order = np.lexsort((np.arange(len(stories)), story_hashes(stories, seed)))
+    texts, drawn = stories["text"], random.Random(seed)
+    chosen = {rule: _Chosen(number, rule) for rule in rules}
+    for index in tqdm(order, desc="finding pairs", unit=" stories", delay=2):
+        open_rules = [rule for rule, pairs in chosen.items() if not pairs.full]
+        if not open_rules:
+            break
+        story = texts[int(index)]
+        parts = [sentence for sentence in sentences(story) if not sentence.spoken]
+        for rule in open_rules:
+            found = [_Found(rule, story, sentence, change) for sentence in parts for change in RULES[rule](sentence)]
+            chosen[rule].take(drawn.sample(found, len(found)))
+    return [pair for pairs in chosen.values() for pair in pairs.balanced(number)]
+
+
+class _Chosen:
+    """The pairs of one rule."""
+
+    def __init__(self, number: int, rule: str):
+        self.number, self.rule, self.groups, self.keys, self.seen = number, rule, {}, Counter(), set()
+        self.most = max(1, round(number * LARGEST_SHARE))
+
+    @property
+    def full(self) -> bool:
+        quota = GROUPS[self.rule]
+        return len(self.groups) == quota and all(len(pairs) >= self._quota for pairs in self.groups.values())
+
+    @property
+    def _quota(self) -> int:
+        spare = 2 if self.rule in EXCHANGED else 1  # not every one finds a partner
+        return -(-self.number * spare // GROUPS[self.rule])
+
+    def take(self, found: list[_Found]) -> None:
+        """The first of a story that is wanted."""
+        for one in found:
+            group = self.groups.setdefault(one.change.group, [])
+            pair = one.pair()
+            text, key = (pair.context, pair.good), one.change.key
+            if len(group) < self._quota and self.keys[key] < self.most and text not in self.seen:
+                self.keys[key] += 1
+                self.seen.add(text)
+                group.append(one)
+                return
+
+    def balanced(self, number: int) -> list[Pair]:
+        if len(self.groups) < GROUPS[self.rule]:
+            return []
+        each = number // GROUPS[self.rule]
+        if self.rule in EXCHANGED:
+            pairs = [_exchange(found) for found in self.groups.values()]
+        else:
+            pairs = [[one.pair() for one in found] for found in self.groups.values()]
+        each = min(each, *(len(group) for group in pairs), number)
+        return [pair for group in pairs for pair in group[:each]]
+
+
+def _exchange(found: list[_Found]) -> list[Pair]:
+    """Two and two of nearly the same length give each other their name or sentence, so neither piece is likelier."""
+
+    def piece(one: _Found) -> str:
+        return one.sentence.text[one.change.start : one.change.end]
+
+    def allows(one: _Found, other: _Found) -> bool:
+        context = " ".join(earlier.text for earlier in one.sentence.before[-5:])
+        return fits(one.rule, piece(other), one.story, context)
+
+    waiting, pairs = sorted(found, key=lambda one: (len(piece(one)), piece(one))), []
+    while waiting:
+        one = waiting.pop(0)
+        for other in waiting[:PARTNERS]:
+            if allows(one, other) and allows(other, one):
+                waiting.remove(other)
+                pairs.append((one.pair(piece(other)), other.pair(piece(one))))
+                break
+    random.Random(0).shuffle(pairs)
+    return [pair for both in pairs for pair in both]
+
+
+GROUPS = {rule: 2 for rule in RULES} | {"pronoun_number": 4, "word_order": 5, "next_sentence": 1}
+
+
+def score_pairs(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: list[Pair], batch_size: int = 32
+) -> dict[str, Estimate]:
+    """Share of pairs whose good text gets the higher total log probability after its context, by rule.
+
+    `mean_of_rules` weighs every rule alike; its interval takes the rules as fixed and the pairs as drawn.
+    """
+    contexts = [pair.context for pair in pairs] * 2
+    texts = [*(pair.good for pair in pairs), *(pair.bad for pair in pairs)]
+    good, bad = np.split(continuation_nll(model, tokenizer, contexts, texts, batch_size), 2)
+    right: dict[str, list[bool]] = {}
+    for pair, is_right in zip(pairs, good < bad, strict=True):
+        right.setdefault(pair.rule, []).append(bool(is_right))
+    results = {rule: share(sum(answers), len(answers)) for rule, answers in right.items()}
+    if results:
+        results["mean_of_rules"] = _mean(list(results.values()))
+    return results
+
+
+def _mean(estimates: list[Estimate]) -> Estimate:
+    value = sum(one.value for one in estimates) / len(estimates)
+    half = sum(((one.high - one.low) / 2) ** 2 for one in estimates) ** 0.5 / len(estimates)
+    number = sum(one.number for one in estimates)
+    return Estimate(value, max(0.0, value - half), min(1.0, value + half), number)
+
+
+def verify(checked: Path, pairs: list[Pair]) -> dict[str, dict[str, float]]:
+    """The share of bad pairs by rule in a file of verdicts, whose every pair must be one of `pairs`."""
+    verdicts = json.loads(checked.read_text(encoding="utf-8"))["pairs"]
+    known = {pair.digest: pair.rule for pair in pairs}
+    noise: dict[str, dict[str, float]] = {}
+    for verdict in verdicts:
+        if known.get(verdict["digest"]) != verdict["rule"]:
+            raise ValueError(f"{verdict['digest']} is no pair of {verdict['rule']} in this data")
+        rule = noise.setdefault(verdict["rule"], {"checked": 0, "bad": 0})
+        rule["checked"] += 1
+        rule["bad"] += not verdict["good_is_better"]
+    return noise

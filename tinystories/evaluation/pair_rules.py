@@ -1,0 +1,276 @@
+"""The rules of minimal_pairs.py: where a sentence of a story can be made worse by one small change.
+
+A rule takes a sentence and yields every `Change` that it knows of; few and certain ones are better than many. Each
+change has a `group`, and equal numbers of each group are taken: where "was" must be right as often as "were", a model
+that merely likes one of the two words has them half right.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from tinystories.evaluation import lexicon
+from tinystories.evaluation.pair_words import BASES, BOY_NAMES, FEMALE, GIRL_NAMES, MALE, NAMES, OTHERS, VERBS
+
+
+BREAK = re.compile(r"(?<!\bMr)(?<!\bMs)(?<!\bMrs)(?<!\bDr)[.!?]+[\"\u201d\u2019')]*\s+|\n+")
+QUOTE = re.compile('["\u201c\u201d]')
+WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence of a story. `before`: the sentences that stand before it in the story."""
+
+    text: str
+    start: int
+    before: tuple["Sentence", ...] = field(repr=False)
+    spoken: bool
+
+    @property
+    def words(self) -> list[str]:
+        return WORD.findall(self.text)
+
+
+@dataclass(frozen=True)
+class Change:
+    """`sentence.text[start:end]` becomes `new`. `group`: what is taken equally often; `key`: what is seldom repeated.
+
+    `new` is None where another story has to give it: a name or a sentence (minimal_pairs.exchange).
+    """
+
+    start: int
+    end: int
+    new: str | None
+    group: str
+    key: str
+
+
+def sentences(story: str) -> Iterator[Sentence]:
+    """The sentences of a story. `spoken`: inside quotation marks, or where these do not match."""
+    before, start = [], 0
+    for end, after in [*(found.span() for found in BREAK.finditer(story)), (len(story), len(story))]:
+        stop = max(end, start + len(story[start:after].rstrip()))
+        line = story.rfind("\n", 0, start) + 1
+        line_end = story.find("\n", start) if "\n" in story[start:] else len(story)
+        quotes = len(QUOTE.findall(story, line, start)), len(QUOTE.findall(story, line, line_end))
+        spoken = bool(quotes[0] % 2 or quotes[1] % 2 or QUOTE.search(story, start, stop))
+        if story[start:stop].strip():
+            sentence = Sentence(story[start:stop], start, tuple(before), spoken)
+            yield sentence
+            before.append(sentence)
+        start = after
+
+
+def _any(vocabulary) -> str:
+    return "(?:" + "|".join(sorted(map(re.escape, vocabulary), key=len, reverse=True)) + ")"
+
+
+ADJECTIVE, NOUN, PLURAL = map(_any, (lexicon.ADJECTIVES, lexicon.COUNT_NOUNS, lexicon.PLURAL_NOUNS))
+PAST, BASE, NAME = map(_any, (VERBS, BASES, NAMES))
+HEAD = rf"(?=[.,;!?]|$|\s{_any(lexicon.AFTER_NOUN)}\b)"  # the noun before it is no part of a longer name
+SINGULAR_SUBJECT = rf"(?:He|She|It|{NAME}|(?:The|His|Her) (?:{ADJECTIVE} )?{NOUN})"
+PLURAL_SUBJECT = rf"(?:They|{NAME} and {NAME}|(?:The|His|Her) (?:{ADJECTIVE} )?{PLURAL})"
+
+NOUN_PHRASE = re.compile(rf"(?<=[a-z,] )(an?|the) (?:{ADJECTIVE} )?({NOUN}){HEAD}")
+
+
+def article_dropped(sentence: Sentence) -> Iterator[Change]:
+    for found in NOUN_PHRASE.finditer(sentence.text):
+        if not re.search(r"\b(?:and|or|by|from|to) $", sentence.text[: found.start()]):
+            group = "the" if found[1] == "the" else "a"
+            yield Change(found.start(), found.end(1) + 1, "", group, found[2])
+
+
+ARTICLE_AND_WORD = re.compile(r"(?<=[a-z,] )(an?) ([a-z]+)\b")
+OTHER_SOUND = re.compile("hour|honest|honou?r|heir|herb|one|once|use|uni|eu|ew|ukulele")
+
+
+def article_a_an(sentence: Sentence) -> Iterator[Change]:
+    for found in ARTICLE_AND_WORD.finditer(sentence.text):
+        right = "an" if found[2][0] in "aeiou" else "a"
+        if found[1] == right and len(found[2]) > 1 and not OTHER_SOUND.match(found[2]):
+            yield Change(found.start(1), found.end(1), {"a": "an", "an": "a"}[right], right, found[2])
+
+
+ONLY_A = re.compile(
+    rf"""(?:(?<=\bupon\ )|(?<=\bsuch\ )|(?<=\bWhat\ )|(?<=\bthere\ was\ )|(?<=\bthere\ lived\ )|(?<=\bThere\ was\ ))
+    (an?)(?=\ [a-z])
+    |(?<=[a-z,]\ )(an?)(?=\ (?:lot\ of|few|bit|long\ time|while|moment|walk|nap|ride|hurry|big\ hug|deep\ breath|great\ time
+    |big\ smile|good\ time)\b)""",
+    re.VERBOSE,
+)
+ONLY_THE = re.compile(
+    rf"""(?<=[a-z,]\ )(the)(?=\ (?:same|ground|sky|sun|moon|only|rest\ of|other\ (?:kids|children|animals|side)|next\ day|end
+    |morning|first|afternoon|{_any(lexicon.SUPERLATIVES)}(?!\ friend)|{PLURAL}|{ADJECTIVE}\ {PLURAL})\b(?!'))""",
+    re.VERBOSE,
+)
+
+
+def article_a_the(sentence: Sentence) -> Iterator[Change]:
+    for found in ONLY_A.finditer(sentence.text):
+        yield Change(*found.span(), "the", "a", sentence.text[max(0, found.start() - 5) : found.start()] + "a")
+    for found in ONLY_THE.finditer(sentence.text):
+        noun = sentence.text[found.end() + 1 :].split()[0].strip(".,!?;")
+        yield Change(*found.span(), "an" if noun[0] in "aeiou" else "a", "the", noun)
+
+
+SECOND_ARTICLE = re.compile(rf"(?<=[a-z,] )(a|the) ({ADJECTIVE}) (?=(?![aeiou]){NOUN}\b)")
+
+
+def article_doubled(sentence: Sentence) -> Iterator[Change]:
+    """In the place of an adjective: a text with one word more would be less likely for every model, good or bad."""
+    for found in SECOND_ARTICLE.finditer(sentence.text):
+        yield Change(*found.span(2), found[1], found[1], found[2])
+
+
+SINGULAR = re.compile(
+    rf"(?:^{SINGULAR_SUBJECT}|\b(?:but|because|so|when|that) (?:he|she|it)|\b[Tt]here) (was)(?!n't)\b"
+)
+MANY = re.compile(rf"(?:^{PLURAL_SUBJECT}|\b(?:but|because|so|when|that) they|\b[Tt]here) (were)(?!n't)\b")
+
+
+def agreement(sentence: Sentence) -> Iterator[Change]:
+    if re.search(r"\b(?:if|wish|wished|though)\b", sentence.text, re.IGNORECASE):
+        return
+    for pattern, other in ((SINGULAR, "were"), (MANY, "was")):
+        for found in pattern.finditer(sentence.text):
+            subject = sentence.text[: found.start(1)].split()[-1].lower()
+            yield Change(*found.span(1), other, found[1], subject)
+
+
+COORDINATED = re.compile(rf"^(?:{SINGULAR_SUBJECT}|{PLURAL_SUBJECT}) ({PAST})\b(.*?) and ({PAST})\b")
+INFINITIVE = re.compile(rf"\b(?:to|could|would|did not|didn't|couldn't|could not) ({BASE})\b")
+
+
+def tense(sentence: Sentence) -> Iterator[Change]:
+    """ "They ran and played" against "They ran and play"; "wanted to play" against "wanted to played"."""
+    found = COORDINATED.match(sentence.text)
+    if found and lexicon.BARE_VERB_AFTER.isdisjoint(WORD.findall(sentence.text[: found.end(2)])):
+        yield Change(*found.span(3), VERBS[found[3]], "past", found[3])
+    for found in INFINITIVE.finditer(sentence.text):
+        yield Change(*found.span(1), BASES[found[1]], "base", BASES[found[1]])
+
+
+def _persons(text: str) -> set[str]:
+    """Names, and words for whoever a pronoun could stand for; any other capitalized word may be a name too."""
+    inner = {word for word in re.findall(r"(?<=[a-z,] )[A-Z][a-z]+", text)}
+    return (set(WORD.findall(text)) & (FEMALE | MALE | OTHERS)) | inner
+
+
+SUBJECT_PRONOUN = re.compile(r"(He|She|They) (?=[a-z])")
+PLURAL_ENDING = re.compile(r"\b(?!(?:was|is|his|its|has|as|this|always|dress|grass|lots|yes|James)\b)[A-Za-z]+s\b")
+
+
+def pronoun_gender(sentence: Sentence) -> Iterator[Change]:
+    """After a sentence that begins with a name, or ends with "named Lily", and speaks of nobody else."""
+    found = SUBJECT_PRONOUN.match(sentence.text)
+    if not found or found[1] == "They" or not sentence.before or sentence.before[-1].spoken:
+        return
+    own, other, names = (MALE, FEMALE, BOY_NAMES) if found[1] == "He" else (FEMALE, MALE, GIRL_NAMES)
+    near = sentence.before[-1].text
+    name = _only_name(near)
+    if name in names and not _persons(sentence.text) & other and _persons(near) <= own:
+        yield Change(*found.span(1), "She" if found[1] == "He" else "He", found[1], name)
+
+
+def _only_name(text: str) -> str | None:
+    """The one name of a sentence, whose subject it is."""
+    names = [word for word in WORD.findall(text) if word in NAMES]
+    at_its_place = re.match(rf"({NAME}) [a-z]|.*\bnamed ({NAME})[.,!]?$", text)
+    return names[0] if at_its_place and len(set(names)) == 1 else None
+
+
+PAIR = re.compile(
+    rf"(?:^|, |named )({NAME}) and (?:({NAME})|(?:her|his) (mom|mommy|sister|grandma|dad|daddy|brother|grandpa))(?: [a-z]|[.]$)"
+)
+VERB_NEXT = re.compile(r"(?:were|was|are|is|have|has|both|all|each)\b")
+
+
+def pronoun_number(sentence: Sentence) -> Iterator[Change]:
+    """She or he against they where only one has been spoken of; they against the pronoun of the other gender after two.
+
+    The verb to be is left out: there "They was" would be wrong by itself.
+    """
+    found = SUBJECT_PRONOUN.match(sentence.text)
+    if not found or not sentence.before or VERB_NEXT.match(sentence.text, found.end()):
+        return
+    near = sentence.before[-1].text
+    persons = set().union(*(_persons(earlier.text) for earlier in sentence.before))
+    if found[1] != "They":
+        own, names = (MALE, BOY_NAMES) if found[1] == "He" else (FEMALE, GIRL_NAMES)
+        alone = persons <= own and len(persons & NAMES) == 1 and not PLURAL_ENDING.search(near)
+        if alone and (name := _only_name(near)) in names:
+            yield Change(*found.span(1), "They", found[1], name)
+    elif pair := PAIR.search(near):
+        both, nearest = {pair[1], pair[2] or pair[3]}, _persons(" ".join(one.text for one in sentence.before[-2:]))
+        for own, other, pronoun in ((FEMALE, MALE, "He"), (MALE, FEMALE, "She")):
+            if both <= own and not persons & other and nearest <= own | lexicon.SEVERAL:
+                yield Change(*found.span(1), pronoun, f"they, not {pronoun}", pair[1])
+
+
+def wrong_name(sentence: Sentence) -> Iterator[Change]:
+    """A name that stands in the sentence before; another story gives one that this story does not hold."""
+    near = set(sentence.before[-1].words) if sentence.before else set()
+    for found in re.finditer(rf"(?<!named )\b{NAME}\b", sentence.text):
+        if found[0] in near:
+            yield Change(*found.span(), None, "girl" if found[0] in GIRL_NAMES else "boy", found[0])
+            return
+
+
+ORDERS = {
+    "determiner, noun": re.compile(rf"(?<=[a-z,] )({_any(lexicon.DETERMINERS)}) ({NOUN}|{PLURAL}){HEAD}"),
+    "preposition, determiner": re.compile(
+        rf"(?<=[a-z] )({_any(lexicon.PREPOSITIONS)}) ({_any(lexicon.DETERMINERS)})(?= )"
+    ),
+    "adjective, noun": re.compile(rf"(?<=[a-z,] )({ADJECTIVE}) ({NOUN}|{PLURAL}){HEAD}"),
+    "to, verb": re.compile(rf"(?<=[a-z] )(to) ({BASE})\b"),
+    "pronoun, verb": re.compile(rf"(?<=[a-z,] )(he|she|they|it) (?!said)({PAST})\b"),
+}
+
+
+def word_order(sentence: Sentence) -> Iterator[Change]:
+    for group, pattern in ORDERS.items():
+        for found in pattern.finditer(sentence.text):
+            yield Change(*found.span(), f"{found[2]} {found[1]}", group, found[0])
+
+
+def _content(texts: list[str]) -> set[str]:
+    known = {word for text in texts for word in WORD.findall(text)}
+    return {word.lower() for word in known if len(word) > 3 or word in NAMES} - lexicon.STOP_WORDS
+
+
+DEFINITE = re.compile(rf"\b(?:{NAME}|[Tt]he (?:{ADJECTIVE} )?(?:{NOUN}|{PLURAL}))\b")
+
+
+def next_sentence(sentence: Sentence) -> Iterator[Change]:
+    """A sentence that takes up two words of the three before it, and speaks of something known: elsewhere it is wrong."""
+    before = [earlier.text for earlier in sentence.before[-3:]]
+    if len(before) == 3 and DEFINITE.search(sentence.text) and len(_content(before) & _content([sentence.text])) > 1:
+        yield Change(0, len(sentence.text), None, "", sentence.text)
+
+
+def fits(rule: str, new: str, story: str, context: str) -> bool:
+    """Whether what another story gives is wrong here: a name that is not in the story, a sentence of other things."""
+    if rule == "wrong_name":
+        return not re.search(rf"\b{new}\b", story)
+    return _content([context]).isdisjoint(_content([new]))
+
+
+RULES = {
+    rule.__name__: rule
+    for rule in (
+        article_dropped,
+        article_a_an,
+        article_a_the,
+        article_doubled,
+        agreement,
+        tense,
+        pronoun_gender,
+        pronoun_number,
+        wrong_name,
+        word_order,
+        next_sentence,
+    )
+}
+EXCHANGED = ("wrong_name", "next_sentence")

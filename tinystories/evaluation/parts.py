@@ -1,0 +1,52 @@
+"""Parts of an evaluation that are done: a command that was stopped goes on where it was, and none is measured twice.
+
+A part is one JSON file, named by a key over everything it depends on: weights, tokenizer, stories, settings, library
+versions and the code that measures. Whatever changes, changes the key; nobody is ever told to delete a cache.
+"""
+
+import json
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tinystories.cache import content_key
+from tinystories.environment import LIBRARIES
+from tinystories.files import write_atomically
+from tinystories.run_folder import read_json
+
+
+LIBRARY = Path(__file__).parent.parent
+
+
+class Parts:
+    """The parts in `folder`. Results must be JSON."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        files = [*sorted((LIBRARY / "evaluation").glob("*.*")), LIBRARY / "scoring.py", LIBRARY / "decoding.py"]
+        versions = [f"{name} {version(name)}" for name in LIBRARIES]
+        self.base = content_key([*versions, *(file.read_bytes() for file in files if file.is_file())])
+
+    def get(self, name: str, depends_on: list[Any], measure: Callable[[], Any]) -> Any:
+        """What the part `name` holds; measured now where it is not known."""
+        key = content_key([self.base, *(json.dumps(item, sort_keys=True) for item in depends_on)])
+        path = self.folder / f"{name}-{key}.json"
+        if path.exists() and (known := read_json(path)) is not None:
+            return known["result"]
+        result = measure()
+        write_atomically(path, json.dumps({"part": name, "result": result}, ensure_ascii=False) + "\n")
+        return json.loads(json.dumps(result))  # the same types, whether it was known or not
+
+
+def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Over every weight, the configuration and the tokenizer."""
+    weights = (
+        part
+        for name, tensor in sorted(model.state_dict().items())
+        for part in (name, tensor.detach().cpu().contiguous().numpy().tobytes())
+    )
+    return content_key([model.config.to_json_string(), tokenizer.backend_tokenizer.to_str(), *weights])
