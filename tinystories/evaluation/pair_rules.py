@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tinystories.evaluation import lexicon
+from tinystories.evaluation import pair_words
 from tinystories.evaluation.pair_words import BASES, BOY_NAMES, FEMALE, GIRL_NAMES, MALE, NAMES, OTHERS, VERBS
 
 
@@ -66,9 +66,9 @@ def _any(vocabulary) -> str:
     return "(?:" + "|".join(sorted(map(re.escape, vocabulary), key=len, reverse=True)) + ")"
 
 
-ADJECTIVE, NOUN, PLURAL = map(_any, (lexicon.ADJECTIVES, lexicon.COUNT_NOUNS, lexicon.PLURAL_NOUNS))
+ADJECTIVE, NOUN, PLURAL = map(_any, (pair_words.ADJECTIVES, pair_words.COUNT_NOUNS, pair_words.PLURAL_NOUNS))
 PAST, BASE, NAME = map(_any, (VERBS, BASES, NAMES))
-HEAD = rf"(?=[.,;!?]|$|\s{_any(lexicon.AFTER_NOUN)}\b)"  # the noun before it is no part of a longer name
+HEAD = rf"(?=[.,;!?]|$|\s{_any(pair_words.AFTER_NOUN)}\b)"  # the noun before it is no part of a longer name
 SINGULAR_SUBJECT = rf"(?:He|She|It|{NAME}|(?:The|His|Her) (?:{ADJECTIVE} )?{NOUN})"
 PLURAL_SUBJECT = rf"(?:They|{NAME} and {NAME}|(?:The|His|Her) (?:{ADJECTIVE} )?{PLURAL})"
 
@@ -102,7 +102,7 @@ ONLY_A = re.compile(
 )
 ONLY_THE = re.compile(
     rf"""(?<=[a-z,]\ )(the)(?=\ (?:same|ground|sky|sun|moon|only|rest\ of|other\ (?:kids|children|animals|side)|next\ day|end
-    |morning|first|afternoon|{_any(lexicon.SUPERLATIVES)}(?!\ friend)|{PLURAL}|{ADJECTIVE}\ {PLURAL})\b(?!'))""",
+    |morning|first|afternoon|{_any(pair_words.SUPERLATIVES)}(?!\ friend)|{PLURAL}|{ADJECTIVE}\ {PLURAL})\b(?!'))""",
     re.VERBOSE,
 )
 
@@ -146,7 +146,7 @@ INFINITIVE = re.compile(rf"\b(?:to|could|would|did not|didn't|couldn't|could not
 def tense(sentence: Sentence) -> Iterator[Change]:
     """ "They ran and played" against "They ran and play"; "wanted to play" against "wanted to played"."""
     found = COORDINATED.match(sentence.text)
-    if found and lexicon.BARE_VERB_AFTER.isdisjoint(WORD.findall(sentence.text[: found.end(2)])):
+    if found and pair_words.BARE_VERB_AFTER.isdisjoint(WORD.findall(sentence.text[: found.end(2)])):
         yield Change(*found.span(3), VERBS[found[3]], "past", found[3])
     for found in INFINITIVE.finditer(sentence.text):
         yield Change(*found.span(1), BASES[found[1]], "base", BASES[found[1]])
@@ -205,7 +205,7 @@ def pronoun_number(sentence: Sentence) -> Iterator[Change]:
     elif pair := PAIR.search(near):
         both, nearest = {pair[1], pair[2] or pair[3]}, _persons(" ".join(one.text for one in sentence.before[-2:]))
         for own, other, pronoun in ((FEMALE, MALE, "He"), (MALE, FEMALE, "She")):
-            if both <= own and not persons & other and nearest <= own | lexicon.SEVERAL:
+            if both <= own and not persons & other and nearest <= own | pair_words.SEVERAL:
                 yield Change(*found.span(1), pronoun, f"they, not {pronoun}", pair[1])
 
 
@@ -219,9 +219,9 @@ def wrong_name(sentence: Sentence) -> Iterator[Change]:
 
 
 ORDERS = {
-    "determiner, noun": re.compile(rf"(?<=[a-z,] )({_any(lexicon.DETERMINERS)}) ({NOUN}|{PLURAL}){HEAD}"),
+    "determiner, noun": re.compile(rf"(?<=[a-z,] )({_any(pair_words.DETERMINERS)}) ({NOUN}|{PLURAL}){HEAD}"),
     "preposition, determiner": re.compile(
-        rf"(?<=[a-z] )({_any(lexicon.PREPOSITIONS)}) ({_any(lexicon.DETERMINERS)})(?= )"
+        rf"(?<=[a-z] )({_any(pair_words.PREPOSITIONS)}) ({_any(pair_words.DETERMINERS)})(?= )"
     ),
     "adjective, noun": re.compile(rf"(?<=[a-z,] )({ADJECTIVE}) ({NOUN}|{PLURAL}){HEAD}"),
     "to, verb": re.compile(rf"(?<=[a-z] )(to) ({BASE})\b"),
@@ -237,7 +237,7 @@ def word_order(sentence: Sentence) -> Iterator[Change]:
 
 def _content(texts: list[str]) -> set[str]:
     known = {word for text in texts for word in WORD.findall(text)}
-    return {word.lower() for word in known if len(word) > 3 or word in NAMES} - lexicon.STOP_WORDS
+    return {word.lower() for word in known if len(word) > 3 or word in NAMES} - pair_words.STOP_WORDS
 
 
 DEFINITE = re.compile(rf"\b(?:{NAME}|[Tt]he (?:{ADJECTIVE} )?(?:{NOUN}|{PLURAL}))\b")
