@@ -1,23 +1,34 @@
 """Where a model stands: each metric between its floor and its ceiling, as rows that terminal, page and card show.
 
-The ceiling is people's text. The floor is the same network untrained or people's stories with their words shuffled,
-whichever is farther from the ceiling. `standing` is how much of the way from floor to ceiling the model has gone, cut to
-[0, 1]; for a metric that should be like people's text, too much is as bad as too little. Bits per byte have no known
-ceiling, so no standing.
+The ceiling is people's text. The floor is the same network untrained, or the nonsense made of people's text that the
+metric is there to expose (samples.py), whichever is farther from the ceiling. `standing` is how much of the way from
+floor to ceiling the model has gone, cut to [0, 1]; for a metric that should be like people's text, too much is as bad as
+too little. Bits per byte have no known ceiling, so no standing.
 """
 
+from dataclasses import dataclass
 from typing import Any
-
-from tinystories.evaluation.metrics import Metric
 
 
 BAR = 20  # characters
-
 Values = dict[str, dict[str, float] | None]  # name of the metric -> an Estimate as a dict
 
 
+@dataclass(frozen=True)
+class Metric:
+    """good: "lower", "higher", or "like human". explanation: one sentence for the reader."""
+
+    name: str
+    title: str
+    unit: str
+    good: str
+    explanation: str
+
+
 def rows(metrics: list[Metric], model: Values, floors: list[Values], ceiling: Values) -> list[dict[str, Any]]:
-    """One row for each metric that `model` has: {"name", "title", "unit", "better", "value", "floor", "ceiling", "standing"}."""
+    """Of each metric that `model` has: {"name", "title", "unit", "good", "explanation", "value", "floor", "ceiling",
+    "standing"}.
+    """
     table = []
     for metric in metrics:
         value, top = model.get(metric.name), ceiling.get(metric.name)
@@ -29,7 +40,8 @@ def rows(metrics: list[Metric], model: Values, floors: list[Values], ceiling: Va
                 "name": metric.name,
                 "title": metric.title,
                 "unit": metric.unit,
-                "better": metric.better,
+                "good": metric.good,
+                "explanation": metric.explanation,
                 "value": value,
                 "floor": floor,
                 "ceiling": top,
@@ -42,9 +54,9 @@ def rows(metrics: list[Metric], model: Values, floors: list[Values], ceiling: Va
 def distance(metric: Metric, value: dict[str, float], ceiling: dict[str, float] | None) -> float:
     """How much worse than the ceiling; without one, than 0."""
     difference = value["value"] - (ceiling["value"] if ceiling else 0.0)
-    if metric.better == "like people's":
+    if metric.good == "like human":
         return abs(difference)
-    return difference if metric.better == "lower" else -difference
+    return difference if metric.good == "lower" else -difference
 
 
 def _farthest(metric: Metric, floors: list[dict | None], ceiling: dict | None) -> dict[str, float] | None:

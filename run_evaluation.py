@@ -1,0 +1,93 @@
+"""Measure how good a story model is, in numbers that cannot be fooled, each between its floor and its ceiling.
+
+    python run_evaluation.py runs/demo --quick
+    python run_evaluation.py runs/demo --data held-out.txt --train_file stories.txt
+    python run_evaluation.py runs/a runs/b someone/model stories260K.bin --data held-out.txt --leaderboard results.jsonl
+
+CHECKPOINT is a folder, a Hub id, or a llama2.c file. It prints a table, writes evaluation.json and the page index.html
+to --output_dir, and, where the checkpoint is a folder of our own, its evaluation.json and its model card. What each number
+means: docs/evaluation.md. A command that is stopped goes on where it was when it is started again.
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging as transformers_logging
+
+from tinystories.card import EVALUATION, refresh_card
+from tinystories.checkpoint import load_checkpoint
+from tinystories.console import run_command
+from tinystories.errors import UserError
+from tinystories.evaluation import leaderboard
+from tinystories.evaluation.arguments import EvaluationArguments
+from tinystories.evaluation.page import write_page
+from tinystories.evaluation.suite import evaluate
+from tinystories.evaluation.table import as_text, side_by_side
+from tinystories.files import write_atomically
+from tinystories.recipe import OneLineParser
+
+
+logger = logging.getLogger("tinystories")
+
+
+def main(argv: list[str]) -> None:
+    names, arguments = parse(argv)
+    output = Path(arguments.output_dir)
+    if output.exists() and not output.is_dir():
+        raise UserError(f"output_dir {output}: is a file; name a folder")
+    transformers_logging.set_verbosity_error()  # it advises about generation settings that are the presets' own
+    results = evaluate(names, arguments)
+    for found in results:
+        print(f"\n{found['model']['model']}: {found['model']['parameters']:,} parameters")
+        print(*as_text(found["table"]), sep="\n")
+    if len(results) > 1:
+        print("", *side_by_side([found["model"]["model"] for found in results], [f["table"] for f in results]), sep="\n")
+    write_atomically(output / EVALUATION, as_json(results))
+    for name, found in zip(names, results, strict=True):
+        note_beside_the_weights(Path(name), found)
+    if arguments.leaderboard:
+        add_to_leaderboard(Path(arguments.leaderboard), results)
+    print(f"\nResults: {output / EVALUATION}\nPage: {write_page(results, output)}")
+
+
+def parse(argv: list[str]) -> tuple[list[str], EvaluationArguments]:
+    parser = OneLineParser(
+        (EvaluationArguments,), prog="run_evaluation.py", description="Measure how good a story model is."
+    )
+    parser.add_argument("checkpoints", nargs="+", help="folders, Hub ids or llama2.c files", metavar="CHECKPOINT")
+    parser.check(argv)
+    arguments, other = parser.build(argv)
+    if len(set(other.checkpoints)) < len(other.checkpoints):
+        raise UserError("a checkpoint is named twice")
+    return other.checkpoints, arguments
+
+
+def note_beside_the_weights(folder: Path, found: dict[str, Any]) -> None:
+    """The checkpoint says of itself what was measured, unless it is not a run's or somebody edited its card."""
+    if not (folder / "trainer_state.json").exists():
+        return
+    write_atomically(folder / EVALUATION, as_json(found))
+    model, _ = load_checkpoint(str(folder))
+    if not refresh_card(folder, model):
+        logger.warning("%s: its card was edited, or is not that of a run: it stays as it is", folder)
+
+
+def add_to_leaderboard(path: Path, results: list[dict[str, Any]]) -> None:
+    for found in results:
+        metrics = {name: value for name, value in found["metrics"].items() if not name.startswith("pair_")}
+        metrics["pairs"] = found["metrics"]["pair_mean_of_rules"]
+        line = leaderboard.new_line(found["model"]["model"], found["model"]["parameters"], found["data"], metrics)
+        lines = leaderboard.add(path, line)
+    write_atomically(path.with_suffix(".md"), leaderboard.markdown(lines))
+    leaderboard.draw(lines, path.parent)
+    print(f"\n{leaderboard.markdown(lines)}\nLeaderboard: {path.with_suffix('.md')}")
+
+
+def as_json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,266 @@
+"""Everything that run_evaluation.py measures of models, part by part, and the anchors that it is measured against.
+
+Of every model: how well it predicts held-out stories (likelihood.py), whether it knows right from wrong in minimal
+pairs (minimal_pairs.py), and what its own stories are like (text_metrics.py) under each preset. The same network with
+fresh weights goes through all of it too, and so do people's stories and nonsense made out of them.
+"""
+
+import copy
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tinystories.corpus import Corpus, load_corpus, pick_stories, read_files
+from tinystories.errors import UserError
+from tinystories.evaluation.arguments import EvaluationArguments
+from tinystories.evaluation.estimates import Estimate
+from tinystories.evaluation.generation import write_samples
+from tinystories.evaluation.judge import endpoint_from_environment, judge
+from tinystories.evaluation.leaderboard import data_facts
+from tinystories.evaluation.likelihood import likelihood
+from tinystories.evaluation.minimal_pairs import Pair, build_pairs, score_pairs
+from tinystories.evaluation.novelty import look_up
+from tinystories.evaluation.parts import Parts, fingerprint
+from tinystories.evaluation.peers import open_model
+from tinystories.evaluation.prompts import PROMPTS
+from tinystories.evaluation.samples import Sample, human_samples, human_stories, looped, shuffled, spliced
+from tinystories.evaluation.table import Metric, Values, rows
+from tinystories.evaluation.text_metrics import METRICS, TextMetric
+from tinystories.guards import keep_random_state
+from tinystories.records import SAMPLE_CORPUS_STORIES, read_records
+from tinystories.recipe import DataArguments
+from tinystories.scoring import context_length
+
+
+logger = logging.getLogger(__name__)
+
+LIKELIHOOD = (
+    Metric("bits_per_byte", "bits per byte", "", "lower", "bits to say the held-out stories, ends included, per byte"),
+    Metric("text_bits_per_byte", "bits per byte, text alone", "", "lower", "the same without the ends of the stories"),
+    Metric("loss", "loss", "nats per token", "lower", "of its own tokens: compares no two tokenizers"),
+    Metric("perplexity", "perplexity", "", "lower", "exp(loss)"),
+)
+MEAN_OF_RULES = "mean_of_rules"
+FLOOR_STORIES = 200  # are enough to know the loss of a fresh network
+SHOWN_SAMPLES = 6
+
+
+@dataclass
+class Stories:
+    """What all models of a comparison are held against."""
+
+    held_out: datasets.Dataset
+    training: datasets.Dataset | None
+    source: str
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return data_facts(self.source, self.held_out["text"])
+
+
+def find_stories(arguments: EvaluationArguments, checkpoint: str) -> Stories:
+    """The stories named, else those of the checkpoint's run, else held-out ones of the embedded corpus."""
+    recipe = read_records(checkpoint, arguments.revision).recipe
+    corpus, source = _of_the_run(recipe) if recipe and not (arguments.data and arguments.train_file) else (None, None)
+    training = corpus.train if corpus else None
+    if arguments.train_file:
+        training, _ = read_files(arguments.train_file, DataArguments())
+    if arguments.data:
+        held_out, _ = read_files(arguments.data, DataArguments())
+        source = Path(arguments.data).name
+    elif corpus:
+        held_out = corpus.validation
+    else:
+        held_out = load_corpus(DataArguments(num_sample_stories=SAMPLE_CORPUS_STORIES, validation_fraction=0.5)).validation
+        source = "the embedded sample corpus"
+        logger.warning("HELD-OUT STORIES: %s, which fits models trained on it; name others with --data", source)
+    return Stories(pick_stories(held_out, arguments.stories), training, source)
+
+
+def _of_the_run(recipe: dict[str, Any]) -> tuple[Corpus | None, str | None]:
+    known = {item.name: recipe[item.name] for item in fields(DataArguments) if item.name in recipe}
+    try:
+        corpus = load_corpus(DataArguments(**known))
+    except UserError as error:
+        logger.warning("the stories of the run cannot be read: %s", error)
+        return None, None
+    return corpus, "the validation stories of its run"
+
+
+def evaluate(names: list[str], arguments: EvaluationArguments) -> list[dict[str, Any]]:
+    """The results of each checkpoint (`result`), measured or taken from the parts of an earlier try."""
+    arguments = arguments.settled()
+    device = arguments.device or torch.accelerator.current_accelerator() or "cpu"
+    stories, parts = find_stories(arguments, names[0]), Parts(Path(arguments.output_dir) / "parts")
+    logger.info("held out: %s stories, %s", f"{len(stories.held_out):,}", stories.source)
+    pairs = build_pairs(stories.held_out, arguments.pairs)
+    results = []
+    for name in names:
+        tokenizer_file = arguments.tokenizer if Path(name).suffix == ".bin" else None
+        model, tokenizer, facts = open_model(
+            name, device, arguments.revision, arguments.trust_remote_code, tokenizer_file
+        )
+        logger.info("model: %s, %s parameters", facts["model"], f"{facts['parameters']:,}")
+        measuring = Measuring(model, tokenizer, stories, pairs, arguments, parts)
+        results.append(result(measuring, facts))
+    return results
+
+
+@dataclass
+class Measuring:
+    """One model, and all that measuring it takes."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    stories: Stories
+    pairs: list[Pair]
+    arguments: EvaluationArguments
+    parts: Parts
+
+    def __post_init__(self):
+        self.mark = fingerprint(self.model, self.tokenizer)
+        self.data = self.stories.facts
+
+    def likelihood(self) -> dict[str, Any]:
+        a = self.arguments
+
+        def measure():
+            found = likelihood(self.model, self.tokenizer, self.stories.held_out, a.stride, a.batch_size)
+            return {name: as_json(value) for name, value in found.items()}
+
+        return self.parts.get("likelihood", [self.mark, self.data, a.stride], measure)
+
+    def minimal_pairs(self) -> dict[str, Any]:
+        def measure():
+            return {name: as_json(value) for name, value in score_pairs(self.model, self.tokenizer, self.pairs).items()}
+
+        return self.parts.get("pairs", [self.mark, [pair.digest for pair in self.pairs]], measure)
+
+    def samples(self, preset: str) -> list[Sample]:
+        """As long as the model's context allows."""
+        a = self.arguments
+        prompts = list(PROMPTS.values())[:: max(1, len(PROMPTS) // a.prompts)][: a.prompts]
+        longest = max(len(ids) for ids in self.tokenizer(prompts)["input_ids"])
+        room = min(a.max_new_tokens, (context_length(self.model) or longest + a.max_new_tokens) - longest)
+        if room < 1:
+            raise UserError(f"the context of the model has {context_length(self.model)} tokens: too few for a prompt")
+
+        def measure():
+            written = write_samples(self.model, self.tokenizer, prompts, preset, a.seeds, room, a.batch_size)
+            return [asdict(sample) for sample in written]
+
+        settings = [self.mark, prompts, preset, list(a.seeds), room, a.batch_size, str(self.model.device)]
+        return [Sample(**sample) for sample in self.parts.get(f"samples-{preset}", settings, measure)]
+
+    def untrained(self) -> "Measuring":
+        """The same network with fresh weights, on fewer stories and one preset and seed."""
+        with keep_random_state(self.model.device):
+            torch.manual_seed(0)
+            fresh = type(self.model)(copy.deepcopy(self.model.config)).to(self.model.device).eval()
+        few = Stories(pick_stories(self.stories.held_out, FLOOR_STORIES), self.stories.training, self.stories.source)
+        arguments = copy.copy(self.arguments)
+        object.__setattr__(arguments, "seeds", self.arguments.seeds[:1])
+        return Measuring(fresh, self.tokenizer, few, self.pairs, arguments, self.parts)
+
+
+def result(measuring: Measuring, facts: dict[str, Any]) -> dict[str, Any]:
+    """{"model", "data", "settings", "metrics", "pairs", "presets", "table", "samples"}; each number with its interval.
+
+    metrics: {name: Estimate} of the first preset; presets: {preset: {"metrics", "human", "nonsense"}}.
+    """
+    a, fresh = measuring.arguments, measuring.untrained()
+    read, known = measuring.likelihood(), measuring.minimal_pairs()
+    samples = {preset: measuring.samples(preset) for preset in a.presets}
+    floor = fresh.likelihood() | {f"pair_{rule}": value for rule, value in fresh.minimal_pairs().items()}
+    texts = measure_texts(measuring, samples | {"untrained": fresh.samples(a.presets[0])})
+    first = texts[a.presets[0]]
+    metrics = read | {f"pair_{rule}": value for rule, value in known.items()} | first["metrics"]
+    floors = [floor | texts["untrained"]["metrics"], first["nonsense"]]
+    found = {
+        "model": facts,
+        "data": measuring.data,
+        "settings": asdict(a),
+        "preset": a.presets[0],
+        "metrics": {metric.name: metrics[metric.name] for metric in all_metrics(known) if metrics.get(metric.name)},
+        "likelihood": read,
+        "presets": {preset: texts[preset] for preset in a.presets},
+        "table": rows(all_metrics(known), metrics, floors, first["human"]),
+        "samples": {preset: [asdict(sample) for sample in written] for preset, written in samples.items()},
+    }
+    if a.judge_url:
+        endpoint = endpoint_from_environment(a.judge_url, a.judge_model)
+        answers = Path(a.output_dir) / "judge.jsonl"
+        found["judge"] = asdict(judge(samples[a.presets[0]], endpoint, answers))
+    return found
+
+
+def all_metrics(rules: Iterable[str]) -> list[Metric | TextMetric]:
+    """In the order of the table."""
+    pairs = [
+        Metric(
+            f"pair_{rule}",
+            "minimal pairs, mean of the rules" if rule == MEAN_OF_RULES else f"minimal pairs: {rule.replace('_', ' ')}",
+            "share right",
+            "higher",
+            "a piece of a held-out story is likelier than the same piece with one mistake",
+        )
+        for rule in sorted(rules, key=lambda rule: rule != MEAN_OF_RULES)
+    ]
+    return [*LIKELIHOOD, *pairs, *METRICS]
+
+
+def measure_texts(measuring: Measuring, written: dict[str, list[Sample]]) -> dict[str, dict[str, Values]]:
+    """Of each group of samples its metrics, those of people at the same lengths, and those of the nonsense."""
+    human, training = measuring.stories.held_out["text"], measuring.stories.training
+    texts = [sample.text for group in written.values() for sample in group]
+    compared = {name: human_samples(group, human) for name, group in written.items()}
+
+    def measure():
+        looked_up = [*texts, *(sample.text for name in written for sample in _with_nonsense(compared[name], training))]
+        copied = None if training is None else look_up(looked_up, _texts(training))
+        return {name: _columns(group, compared[name], human, training, copied) for name, group in written.items()}
+
+    key = None if training is None else data_facts("", _texts(training))
+    return measuring.parts.get("texts", [texts, measuring.data, key], measure)
+
+
+def _columns(samples: list[Sample], people: list[Sample], human, training, copied) -> dict[str, Values]:
+    """nonsense: of each metric the one that it must expose."""
+    whole, nonsense = human_stories(samples, human), _nonsense(people, training)
+    columns: dict[str, Values] = {"metrics": {}, "human": {}, "nonsense": {}}
+    for metric in METRICS:
+        if metric.needs_training and copied is None:
+            continue
+        columns["metrics"][metric.name] = as_json(metric.measure(samples, copied))
+        columns["human"][metric.name] = as_json(metric.measure(whole if metric.whole else people, copied))
+        if metric.floor in nonsense:
+            columns["nonsense"][metric.name] = as_json(metric.measure(nonsense[metric.floor], copied))
+    return columns
+
+
+def _nonsense(people: list[Sample], training: datasets.Dataset | None) -> dict[str, list[Sample]]:
+    kinds = {"shuffled": shuffled(people), "looped": looped(people), "spliced": spliced(people)}
+    if training is not None:
+        kinds["copied"] = human_samples(people, pick_stories(training, len(people))["text"])
+    return kinds
+
+
+def _with_nonsense(people: list[Sample], training: datasets.Dataset | None) -> Iterator[Sample]:
+    yield from people
+    for group in _nonsense(people, training).values():
+        yield from group
+
+
+def _texts(stories: datasets.Dataset) -> Iterator[str]:
+    for batch in stories.iter(1000):
+        yield from batch["text"]
+
+
+def as_json(value: Any) -> Any:
+    return value.as_dict() if isinstance(value, Estimate) else value
