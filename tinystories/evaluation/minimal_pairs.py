@@ -10,8 +10,8 @@ A model is right where it gives `good` the higher total log probability after `c
 - `article_dropped` makes the text shorter and thereby likelier: the rule is biased against the good text, and a model
   that has learnt nothing is right (nearly) never.
 
-The rules stand in pair_rules.py. Some of their pairs are bad ones: docs/results/minimal_pairs_checked.json tells how many
-of a sample of 50 a rule are (`verify` finds these pairs again in the data).
+The rules stand in pair_rules.py. A rule may err: docs/results/minimal_pairs_checked.json holds the verdict of a reader
+on 50 pairs of each, without their text (`label_noise` finds them again in the data).
 """
 
 import hashlib
@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.corpus import story_hashes
+from tinystories.errors import UserError, one_line
 from tinystories.evaluation.estimates import Estimate, share
 from tinystories.evaluation.pair_rules import EXCHANGED, RULES, Change, Sentence, fits, sentences
 from tinystories.scoring import continuation_nll
@@ -36,6 +37,7 @@ from tinystories.scoring import continuation_nll
 NUMBER, QUICK_NUMBER = 200, 40
 LARGEST_SHARE = 0.1  # of a rule's pairs, that may turn on the same word
 CONTEXT_SENTENCES = {"next_sentence": 5}  # before the one that is changed; elsewhere 1
+GROUPS = dict.fromkeys(RULES, 2) | {"pronoun_number": 4, "word_order": 5, "next_sentence": 1}  # of each rule
 PARTNERS = 50  # how many stories a piece may be exchanged with, those of nearest length
 
 
@@ -167,9 +169,6 @@ def _exchange(found: list[_Found]) -> list[Pair]:
     return [pair for both in pairs for pair in both]
 
 
-GROUPS = {rule: 2 for rule in RULES} | {"pronoun_number": 4, "word_order": 5, "next_sentence": 1}
-
-
 def score_pairs(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: list[Pair], batch_size: int = 32
 ) -> dict[str, Estimate]:
@@ -196,15 +195,46 @@ def _mean(estimates: list[Estimate]) -> Estimate:
     return Estimate(value, max(0.0, value - half), min(1.0, value + half), number)
 
 
-def verify(checked: Path, pairs: list[Pair]) -> dict[str, dict[str, float]]:
-    """The share of bad pairs by rule in a file of verdicts, whose every pair must be one of `pairs`."""
-    verdicts = json.loads(checked.read_text(encoding="utf-8"))["pairs"]
+def blimp_pairs(folder: str | Path, number: int | None = None, names: Iterable[str] | None = None) -> list[Pair]:
+    """The pairs of BLiMP (Warstadt et al., 2020) from a folder of its .jsonl files; `number`: the first ones of each.
+
+    Raises:
+        UserError: no such file, or a line that is no pair.
+    """
+    files = [Path(folder, f"{name}.jsonl") for name in names] if names else sorted(Path(folder).glob("*.jsonl"))
+    if not files or not all(file.is_file() for file in files):
+        missing = next((file.name for file in files if not file.is_file()), "*.jsonl")
+        raise UserError(f"{folder}: holds no {missing}: give the folder of BLiMP's .jsonl files")
+    pairs = []
+    for file in files:
+        for line, text in enumerate(file.read_text(encoding="utf-8").splitlines()[:number], start=1):
+            try:
+                row = json.loads(text)
+                pairs.append(Pair(file.stem, "", row["sentence_good"], row["sentence_bad"], "", ""))
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(f"{file}:{line}: no pair of BLiMP ({one_line(error)})") from error
+    return pairs
+
+
+def sample_to_check(pairs: list[Pair], number: int = 50, seed: int = 50) -> list[Pair]:
+    """The pairs that a reader judges: at most `number` of each rule."""
+    by_rule: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        by_rule.setdefault(pair.rule, []).append(pair)
+    drawn = random.Random(seed)
+    return [pair for found in by_rule.values() for pair in drawn.sample(found, min(number, len(found)))]
+
+
+def label_noise(checked: str | Path, pairs: list[Pair]) -> dict[str, Estimate]:
+    """The share of pairs, by rule, that the reader of the file `checked` found bad; all of them must be in `pairs`.
+
+    Raises:
+        UserError: a pair of the file is none of this data, seed and number.
+    """
     known = {pair.digest: pair.rule for pair in pairs}
-    noise: dict[str, dict[str, float]] = {}
-    for verdict in verdicts:
+    verdicts: dict[str, list[bool]] = {}
+    for verdict in json.loads(Path(checked).read_text(encoding="utf-8"))["pairs"]:
         if known.get(verdict["digest"]) != verdict["rule"]:
-            raise ValueError(f"{verdict['digest']} is no pair of {verdict['rule']} in this data")
-        rule = noise.setdefault(verdict["rule"], {"checked": 0, "bad": 0})
-        rule["checked"] += 1
-        rule["bad"] += not verdict["good_is_better"]
-    return noise
+            raise UserError(f"{checked}: {verdict['digest']} is no pair of {verdict['rule']} in this data")
+        verdicts.setdefault(verdict["rule"], []).append(not verdict["good_is_better"])
+    return {rule: share(sum(bad), len(bad)) for rule, bad in verdicts.items()}

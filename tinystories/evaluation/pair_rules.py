@@ -94,16 +94,15 @@ def article_a_an(sentence: Sentence) -> Iterator[Change]:
 
 
 ONLY_A = re.compile(
-    rf"""(?:(?<=\bupon\ )|(?<=\bsuch\ )|(?<=\bWhat\ )|(?<=\bthere\ was\ )|(?<=\bthere\ lived\ )|(?<=\bThere\ was\ ))
-    (an?)(?=\ [a-z])
-    |(?<=[a-z,]\ )(an?)(?=\ (?:lot\ of|few|bit|long\ time|while|moment|walk|nap|ride|hurry|big\ hug|deep\ breath|great\ time
-    |big\ smile|good\ time)\b)""",
-    re.VERBOSE,
+    r"(?:(?<=\bupon )|(?<=\bsuch )|(?<=\bWhat )|(?<=\bthere was )|(?<=\bthere lived )|(?<=\bThere was ))(an?)(?= [a-z])"
+    r"|(?<=[a-z,] )(an?)(?= (?:lot of|few|bit|long time|while|moment|walk|nap|ride|hurry)\b)"
+    r"|(?<=[a-z,] )(an?)(?= (?:big hug|deep breath|great time|good time|big smile)\b)"
+)
+THE_ONE = (
+    r"same|ground|sky|sun|moon|only|rest of|other (?:kids|children|animals|side)|next day|end|morning|first|afternoon"
 )
 ONLY_THE = re.compile(
-    rf"""(?<=[a-z,]\ )(the)(?=\ (?:same|ground|sky|sun|moon|only|rest\ of|other\ (?:kids|children|animals|side)|next\ day|end
-    |morning|first|afternoon|{_any(pair_words.SUPERLATIVES)}(?!\ friend)|{PLURAL}|{ADJECTIVE}\ {PLURAL})\b(?!'))""",
-    re.VERBOSE,
+    rf"(?<=[a-z,] )the(?= (?:{THE_ONE}|{_any(pair_words.SUPERLATIVES)}(?! friend)|(?:{ADJECTIVE} )?{PLURAL})\b(?!'))"
 )
 
 
@@ -154,7 +153,7 @@ def tense(sentence: Sentence) -> Iterator[Change]:
 
 def _persons(text: str) -> set[str]:
     """Names, and words for whoever a pronoun could stand for; any other capitalized word may be a name too."""
-    inner = {word for word in re.findall(r"(?<=[a-z,] )[A-Z][a-z]+", text)}
+    inner = set(re.findall(r"(?<=[a-z,] )[A-Z][a-z]+", text))
     return (set(WORD.findall(text)) & (FEMALE | MALE | OTHERS)) | inner
 
 
@@ -182,7 +181,8 @@ def _only_name(text: str) -> str | None:
 
 
 PAIR = re.compile(
-    rf"(?:^|, |named )({NAME}) and (?:({NAME})|(?:her|his) (mom|mommy|sister|grandma|dad|daddy|brother|grandpa))(?: [a-z]|[.]$)"
+    rf"(?:^|, |named )({NAME}) and (?:({NAME})|(?:her|his) (mom|mommy|sister|grandma|dad|daddy|brother|grandpa))"
+    r"(?: [a-z]|[.]$)"
 )
 VERB_NEXT = re.compile(r"(?:were|was|are|is|have|has|both|all|each)\b")
 
@@ -244,7 +244,7 @@ DEFINITE = re.compile(rf"\b(?:{NAME}|[Tt]he (?:{ADJECTIVE} )?(?:{NOUN}|{PLURAL})
 
 
 def next_sentence(sentence: Sentence) -> Iterator[Change]:
-    """A sentence that takes up two words of the three before it, and speaks of something known: elsewhere it is wrong."""
+    """A sentence that takes up two words of the three before it, and speaks of something known."""
     before = [earlier.text for earlier in sentence.before[-3:]]
     if len(before) == 3 and DEFINITE.search(sentence.text) and len(_content(before) & _content([sentence.text])) > 1:
         yield Change(0, len(sentence.text), None, "", sentence.text)

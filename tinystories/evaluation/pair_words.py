@@ -82,18 +82,18 @@ best worst biggest smallest tallest fastest strongest happiest prettiest nicest 
 # past: base form. Verbs whose past is no adjective or noun in such stories, nor the same word as the base.
 VERBS = dict(
     pair.split(":")
-    for pair in """
-    asked:ask ate:eat baked:bake became:become began:begin brought:bring built:build called:call came:come carried:carry
-    caught:catch chased:chase clapped:clap climbed:climb cooked:cook cried:cry danced:dance decided:decide drank:drink
-    drew:draw drove:drive explored:explore felt:feel flew:fly forgot:forget found:find gave:give got:get grabbed:grab
-    grew:grow heard:hear held:hold helped:help hid:hide hopped:hop hugged:hug jumped:jump kept:keep kicked:kick knew:know
-    laughed:laugh learned:learn listened:listen lived:live looked:look lost:lose loved:love made:make marched:march
-    opened:open picked:pick played:play pulled:pull pushed:push ran:run reached:reach rode:ride said:say sang:sing sat:sit
-    saw:see shared:share shook:shake shouted:shout showed:show slept:sleep smiled:smile started:start stayed:stay
-    stood:stand stopped:stop swam:swim talked:talk thanked:thank thought:think threw:throw told:tell took:take
-    touched:touch tried:try turned:turn visited:visit waited:wait walked:walk wanted:want watched:watch waved:wave
-    went:go woke:wake wore:wear worked:work wrote:write
-    """.split()
+    for pair in words("""
+asked:ask ate:eat baked:bake became:become began:begin brought:bring built:build called:call came:come carried:carry
+caught:catch chased:chase clapped:clap climbed:climb cooked:cook cried:cry danced:dance decided:decide drank:drink
+drew:draw drove:drive explored:explore felt:feel flew:fly forgot:forget found:find gave:give got:get grabbed:grab
+grew:grow heard:hear held:hold helped:help hid:hide hopped:hop hugged:hug jumped:jump kept:keep kicked:kick knew:know
+laughed:laugh learned:learn listened:listen lived:live looked:look lost:lose loved:love made:make marched:march
+opened:open picked:pick played:play pulled:pull pushed:push ran:run reached:reach rode:ride said:say sang:sing sat:sit
+saw:see shared:share shook:shake shouted:shout showed:show slept:sleep smiled:smile started:start stayed:stay
+stood:stand stopped:stop swam:swim talked:talk thanked:thank thought:think threw:throw told:tell took:take touched:touch
+tried:try turned:turn visited:visit waited:wait walked:walk wanted:want watched:watch waved:wave went:go woke:wake
+wore:wear worked:work wrote:write
+""")
 )
 BASES = {base: past for past, base in VERBS.items()}
 # After these a bare verb is right: "wanted to run and play", "saw her run and play", "did not run".

@@ -1,0 +1,119 @@
+"""Our pairs, our stories and BLiMP as tasks of the Language Model Evaluation Harness (lm-eval), from local files.
+
+    python -m tinystories.evaluation.harness --data valid.txt --output_dir tasks --blimp blimp
+    lm_eval --model hf --model_args pretrained=runs/demo --include_path tasks --tasks tinystories_pairs,local_blimp
+    lm_eval --model hf --model_args pretrained=runs/demo,add_bos_token=False --include_path tasks \\
+        --tasks tinystories_bits_per_byte
+
+The pairs come out as score_pairs has them. `tinystories_bits_per_byte` is our `text_bits_per_byte` for stories that fit
+into the context; longer ones are cut into other windows there. It is a rolling task, which puts BOS before the story by
+itself: without `add_bos_token=False`, a tokenizer that adds BOS gives a second one, and that would be scored.
+
+The tasks name their data by absolute path: write them anew where the folder is moved. `!function` and Hub data sets are
+not used.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
+
+from tinystories.console import run_command
+from tinystories.corpus import pick_stories, read_files
+from tinystories.errors import UserError, one_line
+from tinystories.evaluation.minimal_pairs import NUMBER, Pair, blimp_pairs, build_pairs
+from tinystories.recipe import DataArguments, OneLineParser
+
+
+PAIRS, BLIMP, BITS_PER_BYTE = "tinystories_pairs", "local_blimp", "tinystories_bits_per_byte"
+STORIES = 500  # of the task for bits per byte
+
+
+def write_pairs(folder: Path, group: str, pairs: Iterable[Pair]) -> list[str]:
+    """A task for each rule (`group`_`rule`) and one group over them, whose score is the mean of the rules."""
+    by_rule: dict[str, list[dict]] = {}
+    for pair in pairs:
+        by_rule.setdefault(pair.rule, []).append(pair.as_dict())
+    tasks = [f"{group}_{rule}" for rule in by_rule]
+    for task, rows in zip(tasks, by_rule.values(), strict=True):
+        _write_task(
+            folder,
+            {
+                "task": task,
+                "output_type": "multiple_choice",
+                "doc_to_text": "{{context}}",
+                "doc_to_choice": "{{[good, bad]}}",
+                "doc_to_target": 0,
+                "target_delimiter": "",
+                "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+            },
+            rows,
+        )
+    mean = {"metric": "acc", "aggregation": "mean", "weight_by_size": False}
+    _write_yaml(folder / f"{group}.yaml", {"group": group, "task": tasks, "aggregate_metric_list": [mean]})
+    return tasks
+
+
+def write_stories(folder: Path, texts: Iterable[str]) -> None:
+    """The task `tinystories_bits_per_byte`."""
+    metric = {"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False}
+    task = {
+        "task": BITS_PER_BYTE,
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "{{text}}",
+        "metric_list": [metric],
+    }
+    _write_task(folder, task, [{"text": text} for text in texts])
+
+
+def _write_task(folder: Path, task: dict, rows: list[dict]) -> None:
+    data = folder / f"{task['task']}.jsonl"
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    data.write_text("".join(lines), encoding="utf-8", newline="\n")
+    source = {
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": data.resolve().as_posix()}},
+        "test_split": "test",
+        "num_fewshot": 0,
+        "metadata": {"version": 1.0},
+    }
+    _write_yaml(folder / f"{task['task']}.yaml", task | source)
+
+
+def _write_yaml(path: Path, content: dict) -> None:
+    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8", newline="\n")
+
+
+def main(argv: list[str]) -> None:
+    parser = OneLineParser((), prog="tinystories.evaluation.harness", description=__doc__.splitlines()[0])
+    parser.formatter_class = argparse.HelpFormatter
+    parser.add_argument("--data", required=True, help="held-out stories: a file or folder")
+    parser.add_argument("--output_dir", required=True, help="folder for the tasks")
+    parser.add_argument("--blimp", help="folder of BLiMP's .jsonl files, for the group local_blimp")
+    parser.add_argument("--number", type=int, default=NUMBER, help="at most so many pairs a rule")
+    parser.add_argument("--stories", type=int, default=STORIES, help="so many stories for bits per byte")
+    parser.add_argument("--seed", type=int, default=0, help="which pairs are drawn")
+    arguments = parser.parse_args(argv)
+    for name in ("number", "stories"):
+        if getattr(arguments, name) < 1:
+            raise UserError(f"{name} must be at least 1, got {getattr(arguments, name)}")
+    stories, _ = read_files(arguments.data, DataArguments())
+    pairs = build_pairs(stories, arguments.number, arguments.seed)
+    blimp = blimp_pairs(arguments.blimp) if arguments.blimp else []
+    folder = Path(arguments.output_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {one_line(error)}") from error
+    tasks = [BITS_PER_BYTE, *write_pairs(folder, PAIRS, pairs)]
+    write_stories(folder, pick_stories(stories, arguments.stories)["text"])
+    if blimp:
+        tasks += write_pairs(folder, BLIMP, blimp)
+    print(f"{len(tasks)} tasks, {len(pairs) + len(blimp):,} pairs in {folder}; lm_eval --include_path {folder}")
+
+
+if __name__ == "__main__":
+    run_command(main)
