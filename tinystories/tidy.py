@@ -9,10 +9,6 @@ follows a quotation ("Stop!" he said), and so do line ends and paragraphs.
 
 import re
 
-from tinystories.evaluation.estimates import Estimate, ratio, share
-from tinystories.evaluation.samples import Sample
-from tinystories.evaluation.words import words
-
 
 ABBREVIATIONS = {"mr.", "mrs.", "ms.", "dr.", "st.", "vs.", "etc.", "jr.", "sr."}
 RULES = (
@@ -36,17 +32,6 @@ def edits(text: str) -> int:
     return _tidied(text)[1]
 
 
-def changed(samples: list[Sample]) -> Estimate | None:
-    """Share of the stories, each with its prompt, in which there is something to tidy up."""
-    return share(sum(edits(sample.prompt + sample.text) > 0 for sample in samples), len(samples))
-
-
-def edits_per_100_words(samples: list[Sample]) -> Estimate | None:
-    """What a tidy-up changes in the stories, each with its prompt."""
-    stories = [sample.prompt + sample.text for sample in samples]
-    return ratio([100 * edits(story) for story in stories], [len(words(story)) for story in stories])
-
-
 def _tidied(text: str) -> tuple[str, int]:
     text, number = text.replace("\r\n", "\n").replace("\r", "\n").strip(), 0
     for pattern, replacement in RULES:
@@ -65,7 +50,6 @@ def _tidied(text: str) -> tuple[str, int]:
 
 def _ends_sentence(word: str) -> bool:
     """Whether a word with its stop does: not "e.g.", "J.", "Mr." or "well..."."""
-    return (
-        word[-1] in "!?"
-        or not (len(word) < 3 or "." in word[:-1] or word.strip("\"'(\u201c\u2018").lower() in ABBREVIATIONS)
+    return word[-1] in "!?" or not (
+        len(word) < 3 or "." in word[:-1] or word.strip("\"'(\u201c\u2018").lower() in ABBREVIATIONS
     )

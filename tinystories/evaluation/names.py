@@ -14,7 +14,7 @@ from tinystories.evaluation.words import first_words, words
 
 
 # A capital after a lower-case word, or after a comma that follows one: not where a sentence or a quotation begins.
-INSIDE = re.compile(r"(?<=[a-z],? )[A-Z][a-z]+(?![\w'\u2019]*\w)")
+INSIDE = re.compile(r"[a-z],? ([A-Z][a-z]+)(?![\w'\u2019]*\w)")
 NO_NAMES = set(
     "I Mom Mommy Mama Mum Mummy Mother Dad Daddy Papa Father Grandma Granny Grandpa Grandmother Grandfather Aunt Uncle "
     "Mr Mrs Ms Miss Dr Sir Monday Tuesday Wednesday Thursday Friday Saturday Sunday Christmas Halloween Easter God "
