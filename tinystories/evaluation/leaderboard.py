@@ -182,7 +182,7 @@ def _draw_one(group: list[Line], folder: Path) -> list[Path]:
     values = [metric["value"] for metric in metrics]
     errors = [[m["value"] - m["low"] for m in metrics], [m["high"] - m["value"] for m in metrics]]
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
-        figure = Figure(figsize=(6.0, 1.3 + 0.34 * len(group)), layout="constrained")
+        figure = Figure(figsize=(7.2, 1.3 + 0.34 * len(group)), layout="constrained")
         axes = figure.add_subplot()
         places = range(len(group))
         axes.barh(places, values, xerr=errors, height=0.62, color=COLOURS["first"], ecolor=COLOURS["ink"], capsize=2)
@@ -192,10 +192,11 @@ def _draw_one(group: list[Line], folder: Path) -> list[Path]:
             )
         axes.set_yticks(places, [_label(line) for line in group], parse_math=False)
         axes.invert_yaxis()
+        axes.set_axisbelow(True)
         axes.grid(visible=False, axis="y")
-        axes.set_xlim(0, 1.15 * max(metric["high"] for metric in metrics))
-        axes.set_xlabel("bits per byte, lower is better; whiskers: 95 % interval over the stories")
-        axes.set_title(_caption(group), loc="left", fontsize=8, parse_math=False)
+        axes.set_xlim(0, 1.2 * max(metric["high"] for metric in metrics))
+        axes.set_xlabel("bits per byte with 95 % interval, lower is better")
+        figure.suptitle(_caption(group), x=0.01, ha="left", fontsize=8, parse_math=False)
         paths = [folder / f"{name}.svg", folder / f"{name}.png"]
         figure.savefig(paths[0], facecolor="white", metadata={"Date": None})
         figure.savefig(paths[1], facecolor="white", dpi=160)
