@@ -43,7 +43,9 @@ def main(argv: list[str]) -> None:
         print(f"\n{found['model']['model']}: {found['model']['parameters']:,} parameters")
         print(*as_text(found["table"]), sep="\n")
     if len(results) > 1:
-        print("", *side_by_side([found["model"]["model"] for found in results], [f["table"] for f in results]), sep="\n")
+        print(
+            "", *side_by_side([found["model"]["model"] for found in results], [f["table"] for f in results]), sep="\n"
+        )
     write_atomically(output / EVALUATION, as_json(results))
     for name, found in zip(names, results, strict=True):
         note_beside_the_weights(Path(name), found)

@@ -8,7 +8,8 @@ fresh weights goes through all of it too, and so do people's stories and nonsens
 import copy
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.corpus import Corpus, load_corpus, pick_stories, read_files
+from tinystories.environment import LIBRARIES
 from tinystories.errors import UserError
 from tinystories.evaluation.arguments import EvaluationArguments
 from tinystories.evaluation.estimates import Estimate
@@ -77,7 +79,9 @@ def find_stories(arguments: EvaluationArguments, checkpoint: str) -> Stories:
     elif corpus:
         held_out = corpus.validation
     else:
-        held_out = load_corpus(DataArguments(num_sample_stories=SAMPLE_CORPUS_STORIES, validation_fraction=0.5)).validation
+        held_out = load_corpus(
+            DataArguments(num_sample_stories=SAMPLE_CORPUS_STORIES, validation_fraction=0.5)
+        ).validation
         source = "the embedded sample corpus"
         logger.warning("HELD-OUT STORIES: %s, which fits models trained on it; name others with --data", source)
     return Stories(pick_stories(held_out, arguments.stories), training, source)
@@ -164,9 +168,8 @@ class Measuring:
             torch.manual_seed(0)
             fresh = type(self.model)(copy.deepcopy(self.model.config)).to(self.model.device).eval()
         few = Stories(pick_stories(self.stories.held_out, FLOOR_STORIES), self.stories.training, self.stories.source)
-        arguments = copy.copy(self.arguments)
-        object.__setattr__(arguments, "seeds", self.arguments.seeds[:1])
-        return Measuring(fresh, self.tokenizer, few, self.pairs, arguments, self.parts)
+        once = replace(self.arguments, seeds=self.arguments.seeds[:1])
+        return Measuring(fresh, self.tokenizer, few, self.pairs, once, self.parts)
 
 
 def result(measuring: Measuring, facts: dict[str, Any]) -> dict[str, Any]:
@@ -186,8 +189,10 @@ def result(measuring: Measuring, facts: dict[str, Any]) -> dict[str, Any]:
         "model": facts,
         "data": measuring.data,
         "settings": asdict(a),
+        "versions": {library: version(library) for library in LIBRARIES},
         "preset": a.presets[0],
         "metrics": {metric.name: metrics[metric.name] for metric in all_metrics(known) if metrics.get(metric.name)},
+        "floors": {"untrained": floors[0], "nonsense": floors[1]},
         "likelihood": read,
         "presets": {preset: texts[preset] for preset in a.presets},
         "table": rows(all_metrics(known), metrics, floors, first["human"]),

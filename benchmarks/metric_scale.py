@@ -1,0 +1,138 @@
+"""What every metric gives an untrained network, nonsense, a model with shifted labels, models, and people.
+
+    python benchmarks/shifted_labels.py configs/tinystories-cpu.yaml --train_file train.txt --output_dir runs/shifted
+    python benchmarks/metric_scale.py --data valid.txt --train_file train.txt \
+        --shifted runs/shifted --model runs/tinystories-cpu --peer stories260K.bin
+    python benchmarks/metric_scale.py --render
+
+Writes docs/results/metric_scale.json, and from it the table of docs/evaluation.md; --render measures nothing. A metric
+that the model does not pass farther from its floor than the shifted one is named at the end: it is of no use.
+"""
+
+import argparse
+import json
+import platform
+import sys
+from pathlib import Path
+
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tinystories.console import set_up_logging
+from tinystories.evaluation.arguments import EvaluationArguments
+from tinystories.evaluation.suite import all_metrics, evaluate
+from tinystories.evaluation.table import distance
+from tinystories.run_folder import read_json
+
+
+ROOT = Path(__file__).parent.parent
+RECORD = ROOT / "docs" / "results" / "metric_scale.json"
+DOCUMENT = ROOT / "docs" / "evaluation.md"
+BEGIN, END = "<!-- scale: table -->", "<!-- scale: end -->"
+COLUMNS = ("untrained", "nonsense", "shifted", "model", "peer", "people")
+HEADS = ("metric", "untrained", "nonsense", "labels shifted twice", "our model", "stories260K", "people")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("data", "train_file", "shifted", "model", "peer"):
+        parser.add_argument(f"--{name}")
+    parser.add_argument("--stories", type=int, default=1000)
+    parser.add_argument("--output_dir", default="evaluation")
+    parser.add_argument("--render", action="store_true", help="measure nothing")
+    arguments = parser.parse_args()
+    if not arguments.render:
+        set_up_logging()
+        RECORD.write_text(json.dumps(measure(arguments), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    DOCUMENT.write_text(with_table(DOCUMENT.read_text(encoding="utf-8"), record), encoding="utf-8")
+    print("of no use here:", ", ".join(useless(record)) or "none")
+
+
+def measure(arguments: argparse.Namespace) -> dict:
+    settings = EvaluationArguments(
+        data=arguments.data,
+        train_file=arguments.train_file,
+        stories=arguments.stories,
+        presets=["balanced"],
+        seeds=[1, 2],
+        output_dir=arguments.output_dir,
+    )
+    names = {"shifted": arguments.shifted, "model": arguments.model, "peer": arguments.peer}
+    results = dict(zip(names, evaluate(list(names.values()), settings), strict=True))
+    model = results["model"]
+    columns = {"untrained": model["floors"]["untrained"], "nonsense": model["floors"]["nonsense"]}
+    columns |= {name: found["metrics"] for name, found in results.items()}
+    columns["people"] = model["presets"][model["preset"]]["human"]
+    known = [metric.name for metric in all_metrics(rules_of(model["metrics"]))]
+    return {
+        "data": model["data"],
+        "settings": {key: model["settings"][key] for key in ("pairs", "prompts", "seeds", "max_new_tokens", "presets")},
+        "models": {name: found["model"] | trained(names[name]) for name, found in results.items()},
+        "machine": {"processor": platform.machine(), "versions": model["versions"]},
+        "metrics": {metric: {name: column.get(metric) for name, column in columns.items()} for metric in known},
+    }
+
+
+def rules_of(metrics: dict) -> list[str]:
+    return [name.removeprefix("pair_") for name in metrics if name.startswith("pair_")]
+
+
+def trained(folder: str) -> dict:
+    """Tokens, steps and seed of the run that made a checkpoint; none of a file of somebody else."""
+    state, recipe = read_json(Path(folder) / "trainer_state.json"), read_json(Path(folder) / "recipe.json")
+    if state is None or recipe is None:
+        return {}
+    return {"tokens_seen": state["num_input_tokens_seen"], "steps": state["global_step"], "seed": recipe["seed"]}
+
+
+def table(record: dict) -> list[str]:
+    metrics = {metric.name: metric for metric in all_metrics(rules_of(record["metrics"]))}
+    lines = [f"| {' | '.join(HEADS)} |", f"|---{'|---:' * len(COLUMNS)}|"]
+    for name, values in record["metrics"].items():
+        metric = metrics[name]
+        good = {"lower": "lower", "higher": "higher", "like human": "as people"}[metric.good]
+        title = f"{metric.title}{f', {metric.unit}' if metric.unit else ''} ({good})"
+        cells = [f"{values[column]['value']:.3g}" if values.get(column) else "" for column in COLUMNS]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return lines
+
+
+def facts(record: dict) -> list[str]:
+    data, settings, models = record["data"], record["settings"], record["models"]
+    described = [
+        f"{head}: {model['parameters']:,} parameters"
+        + (f", {model['tokens_seen']:,} tokens, seed {model['seed']}" if "tokens_seen" in model else "")
+        for head, model in zip(HEADS[3:6], models.values(), strict=True)
+    ]
+    return [
+        f"{data['stories']:,} held-out stories, {data['bytes']:,} bytes, SHA-256 {data['sha256'][:12]}; "
+        f"{settings['prompts']} beginnings, preset {settings['presets'][0]}, seeds {settings['seeds']}, at most "
+        f"{settings['max_new_tokens']} new tokens; at most {settings['pairs']} pairs a rule.",
+        "; ".join(described) + ".",
+    ]
+
+
+def with_table(document: str, record: dict) -> str:
+    before, _, rest = document.partition(BEGIN)
+    after = rest.partition(END)[2]
+    return "\n".join([before + BEGIN, "", *table(record), "", *facts(record), "", END + after])
+
+
+def useless(record: dict) -> list[str]:
+    """Metrics by which the model is no better than its floor, or than the model whose labels were shifted."""
+    found = []
+    for metric in all_metrics(rules_of(record["metrics"])):
+        values = record["metrics"].get(metric.name) or {}
+        floors = [values[name] for name in ("untrained", "nonsense", "shifted") if values.get(name)]
+        if not values.get("model") or not floors:
+            continue
+        ours = distance(metric, values["model"], values.get("people"))
+        farthest = max(distance(metric, floor, values.get("people")) for floor in floors)
+        if ours >= farthest:
+            found.append(metric.name)
+    return found
+
+
+if __name__ == "__main__":
+    main()
