@@ -84,7 +84,7 @@ class Chat:
     def __init__(self, endpoint: Endpoint):
         self.endpoint = endpoint
         self._stopped = threading.Event()
-        self._opener = urllib.request.build_opener(_NoRedirection)
+        self._send = urllib.request.build_opener(_NoRedirection).open
 
     def stop(self) -> None:
         """No further attempt: whoever waits for the next one fails at once."""
@@ -117,7 +117,7 @@ class Chat:
     def _attempt(self, messages: list[dict[str, str]]) -> Reply:
         end = time.monotonic() + self.endpoint.timeout
         try:
-            with self._opener.open(self._request(messages), timeout=self.endpoint.timeout) as response:
+            with self._send(self._request(messages), timeout=self.endpoint.timeout) as response:
                 body = _read(response, end)
         except urllib.error.HTTPError as error:
             with error:
