@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from tinystories.errors import UserError, one_line
 
 
+KEY_VARIABLE = "JUDGE_API_KEY"
 LARGEST_REPLY = 1 << 20  # bytes
 PASSING = {408, 409, 425, 429}  # and every 5xx
 
@@ -38,15 +39,17 @@ class Endpoint:
 
     def __post_init__(self):
         if not _is_address(self.url):
-            raise UserError(f"{self.url!r} is not the address of a server, such as http://localhost:8000/v1")
+            raise UserError(f"{self.url!r} is not the address of a judge, such as http://localhost:8000/v1")
         if self.key is not None and not (self.key.isascii() and self.key.isprintable() and " " not in self.key):
-            raise UserError("the key of the judge holds characters that no key has: set it again")
+            raise UserError(f"the key in {KEY_VARIABLE} holds characters that no key has: set it again")
 
 
 def _is_address(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        known = (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+        )
     except ValueError:  # a port that is no number, half an IPv6 address
         return False
     return known and url.isascii() and url.isprintable() and " " not in url
@@ -81,7 +84,7 @@ class Chat:
     def __init__(self, endpoint: Endpoint):
         self.endpoint = endpoint
         self._stopped = threading.Event()
-        self._opener = urllib.request.build_opener(_NoRedirection)
+        self._send = urllib.request.build_opener(_NoRedirection).open
 
     def stop(self) -> None:
         """No further attempt: whoever waits for the next one fails at once."""
@@ -114,7 +117,7 @@ class Chat:
     def _attempt(self, messages: list[dict[str, str]]) -> Reply:
         end = time.monotonic() + self.endpoint.timeout
         try:
-            with self._opener.open(self._request(messages), timeout=self.endpoint.timeout) as response:
+            with self._send(self._request(messages), timeout=self.endpoint.timeout) as response:
                 body = _read(response, end)
         except urllib.error.HTTPError as error:
             with error:
@@ -145,7 +148,7 @@ class Chat:
         if error.code in PASSING or error.code >= 500:
             return _Passing(f"status {error.code}", _retry_after(error.headers))
         if error.code in (401, 403):
-            return UserError(f"{self.endpoint.url} refuses the key (status {error.code}): set JUDGE_API_KEY")
+            return UserError(f"{self.endpoint.url} refuses the key (status {error.code}): set {KEY_VARIABLE}")
         if error.code == 404:
             return UserError(
                 f"{self.endpoint.url} knows no model {self.endpoint.model!r}, or is not the address (status 404); "

@@ -26,12 +26,11 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from tinystories.errors import UserError
-from tinystories.evaluation.chat import Chat, ChatFailed, Endpoint
+from tinystories.evaluation.chat import KEY_VARIABLE, Chat, ChatFailed, Endpoint
 from tinystories.evaluation.estimates import Z
 from tinystories.evaluation.samples import Sample
 
 
-KEY_VARIABLE = "JUDGE_API_KEY"
 GRADES = ("grammar", "creativity", "consistency", "plot")
 AGE_GROUPS = {"A": "3 or under", "B": "4-5", "C": "6-7", "D": "8-9", "E": "10-12", "F": "13-16"}
 FAILURES_IN_A_ROW = 8  # after so many the rest is not asked: the server is down
@@ -77,7 +76,7 @@ class Judgement:
 
 
 def endpoint_from_environment(url: str, model: str, **settings: Any) -> Endpoint:
-    """The endpoint of `--judge_url` and `--judge_model`, with the key in JUDGE_API_KEY, if any."""
+    """The endpoint of `--judge_url` and `--judge_model`, with the key that the environment holds, if any."""
     return Endpoint(url, model, key=os.environ.get(KEY_VARIABLE, "").strip() or None, **settings)
 
 

@@ -23,6 +23,17 @@ from tinystories.errors import UserError
 UNKNOWN, BOS = 0, 1  # ids, the same in every file
 FIRST_BYTE = 3  # the id of <0x00>; those of the other bytes follow
 LATER_VERSIONS = 0x616B3432  # the number that files of another format begin with
+IN_A_LAYER = {
+    "input_layernorm": "rms_att",
+    "self_attn.q_proj": "wq",
+    "self_attn.k_proj": "wk",
+    "self_attn.v_proj": "wv",
+    "self_attn.o_proj": "wo",
+    "post_attention_layernorm": "rms_ffn",
+    "mlp.gate_proj": "w1",
+    "mlp.down_proj": "w2",
+    "mlp.up_proj": "w3",
+}
 
 
 @dataclass(frozen=True)
@@ -134,32 +145,29 @@ def _header(path: Path, data: bytes) -> Header:
 
 def _state(weights: dict[str, torch.Tensor], header: Header) -> dict[str, torch.Tensor]:
     """`weights` under the names of `LlamaForCausalLM`."""
+    turned = weights | {
+        "wq": _halves(weights["wq"], header.n_heads),
+        "wk": _halves(weights["wk"], header.n_kv_heads),
+    }
     state = {
         "model.embed_tokens.weight": weights["token_embedding"],
         "model.norm.weight": weights["rms_final"],
         "lm_head.weight": weights["token_embedding" if header.tied else "wcls"],
     }
     for layer in range(header.n_layers):
-        arrays = {name: array[layer] for name, array in weights.items() if len(array) == header.n_layers}
-        parts = {
-            "input_layernorm": arrays["rms_att"],
-            "self_attn.q_proj": _halves(arrays["wq"], header.n_heads),
-            "self_attn.k_proj": _halves(arrays["wk"], header.n_kv_heads),
-            "self_attn.v_proj": arrays["wv"],
-            "self_attn.o_proj": arrays["wo"],
-            "post_attention_layernorm": arrays["rms_ffn"],
-            "mlp.gate_proj": arrays["w1"],
-            "mlp.down_proj": arrays["w2"],
-            "mlp.up_proj": arrays["w3"],
-        }
-        state |= {f"model.layers.{layer}.{name}.weight": array for name, array in parts.items()}
+        for name, source in IN_A_LAYER.items():
+            state[f"model.layers.{layer}.{name}.weight"] = turned[source][layer]
     return state
 
 
-def _halves(weight: torch.Tensor, heads: int) -> torch.Tensor:
-    """The rows of each head with the even ones first: what stood side by side stands half a head apart."""
-    rows, columns = weight.shape
-    return weight.view(heads, rows // heads // 2, 2, columns).transpose(1, 2).reshape(rows, columns)
+def _halves(weights: torch.Tensor, heads: int) -> torch.Tensor:
+    """The rows of each head with the even ones first: what stood side by side stands half a head apart.
+
+    weights: (layers, rows of all heads, columns).
+    """
+    layers, rows, columns = weights.shape
+    pairs = weights.view(layers, heads, rows // heads // 2, 2, columns)
+    return pairs.transpose(2, 3).reshape(layers, rows, columns)
 
 
 def read_tokenizer(path: Path) -> PreTrainedTokenizerFast:
@@ -218,14 +226,13 @@ def _pieces(path: Path) -> tuple[list[str], list[float]]:
 def _merges(pieces: list[str], scores: list[float]) -> list[tuple[str, str]]:
     """Every pair of tokens that makes a third one, best score first.
 
-    Of the pairs that make the same token the one with the longer left part comes first. It matters only where two of
-    them overlap, as in `aa` `a` `aa`: in a run that was joined from the left, that pair is the leftmost.
+    The C program takes the leftmost of all pairs with the best score. That is the same as long as no two tokens that
+    can be made share a score, which none of a real tokenizer do: it learned one after another.
     """
     known = set(pieces)
-    order = sorted(range(len(pieces)), key=lambda i: -scores[i])  # stable: of equal scores the first id
     return [
         (piece[:cut], piece[cut:])
-        for piece in (pieces[i] for i in order)
-        for cut in range(len(piece) - 1, 0, -1)
+        for _, piece in sorted(zip(scores, pieces, strict=True), key=lambda scored: -scored[0])
+        for cut in range(1, len(piece))
         if piece[:cut] in known and piece[cut:] in known
     ]
