@@ -1,8 +1,8 @@
 """What of a text stands in the training stories: copies, and word sequences that a person could have written.
 
 The training stories are read once and not kept: what is kept is the n-grams of the texts in question, as sorted
-64-bit hashes, so the memory is that of the texts (some hundred bytes a word) and of one batch of stories, whatever the
-size of the training data. Two n-grams of one hash are one in 10**10 for 10**9 training words and a million of the texts'.
+64-bit hashes, so the memory is that of the texts (150 bytes a word) and of one batch of stories, whatever the size of
+the training data. That some n-gram of a million is taken for seen by chance, in 10**9 words, is one in 20,000.
 """
 
 import hashlib
