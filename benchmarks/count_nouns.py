@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tinystories.console import run_command
 from tinystories.corpus import read_files
@@ -28,6 +27,7 @@ from tinystories.evaluation.lexicon import build_lexicon
 from tinystories.recipe import DataArguments
 
 
+ROOT = Path(__file__).parent.parent
 ARTICLE = re.compile(r"\b([Aa]n?|[Tt]he) (?=\w)")
 DROPPED = 0.1
 

@@ -4,7 +4,11 @@ import json
 import re
 
 import pytest
-from conftest import COUNTING, run_command
+import torch
+from conftest import COUNTING, mistake, run_command
+
+from tinystories.checkpoint import load_checkpoint
+from tinystories.evaluation.generation import write_samples
 
 
 def test_a_story_is_written_and_ends(counting_run, tmp_path):
@@ -72,3 +76,15 @@ def test_a_mistake_is_one_clear_line(arguments, message, counting_run):
     assert process.returncode == 1
     assert len(errors) == 1 and message in errors[0], process.stderr[-2000:]
     assert "Traceback" not in process.stderr
+
+
+def test_samples_are_written_in_batches_without_touching_the_random_state(counting_run):
+    model, tokenizer = load_checkpoint(str(counting_run))
+    state = torch.get_rng_state()
+    prompts = ["Story 7. one two", "Story 12. one two three four five", "one"]
+    written = write_samples(model, tokenizer, prompts, "balanced", [0, 1], max_new_tokens=40, batch_size=2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [(s.prompt, s.seed) for s in written] == [(p, seed) for seed in (0, 1) for p in prompts]
+    assert written[0].ended and "nine ten." in written[0].text and "one two" not in written[0].text
+    assert written == write_samples(model, tokenizer, prompts, "balanced", [0, 1], max_new_tokens=40, batch_size=2)
+    assert "max_new_tokens" in mistake(write_samples, model, tokenizer, prompts, "balanced", [0], max_new_tokens=64)

@@ -5,9 +5,9 @@ that people hardly ever write bare, such as "girl" or "ball", and the words that
 such a noun. A noun of the list, in lower case, is *judged* where the words before it, back over modifiers, begin with
 some other word of the same clause; it is *bare* unless that word is a determiner or a possessive ("Tom's ball").
 
-Not judged, since people write them bare: what follows punctuation ("a cat, dog"), a number, "and", "of", "by" and the like; what
-goes before another noun ("garden gate"); and nouns with a capital, which may be names. So some missing articles are
-not seen, and the share is of those that are judged; benchmarks/count_nouns.py measures how many are found.
+Not judged, since people write them bare: what follows punctuation ("a cat, dog"), a number, "and", "of", "by" and the
+like; what goes before another noun ("garden gate"); and nouns with a capital, which may be names. So some missing
+articles are not seen, and the share is of those that are judged; benchmarks/count_nouns.py measures how many are found.
 
 A parser such as spaCy would judge more of them; but a number that depends on what else is installed compares nothing.
 """

@@ -7,6 +7,7 @@ and is hardly ever bare. The last one is asked of the rule itself: a word that p
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 
 from tinystories.evaluation.determiners import ARTICLES, POSSESSIVES, Lexicon, judged_nouns, tokens
 
@@ -38,9 +39,7 @@ def build_lexicon(stories: Iterable[str]) -> Lexicon:
     stories = list(stories)
     rows = [[word for word, _ in tokens(story)] for story in stories]
     total = Counter(word for row in rows for word in row)
-    after_a = Counter(
-        word for row in rows for before, word in zip(row, row[1:], strict=False) if before.lower() in ("a", "an")
-    )
+    after_a = Counter(word for row in rows for before, word in pairwise(row) if before.lower() in ("a", "an"))
     plurals = {word: plural(word) for word, times in after_a.items() if times >= MIN_AFTER_A and word.islower()}
     candidates = {
         word

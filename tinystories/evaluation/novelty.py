@@ -1,8 +1,8 @@
 """What of a text stands in the training stories: copies, and word sequences that a person could have written.
 
 The training stories are read once and not kept: what is kept is the n-grams of the texts in question, as sorted
-64-bit hashes, so the memory is that of the texts (some hundred bytes a word) and of one batch of stories, whatever the
-size of the training data. Two n-grams of one hash are one in 10**10 for 10**9 training words and a million of the texts'.
+64-bit hashes, so the memory is that of the texts (150 bytes a word) and of one batch of stories, whatever the size of
+the training data. That some n-gram of a million is taken for seen by chance, in 10**9 words, is one in 20,000.
 """
 
 import hashlib
@@ -97,16 +97,14 @@ class _Words(NamedTuple):
         return value[places], places
 
 
-class _Vocabulary(dict):
-    def __missing__(self, word: str) -> int:
-        self[word] = value = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
-        return value
+def _hash(word: str) -> int:
+    return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
 
 
 class _Search:
     def __init__(self, texts: list[str]):
         self.texts = texts
-        self.vocabulary = _Vocabulary()
+        self.vocabulary = {word: _hash(word) for word in {word for text in texts for word in words(text)}}
         self.words = self._hashed(texts)
         self.known, self.found = {}, {}
         for n in ORDERS:
@@ -119,8 +117,9 @@ class _Search:
         self.nearest: dict[int, tuple[int, str]] = {}
 
     def _hashed(self, texts: list[str]) -> _Words:
+        """0 stands for every word that none of the texts in question has: no run with it can be in common."""
         split = [words(text) for text in texts]
-        hashes = np.fromiter((self.vocabulary[word] for word in chain.from_iterable(split)), dtype=np.uint64)
+        hashes = np.fromiter((self.vocabulary.get(word, 0) for word in chain.from_iterable(split)), dtype=np.uint64)
         return _Words(hashes, np.repeat(np.arange(len(texts)), [len(text) for text in split]))
 
     def read(self, stories: list[str], first_number: int) -> None:

@@ -1,6 +1,7 @@
-"""What a model wrote, what people wrote at the same length to hold beside it, and nonsense that no metric may reward."""
+"""What a model wrote, what people wrote at the same length to hold beside it, and nonsense no metric may reward."""
 
 import statistics
+import sys
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,13 +28,7 @@ def human_samples(samples: list[Sample], reference: list[str], seed: int = 0) ->
 
     Which story goes to which sample is drawn by `seed`; none is drawn twice before each was drawn once.
     """
-    random = np.random.default_rng(seed)
-    rounds = -(-len(samples) // len(reference))
-    order = np.concatenate([random.permutation(len(reference)) for _ in range(rounds)])
-    return [
-        _human_sample(reference[i], len(words(sample.prompt)), len(words(sample.text)), seed)
-        for sample, i in zip(samples, order, strict=False)
-    ]
+    return _cut_like(samples, [len(words(sample.text)) for sample in samples], reference, seed)
 
 
 def human_stories(samples: list[Sample], reference: list[str], seed: int = 0) -> list[Sample]:
@@ -41,15 +36,25 @@ def human_stories(samples: list[Sample], reference: list[str], seed: int = 0) ->
 
     That is at the median number of words of the samples that it did cut; none was cut: the stories stay whole.
     """
-    limits = [len(words(sample.text)) for sample in samples if not sample.ended]
-    limit = int(statistics.median(limits)) if limits else 10**6
-    return human_samples([replace(sample, text="word " * limit) for sample in samples], reference, seed)
+    cut = [len(words(sample.text)) for sample in samples if not sample.ended]
+    limit = int(statistics.median(cut)) if cut else sys.maxsize
+    return _cut_like(samples, [limit] * len(samples), reference, seed)
+
+
+def _cut_like(samples: list[Sample], lengths: list[int], reference: list[str], seed: int) -> list[Sample]:
+    random = np.random.default_rng(seed)
+    rounds = -(-len(samples) // len(reference))
+    order = np.concatenate([random.permutation(len(reference)) for _ in range(rounds)])
+    return [
+        _human_sample(reference[i], len(words(sample.prompt)), length, seed)
+        for sample, length, i in zip(samples, lengths, order, strict=False)
+    ]
 
 
 def _human_sample(story: str, in_prompt: int, in_text: int, seed: int) -> Sample:
     prompt, rest = first_words(story, in_prompt), without_first_words(story, in_prompt)
     text = first_words(rest, in_text)
-    return Sample(prompt, text, ended=len(words(text)) == len(words(rest)), preset="human", seed=seed)
+    return Sample(prompt, text, ended=len(text) == len(rest), preset="human", seed=seed)
 
 
 def shuffled(samples: list[Sample], seed: int = 0) -> list[Sample]:

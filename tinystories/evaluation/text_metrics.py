@@ -4,7 +4,7 @@ Each names the nonsense that it must tell from what people wrote (`floor`), made
 that did not, on held-out TinyStories, is not here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -241,3 +241,21 @@ def worse_than_human(metric: TextMetric, value: Estimate | None, human: Estimate
         return False
     above, below = value.low > human.high, value.high < human.low
     return {LOWER: above, HIGHER: below, LIKE_HUMAN: above or below}[metric.good]
+
+
+def measure_predictions(
+    names: Sequence[str], texts: list[str], training: Iterable[str] | None = None
+) -> dict[str, float | None]:
+    """What the modules under metrics/ return for bare texts: {name, name_low, name_high}, the 95 % interval.
+
+    training: the stories that the metrics of novelty compare with.
+    """
+    samples = [Sample(prompt="", text=text, ended=True, preset="", seed=0) for text in texts]
+    copied = novelty.look_up(texts, training) if training is not None else None
+    result = {}
+    for metric in METRICS:
+        if metric.name in names:
+            estimate = metric.measure(samples, copied)
+            for suffix, field in (("", "value"), ("_low", "low"), ("_high", "high")):
+                result[metric.name + suffix] = getattr(estimate, field, None)
+    return result

@@ -1,0 +1,20 @@
+"""Articles left out and articles too many in generated stories.
+
+    evaluate.load("metrics/articles").compute(predictions=texts)
+
+tinystories/evaluation/determiners.py has the rule. Give what people wrote as well, and compare.
+"""
+
+import datasets
+import evaluate
+
+from tinystories.evaluation.text_metrics import measure_predictions
+
+
+class Articles(evaluate.Metric):
+    def _info(self) -> evaluate.MetricInfo:
+        features = datasets.Features({"predictions": datasets.Value("string")})
+        return evaluate.MetricInfo(description=__doc__, citation="", inputs_description="", features=features)
+
+    def _compute(self, predictions: list[str]) -> dict[str, float | None]:
+        return measure_predictions(["missing_determiners", "doubled_determiners"], predictions)
