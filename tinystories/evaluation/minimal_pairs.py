@@ -35,9 +35,10 @@ from tinystories.scoring import continuation_nll
 
 
 NUMBER, QUICK_NUMBER = 200, 40
-LARGEST_SHARE = 0.1  # of a rule's pairs, that may turn on the same word
+LARGEST_SHARE = 0.1  # of a group's pairs, that may turn on the same word
 CONTEXT_SENTENCES = {"next_sentence": 5}  # before the one that is changed; elsewhere 1
 GROUPS = dict.fromkeys(RULES, 2) | {"pronoun_number": 4, "word_order": 5, "next_sentence": 1}  # of each rule
+MATCHED = ("tense",)  # each of its verbs is as often right in the past as in the base form
 PARTNERS = 50  # how many stories a piece may be exchanged with, those of nearest length
 
 
@@ -102,7 +103,8 @@ def build_pairs(
         parts = [sentence for sentence in sentences(story) if not sentence.spoken]
         for rule in open_rules:
             found = [_Found(rule, story, sentence, change) for sentence in parts for change in RULES[rule](sentence)]
-            chosen[rule].take(drawn.sample(found, len(found)))
+            if taken := chosen[rule].take(drawn.sample(found, len(found))):
+                parts.remove(taken.sentence)  # no sentence serves two rules
     return [pair for pairs in chosen.values() for pair in pairs.balanced(number)]
 
 
@@ -111,7 +113,7 @@ class _Chosen:
 
     def __init__(self, number: int, rule: str):
         self.number, self.rule, self.groups, self.keys, self.seen = number, rule, {}, Counter(), set()
-        self.most = max(1, round(number * LARGEST_SHARE))
+        self.most = max(1, round(self._quota * LARGEST_SHARE))
 
     @property
     def full(self) -> bool:
@@ -120,20 +122,21 @@ class _Chosen:
 
     @property
     def _quota(self) -> int:
-        spare = 2 if self.rule in EXCHANGED else 1  # not every one finds a partner
+        spare = 2 if self.rule in (*EXCHANGED, *MATCHED) else 1  # not every one finds a partner
         return -(-self.number * spare // GROUPS[self.rule])
 
-    def take(self, found: list[_Found]) -> None:
+    def take(self, found: list[_Found]) -> _Found | None:
         """The first of a story that is wanted."""
         for one in found:
             group = self.groups.setdefault(one.change.group, [])
             pair = one.pair()
-            text, key = (pair.context, pair.good), one.change.key
+            text, key = (pair.context, pair.good), (one.change.group, one.change.key)
             if len(group) < self._quota and self.keys[key] < self.most and text not in self.seen:
                 self.keys[key] += 1
                 self.seen.add(text)
                 group.append(one)
-                return
+                return one
+        return None
 
     def balanced(self, number: int) -> list[Pair]:
         if len(self.groups) < GROUPS[self.rule]:
@@ -142,9 +145,31 @@ class _Chosen:
         if self.rule in EXCHANGED:
             pairs = [_exchange(found) for found in self.groups.values()]
         else:
-            pairs = [[one.pair() for one in found] for found in self.groups.values()]
+            groups = self.groups.values()
+            pairs = [[one.pair() for one in found] for found in (_matched(groups) if self.rule in MATCHED else groups)]
         each = min(each, *(len(group) for group in pairs), number)
         return [pair for group in pairs for pair in group[:each]]
+
+
+def _matched(groups: Iterable[list[_Found]]) -> list[list[_Found]]:
+    """As many of each key in one group as in the others: else who knows in which form a verb is frequent wins."""
+    groups = list(groups)
+    numbers = [Counter(one.change.key for one in found) for found in groups]
+    fewest = {key: min(number[key] for number in numbers) for key in numbers[0]}
+    matched = []
+    for found in groups:
+        left, kept = Counter(fewest), []
+        for one in found:
+            if left[one.change.key] > 0:
+                left[one.change.key] -= 1
+                kept.append(one)
+        matched.append(sorted(kept, key=lambda one: (_rank(one.change.key), one.change.key)))
+    return matched
+
+
+def _rank(key: str) -> str:
+    """An order that has nothing to do with the alphabet, the same in every group."""
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def _exchange(found: list[_Found]) -> list[Pair]:
