@@ -5,8 +5,8 @@
     python run_evaluation.py runs/a runs/b someone/model stories260K.bin --data held-out.txt --leaderboard results.jsonl
 
 CHECKPOINT is a folder, a Hub id, or a llama2.c file. It prints a table, writes evaluation.json and the page index.html
-to --output_dir, and, where the checkpoint is a folder of our own, its evaluation.json and its model card. What each number
-means: docs/evaluation.md. A command that is stopped goes on where it was when it is started again.
+to --output_dir, and, where the checkpoint is a folder of our own, its evaluation.json and its model card. What each
+number means: docs/evaluation.md. A command that is stopped goes on where it was when it is started again.
 """
 
 import json

@@ -53,7 +53,11 @@ def made_worse(rule: str, story: str) -> set[str]:
     [
         ("article_dropped", "Mia saw a big dog.", {"Mia saw big dog."}),
         ("article_dropped", "He hid behind the tree and slept.", {"He hid behind tree and slept."}),
-        ("article_a_an", "She ate a pear and an apple.", {"She ate an pear and an apple.", "She ate a pear and a apple."}),
+        (
+            "article_a_an",
+            "She ate a pear and an apple.",
+            {"She ate an pear and an apple.", "She ate a pear and a apple."},
+        ),
         ("article_a_the", "Once upon a time it rained.", {"Once upon the time it rained."}),
         ("article_a_the", "They looked at the sky.", {"They looked at a sky."}),
         ("article_doubled", "He had a big boat.", {"He had a a boat."}),
@@ -127,15 +131,11 @@ def test_what_is_exchanged_is_as_often_good_as_bad(pairs):
     """Were bad names drawn at random, a model that knows which names are frequent would find the good ones."""
     for rule in EXCHANGED:
         good, bad = ([getattr(pair, side).split() for pair in pairs if pair.rule == rule] for side in ("good", "bad"))
-        changed = [
-            tuple(x[:1] if rule == "wrong_name" else x for x in both) for both in zip(good, bad, strict=True)
-        ]
+        changed = [tuple(x[:1] if rule == "wrong_name" else x for x in both) for both in zip(good, bad, strict=True)]
         if rule == "next_sentence":
             assert Counter(map(tuple, good)) == Counter(map(tuple, bad))
         else:
-            differing = [
-                (x, y) for g, b in zip(good, bad, strict=True) for x, y in zip(g, b, strict=True) if x != y
-            ]
+            differing = [(x, y) for g, b in zip(good, bad, strict=True) for x, y in zip(g, b, strict=True) if x != y]
             left, right = (Counter(word.strip(".,!?").removesuffix("'s") for word in side) for side in zip(*differing))
             assert left == right
         assert changed
@@ -227,9 +227,7 @@ def test_the_committed_verdicts_are_fifty_a_rule_with_little_noise_and_a_reason_
 
 def test_verdicts_are_found_again_in_the_data_by_hash_and_those_on_other_data_refused(pairs, tmp_path):
     chosen = sample_to_check(pairs, number=4)
-    rows = [
-        {"rule": pair.rule, "digest": pair.digest, "good_is_better": i % 4 > 0} for i, pair in enumerate(chosen)
-    ]
+    rows = [{"rule": pair.rule, "digest": pair.digest, "good_is_better": i % 4 > 0} for i, pair in enumerate(chosen)]
     path = Path(tmp_path, "checked.json")
     path.write_text(json.dumps({"pairs": rows}), encoding="utf-8")
     noise = label_noise(path, pairs)

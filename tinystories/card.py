@@ -27,7 +27,7 @@ DATA_LICENSES = {"roneneldan/TinyStories": "cdla-sharing-1.0"}
 
 
 def read_facts(folder: str | Path) -> dict[str, Any] | None:
-    """What the files of a checkpoint, or of the run folder above a checkpoint-N, say of it; None where no run made it."""
+    """What the files of a checkpoint, or of the run folder above it, say of it; None where no run made it."""
     folder = Path(folder)
     above = folder.parent if folder.name.startswith("checkpoint-") else folder
     recipe, data = read_json(above / "recipe.json"), read_json(above / DATA_REPORT)
@@ -57,7 +57,7 @@ def read_facts(folder: str | Path) -> dict[str, Any] | None:
 
 
 def write_card(folder: str | Path, model: PreTrainedModel, facts: dict[str, Any]) -> None:
-    """Render model_card.md into `folder`/README.md. `facts`: see `read_facts`; what is missing there was not recorded."""
+    """Render model_card.md into `folder`/README.md. `facts`: see `read_facts`; what is missing was not recorded."""
     unknown = ("final", "curve", "elapsed_seconds", "environment", "samples", "evaluation", "best_step", "epoch")
     facts = dict.fromkeys(unknown) | facts
     recipe, curve = facts["recipe"], facts["curve"] or []

@@ -222,7 +222,7 @@ class StoryTrainer(WholeCheckpoints, Trainer):
         )
 
     def card_facts(self) -> dict[str, Any]:
-        """What the card of a checkpoint says of a run that goes on; that of a finished one is in its files (card.py)."""
+        """What the card of a checkpoint says of a run that goes on; a finished one has it in its files (card.py)."""
         evaluations = [row for row in self.state.log_history if "eval_bits_per_byte" in row]
         return {
             "recipe": self.recipe.values,

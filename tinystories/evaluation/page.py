@@ -1,4 +1,4 @@
-"""The page of an evaluation: where each model stands, and their stories side by side. Needs no network and no script."""
+"""The page of an evaluation: where each model stands, and their stories side by side. No network, no script."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def write_page(results: list[dict[str, Any]], folder: Path) -> Path:
 
 
 def side_by_side(results: list[dict[str, Any]], number: int = 6) -> list[dict[str, Any]]:
-    """[{"prompt", "seed", "stories": [{"model", "preset", "text", "ended"}]}] of the first prompts, with the first seed."""
+    """Of the first prompts, with the first seed: {"prompt", "seed", "stories": [{"model", "preset", "text", ...}]}."""
     first = next(iter(results[0]["samples"].values()))
     rows = []
     for prompt, seed in [(sample["prompt"], sample["seed"]) for sample in first[:number]]:

@@ -35,8 +35,8 @@ from tinystories.evaluation.samples import Sample, human_samples, human_stories,
 from tinystories.evaluation.table import Metric, Values, rows
 from tinystories.evaluation.text_metrics import METRICS, TextMetric
 from tinystories.guards import keep_random_state
-from tinystories.records import SAMPLE_CORPUS_STORIES, read_records
 from tinystories.recipe import DataArguments
+from tinystories.records import SAMPLE_CORPUS_STORIES, read_records
 from tinystories.scoring import context_length
 
 
@@ -147,13 +147,15 @@ class Measuring:
         return self.parts.get("pairs", [self.mark, [pair.digest for pair in self.pairs]], measure)
 
     def samples(self, preset: str) -> list[Sample]:
-        """As long as the model's context allows."""
+        """Of the prompts that take up at most half of the context, as long as it allows."""
         a = self.arguments
         prompts = list(PROMPTS.values())[:: max(1, len(PROMPTS) // a.prompts)][: a.prompts]
-        longest = max(len(ids) for ids in self.tokenizer(prompts)["input_ids"])
-        room = min(a.max_new_tokens, (context_length(self.model) or longest + a.max_new_tokens) - longest)
-        if room < 1:
-            raise UserError(f"the context of the model has {context_length(self.model)} tokens: too few for a prompt")
+        lengths = [len(ids) for ids in self.tokenizer(prompts)["input_ids"]]
+        context = context_length(self.model)
+        prompts = [prompt for prompt, length in zip(prompts, lengths, strict=True) if length <= context // 2]
+        if not prompts:
+            raise UserError(f"no prompt fits into half of the model's context of {context} tokens")
+        room = min(a.max_new_tokens, context - max(length for length in lengths if length <= context // 2))
 
         def measure():
             written = write_samples(self.model, self.tokenizer, prompts, preset, a.seeds, room, a.batch_size)

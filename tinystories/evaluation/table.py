@@ -2,8 +2,8 @@
 
 The ceiling is people's text. The floor is the same network untrained, or the nonsense made of people's text that the
 metric is there to expose (samples.py), whichever is farther from the ceiling. `standing` is how much of the way from
-floor to ceiling the model has gone, cut to [0, 1]; for a metric that should be like people's text, too much is as bad as
-too little. Bits per byte have no known ceiling, so no standing.
+floor to ceiling the model has gone, cut to [0, 1]; for a metric that should be like people's text, too much is as bad
+as too little. Bits per byte have no known ceiling, so no standing.
 """
 
 from dataclasses import dataclass
