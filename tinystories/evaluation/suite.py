@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ LIKELIHOOD = (
     Metric("perplexity", "perplexity", "", "lower", "exp(loss)"),
 )
 MEAN_OF_RULES = "mean_of_rules"
+ALL_RIGHT = Estimate(1.0, 1.0, 1.0, 0).as_dict()  # what people wrote is right, but for the pairs that are bad ones
 FLOOR_STORIES = 200  # are enough to know the loss of a fresh network
 SHOWN_SAMPLES = 6
 
@@ -197,7 +199,7 @@ def result(measuring: Measuring, facts: dict[str, Any]) -> dict[str, Any]:
         "floors": {"untrained": floors[0], "nonsense": floors[1]},
         "likelihood": read,
         "presets": {preset: texts[preset] for preset in a.presets},
-        "table": rows(all_metrics(known), metrics, floors, first["human"]),
+        "table": rows(all_metrics(known), metrics, floors, first["human"] | all_right(known)),
         "samples": {preset: [asdict(sample) for sample in written] for preset, written in samples.items()},
     }
     if a.judge_url:
@@ -222,26 +224,44 @@ def all_metrics(rules: Iterable[str]) -> list[Metric | TextMetric]:
     return [*LIKELIHOOD, *pairs, *METRICS]
 
 
+def all_right(rules: Iterable[str]) -> Values:
+    """The ceiling of the minimal pairs."""
+    return {f"pair_{rule}": ALL_RIGHT for rule in rules}
+
+
+def text_metrics() -> list[TextMetric]:
+    """Those that can be measured here; what is left out is said."""
+    if find_spec("harper") is not None:
+        return list(METRICS)
+    logger.warning('GRAMMAR NOT MEASURED: harper is not installed (python -m pip install -e ".[eval]")')
+    return [metric for metric in METRICS if metric.name != "grammar_errors"]
+
+
 def measure_texts(measuring: Measuring, written: dict[str, list[Sample]]) -> dict[str, dict[str, Values]]:
     """Of each group of samples its metrics, those of people at the same lengths, and those of the nonsense."""
     human, training = measuring.stories.held_out["text"], measuring.stories.training
     texts = [sample.text for group in written.values() for sample in group]
     compared = {name: human_samples(group, human) for name, group in written.items()}
 
+    metrics = text_metrics()
+
     def measure():
         looked_up = [*texts, *(sample.text for name in written for sample in _with_nonsense(compared[name], training))]
         copied = None if training is None else look_up(looked_up, _texts(training))
-        return {name: _columns(group, compared[name], human, training, copied) for name, group in written.items()}
+        return {
+            name: _columns(metrics, group, compared[name], human, training, copied) for name, group in written.items()
+        }
 
     key = None if training is None else data_facts("", _texts(training))
-    return measuring.parts.get("texts", [texts, measuring.data, key], measure)
+    names = [metric.name for metric in metrics]
+    return measuring.parts.get("texts", [names, list(written), texts, measuring.data, key], measure)
 
 
-def _columns(samples: list[Sample], people: list[Sample], human, training, copied) -> dict[str, Values]:
+def _columns(metrics, samples: list[Sample], people: list[Sample], human, training, copied) -> dict[str, Values]:
     """nonsense: of each metric the one that it must expose."""
     whole, nonsense = human_stories(samples, human), _nonsense(people, training)
     columns: dict[str, Values] = {"metrics": {}, "human": {}, "nonsense": {}}
-    for metric in METRICS:
+    for metric in metrics:
         if metric.needs_training and copied is None:
             continue
         columns["metrics"][metric.name] = as_json(metric.measure(samples, copied))
