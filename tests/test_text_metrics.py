@@ -133,6 +133,7 @@ def test_without_harper_one_line_says_what_to_install(monkeypatch):
         ("He ran and ran and ran.", False),
         ("Once he sat. " + "The dog ran to the park. " * 3, True),
         ("Once he sat. " + "The dog ran to the park. " * 3 + "The dog", True),
+        ("The dog ran to the park. " * 2, False),
         ("The dog ran to the park. " * 5 + "Then it slept.", False),
         ("no " * 12, True),
         ("no " * 11, False),
@@ -188,7 +189,15 @@ def test_the_human_column_has_the_lengths_of_the_samples(stories):
     assert [(len(words(h.prompt)), len(words(h.text))) for h in humans] == [(2, 3), (3, 30)]
     assert all(any(story.startswith(h.prompt + h.text) for story in stories["reference"]) for h in humans)
     assert {len(words(h.text)) for h in human_stories(samples, stories["reference"])} == {30}
-    assert humans == human_samples(samples, stories["reference"]) != human_samples(samples, stories["reference"], 1)
+    assert humans == human_samples(samples, stories["reference"])
+    assert [h.text for h in humans] != [h.text for h in human_samples(samples, stories["reference"], seed=1)]
+
+
+def test_no_human_story_is_drawn_twice_before_each_was_drawn_once(stories):
+    samples = [sample("word " * 40)] * 60
+    firsts = [h.text for h in human_samples(samples, stories["reference"][:30])]
+    assert len(set(firsts[:30])) == len(set(firsts[30:])) == 30
+    assert firsts[:30] != firsts[30:]
 
 
 def test_prompts_are_of_every_kind():
