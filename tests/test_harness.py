@@ -1,0 +1,85 @@
+"""Our tasks in the real lm-evaluation-harness: the same numbers as ours."""
+
+import json
+
+import datasets
+import pytest
+from conftest import mistake
+
+from tinystories.checkpoint import load_checkpoint
+from tinystories.evaluation import harness
+from tinystories.evaluation.likelihood import likelihood
+from tinystories.evaluation.minimal_pairs import blimp_pairs, build_pairs, score_pairs
+from tinystories.sample_corpus import END_OF_STORY, sample_stories
+
+
+STORIES = sample_stories(250, seed=6)
+
+
+@pytest.fixture(scope="module")
+def blimp(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("blimp")
+    rows = [
+        {"sentence_good": f"one two {word}.", "sentence_bad": f"two one {word}."} for word in ("three", "ten", "Zoë")
+    ]
+    (folder / "counting.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory, blimp):
+    folder = tmp_path_factory.mktemp("tasks")
+    data = folder / "stories.txt"
+    data.write_text(f"\n{END_OF_STORY}\n".join(STORIES), encoding="utf-8")
+    options = {"--data": data, "--output_dir": folder / "tasks", "--blimp": blimp, "--number": 10, "--stories": 6}
+    harness.main([str(word) for option in options.items() for word in option])
+    return folder / "tasks"
+
+
+def evaluated(checkpoint, tasks, *names: str, **model_args) -> dict[str, dict]:
+    import lm_eval  # seconds to import, and needed here alone
+    from lm_eval.tasks import TaskManager
+
+    settings = {"pretrained": str(checkpoint), "dtype": "float32", "trust_remote_code": True}
+    manager = TaskManager(include_path=str(tasks), include_defaults=False)
+    result = lm_eval.simple_evaluate(
+        model="hf",
+        model_args=settings | model_args,
+        tasks=list(names),
+        task_manager=manager,
+        batch_size=8,
+        device="cpu",
+        bootstrap_iters=0,
+    )
+    return result["results"]
+
+
+def test_pairs_and_blimp_come_out_of_lm_eval_as_we_score_them(counting_run, tasks, blimp):
+    results = evaluated(counting_run, tasks, harness.PAIRS, harness.BLIMP, logits_cache=False)
+    stories = datasets.Dataset.from_dict({"text": STORIES})
+    model, tokenizer = load_checkpoint(str(counting_run))
+    ours = {harness.PAIRS: build_pairs(stories, 10), harness.BLIMP: blimp_pairs(blimp)}
+    for group, pairs in ours.items():
+        scores = score_pairs(model, tokenizer, pairs)
+        assert len(scores) > 1
+        for rule, estimate in scores.items():
+            task = group if rule == "mean_of_rules" else f"{group}_{rule}"
+            assert results[task]["acc,none"] == pytest.approx(estimate.value, abs=1e-3), task
+
+
+def test_bits_per_byte_comes_out_of_lm_eval_as_we_score_it(counting_run, tmp_path):
+    texts = ["Story 7. one two three.", "Zoë saw one."]
+    harness.write_stories(tmp_path, texts)
+    results = evaluated(counting_run, tmp_path, harness.BITS_PER_BYTE, add_bos_token=False)
+    ours = likelihood(*load_checkpoint(str(counting_run)), datasets.Dataset.from_dict({"text": texts}))
+    found = results[harness.BITS_PER_BYTE]["bits_per_byte,none"]
+    assert found == pytest.approx(ours["text_bits_per_byte"].value, abs=1e-3)
+
+
+def test_mistakes_of_the_command_are_one_line(tmp_path):
+    data = tmp_path / "stories.txt"
+    data.write_text(STORIES[0], encoding="utf-8")
+    options = ["--data", str(data), "--output_dir", str(tmp_path / "tasks")]
+    assert "number must be at least 1" in mistake(harness.main, [*options, "--number", "0"])
+    assert "no *.jsonl" in mistake(harness.main, [*options, "--blimp", str(tmp_path)])
+    assert "cannot write to" in mistake(harness.main, [*options[:3], str(data)])
