@@ -130,10 +130,10 @@ def test_a_text_costs_what_its_parts_cost_one_after_the_other():
 def test_what_stands_too_far_before_a_text_is_left_out_and_no_part_of_the_text_is():
     tokenizer = bytes_tokenizer(bos_token="<s>")
     model = Reader(len(tokenizer), context=16)
-    far, near = continuation_nll(model, tokenizer, ["z" * 50 + "aaaaaaaaaa", "aaaaaaaaaa"], [" bbbbb"] * 2)
+    far, other = continuation_nll(model, tokenizer, ["z" * 50 + "aaaaaaaaaa", "z" * 50 + "aaaaaaaaac"], [" bbbbb"] * 2)
     ids = tokenizer("aaaaaaaaaa bbbbb")["input_ids"]
     assert far == pytest.approx(sum(nats(model, ids, 10, 16, 8)), rel=1e-5)
-    assert near != pytest.approx(far)
+    assert other != pytest.approx(far)
     (long,) = continuation_nll(model, tokenizer, ["a"], ["b" * 40])
     assert np.isfinite(long) and long > 0
 
