@@ -82,14 +82,14 @@ def test_a_rule_makes_the_one_change_it_is_named_after(rule, story, expected):
     [
         ("article_dropped", "They ate the soup at the school."),  # right without an article too
         ("article_dropped", "He saw the dog house."),  # the noun may be part of a name
-        ("article_dropped", "He had a spoon and a fork."),  # "a spoon and fork"
+        ("article_dropped", "He saw Max and a fork."),  # "Max and fork" might be a list
         ("article_a_an", "She waited an hour near a university."),  # the sound decides
         ("article_a_an", "He ate an pear."),  # wrong already
         ("article_a_the", "He saw a dog and the cat."),  # either may be right
         ("article_doubled", "He had a big old boat."),  # "a a old boat" has two mistakes
         ("agreement", "Tom wished he was tall."),  # "were" is right
         ("agreement", "Ben said that Tom and Mia were late."),  # begins in the middle: who is the subject?
-        ("tense", "They wanted to run and played."),
+        ("tense", "They could not ski and played."),  # "could not ski and play"
         ("tense", "She saw him run and jumped."),  # "saw him run and jump"
         ("pronoun_gender", "Mia had a dog. He was big."),  # the dog
         ("pronoun_gender", "Mia met Tom. She smiled."),
@@ -105,9 +105,10 @@ def test_a_rule_leaves_alone_what_would_still_be_right(rule, story):
     assert made_worse(rule, story) == set()
 
 
-def test_what_somebody_says_is_left_alone():
-    said = 'Tom ran. "Mia was here. Tom was late. I had a big boat," he said. Ben sat "down.\nThe dog was late.'
-    assert [sentence.text for sentence in sentences(said) if not sentence.spoken] == ["Tom ran.", "The dog was late."]
+def test_what_somebody_says_is_left_alone_and_so_is_a_line_whose_quotes_do_not_match():
+    said = 'Tom ran. "I am Mia. I was late. We had a boat," he said. Ben sat.\nBen "sat down. Tom ran.\nThe dog ran.'
+    found = [sentence.text for sentence in sentences(said) if not sentence.spoken]
+    assert found == ["Tom ran.", "Ben sat.", "The dog ran."]
 
 
 def test_every_rule_finds_pairs_and_each_of_its_groups_equally_often(pairs):
@@ -129,6 +130,7 @@ def test_the_good_text_stands_in_the_story_and_a_story_gives_one_pair_to_a_rule(
 
 def test_what_is_exchanged_is_as_often_good_as_bad(pairs):
     """Were bad names drawn at random, a model that knows which names are frequent would find the good ones."""
+<<<<<<< HEAD
     for rule in EXCHANGED:
         good, bad = ([getattr(pair, side).split() for pair in pairs if pair.rule == rule] for side in ("good", "bad"))
         changed = [tuple(x[:1] if rule == "wrong_name" else x for x in both) for both in zip(good, bad, strict=True)]
@@ -139,6 +141,33 @@ def test_what_is_exchanged_is_as_often_good_as_bad(pairs):
             left, right = (Counter(word.strip(".,!?").removesuffix("'s") for word in side) for side in zip(*differing))
             assert left == right
         assert changed
+=======
+    good, bad = (
+        Counter(getattr(pair, side).split(None, 1)[0] for pair in pairs if pair.rule == "next_sentence")
+        for side in ("good", "bad")
+    )
+    assert good == bad
+    names = [
+        next((x, y) for x, y in zip(pair.good.split(), pair.bad.split(), strict=True) if x != y)
+        for pair in pairs
+        if pair.rule == "wrong_name"
+    ]
+    good, bad = (Counter(name.strip(".,!?").removesuffix("'s") for name in side) for side in zip(*names, strict=True))
+    assert good == bad
+
+
+def test_no_sentence_serves_two_rules_and_each_verb_is_right_in_both_of_its_forms(pairs):
+    places = [(pair.story, pair.context + pair.good) for pair in pairs if pair.rule not in EXCHANGED]
+    assert len(set(places)) == len(places)
+    forms = [
+        (pair.group, pair.good.split()[0].strip(".,!?"), pair.bad.split()[0].strip(".,!?"))
+        for pair in pairs
+        if pair.rule == "tense"
+    ]
+    past = Counter(good for group, good, _ in forms if group == "past")
+    base = Counter(bad for group, _, bad in forms if group == "base")
+    assert past == base
+>>>>>>> pairs
 
 
 def test_the_same_seed_gives_the_same_pairs_and_another_seed_others(stories):

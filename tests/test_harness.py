@@ -1,0 +1,102 @@
+"""Our tasks in the real lm-evaluation-harness: the same numbers as ours."""
+
+import json
+
+import datasets
+import pytest
+import torch
+from conftest import mistake
+
+from tinystories.checkpoint import load_checkpoint, new_model
+from tinystories.evaluation import harness
+from tinystories.evaluation.likelihood import likelihood
+from tinystories.evaluation.minimal_pairs import blimp_pairs, build_pairs, score_pairs
+from tinystories.recipe import ModelArguments, TokenizerArguments
+from tinystories.sample_corpus import END_OF_STORY, sample_stories
+from tinystories.tokenization import train_tokenizer
+
+
+STORIES = sample_stories(250, seed=6)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """An untrained model: what it answers is arbitrary, and the same everywhere."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    tokenizer = train_tokenizer(datasets.Dataset.from_dict({"text": STORIES}), TokenizerArguments(vocab_size=800))
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = new_model(ModelArguments(**sizes), tokenizer, block_size=512)
+    torch.nn.init.normal_(model.get_input_embeddings().weight)  # else all words are nearly equally likely
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def blimp(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("blimp")
+    rows = [
+        {"sentence_good": f"one two {word}.", "sentence_bad": f"two one {word}."} for word in ("three", "ten", "Zoë")
+    ]
+    (folder / "counting.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory, blimp):
+    folder = tmp_path_factory.mktemp("tasks")
+    data = folder / "stories.txt"
+    data.write_text(f"\n{END_OF_STORY}\n".join(STORIES), encoding="utf-8")
+    options = {"--data": data, "--output_dir": folder / "tasks", "--blimp": blimp, "--number": 10, "--stories": 6}
+    harness.main([str(word) for option in options.items() for word in option])
+    return folder / "tasks"
+
+
+def evaluated(checkpoint, tasks, *names: str, **model_args) -> dict[str, dict]:
+    import lm_eval  # seconds to import, and needed here alone
+    from lm_eval.tasks import TaskManager
+
+    settings = {"pretrained": str(checkpoint), "dtype": "float32"}
+    manager = TaskManager(include_path=str(tasks), include_defaults=False)
+    result = lm_eval.simple_evaluate(
+        model="hf",
+        model_args=settings | model_args,
+        tasks=list(names),
+        task_manager=manager,
+        batch_size=8,
+        device="cpu",
+        bootstrap_iters=0,
+    )
+    return result["results"]
+
+
+def test_pairs_and_blimp_come_out_of_lm_eval_as_we_score_them(checkpoint, tasks, blimp):
+    results = evaluated(checkpoint, tasks, harness.PAIRS, harness.BLIMP, logits_cache=False)
+    stories = datasets.Dataset.from_dict({"text": STORIES})
+    model, tokenizer = load_checkpoint(str(checkpoint))
+    ours = {harness.PAIRS: build_pairs(stories, 10), harness.BLIMP: blimp_pairs(blimp)}
+    for group, pairs in ours.items():
+        scores = score_pairs(model, tokenizer, pairs)
+        assert len(scores) > 1
+        for rule, estimate in scores.items():
+            task = group if rule == "mean_of_rules" else f"{group}_{rule}"
+            assert results[task]["acc,none"] == pytest.approx(estimate.value, abs=1e-3), task
+
+
+def test_bits_per_byte_comes_out_of_lm_eval_as_we_score_it(checkpoint, tmp_path):
+    texts = ["Story 7. one two three.", "Zoë saw one."]
+    harness.write_stories(tmp_path, texts)
+    results = evaluated(checkpoint, tmp_path, harness.BITS_PER_BYTE, add_bos_token=False)
+    ours = likelihood(*load_checkpoint(str(checkpoint)), datasets.Dataset.from_dict({"text": texts}))
+    found = results[harness.BITS_PER_BYTE]["bits_per_byte,none"]
+    assert found == pytest.approx(ours["text_bits_per_byte"].value, abs=1e-3)
+
+
+def test_mistakes_of_the_command_are_one_line(tmp_path):
+    data = tmp_path / "stories.txt"
+    data.write_text(STORIES[0], encoding="utf-8")
+    options = ["--data", str(data), "--output_dir", str(tmp_path / "tasks")]
+    assert "number must be at least 1" in mistake(harness.main, [*options, "--number", "0"])
+    assert "no *.jsonl" in mistake(harness.main, [*options, "--blimp", str(tmp_path)])
+    assert "cannot write to" in mistake(harness.main, [*options[:3], str(data)])
