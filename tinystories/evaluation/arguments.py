@@ -65,10 +65,10 @@ class EvaluationArguments:
             return self
         return replace(
             self,
-            stories=min(self.stories or 100, 100),
-            pairs=min(self.pairs, 40),
+            stories=min(self.stories or 60, 60),
+            pairs=min(self.pairs, 30),
             prompts=min(self.prompts, 22),
             presets=[DEFAULT_PRESET],
             seeds=self.seeds[:1],
-            max_new_tokens=min(self.max_new_tokens, 100),
+            max_new_tokens=min(self.max_new_tokens, 80),
         )

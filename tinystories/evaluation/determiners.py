@@ -97,4 +97,4 @@ def doubled(samples: list[Sample]) -> Estimate | None:
         after = ARTICLES | POSSESSIVES | {"this", "that", "every", "each"}
         wrong.append(100 * sum(row[i + 1 : i + 2] != [] and row[i + 1] in after for i in places))
         articles.append(len(places))
-    return ratio(wrong, articles)
+    return ratio(wrong, articles, one=100.0)

@@ -34,15 +34,20 @@ def share(successes: int, number: int) -> Estimate | None:
     return Estimate(p, max(0.0, middle - half), min(1.0, middle + half), number)
 
 
-def ratio(numerators: Sequence[float], denominators: Sequence[float], seed: int = 0) -> Estimate | None:
+def ratio(
+    numerators: Sequence[float], denominators: Sequence[float], seed: int = 0, one: float = 1.0
+) -> Estimate | None:
     """Sum by sum over stories, such as nats over bytes or errors over words; the stories are what is resampled.
 
-    None if the denominators are all zero. `number` is that of the stories whose denominator is not.
+    None if the denominators are all zero. `number` is that of the stories whose denominator is not. Where nothing was
+    counted there is nothing to resample: up to three events may have been missed (the rule of three), each `one`.
     """
     above, below = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
     if not below.sum():
         return None
     above, below = above[below > 0], below[below > 0]
+    if not above.any():
+        return Estimate(0.0, 0.0, min(one, 3 * one / below.sum()), len(below))
     return bootstrap(lambda chosen: above[chosen].sum() / below[chosen].sum(), len(below), seed)
 
 

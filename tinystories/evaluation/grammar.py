@@ -67,4 +67,4 @@ def errors_per_100_words(samples: list[Sample]) -> Estimate | None:
     errors = [
         sum(end > len(sample.prompt) for _, end, _ in find_errors(sample.prompt + sample.text)) for sample in samples
     ]
-    return ratio([100 * number for number in errors], [len(words(sample.text)) for sample in samples])
+    return ratio([100 * number for number in errors], [len(words(sample.text)) for sample in samples], one=100.0)

@@ -51,7 +51,7 @@ LIKELIHOOD = (
 )
 MEAN_OF_RULES = "mean_of_rules"
 ALL_RIGHT = Estimate(1.0, 1.0, 1.0, 0).as_dict()  # what people wrote is right, but for the pairs that are bad ones
-FLOOR_STORIES = 200  # are enough to know the loss of a fresh network
+FLOOR_STORIES = 20  # are enough to know the loss of a fresh network
 SHOWN_SAMPLES = 6
 
 

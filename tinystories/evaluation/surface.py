@@ -14,7 +14,7 @@ def changed(samples: list[Sample]) -> Estimate | None:
 def edits_per_100_words(samples: list[Sample]) -> Estimate | None:
     """What a tidy-up changes in the stories, each read with its prompt."""
     numbers = [100 * edits(_story(sample)) for sample in samples]
-    return ratio(numbers, [len(words(_story(sample))) for sample in samples])
+    return ratio(numbers, [len(words(_story(sample))) for sample in samples], one=100.0)
 
 
 def _story(sample: Sample) -> str:
