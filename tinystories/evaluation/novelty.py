@@ -32,7 +32,7 @@ class Copied:
 
     seen: order n -> (n-grams of the text that stand in a training story, n-grams of the text).
     longest: words of the longest run that stands in a training story; below 2 it is not looked for, and 0.
-    story, story_text: number (from 0) and text of the training story that has most of its 8-grams; None if none has any.
+    story, story_text: number, from 0, and text of the training story with most of its 8-grams; None if none has any.
     overlap: share of the text's words that stand in a common 8-gram with that story.
     """
 
