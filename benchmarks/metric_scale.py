@@ -11,24 +11,31 @@ that the model does not pass farther from its floor than the shifted one is name
 
 import argparse
 import json
+import math
 import platform
 import sys
 from pathlib import Path
+
+import torch
 
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tinystories.console import set_up_logging
+from tinystories.corpus import read_files
 from tinystories.evaluation.arguments import EvaluationArguments
+from tinystories.evaluation.peers import open_model
 from tinystories.evaluation.suite import all_metrics, evaluate
 from tinystories.evaluation.table import distance
+from tinystories.recipe import DataArguments
 from tinystories.run_folder import read_json
+from tinystories.scoring import token_nll
 
 
 ROOT = Path(__file__).parent.parent
 RECORD = ROOT / "docs" / "results" / "metric_scale.json"
 DOCUMENT = ROOT / "docs" / "evaluation.md"
-BEGIN, END = "<!-- scale: table -->", "<!-- scale: end -->"
+CHECKED = ROOT / "docs" / "results" / "minimal_pairs_checked.json"
 COLUMNS = ("untrained", "nonsense", "shifted", "model", "peer", "people")
 HEADS = ("metric", "untrained", "nonsense", "labels shifted twice", "our model", "stories260K", "people")
 
@@ -45,7 +52,7 @@ def main() -> None:
         set_up_logging()
         RECORD.write_text(json.dumps(measure(arguments), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     record = json.loads(RECORD.read_text(encoding="utf-8"))
-    DOCUMENT.write_text(with_table(DOCUMENT.read_text(encoding="utf-8"), record), encoding="utf-8")
+    DOCUMENT.write_text(with_numbers(DOCUMENT.read_text(encoding="utf-8"), record), encoding="utf-8")
     print("of no use here:", ", ".join(useless(record)) or "none")
 
 
@@ -71,7 +78,23 @@ def measure(arguments: argparse.Namespace) -> dict:
         "models": {name: found["model"] | trained(names[name]) for name, found in results.items()},
         "machine": {"processor": platform.machine(), "versions": model["versions"]},
         "metrics": {metric: {name: column.get(metric) for name, column in columns.items()} for metric in known},
+        "peer_cut_at_512": cut_stories(arguments.peer, arguments.data),
     }
+
+
+@torch.inference_mode()
+def cut_stories(peer: str, data: str, tokens: int = 512) -> dict:
+    """The peer on stories 2 to 121 alone, each cut at 512 tokens, its text alone: as others have measured it."""
+    model, tokenizer, _ = open_model(peer)
+    stories, _ = read_files(data, DataArguments())
+    nats, num_tokens, num_bytes = 0.0, 0, 0
+    for text in stories["text"][1:121]:
+        ids = torch.tensor([tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]][:tokens])
+        nats += token_nll(model(input_ids=ids[None]).logits, ids[None]).double().sum().item()
+        num_tokens += len(ids) - 1
+        num_bytes += len(tokenizer.decode(ids[1:]).encode())
+    bits = nats / math.log(2) / num_bytes
+    return {"loss": nats / num_tokens, "bits_per_byte": bits, "tokens": num_tokens, "bytes": num_bytes}
 
 
 def rules_of(metrics: dict) -> list[str]:
@@ -113,10 +136,35 @@ def facts(record: dict) -> list[str]:
     ]
 
 
-def with_table(document: str, record: dict) -> str:
-    before, _, rest = document.partition(BEGIN)
-    after = rest.partition(END)[2]
-    return "\n".join([before + BEGIN, "", *table(record), "", *facts(record), "", END + after])
+def noise() -> list[str]:
+    """How many pairs of each rule the reader of the sample found bad."""
+    found: dict[str, list[bool]] = {}
+    for verdict in json.loads(CHECKED.read_text(encoding="utf-8"))["pairs"]:
+        found.setdefault(verdict["rule"], []).append(not verdict["good_is_better"])
+    lines = [f"| {rule.replace('_', ' ')} | {sum(bad)} | {len(bad)} |" for rule, bad in found.items()]
+    return ["| rule | bad pairs | read |", "|---|---:|---:|", *lines]
+
+
+def peer(record: dict) -> list[str]:
+    cut = record["peer_cut_at_512"]
+    return [
+        f"Each of stories 2 to 121 cut at 512 tokens, text alone: {cut['bits_per_byte']:.4f} bits per byte, "
+        f"{cut['loss']:.4f} nats per token",
+        f"({cut['tokens']:,} tokens, {cut['bytes']:,} bytes).",
+    ]
+
+
+def with_numbers(document: str, record: dict) -> str:
+    """The document with everything between its marks as the record has it."""
+    for name, lines in (
+        ("scale", [*table(record), "", *facts(record)]),
+        ("noise", noise()),
+        ("peer", peer(record)),
+    ):
+        begin, end = f"<!-- {name}: numbers -->", f"<!-- {name}: end -->"
+        before, _, rest = document.partition(begin)
+        document = "\n".join([before + begin, "", *lines, "", end + rest.partition(end)[2]])
+    return document
 
 
 def useless(record: dict) -> list[str]:
