@@ -15,6 +15,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
 from tinystories.environment import ENVIRONMENT
+from tinystories.evaluation.table import cell
 from tinystories.hub import CARD, is_as_written, marked
 from tinystories.meters import EVALUATIONS, read_lines, spread
 from tinystories.run_folder import DATA_REPORT, SAMPLES, read_json
@@ -72,6 +73,7 @@ def write_card(folder: str | Path, model: PreTrainedModel, facts: dict[str, Any]
         torch_version=torch.__version__,
         continued_from=Path(base).resolve().name if base and Path(base).exists() else base,
         data_license=data_license(recipe),
+        cell=cell,
         **facts
         | {
             "data": _without_local_paths(facts["data"]),
@@ -126,7 +128,7 @@ def _results(facts: dict[str, Any], dataset: str | None) -> list[EvalResult]:
         for name in ("perplexity", "bits_per_byte")
         if name in final
     ]
-    pairs = evaluation.get("metrics", {}).get("minimal_pairs")
+    pairs = evaluation.get("metrics", {}).get("pair_mean_of_rules")
     if pairs:
         numbers.append(("accuracy", "minimal pairs, mean of all rules", pairs["value"]))
     return [

@@ -55,6 +55,7 @@ WRITTEN_BY_A_RUN = (
     "evaluations.jsonl",
     "evaluations.csv",
     "environment.json",
+    "evaluation.json",
 )
 KEPT_AT_HOME = ("stopped_at_step_*.jsonl",)  # a run writes them too; they quote the training data
 PUBLISHED = (*WRITTEN_BY_A_RUN, "LICENSE*")  # and nothing else that may lie in the folder
