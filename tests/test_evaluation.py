@@ -106,6 +106,8 @@ def test_the_card_says_what_was_measured_and_every_number_of_it_is_in_the_json(f
     assert json.loads((folder / "run" / "evaluation.json").read_text(encoding="utf-8")) == found
     table = {row[0]: row[1:] for row in re.findall(r"^\| (.+?) \| (.+?) \| (.+?) \| (.+?) \|$", card, re.MULTILINE)}
     for row in found["table"]:
+        if row["alarm"]:
+            continue
         title = row["title"] + (f" ({row['unit']})" if row["unit"] else "")
         assert table[title] == tuple(cell(row[name]) for name in ("floor", "value", "ceiling")), title
     results = json.loads((folder / "run" / "all_results.json").read_text(encoding="utf-8"))
@@ -241,7 +243,7 @@ def test_the_document_says_what_its_record_says():
 
 def test_every_metric_that_ships_is_on_the_scale_and_tells_a_model_from_its_floors():
     record = json.loads(SCALE.RECORD.read_text(encoding="utf-8"))
-    assert SCALE.useless(record) == []
+    assert SCALE.useless(record) == []  # where the model is not nearer to people than every floor and the shifted one
     shipped = {metric.name for metric in all_metrics(SCALE.rules_of(record["metrics"]))}
     assert set(record["metrics"]) == shipped
     assert {column for values in record["metrics"].values() for column in values} == set(SCALE.COLUMNS)

@@ -19,7 +19,9 @@ from tinystories.sample_corpus import sample_stories
 
 BY_NAME = {metric.name: metric for metric in METRICS}
 NUMBER = 20
-WITHOUT_HARPER = set() if find_spec("harper") else {"grammar_errors"}  # it comes with the extra [eval]
+WITHOUT_HARPER = (
+    set() if find_spec("harper") else {"grammar_errors", "clean_sentences"}
+)  # it comes with the extra [eval]
 
 
 def sample(text: str, prompt: str = "", ended: bool = True) -> Sample:
@@ -41,7 +43,8 @@ def written(stories) -> list[Sample]:
 
 def exposed(samples: list[Sample], stories: dict[str, list[str]], by: set[str]) -> set[str]:
     """Those of the metrics named `by` that call the samples worse than human text."""
-    copied = novelty.look_up(texts_to_look_up(samples, stories["reference"]), stories["training"])
+    texts = texts_to_look_up(samples + human_samples(samples, stories["reference"]))
+    copied = novelty.look_up(texts, stories["training"])
     metrics = [BY_NAME[name] for name in by]
     measured = measure_texts(samples, stories["reference"], copied, metrics)
     return {name for name, both in measured.items() if worse_than_human(BY_NAME[name], both["value"], both["human"])}

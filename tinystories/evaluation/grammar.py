@@ -6,12 +6,14 @@ benchmarks/grammar_checker.py measures what the rest finds of mistakes made on p
 untouched stories. It misses most left-out articles: determiners.py is for those.
 """
 
+from collections.abc import Mapping
 from functools import cache
 
 from tinystories.errors import UserError
 from tinystories.evaluation.estimates import Estimate, ratio
+from tinystories.evaluation.novelty import Copied
 from tinystories.evaluation.samples import Sample
-from tinystories.evaluation.words import words
+from tinystories.evaluation.words import sentences, words
 
 
 KINDS_OF_TASTE = {"Enhancement", "Formatting", "Readability", "Redundancy", "Regionalism", "Spelling", "Style"}
@@ -68,3 +70,24 @@ def errors_per_100_words(samples: list[Sample]) -> Estimate | None:
         sum(end > len(sample.prompt) for _, end, _ in find_errors(sample.prompt + sample.text)) for sample in samples
     ]
     return ratio([100 * number for number in errors], [len(words(sample.text)) for sample in samples], one=100.0)
+
+
+def clean_sentences(samples: list[Sample], copied: Mapping[str, Copied]) -> Estimate | None:
+    """Share of the sentences (of three words or more) that are English and in which the checker finds nothing.
+
+    A checker alone finds no fault with gibberish: an untrained network has fewer errors than a trained one. So half of
+    the word 3-grams of a sentence must stand in some training story. copied: `novelty.look_up` of every sentence.
+    """
+    clean, judged = [], []
+    for sample in samples:
+        story, end = sample.prompt + sample.text, len(sample.prompt)
+        errors, good = find_errors(story), []
+        for sentence in sentences(sample.text):
+            begin = story.index(sentence, end)
+            end = begin + len(sentence)
+            seen, triples = copied[sentence].seen[3]
+            faulty = any(error < end and after > begin for error, after, _ in errors)
+            good += [2 * seen >= triples and not faulty] if triples else []
+        clean.append(sum(good))
+        judged.append(len(good))
+    return ratio(clean, judged)

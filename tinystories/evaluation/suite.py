@@ -32,9 +32,9 @@ from tinystories.evaluation.novelty import look_up
 from tinystories.evaluation.parts import Parts, fingerprint
 from tinystories.evaluation.peers import open_model
 from tinystories.evaluation.prompts import PROMPTS
-from tinystories.evaluation.samples import Sample, human_samples, human_stories, looped, shuffled, spliced
+from tinystories.evaluation.samples import Sample, human_samples, looped, shuffled, spliced
 from tinystories.evaluation.table import Metric, Values, rows
-from tinystories.evaluation.text_metrics import METRICS, TextMetric
+from tinystories.evaluation.text_metrics import METRICS, TextMetric, measure_texts, texts_to_look_up
 from tinystories.guards import keep_random_state
 from tinystories.recipe import DataArguments
 from tinystories.records import SAMPLE_CORPUS_STORIES, read_records
@@ -185,7 +185,7 @@ def result(measuring: Measuring, facts: dict[str, Any]) -> dict[str, Any]:
     read, known = measuring.likelihood(), measuring.minimal_pairs()
     samples = {preset: measuring.samples(preset) for preset in a.presets}
     floor = fresh.likelihood() | {f"pair_{rule}": value for rule, value in fresh.minimal_pairs().items()}
-    texts = measure_texts(measuring, samples | {"untrained": fresh.samples(a.presets[0])})
+    texts = measure_groups(measuring, samples | {"untrained": fresh.samples(a.presets[0])})
     first = texts[a.presets[0]]
     metrics = read | {f"pair_{rule}": value for rule, value in known.items()} | first["metrics"]
     floors = [floor | texts["untrained"]["metrics"], first["nonsense"]]
@@ -234,10 +234,10 @@ def text_metrics() -> list[TextMetric]:
     if find_spec("harper") is not None:
         return list(METRICS)
     logger.warning('GRAMMAR NOT MEASURED: harper is not installed (python -m pip install -e ".[eval]")')
-    return [metric for metric in METRICS if metric.name != "grammar_errors"]
+    return [metric for metric in METRICS if metric.name not in ("grammar_errors", "clean_sentences")]
 
 
-def measure_texts(measuring: Measuring, written: dict[str, list[Sample]]) -> dict[str, dict[str, Values]]:
+def measure_groups(measuring: Measuring, written: dict[str, list[Sample]]) -> dict[str, dict[str, Values]]:
     """Of each group of samples its metrics, those of people at the same lengths, and those of the nonsense."""
     human, training = measuring.stories.held_out["text"], measuring.stories.training
     texts = [sample.text for group in written.values() for sample in group]
@@ -246,8 +246,9 @@ def measure_texts(measuring: Measuring, written: dict[str, list[Sample]]) -> dic
     metrics = text_metrics()
 
     def measure():
-        looked_up = [*texts, *(sample.text for name in written for sample in _with_nonsense(compared[name], training))]
-        copied = None if training is None else look_up(looked_up, _texts(training))
+        people = [sample for name in written for sample in _with_nonsense(compared[name], training)]
+        texts = texts_to_look_up([*(sample for group in written.values() for sample in group), *people])
+        copied = None if training is None else look_up(texts, _texts(training))
         return {
             name: _columns(metrics, group, compared[name], human, training, copied) for name, group in written.items()
         }
@@ -259,16 +260,16 @@ def measure_texts(measuring: Measuring, written: dict[str, list[Sample]]) -> dic
 
 def _columns(metrics, samples: list[Sample], people: list[Sample], human, training, copied) -> dict[str, Values]:
     """nonsense: of each metric the one that it must expose."""
-    whole, nonsense = human_stories(samples, human), _nonsense(people, training)
-    columns: dict[str, Values] = {"metrics": {}, "human": {}, "nonsense": {}}
-    for metric in metrics:
-        if metric.needs_training and copied is None:
-            continue
-        columns["metrics"][metric.name] = as_json(metric.measure(samples, copied))
-        columns["human"][metric.name] = as_json(metric.measure(whole if metric.whole else people, copied))
-        if metric.floor in nonsense:
-            columns["nonsense"][metric.name] = as_json(metric.measure(nonsense[metric.floor], copied))
-    return columns
+    both, nonsense = measure_texts(samples, human, copied, metrics), _nonsense(people, training)
+    return {
+        "metrics": {name: as_json(columns["value"]) for name, columns in both.items()},
+        "human": {name: as_json(columns["human"]) for name, columns in both.items()},
+        "nonsense": {
+            metric.name: as_json(metric.measure(nonsense[metric.floor], copied))
+            for metric in metrics
+            if metric.name in both and metric.floor in nonsense
+        },
+    }
 
 
 def _nonsense(people: list[Sample], training: datasets.Dataset | None) -> dict[str, list[Sample]]:

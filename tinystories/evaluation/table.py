@@ -3,7 +3,8 @@
 The ceiling is people's text. The floor is the same network untrained, or the nonsense made of people's text that the
 metric is there to expose (samples.py), whichever is farther from the ceiling. `standing` is how much of the way from
 floor to ceiling the model has gone, cut to [0, 1]; for a metric that should be like people's text, too much is as bad
-as too little. Bits per byte have no known ceiling, so no standing.
+as too little. Bits per byte have no known ceiling, so no standing. An alarm has none
+either: a bad value of it is a fault, and a good one proves nothing (text_metrics.py).
 """
 
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ class Metric:
     unit: str
     good: str
     explanation: str
+    alarm: bool = False
 
 
 def rows(metrics: list[Metric], model: Values, floors: list[Values], ceiling: Values) -> list[dict[str, Any]]:
@@ -45,7 +47,8 @@ def rows(metrics: list[Metric], model: Values, floors: list[Values], ceiling: Va
                 "value": value,
                 "floor": floor,
                 "ceiling": top,
-                "standing": standing(metric, value, floor, top),
+                "alarm": metric.alarm,
+                "standing": None if metric.alarm else standing(metric, value, floor, top),
             }
         )
     return table
@@ -88,15 +91,16 @@ def bar(standing: float | None) -> str:
 
 
 def as_text(table: list[dict[str, Any]]) -> list[str]:
-    """Lines for a terminal."""
+    """Lines for a terminal, the alarms last."""
     heads = ("", "floor", "this model", "people", "from floor to people")
+    table = sorted(table, key=lambda row: row["alarm"])
     lines = [
         (
             row["title"] + (f" ({row['unit']})" if row["unit"] else ""),
             cell(row["floor"], interval=False) if row["floor"] else "-",
             cell(row["value"]),
             cell(row["ceiling"], interval=False) if row["ceiling"] else "-",
-            bar(row["standing"]),
+            "an alarm: proves nothing if good" if row["alarm"] else bar(row["standing"]),
         )
         for row in table
     ]

@@ -12,6 +12,7 @@ from tinystories.evaluation import determiners, grammar, names, novelty, repetit
 from tinystories.evaluation.estimates import Estimate
 from tinystories.evaluation.novelty import Copied
 from tinystories.evaluation.samples import Sample, human_samples, human_stories
+from tinystories.evaluation.words import sentences
 
 
 LOWER, LIKE_HUMAN, HIGHER = "lower", "like human", "higher"
@@ -23,6 +24,8 @@ class TextMetric:
 
     good: which direction is better. floor: the nonsense it exposes, "shuffled", "looped", "spliced" or "copied" (from
     the training stories); None of length, which is no question of sense.
+    alarm: a value far from people's is a fault, and a good one proves nothing: a model that has learnt nothing, or the
+    wrong thing, may have it too. It is shown apart and no model is better for it.
     whole: the human column is of whole stories up to the limit of tokens, not of ones cut to the same length.
     """
 
@@ -35,6 +38,7 @@ class TextMetric:
     function: Callable[..., Estimate | None]
     needs_training: bool = False
     whole: bool = False
+    alarm: bool = False
 
     def measure(self, samples: list[Sample], copied: dict[str, Copied] | None = None) -> Estimate | None:
         return self.function(samples, copied) if self.needs_training else self.function(samples)
@@ -49,11 +53,22 @@ DISTINCT = tuple(
         "looped",
         f"different runs of {n} word{'s' * (n > 1)} among all of them, over all texts",
         partial(repetition.distinct, n=n),
+        alarm=n == 2,  # of the token after the next, a model has as many different pairs as people have
     )
     for n in range(1, 5)
 )
 
 METRICS: tuple[TextMetric, ...] = (
+    TextMetric(
+        "clean_sentences",
+        "clean sentences",
+        "share",
+        HIGHER,
+        "shuffled",
+        "sentences whose word triples are mostly known and in which the grammar checker harper finds nothing",
+        grammar.clean_sentences,
+        needs_training=True,
+    ),
     TextMetric(
         "missing_determiners",
         "bare singular nouns",
@@ -71,6 +86,7 @@ METRICS: tuple[TextMetric, ...] = (
         "shuffled",
         "articles that stand right before another determiner",
         determiners.doubled,
+        alarm=True,
     ),
     TextMetric(
         "grammar_errors",
@@ -80,6 +96,7 @@ METRICS: tuple[TextMetric, ...] = (
         "shuffled",
         "what the grammar checker harper finds, without its rules of taste",
         grammar.errors_per_100_words,
+        alarm=True,
     ),
     TextMetric(
         "known_triples",
@@ -99,6 +116,7 @@ METRICS: tuple[TextMetric, ...] = (
         "spliced",
         "names in the second half of the text that the prompt or the first half has already",
         names.introduced,
+        alarm=True,
     ),
     *DISTINCT,
     TextMetric(
@@ -109,6 +127,7 @@ METRICS: tuple[TextMetric, ...] = (
         "looped",
         "runs of 4 words that stood in the same text before",
         repetition.repeated_fourgrams,
+        alarm=True,
     ),
     TextMetric(
         "self_bleu",
@@ -127,6 +146,7 @@ METRICS: tuple[TextMetric, ...] = (
         "looped",
         "the last words come three times over or more",
         repetition.looping,
+        alarm=True,
     ),
     TextMetric(
         "zlib_ratio",
@@ -136,6 +156,7 @@ METRICS: tuple[TextMetric, ...] = (
         "looped",
         "bytes after compression: few where a text repeats itself",
         repetition.compressed,
+        alarm=True,
     ),
     TextMetric(
         "seen_8grams",
@@ -166,6 +187,7 @@ METRICS: tuple[TextMetric, ...] = (
         "texts of which one training story holds 80 % or more",
         novelty.near_copies,
         needs_training=True,
+        alarm=True,
     ),
     TextMetric(
         "ended",
@@ -186,6 +208,7 @@ METRICS: tuple[TextMetric, ...] = (
         "length of what was written, the prompt not counted",
         repetition.length,
         whole=True,
+        alarm=True,
     ),
     TextMetric(
         "untidy",
@@ -195,6 +218,7 @@ METRICS: tuple[TextMetric, ...] = (
         "shuffled",
         "stories in which white space, a capital or a full stop is wrong",
         surface.changed,
+        alarm=True,
     ),
     TextMetric(
         "tidy_edits",
@@ -204,6 +228,7 @@ METRICS: tuple[TextMetric, ...] = (
         "shuffled",
         "what a tidy-up changes",
         surface.edits_per_100_words,
+        alarm=True,
     ),
 )
 
@@ -217,7 +242,7 @@ def measure_texts(
 ) -> dict[str, dict[str, Estimate | None]]:
     """{name: {"value": of the samples, "human": of `reference` at equal length}}.
 
-    copied: `novelty.look_up` of at least `texts_to_look_up`; without it the metrics that need it are left out.
+    copied: `novelty.look_up` of the `texts_to_look_up` of both; without it the metrics that need it are left out.
     """
     cut, whole = human_samples(samples, reference, seed), human_stories(samples, reference, seed)
     return {
@@ -230,9 +255,9 @@ def measure_texts(
     }
 
 
-def texts_to_look_up(samples: list[Sample], reference: list[str], seed: int = 0) -> list[str]:
-    """The texts of both columns, for `novelty.look_up`."""
-    return [sample.text for sample in samples + human_samples(samples, reference, seed)]
+def texts_to_look_up(samples: list[Sample]) -> list[str]:
+    """The texts and their sentences, for `novelty.look_up`."""
+    return [text for sample in samples for text in (sample.text, *sentences(sample.text))]
 
 
 def worse_than_human(metric: TextMetric, value: Estimate | None, human: Estimate | None) -> bool:
@@ -251,7 +276,7 @@ def measure_predictions(
     training: the stories that the metrics of novelty compare with.
     """
     samples = [Sample(prompt="", text=text, ended=True, preset="", seed=0) for text in texts]
-    copied = novelty.look_up(texts, training) if training is not None else None
+    copied = novelty.look_up(texts_to_look_up(samples), training) if training is not None else None
     result = {}
     for metric in METRICS:
         if metric.name in names:
