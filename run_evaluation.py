@@ -78,8 +78,9 @@ def note_beside_the_weights(folder: Path, found: dict[str, Any]) -> None:
 
 def add_to_leaderboard(path: Path, results: list[dict[str, Any]]) -> None:
     for found in results:
-        metrics = {name: value for name, value in found["metrics"].items() if not name.startswith("pair_")}
-        metrics["pairs"] = found["metrics"]["pair_mean_of_rules"]
+        shown = [row["name"] for row in found["table"] if not row["alarm"] and not row["name"].startswith("pair_")]
+        metrics = {name: found["metrics"][name] for name in shown if name != "bits_per_byte"}
+        metrics["minimal_pairs"] = found["metrics"]["pair_mean_of_rules"]
         line = leaderboard.new_line(found["model"]["model"], found["model"]["parameters"], found["data"], metrics)
         lines = leaderboard.add(path, line)
     write_atomically(path.with_suffix(".md"), leaderboard.markdown(lines))

@@ -19,7 +19,7 @@ def estimate(value: float, number: int = 2) -> dict:
 
 
 def result(model: str, bits: float, data: dict = STORIES, **metrics: float) -> dict:
-    values = {"bits_per_byte": bits} | metrics
+    values = {"text_bits_per_byte": bits} | metrics
     return new_line(model, 260_032, data, {name: estimate(value) for name, value in values.items()})
 
 
@@ -43,7 +43,7 @@ def test_a_new_result_replaces_the_old_one_of_the_same_model_and_data_alone(tmp_
         ("peer", STORIES["sha256"]),
         ("ours", OTHERS["sha256"]),
     ]
-    assert lines == read(path) and lines[0]["metrics"]["bits_per_byte"]["value"] == 0.7
+    assert lines == read(path) and lines[0]["metrics"]["text_bits_per_byte"]["value"] == 0.7
     assert lines[0]["date"] and set(lines[0]["versions"]) >= {"torch", "transformers"}
     assert [file.name for file in path.parent.iterdir()] == ["results.jsonl"]
 
@@ -58,7 +58,7 @@ def test_the_best_model_comes_first_and_data_sets_are_never_mixed(tmp_path):
 
 def test_what_counts_per_token_is_in_no_table_and_what_was_not_measured_is_said():
     table = rows_of(markdown([result("a", 0.7, loss=2.0, perplexity=7.4), result("b", 0.9, distinct_2=0.8)]))
-    assert table[0] == ["model", "parameters", "bits per byte", "distinct 2", "date"]
+    assert table[0] == ["model", "parameters", "text bits per byte", "distinct 2", "date"]
     assert table[2][3] == "not measured" and table[3][3] == "0.8 [0.72, 0.88]"
     assert all(len(row) == 5 for row in table)
 
@@ -108,11 +108,11 @@ def changed(line: dict, place: str, value) -> dict:
         ("data.sha256", 7),
         ("data.bytes", "many"),
         ("metrics", {}),
-        ("metrics.bits_per_byte", 0.7),
-        ("metrics.bits_per_byte.low", 0.8),
-        ("metrics.bits_per_byte.value", float("nan")),
-        ("metrics.bits_per_byte.high", None),
-        ("metrics.bits_per_byte.number", 0),
+        ("metrics.text_bits_per_byte", 0.7),
+        ("metrics.text_bits_per_byte.low", 0.8),
+        ("metrics.text_bits_per_byte.value", float("nan")),
+        ("metrics.text_bits_per_byte.high", None),
+        ("metrics.text_bits_per_byte.number", 0),
     ],
 )
 def test_a_damaged_result_is_refused_and_named_with_its_line(tmp_path, place, value):

@@ -9,7 +9,8 @@ import pytest
 from conftest import ROOT
 
 
-SOURCES = sorted([*ROOT.glob("*.py"), *(ROOT / "tinystories").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
+FOLDERS = ("tinystories", "benchmarks", "metrics")
+SOURCES = sorted([*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))])
 POSIX_MODULES = {"crypt", "curses", "fcntl", "grp", "posix", "pty", "pwd", "readline", "resource", "syslog", "termios"}
 POSIX_NAMES = {
     *(

@@ -3,8 +3,8 @@
     {"model", "parameters", "data": {"name", "sha256", "stories", "bytes"}, "metrics": {name: {"value", "low", "high",
      "number"}}, "date", "versions"}
 
-Bits per byte decide, whatever the tokenizer; what counts per token compares no two models and is left out. Models that
-read other stories stand in another table, however alike the names of the data are.
+Bits per byte of the text decide, whatever the tokenizer; what counts per token compares no two models and is left
+out. Models that read other stories stand in another table, however alike the names of the data are.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from tinystories.figures import COLOURS, STYLE
 from tinystories.files import write_atomically
 
 
-RANKED = "bits_per_byte"
+RANKED = "text_bits_per_byte"  # without the ends of stories, which not every model was taught
 PER_TOKEN = {"loss", "perplexity", "article_loss", "other_loss", "gap"}  # depend on the tokenizer
 
 Line = dict[str, Any]
@@ -195,7 +195,7 @@ def _draw_one(group: list[Line], folder: Path) -> list[Path]:
         axes.set_axisbelow(True)
         axes.grid(visible=False, axis="y")
         axes.set_xlim(0, 1.2 * max(metric["high"] for metric in metrics))
-        axes.set_xlabel("bits per byte with 95 % interval, lower is better")
+        axes.set_xlabel("bits per byte of the text with 95 % interval, lower is better")
         figure.suptitle(_caption(group), x=0.01, ha="left", fontsize=8, parse_math=False)
         paths = [folder / f"{name}.svg", folder / f"{name}.png"]
         figure.savefig(paths[0], facecolor="white", metadata={"Date": None})
