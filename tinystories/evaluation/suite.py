@@ -52,14 +52,15 @@ LIKELIHOOD = (
 MEAN_OF_RULES = "mean_of_rules"
 ALL_RIGHT = Estimate(1.0, 1.0, 1.0, 0).as_dict()  # what people wrote is right, but for the pairs that are bad ones
 FLOOR_STORIES = 20  # are enough to know the loss of a fresh network
-SHOWN_SAMPLES = 6
+STORIES_FOR_QUICK_PAIRS = 1000
 
 
 @dataclass
 class Stories:
-    """What all models of a comparison are held against."""
+    """What all models of a comparison are held against. `held_out`: those that are scored; pairs are made of more."""
 
     held_out: datasets.Dataset
+    for_pairs: datasets.Dataset
     training: datasets.Dataset | None
     source: str
 
@@ -86,7 +87,8 @@ def find_stories(arguments: EvaluationArguments, checkpoint: str) -> Stories:
         ).validation
         source = "the embedded sample corpus"
         logger.warning("HELD-OUT STORIES: %s, which fits models trained on it; name others with --data", source)
-    return Stories(pick_stories(held_out, arguments.stories), training, source)
+    for_pairs = pick_stories(held_out, STORIES_FOR_QUICK_PAIRS) if arguments.quick else held_out
+    return Stories(pick_stories(held_out, arguments.stories), for_pairs, training, source)
 
 
 def _of_the_run(recipe: dict[str, Any]) -> tuple[Corpus | None, str | None]:
@@ -105,7 +107,7 @@ def evaluate(names: list[str], arguments: EvaluationArguments) -> list[dict[str,
     device = arguments.device or torch.accelerator.current_accelerator() or "cpu"
     stories, parts = find_stories(arguments, names[0]), Parts(Path(arguments.output_dir) / "parts")
     logger.info("held out: %s stories, %s", f"{len(stories.held_out):,}", stories.source)
-    pairs = build_pairs(stories.held_out, arguments.pairs)
+    pairs = build_pairs(stories.for_pairs, arguments.pairs)
     results = []
     for name in names:
         tokenizer_file = arguments.tokenizer if Path(name).suffix == ".bin" else None
@@ -171,7 +173,7 @@ class Measuring:
         with keep_random_state(self.model.device):
             torch.manual_seed(0)
             fresh = type(self.model)(copy.deepcopy(self.model.config)).to(self.model.device).eval()
-        few = Stories(pick_stories(self.stories.held_out, FLOOR_STORIES), self.stories.training, self.stories.source)
+        few = replace(self.stories, held_out=pick_stories(self.stories.held_out, FLOOR_STORIES))
         once = replace(self.arguments, seeds=self.arguments.seeds[:1])
         return Measuring(fresh, self.tokenizer, few, self.pairs, once, self.parts)
 
