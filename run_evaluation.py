@@ -24,12 +24,16 @@ from tinystories.evaluation import leaderboard
 from tinystories.evaluation.arguments import EvaluationArguments
 from tinystories.evaluation.page import write_page
 from tinystories.evaluation.suite import evaluate
-from tinystories.evaluation.table import as_text, side_by_side
+from tinystories.evaluation.table import as_text, cell, side_by_side
 from tinystories.files import write_atomically
 from tinystories.recipe import OneLineParser
+from tinystories.run_folder import read_json
 
 
 logger = logging.getLogger("tinystories")
+
+# What compares models with different tokenizers, whose stories are not of one length.
+ON_THE_LEADERBOARD = ("text_bits_per_byte", "pair_mean_of_rules", "clean_sentences", "missing_determiners")
 
 
 def main(argv: list[str]) -> None:
@@ -42,16 +46,27 @@ def main(argv: list[str]) -> None:
     for found in results:
         print(f"\n{found['model']['model']}: {found['model']['parameters']:,} parameters")
         print(*as_text(found["table"]), sep="\n")
+        print(*judged(found.get("judge")), sep="\n", end="")
     if len(results) > 1:
         print(
             "", *side_by_side([found["model"]["model"] for found in results], [f["table"] for f in results]), sep="\n"
         )
-    write_atomically(output / EVALUATION, as_json(results))
+    write_atomically(output / EVALUATION, to_json(results))
     for name, found in zip(names, results, strict=True):
         note_beside_the_weights(Path(name), found)
     if arguments.leaderboard:
         add_to_leaderboard(Path(arguments.leaderboard), results)
     print(f"\nResults: {output / EVALUATION}\nPage: {write_page(results, output)}")
+
+
+def judged(judgement: dict[str, Any] | None) -> list[str]:
+    """What a judge said, as lines; none without a judge."""
+    if judgement is None:
+        return []
+    counts = ", ".join(f"{judgement[name]} {name}" for name in ("graded", "unparsed", "failed"))
+    failure = f"; the first failure: {judgement['first_failure']}" if judgement["first_failure"] else ""
+    grades = [f"  {name}: {cell(grade, grade['low'] is not None)} of 10" for name, grade in judgement["grades"].items()]
+    return [f"judge {judgement['asked_model']}: {counts}{failure}", *grades, ""]
 
 
 def parse(argv: list[str]) -> tuple[list[str], EvaluationArguments]:
@@ -70,7 +85,11 @@ def note_beside_the_weights(folder: Path, found: dict[str, Any]) -> None:
     """The checkpoint says of itself what was measured, unless it is not a run's or somebody edited its card."""
     if not (folder / "trainer_state.json").exists():
         return
-    write_atomically(folder / EVALUATION, as_json(found))
+    known = read_json(folder / EVALUATION)
+    if found["settings"]["quick"] and known and not known["settings"]["quick"]:
+        logger.warning("%s: keeps its full evaluation, this one was quick", folder)
+        return
+    write_atomically(folder / EVALUATION, to_json(found))
     model, _ = load_checkpoint(str(folder))
     if not refresh_card(folder, model):
         logger.warning("%s: its card was edited, or is not that of a run: it stays as it is", folder)
@@ -78,17 +97,17 @@ def note_beside_the_weights(folder: Path, found: dict[str, Any]) -> None:
 
 def add_to_leaderboard(path: Path, results: list[dict[str, Any]]) -> None:
     for found in results:
-        shown = [row["name"] for row in found["table"] if not row["alarm"] and not row["name"].startswith("pair_")]
-        metrics = {name: found["metrics"][name] for name in shown if name != "bits_per_byte"}
-        metrics["minimal_pairs"] = found["metrics"]["pair_mean_of_rules"]
-        line = leaderboard.new_line(found["model"]["model"], found["model"]["parameters"], found["data"], metrics)
+        metrics = {name: found["metrics"][name] for name in ON_THE_LEADERBOARD if name in found["metrics"]}
+        line = leaderboard.new_line(
+            found["model"]["model"], found["model"]["parameters"], found["data"], metrics, found["fingerprint"]
+        )
         lines = leaderboard.add(path, line)
     write_atomically(path.with_suffix(".md"), leaderboard.markdown(lines))
     leaderboard.draw(lines, path.parent)
     print(f"\n{leaderboard.markdown(lines)}\nLeaderboard: {path.with_suffix('.md')}")
 
 
-def as_json(value: Any) -> str:
+def to_json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 

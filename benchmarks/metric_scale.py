@@ -6,7 +6,7 @@
     python benchmarks/metric_scale.py --render
 
 Writes docs/results/metric_scale.json, and from it the table of docs/evaluation.md; --render measures nothing. A metric
-by which the model is not nearer to people than all of its floors is named at the end: it is of no use.
+by which the model is not clearly nearer to people than all of its floors is named at the end: it is of no use.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from tinystories.evaluation.generation import write_samples
 from tinystories.evaluation.peers import open_model
 from tinystories.evaluation.prompts import PROMPTS
 from tinystories.evaluation.suite import all_metrics, as_json, evaluate
-from tinystories.evaluation.table import cell, distance
+from tinystories.evaluation.table import Metric, cell, distance
 from tinystories.evaluation.text_metrics import METRICS
 from tinystories.recipe import DataArguments
 from tinystories.run_folder import read_json
@@ -77,13 +77,15 @@ def measure(arguments: argparse.Namespace) -> dict:
     columns = {"untrained": model["floors"]["untrained"], "nonsense": model["floors"]["nonsense"]}
     columns |= {name: found["metrics"] for name, found in results.items()}
     columns["people"] = model["presets"][model["preset"]]["human"]
-    known = [metric.name for metric in all_metrics(rules_of(model["metrics"]))]
     return {
         "data": model["data"],
         "settings": {key: model["settings"][key] for key in ("pairs", "prompts", "seeds", "max_new_tokens", "presets")},
         "models": {name: found["model"] | trained(names[name]) for name, found in results.items()},
         "machine": {"processor": platform.machine(), "versions": model["versions"]},
-        "metrics": {metric: {name: column.get(metric) for name, column in columns.items()} for metric in known},
+        "metrics": {
+            metric.name: {name: column.get(metric.name) for name, column in columns.items()} for metric in all_metrics()
+        },
+        "people": {name: found["presets"][found["preset"]]["human"] for name, found in results.items()},
         "peer_cut_at_512": cut_stories(arguments.peer, arguments.data),
         "repetition_penalties": try_penalties(arguments.model),
     }
@@ -124,10 +126,6 @@ def try_penalties(checkpoint: str) -> dict[str, dict]:
     return found
 
 
-def rules_of(metrics: dict) -> list[str]:
-    return [name.removeprefix("pair_") for name in metrics if name.startswith("pair_")]
-
-
 def trained(folder: str) -> dict:
     """Tokens, steps and seed of the run that made a checkpoint; none of a file of somebody else."""
     state, recipe = read_json(Path(folder) / "trainer_state.json"), read_json(Path(folder) / "recipe.json")
@@ -137,17 +135,24 @@ def trained(folder: str) -> dict:
 
 
 def table(record: dict, alarms: bool) -> list[str]:
-    metrics = {metric.name: metric for metric in all_metrics(rules_of(record["metrics"]))}
+    metrics = {metric.name: metric for metric in all_metrics()}
     lines = [f"| {' | '.join(HEADS)} |", f"|---{'|---:' * len(COLUMNS)}|"]
-    for name, values in record["metrics"].items():
+    for name in record["metrics"]:
         metric = metrics[name]
         if metric.alarm != alarms:
             continue
         good = {"lower": "lower", "higher": "higher", "like human": "as people"}[metric.good]
         title = f"{metric.title}{f', {metric.unit}' if metric.unit else ''} ({good})"
-        cells = [f"{values[column]['value']:.3g}" if values.get(column) else "" for column in COLUMNS]
+        cells = [text_of(metric, column, record) for column in COLUMNS]
         lines.append(f"| {title} | {' | '.join(cells)} |")
     return lines
+
+
+def text_of(metric: Metric, column: str, record: dict) -> str:
+    """A value; in brackets that of people at the lengths of this column, where it should be like theirs."""
+    value = record["metrics"][metric.name].get(column)
+    people = record["people"].get(column, {}).get(metric.name) if metric.good == "like human" else None
+    return (f"{value['value']:.3g}" if value else "") + (f" ({people['value']:.3g})" if people else "")
 
 
 def facts(record: dict) -> list[str]:
@@ -210,15 +215,17 @@ def with_numbers(document: str, record: dict) -> str:
 
 
 def useless(record: dict) -> list[str]:
-    """Metrics, not alarms, by which the model is not nearer to people than untrained, nonsense and shifted are."""
+    """Metrics, not alarms, by which the model is not clearly nearer to people than untrained, nonsense and shifted."""
     found = []
-    for metric in all_metrics(rules_of(record["metrics"])):
-        values = record["metrics"].get(metric.name) or {}
+    for metric in all_metrics():
+        values, people = record["metrics"][metric.name], record["metrics"][metric.name].get("people")
         floors = [values[name] for name in ("untrained", "nonsense", "shifted") if values.get(name)]
-        if metric.alarm or not values.get("model"):
+        if metric.alarm:
             continue
-        ours = distance(metric, values["model"], values.get("people"))
-        if ours >= min(distance(metric, floor, values.get("people")) for floor in floors):
+        ours = values["model"]
+        nearer = all(distance(metric, ours, people) < distance(metric, floor, people) for floor in floors)
+        apart = all(ours["low"] > floor["high"] or ours["high"] < floor["low"] for floor in floors)
+        if not (nearer and apart):
             found.append(metric.name)
     return found
 

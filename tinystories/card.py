@@ -5,6 +5,7 @@ run_clm.py writes the card, and run_evaluation.py again when it has measured mor
 """
 
 import math
+import re
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ def write_card(folder: str | Path, model: PreTrainedModel, facts: dict[str, Any]
         continued_from=Path(base).resolve().name if base and Path(base).exists() else base,
         data_license=data_license(recipe),
         cell=cell,
+        unedited=unedited,
         **facts
         | {
             "data": _without_local_paths(facts["data"]),
@@ -81,7 +83,8 @@ def write_card(folder: str | Path, model: PreTrainedModel, facts: dict[str, Any]
             "samples": [row for row in facts["samples"] or [] if row["step"] == shown_step(facts)],
         },
     )
-    (Path(folder) / CARD).write_text(marked(card.content), encoding="utf-8", newline="\n")
+    content = re.sub(r"\r\n?", "\n", card.content)  # what a file gives back when it is read as text
+    (Path(folder) / CARD).write_text(marked(content), encoding="utf-8", newline="\n")
 
 
 def refresh_card(folder: str | Path, model: PreTrainedModel) -> bool:
@@ -91,6 +94,12 @@ def refresh_card(folder: str | Path, model: PreTrainedModel) -> bool:
         return False
     write_card(folder, model, facts)
     return True
+
+
+def unedited(text: str) -> str:
+    """A fenced block, which Markdown and HTML leave alone, whatever the story holds."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}text\n{text}\n{fence}"
 
 
 def shown_step(facts: dict[str, Any]) -> int:
@@ -104,7 +113,7 @@ def data_license(recipe: dict[str, Any]) -> str | None:
 
 
 def _metadata(facts: dict[str, Any]) -> ModelCardData:
-    """What the Hub reads of a card. Only what was measured on all held-out stories is an evaluation result."""
+    """What the Hub reads of a card. Only the score of all validation stories is an evaluation result."""
     recipe = facts["recipe"]
     dataset, base = recipe.get("dataset_name"), recipe.get("model_name_or_path")
     prompt = next(iter(recipe.get("sample_prompts") or []), "Once upon a time")
@@ -122,15 +131,12 @@ def _metadata(facts: dict[str, Any]) -> ModelCardData:
 
 
 def _results(facts: dict[str, Any], dataset: str | None) -> list[EvalResult]:
-    final, evaluation = facts["final"] or {}, facts["evaluation"] or {}
+    final = facts["final"] or {}
     numbers = [
         (name, f"{name.replace('_', ' ')}, all validation stories", final[name])
         for name in ("perplexity", "bits_per_byte")
         if name in final
     ]
-    pairs = evaluation.get("metrics", {}).get("pair_mean_of_rules")
-    if pairs:
-        numbers.append(("accuracy", "minimal pairs, mean of all rules", pairs["value"]))
     return [
         EvalResult(
             task_type="text-generation",

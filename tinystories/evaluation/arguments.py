@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from tinystories.decoding import DEFAULT_PRESET, PRESETS
+from tinystories.decoding import PRESETS
 from tinystories.errors import UserError
 from tinystories.evaluation.prompts import PROMPTS
 
@@ -68,7 +68,7 @@ class EvaluationArguments:
             stories=min(self.stories or 60, 60),
             pairs=min(self.pairs, 30),
             prompts=min(self.prompts, 22),
-            presets=[DEFAULT_PRESET],
+            presets=self.presets[:1],
             seeds=self.seeds[:1],
             max_new_tokens=min(self.max_new_tokens, 80),
         )

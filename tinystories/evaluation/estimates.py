@@ -65,10 +65,10 @@ def mean(values: Sequence[float], seed: int = 0) -> Estimate | None:
 
 
 def jackknife(value: float, without: Sequence[float]) -> Estimate:
-    """A statistic that drawing a story twice would bias, such as the share of different words; normal interval.
+    """A share that drawing a story twice would bias, such as that of different words; normal interval.
 
     without: the statistic of all stories but one, for each of them.
     """
     number, left_out = len(without), np.asarray(without, dtype=np.float64)
     half = Z * math.sqrt((number - 1) / number * float(((left_out - left_out.mean()) ** 2).sum()))
-    return Estimate(value, value - half, value + half, number)
+    return Estimate(value, max(0.0, value - half), min(1.0, value + half), number)

@@ -8,6 +8,7 @@ from tinystories.decoding import generation_config
 from tinystories.errors import UserError
 from tinystories.evaluation.samples import Sample
 from tinystories.guards import keep_random_state
+from tinystories.scoring import begin_of_story, context_length
 
 
 @torch.inference_mode()
@@ -48,8 +49,10 @@ def write_samples(
 
 def _continue(model, tokenizer, prompts: list[str], config) -> list[tuple[str, bool]]:
     """What the model writes after each prompt, and whether it ended the story."""
-    inputs = tokenizer(prompts, padding=True, padding_side="left", return_tensors="pt").to(model.device)
-    length, context = inputs["input_ids"].shape[1], model.config.max_position_embeddings
+    begin = begin_of_story(tokenizer)  # and no other token of the tokenizer's own: some end what they encode with EOS
+    ids = [[*begin, *one] for one in tokenizer(prompts, add_special_tokens=False)["input_ids"]]
+    inputs = tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt").to(model.device)
+    length, context = inputs["input_ids"].shape[1], context_length(model)
     if length + config.max_new_tokens > context:
         raise UserError(
             f"a prompt of {length} tokens and {config.max_new_tokens} new ones do not fit into the model's context of "

@@ -41,10 +41,13 @@ def data_facts(name: str, stories: Iterable[str]) -> dict[str, Any]:
     return {"name": name, "sha256": digest.hexdigest(), "stories": number, "bytes": num_bytes}
 
 
-def new_line(model: str, parameters: int, data: dict[str, Any], metrics: dict[str, dict[str, float]]) -> Line:
-    """A result of today with the libraries of this installation."""
+def new_line(
+    model: str, parameters: int, data: dict[str, Any], metrics: dict[str, dict], fingerprint: str | None = None
+) -> Line:
+    """A result of today with the libraries of this installation. fingerprint: of the weights (parts.fingerprint)."""
     return {
         "model": model,
+        "fingerprint": fingerprint,
         "parameters": parameters,
         "data": data,
         "metrics": metrics,
@@ -91,7 +94,8 @@ def read(path: Path) -> list[Line]:
 
 
 def _identity(line: Line) -> tuple[str, str]:
-    return line["model"], line["data"]["sha256"]
+    """The weights say which model it is, where they are known: two may have one name."""
+    return line.get("fingerprint") or line["model"], line["data"]["sha256"]
 
 
 def _problem(line: Any) -> str | None:

@@ -201,6 +201,8 @@ def score_pairs(
 
     `mean_of_rules` weighs every rule alike; its interval takes the rules as fixed and the pairs as drawn.
     """
+    if not pairs:
+        return {}
     contexts = [pair.context for pair in pairs] * 2
     texts = [*(pair.good for pair in pairs), *(pair.bad for pair in pairs)]
     good, bad = np.split(continuation_nll(model, tokenizer, contexts, texts, batch_size), 2)
@@ -208,9 +210,7 @@ def score_pairs(
     for pair, is_right in zip(pairs, good < bad, strict=True):
         right.setdefault(pair.rule, []).append(bool(is_right))
     results = {rule: share(sum(answers), len(answers)) for rule, answers in right.items()}
-    if results:
-        results["mean_of_rules"] = _mean(list(results.values()))
-    return results
+    return results | {"mean_of_rules": _mean(list(results.values()))}
 
 
 def _mean(estimates: list[Estimate]) -> Estimate:

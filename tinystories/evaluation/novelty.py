@@ -158,13 +158,14 @@ class _Search:
                 self.nearest[int(text[pair])] = first_number + int(story[pair]), stories[story[pair]]
 
     def results(self) -> dict[str, Copied]:
-        return {text: self._result(i, text) for i, text in enumerate(self.texts)}
-
-    def _result(self, i: int, text: str) -> Copied:
-        seen = {}
+        counts = {}
         for n in ORDERS:
-            own = self.words.text[self.known[n][1]] == i
-            seen[n] = int(self.found[n][own].sum()), int(own.sum())
+            owner, number = self.words.text[self.known[n][1]], len(self.texts)
+            counts[n] = np.bincount(owner[self.found[n]], minlength=number), np.bincount(owner, minlength=number)
+        return {text: self._result(i, text, counts) for i, text in enumerate(self.texts)}
+
+    def _result(self, i: int, text: str, counts: dict[int, tuple[np.ndarray, np.ndarray]]) -> Copied:
+        seen = {n: (int(found[i]), int(every[i])) for n, (found, every) in counts.items()}
         longest = max([int(self.run[i]), *(n for n in ORDERS if seen[n][0])], default=0)
         number, story = self.nearest.get(i, (None, None))
         return Copied(seen, longest, number, story, _overlap(text, story) if story else 0.0)

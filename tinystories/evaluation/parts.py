@@ -5,8 +5,10 @@ versions and the code that measures. Whatever changes, changes the key; nobody i
 """
 
 import json
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.cache import content_key
 from tinystories.environment import LIBRARIES
+from tinystories.errors import UserError
 from tinystories.files import write_atomically
 from tinystories.run_folder import read_json
 
@@ -26,10 +29,14 @@ class Parts:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        files = [*sorted((LIBRARY / "evaluation").glob("*.*")), LIBRARY / "scoring.py", LIBRARY / "decoding.py"]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"output_dir {folder.parent}: cannot be made or written to ({error.strerror})") from error
+        files = [*sorted(LIBRARY.rglob("*.py")), *sorted(LIBRARY.rglob("*.json"))]
         versions = [f"{name} {version(name)}" for name in LIBRARIES]
-        self.base = content_key([*versions, *(file.read_bytes() for file in files if file.is_file())])
+        versions += [f"harper {version('harper-py')}"] if find_spec("harper") else []
+        self.base = content_key([*versions, *(file.read_bytes() for file in files)])
 
     def get(self, name: str, depends_on: list[Any], measure: Callable[[], Any]) -> Any:
         """What the part `name` holds; measured now where it is not known."""
@@ -43,10 +50,14 @@ class Parts:
 
 
 def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Over every weight, the configuration and the tokenizer."""
+    """Over every weight, the configuration, the code of the model and the tokenizer."""
+    special = json.dumps({name: str(token) for name, token in tokenizer.special_tokens_map.items()}, sort_keys=True)
+    ids = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
+    code = Path(sys.modules[type(model).__module__].__file__).read_bytes()
     weights = (
         part
         for name, tensor in sorted(model.state_dict().items())
         for part in (name, tensor.detach().cpu().contiguous().numpy().tobytes())
     )
-    return content_key([model.config.to_json_string(), tokenizer.backend_tokenizer.to_str(), *weights])
+    words = tokenizer.backend_tokenizer.to_str()
+    return content_key([model.config.to_json_string(), code, words, special, *ids, *weights])

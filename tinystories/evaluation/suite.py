@@ -9,16 +9,18 @@ import copy
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tinystories.corpus import Corpus, load_corpus, pick_stories, read_files
+from tinystories.corpus import Corpus, load_corpus, pick_stories, read_files, story_hashes
 from tinystories.environment import LIBRARIES
 from tinystories.errors import UserError
 from tinystories.evaluation.arguments import EvaluationArguments
@@ -29,6 +31,7 @@ from tinystories.evaluation.leaderboard import data_facts
 from tinystories.evaluation.likelihood import likelihood
 from tinystories.evaluation.minimal_pairs import Pair, build_pairs, score_pairs
 from tinystories.evaluation.novelty import look_up
+from tinystories.evaluation.pair_rules import RULES
 from tinystories.evaluation.parts import Parts, fingerprint
 from tinystories.evaluation.peers import open_model
 from tinystories.evaluation.prompts import PROMPTS
@@ -64,9 +67,13 @@ class Stories:
     training: datasets.Dataset | None
     source: str
 
-    @property
+    @cached_property
     def facts(self) -> dict[str, Any]:
-        return data_facts(self.source, self.held_out["text"])
+        """also_in_training: how many of the held-out stories are no such thing; None where it is not known."""
+        known = None
+        if self.training is not None:
+            known = int(np.isin(story_hashes(self.held_out), story_hashes(self.training)).sum())
+        return data_facts(self.source, self.held_out["text"]) | {"also_in_training": known}
 
 
 def find_stories(arguments: EvaluationArguments, checkpoint: str) -> Stories:
@@ -104,9 +111,13 @@ def _of_the_run(recipe: dict[str, Any]) -> tuple[Corpus | None, str | None]:
 def evaluate(names: list[str], arguments: EvaluationArguments) -> list[dict[str, Any]]:
     """The results of each checkpoint (`result`), measured or taken from the parts of an earlier try."""
     arguments = arguments.settled()
-    device = arguments.device or torch.accelerator.current_accelerator() or "cpu"
+    device = arguments.device or torch.accelerator.current_accelerator(check_available=True) or "cpu"
+    endpoint = endpoint_from_environment(arguments.judge_url, arguments.judge_model) if arguments.judge_url else None
     stories, parts = find_stories(arguments, names[0]), Parts(Path(arguments.output_dir) / "parts")
     logger.info("held out: %s stories, %s", f"{len(stories.held_out):,}", stories.source)
+    if stories.facts["also_in_training"]:
+        number = f"{stories.facts['also_in_training']:,} of {stories.facts['stories']:,}"
+        logger.warning("NOT HELD OUT: %s stories stand in the training data too, and flatter the model", number)
     pairs = build_pairs(stories.for_pairs, arguments.pairs)
     results = []
     for name in names:
@@ -114,10 +125,23 @@ def evaluate(names: list[str], arguments: EvaluationArguments) -> list[dict[str,
         model, tokenizer, facts = open_model(
             name, device, arguments.revision, arguments.trust_remote_code, tokenizer_file
         )
+        facts["model"] = name_apart(name, names) or facts["model"]
         logger.info("model: %s, %s parameters", facts["model"], f"{facts['parameters']:,}")
-        measuring = Measuring(model, tokenizer, stories, pairs, arguments, parts)
-        results.append(result(measuring, facts))
+        for note in facts["notes"]:
+            logger.warning("%s: %s", facts["model"], note)
+        found = result(Measuring(model, tokenizer, stories, pairs, arguments, parts), facts)
+        if endpoint is not None:
+            samples = [Sample(**sample) for sample in found["samples"][found["preset"]]]
+            found["judge"] = asdict(judge(samples, endpoint, Path(arguments.output_dir) / "judge.jsonl"))
+        results.append(found)
     return results
+
+
+def name_apart(name: str, names: list[str]) -> str | None:
+    """With the folder above it, where two of the folders have one name."""
+    path = Path(name)
+    alike = [other for other in names if path.exists() and Path(other).resolve().name == path.resolve().name]
+    return "/".join(path.resolve().parts[-2:]) if len(alike) > 1 else None
 
 
 @dataclass
@@ -159,6 +183,8 @@ class Measuring:
         prompts = [prompt for prompt, length in zip(prompts, lengths, strict=True) if length <= context // 2]
         if not prompts:
             raise UserError(f"no prompt fits into half of the model's context of {context} tokens")
+        if len(prompts) < len(lengths):
+            logger.warning("%d of %d beginnings fit into half of the context", len(prompts), len(lengths))
         room = min(a.max_new_tokens, context - max(length for length in lengths if length <= context // 2))
 
         def measure():
@@ -169,13 +195,12 @@ class Measuring:
         return [Sample(**sample) for sample in self.parts.get(f"samples-{preset}", settings, measure)]
 
     def untrained(self) -> "Measuring":
-        """The same network with fresh weights, on fewer stories and one preset and seed."""
+        """The same network with fresh weights, on fewer stories; it writes as many, which some metrics depend on."""
         with keep_random_state(self.model.device):
             torch.manual_seed(0)
             fresh = type(self.model)(copy.deepcopy(self.model.config)).to(self.model.device).eval()
         few = replace(self.stories, held_out=pick_stories(self.stories.held_out, FLOOR_STORIES))
-        once = replace(self.arguments, seeds=self.arguments.seeds[:1])
-        return Measuring(fresh, self.tokenizer, few, self.pairs, once, self.parts)
+        return Measuring(fresh, self.tokenizer, few, self.pairs, self.arguments, self.parts)
 
 
 def result(measuring: Measuring, facts: dict[str, Any]) -> dict[str, Any]:
@@ -193,25 +218,22 @@ def result(measuring: Measuring, facts: dict[str, Any]) -> dict[str, Any]:
     floors = [floor | texts["untrained"]["metrics"], first["nonsense"]]
     found = {
         "model": facts,
+        "fingerprint": measuring.mark,
         "data": measuring.data,
-        "settings": asdict(a),
+        "settings": asdict(a) | {"prompts": len({sample.prompt for sample in samples[a.presets[0]]})},
         "versions": {library: version(library) for library in LIBRARIES},
         "preset": a.presets[0],
-        "metrics": {metric.name: metrics[metric.name] for metric in all_metrics(known) if metrics.get(metric.name)},
+        "metrics": {metric.name: metrics[metric.name] for metric in all_metrics() if metrics.get(metric.name)},
         "floors": {"untrained": floors[0], "nonsense": floors[1]},
         "likelihood": read,
         "presets": {preset: texts[preset] for preset in a.presets},
-        "table": rows(all_metrics(known), metrics, floors, first["human"] | all_right(known)),
+        "table": rows(all_metrics(), metrics, floors, first["human"] | all_right(known)),
         "samples": {preset: [asdict(sample) for sample in written] for preset, written in samples.items()},
     }
-    if a.judge_url:
-        endpoint = endpoint_from_environment(a.judge_url, a.judge_model)
-        answers = Path(a.output_dir) / "judge.jsonl"
-        found["judge"] = asdict(judge(samples[a.presets[0]], endpoint, answers))
     return found
 
 
-def all_metrics(rules: Iterable[str]) -> list[Metric | TextMetric]:
+def all_metrics() -> list[Metric | TextMetric]:
     """In the order of the table."""
     pairs = [
         Metric(
@@ -221,7 +243,7 @@ def all_metrics(rules: Iterable[str]) -> list[Metric | TextMetric]:
             "higher",
             "a piece of a held-out story is likelier than the same piece with one mistake",
         )
-        for rule in sorted(rules, key=lambda rule: rule != MEAN_OF_RULES)
+        for rule in (MEAN_OF_RULES, *RULES)
     ]
     return [*LIKELIHOOD, *pairs, *METRICS]
 
@@ -242,22 +264,22 @@ def text_metrics() -> list[TextMetric]:
 def measure_groups(measuring: Measuring, written: dict[str, list[Sample]]) -> dict[str, dict[str, Values]]:
     """Of each group of samples its metrics, those of people at the same lengths, and those of the nonsense."""
     human, training = measuring.stories.held_out["text"], measuring.stories.training
-    texts = [sample.text for group in written.values() for sample in group]
+    texts = {name: [asdict(sample) for sample in group] for name, group in written.items()}
     compared = {name: human_samples(group, human) for name, group in written.items()}
 
     metrics = text_metrics()
 
     def measure():
         people = [sample for name in written for sample in _with_nonsense(compared[name], training)]
-        texts = texts_to_look_up([*(sample for group in written.values() for sample in group), *people])
-        copied = None if training is None else look_up(texts, _texts(training))
+        looked_up = texts_to_look_up([*(sample for group in written.values() for sample in group), *people])
+        copied = None if training is None else look_up(looked_up, _texts(training))
         return {
             name: _columns(metrics, group, compared[name], human, training, copied) for name, group in written.items()
         }
 
     key = None if training is None else data_facts("", _texts(training))
     names = [metric.name for metric in metrics]
-    return measuring.parts.get("texts", [names, list(written), texts, measuring.data, key], measure)
+    return measuring.parts.get("texts", [names, texts, measuring.data, key], measure)
 
 
 def _columns(metrics, samples: list[Sample], people: list[Sample], human, training, copied) -> dict[str, Values]:

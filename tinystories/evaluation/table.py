@@ -34,7 +34,7 @@ def rows(metrics: list[Metric], model: Values, floors: list[Values], ceiling: Va
     table = []
     for metric in metrics:
         value, top = model.get(metric.name), ceiling.get(metric.name)
-        if value is None:
+        if value is None and not metric.name.startswith("pair_"):  # a rule for which no pair was found is shown as such
             continue
         floor = _farthest(metric, [floor.get(metric.name) for floor in floors], top)
         table.append(
@@ -48,7 +48,7 @@ def rows(metrics: list[Metric], model: Values, floors: list[Values], ceiling: Va
                 "floor": floor,
                 "ceiling": top,
                 "alarm": metric.alarm,
-                "standing": None if metric.alarm else standing(metric, value, floor, top),
+                "standing": None if metric.alarm or value is None else standing(metric, value, floor, top),
             }
         )
     return table
@@ -90,6 +90,14 @@ def bar(standing: float | None) -> str:
     return f"[{'#' * filled}{'-' * (BAR - filled)}] {standing:4.0%}"
 
 
+def with_people(row: dict[str, Any] | None) -> str:
+    """A value, and beside it that of people at the lengths of this model, where it should be like theirs."""
+    if row is None:
+        return cell(None)
+    people = f", people {cell(row['ceiling'], False)}" if row["good"] == "like human" and row["ceiling"] else ""
+    return cell(row["value"]) + people
+
+
 def as_text(table: list[dict[str, Any]]) -> list[str]:
     """Lines for a terminal, the alarms last."""
     heads = ("", "floor", "this model", "people", "from floor to people")
@@ -115,7 +123,7 @@ def side_by_side(names: list[str], tables: list[list[dict[str, Any]]]) -> list[s
     lines = [
         (
             first[name]["title"] + (f" ({first[name]['unit']})" if first[name]["unit"] else ""),
-            *(cell(known[name]["value"] if name in known else None) for known in by_name),
+            *(with_people(known.get(name)) for known in by_name),
         )
         for name in order
     ]
