@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from conftest import ROOT, TINY, as_options, load_benchmark, mistake, run_command
 
+from tinystories.card import unedited
 from tinystories.evaluation.arguments import EvaluationArguments
 from tinystories.evaluation.estimates import ratio, share
 from tinystories.evaluation.prompts import PROMPTS
@@ -163,6 +164,8 @@ MISTAKES = {
     "a mistyped option": (["run", "--prompt", "3"], "unknown key 'prompt'; did you mean prompts?"),
     "a stride that skips tokens": (["run", *FEW, "--stride", "1000"], "stride"),
     "no such data": (["run", "--data", "missing.txt"], "missing.txt"),
+    "a folder that cannot be": (["run", "--output_dir", "printed.txt/sub"], "cannot be made or written to"),
+    "a judge at no address": (["run", "--judge_url", "nowhere", "--judge_model", "m"], "nowhere"),
     "a file for a folder": (["run", "--output_dir", "printed.txt"], "printed.txt: is a file"),
 }
 
@@ -187,6 +190,44 @@ def test_models_stand_side_by_side_and_on_the_leaderboard(folder):
     assert list((folder / "board").glob("*.svg"))
     heads = next(line for line in process.stdout.splitlines() if re.match(r" +run +checkpoint-10$", line))
     assert heads
+
+
+def test_two_models_of_one_name_stay_two(folder):
+    """runs/a/final and runs/b/final: one of them would take the other's line on the leaderboard."""
+    for place in ("a", "b"):
+        shutil.copytree(
+            folder / "run" / ("checkpoint-10" if place == "a" else "checkpoint-20"), folder / place / "final"
+        )
+    board = ["--leaderboard", "names/results.jsonl", "--output_dir", "names"]
+    process = run_command("run_evaluation.py", "a/final", "b/final", *FEW, *board, cwd=folder)
+    assert process.returncode == 0, process.stderr[-3000:]
+    lines = [json.loads(line) for line in (folder / "names" / "results.jsonl").read_text().splitlines()]
+    assert [line["model"] for line in lines] == ["a/final", "b/final"]
+
+
+def test_stories_that_were_trained_on_are_not_called_held_out(folder):
+    stories = folder / "known.txt"
+    stories.write_text("\n<|endoftext|>\n".join(f"Once there was {word}." for word in ("a dog", "a cat", "an owl")))
+    data = ["--data", stories, "--train_file", stories, "--output_dir", "known"]
+    process = run_command("run_evaluation.py", "run/checkpoint-10", *FEW, *data, cwd=folder)
+    assert process.returncode == 0, process.stderr[-3000:]  # three stories make no pairs, which is no crash
+    assert "NOT HELD OUT: 3 of 3 stories" in process.stderr
+    assert "3 of them stand in the training data too" in (folder / "known" / "index.html").read_text(encoding="utf-8")
+    assert re.search(r"minimal pairs: tense \(share right\) +- +not measured", process.stdout)
+
+
+def test_a_quick_look_does_not_take_the_place_of_a_full_evaluation(folder):
+    before = (folder / "run" / "evaluation.json").read_bytes()
+    few = ["--quick", "--prompts", "2", "--pairs", "2", "--output_dir", "look", "--device", "cpu"]
+    process = run_command("run_evaluation.py", "run", *few, cwd=folder)
+    assert process.returncode == 0 and "keeps its full evaluation" in process.stderr
+    assert (folder / "run" / "evaluation.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["# Big\n| a | b |\n<b>`x`</b> <!-- hidden", "```python\nprint()\n```", "````", ""])
+def test_a_story_on_the_card_is_text_and_nothing_else(text):
+    first, *lines, last = unedited(text).split("\n")
+    assert first == last + "text" and set(last) == {"`"} and last not in text and "\n".join(lines) == text
 
 
 def estimate(value):

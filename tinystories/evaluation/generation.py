@@ -58,8 +58,10 @@ def _continue(model, tokenizer, prompts: list[str], config) -> list[tuple[str, b
             f"a prompt of {length} tokens and {config.max_new_tokens} new ones do not fit into the model's context of "
             f"{context}: give a smaller max_new_tokens or shorter prompts"
         )
-    ids = model.generate(
+    rows = model.generate(
         input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], generation_config=config
-    )[:, length:]
-    texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
-    return list(zip(texts, (ids == tokenizer.eos_token_id).any(dim=1).tolist(), strict=True))
+    )
+    # Decoded with its prompt: by itself a text would lose the space that it begins with, in some tokenizers.
+    whole, before = (tokenizer.batch_decode(part, skip_special_tokens=True) for part in (rows, rows[:, :length]))
+    texts = [text[len(prompt) :] for text, prompt in zip(whole, before, strict=True)]
+    return list(zip(texts, (rows[:, length:] == tokenizer.eos_token_id).any(dim=1).tolist(), strict=True))
