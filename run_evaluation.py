@@ -89,7 +89,8 @@ def note_beside_the_weights(folder: Path, found: dict[str, Any]) -> None:
     if found["settings"]["quick"] and known and not known["settings"]["quick"]:
         logger.warning("%s: keeps its full evaluation, this one was quick", folder)
         return
-    write_atomically(folder / EVALUATION, to_json(found))
+    copies = [copy | {"training_story": None} for copy in found["copies"]]  # it is published: no training data
+    write_atomically(folder / EVALUATION, to_json(found | {"copies": copies}))
     model, _ = load_checkpoint(str(folder))
     if not refresh_card(folder, model):
         logger.warning("%s: its card was edited, or is not that of a run: it stays as it is", folder)

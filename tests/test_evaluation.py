@@ -11,6 +11,7 @@ from conftest import ROOT, TINY, as_options, load_benchmark, mistake, run_comman
 from tinystories.card import unedited
 from tinystories.evaluation.arguments import EvaluationArguments
 from tinystories.evaluation.estimates import ratio, share
+from tinystories.evaluation.page import write_page
 from tinystories.evaluation.prompts import PROMPTS
 from tinystories.evaluation.suite import all_metrics
 from tinystories.evaluation.table import Metric, as_text, cell, rows, standing
@@ -102,9 +103,17 @@ def test_the_page_shows_the_numbers_and_asks_no_network(folder, found):
     assert not re.search(r"(?:src|href)\s*=|url\(", source)
 
 
+def test_a_near_copy_stands_beside_its_training_story(found, tmp_path):
+    copy = {"prompt": "Once", "text": " a fox ran.", "share": 0.9, "training_story": "Once a <b>fox</b> ran."}
+    page = write_page([found | {"copies": [copy]}], tmp_path).read_text(encoding="utf-8")
+    assert "90 % of this story" in page and "Once a &lt;b&gt;fox&lt;/b&gt; ran." in page
+
+
 def test_the_card_says_what_was_measured_and_every_number_of_it_is_in_the_json(folder, found):
     card = (folder / "run" / "README.md").read_text(encoding="utf-8")
-    assert json.loads((folder / "run" / "evaluation.json").read_text(encoding="utf-8")) == found
+    beside = json.loads((folder / "run" / "evaluation.json").read_text(encoding="utf-8"))
+    assert beside.pop("copies") == [copy | {"training_story": None} for copy in found["copies"]]  # no training data
+    assert beside == {name: value for name, value in found.items() if name != "copies"}
     table = {row[0]: row[1:] for row in re.findall(r"^\| (.+?) \| (.+?) \| (.+?) \| (.+?) \|$", card, re.MULTILINE)}
     for row in found["table"]:
         if row["alarm"]:
@@ -117,7 +126,7 @@ def test_the_card_says_what_was_measured_and_every_number_of_it_is_in_the_json(f
     for row in read_lines(folder / "run" / "evaluations.jsonl"):
         assert table[str(row["step"])][1:] == (f"{row['eval_loss']:.4f}", f"{row['eval_bits_per_byte']:.4f}")
     first = found["samples"]["balanced"][0]
-    assert f"**{first['prompt']}**" in card and f"seed {first['seed']}" in card
+    assert first["prompt"] + first["text"] in card and f"seed {first['seed']}" in card
     assert "not evaluated" not in card
 
 

@@ -31,7 +31,7 @@ def share(successes: int, number: int) -> Estimate | None:
     p, z2 = successes / number, Z * Z / number
     middle = (p + z2 / 2) / (1 + z2)
     half = Z * math.sqrt(p * (1 - p) / number + z2 / (4 * number)) / (1 + z2)
-    return Estimate(p, max(0.0, middle - half), min(1.0, middle + half), number)
+    return Estimate(p, max(0.0, min(p, middle - half)), min(1.0, max(p, middle + half)), number)
 
 
 def ratio(

@@ -30,7 +30,7 @@ from tinystories.evaluation.judge import endpoint_from_environment, judge
 from tinystories.evaluation.leaderboard import data_facts
 from tinystories.evaluation.likelihood import likelihood
 from tinystories.evaluation.minimal_pairs import Pair, build_pairs, score_pairs
-from tinystories.evaluation.novelty import look_up
+from tinystories.evaluation.novelty import NEAR_COPY, look_up
 from tinystories.evaluation.pair_rules import RULES
 from tinystories.evaluation.parts import Parts, fingerprint
 from tinystories.evaluation.peers import open_model
@@ -214,6 +214,7 @@ def result(measuring: Measuring, facts: dict[str, Any]) -> dict[str, Any]:
     floor = fresh.likelihood() | {f"pair_{rule}": value for rule, value in fresh.minimal_pairs().items()}
     texts = measure_groups(measuring, samples | {"untrained": fresh.samples(a.presets[0])})
     first = texts[a.presets[0]]
+    copies = [copy for group in texts.values() for copy in group.pop("copies")]
     metrics = read | {f"pair_{rule}": value for rule, value in known.items()} | first["metrics"]
     floors = [floor | texts["untrained"]["metrics"], first["nonsense"]]
     found = {
@@ -227,6 +228,7 @@ def result(measuring: Measuring, facts: dict[str, Any]) -> dict[str, Any]:
         "floors": {"untrained": floors[0], "nonsense": floors[1]},
         "likelihood": read,
         "presets": {preset: texts[preset] for preset in a.presets},
+        "copies": copies,
         "table": rows(all_metrics(), metrics, floors, first["human"] | all_right(known)),
         "samples": {preset: [asdict(sample) for sample in written] for preset, written in samples.items()},
     }
@@ -261,8 +263,8 @@ def text_metrics() -> list[TextMetric]:
     return [metric for metric in METRICS if metric.name not in ("grammar_errors", "clean_sentences")]
 
 
-def measure_groups(measuring: Measuring, written: dict[str, list[Sample]]) -> dict[str, dict[str, Values]]:
-    """Of each group of samples its metrics, those of people at the same lengths, and those of the nonsense."""
+def measure_groups(measuring: Measuring, written: dict[str, list[Sample]]) -> dict[str, dict[str, Any]]:
+    """Of each group of samples its metrics, those of people at the same lengths, those of the nonsense, and copies."""
     human, training = measuring.stories.held_out["text"], measuring.stories.training
     texts = {name: [asdict(sample) for sample in group] for name, group in written.items()}
     compared = {name: human_samples(group, human) for name, group in written.items()}
@@ -282,10 +284,16 @@ def measure_groups(measuring: Measuring, written: dict[str, list[Sample]]) -> di
     return measuring.parts.get("texts", [names, texts, measuring.data, key], measure)
 
 
-def _columns(metrics, samples: list[Sample], people: list[Sample], human, training, copied) -> dict[str, Values]:
+def _columns(metrics, samples: list[Sample], people: list[Sample], human, training, copied) -> dict[str, Any]:
     """nonsense: of each metric the one that it must expose."""
+    copies = [(sample, copied[sample.text]) for sample in samples] if copied is not None else []
     both, nonsense = measure_texts(samples, human, copied, metrics), _nonsense(people, training)
     return {
+        "copies": [
+            {"prompt": sample.prompt, "text": sample.text, "share": copy.overlap, "training_story": copy.story_text}
+            for sample, copy in copies
+            if copy.overlap >= NEAR_COPY
+        ],
         "metrics": {name: as_json(columns["value"]) for name, columns in both.items()},
         "human": {name: as_json(columns["human"]) for name, columns in both.items()},
         "nonsense": {
