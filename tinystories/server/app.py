@@ -15,6 +15,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.sse import EventSourceResponse
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.staticfiles import StaticFiles
 
@@ -22,7 +23,7 @@ from tinystories.decoding import DEFAULT_PRESET, PRESETS
 from tinystories.server import completions
 from tinystories.server.answers import DONE, KEEP_ALIVE, ending, first_event, head_of, last_event, sse, with_keep_alive
 from tinystories.server.desk import Desk
-from tinystories.server.doors import LimitedBody, SecurityHeaders
+from tinystories.server.doors import PATIENCE, LimitedBody, SecurityHeaders
 from tinystories.server.engine import LOADING, READY, REASONS, Engine
 from tinystories.server.schema import BOUNDS, DEFAULT_MAX_TOKENS, Ask, mistake, settings_of
 from tinystories.server.stories import Failed, Finished, Piece, Wish
@@ -33,8 +34,10 @@ STATIC = Path(__file__).parent / "static"
 SECONDS_TO_RETRY = "5"
 
 
-def create_app(engine: Engine, desk: Desk, allowed_hosts: list[str] | None = None) -> FastAPI:
-    """allowed_hosts: what the Host header may be, None for anything."""
+def create_app(
+    engine: Engine, desk: Desk, allowed_hosts: list[str] | None = None, patience: float = PATIENCE
+) -> FastAPI:
+    """allowed_hosts: what the Host header may be, None for anything; patience: seconds in which a body must come."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -49,7 +52,7 @@ def create_app(engine: Engine, desk: Desk, allowed_hosts: list[str] | None = Non
     add_stories(app, desk)
     completions.add_routes(app, desk)
     add_errors(app)
-    app.add_middleware(LimitedBody)
+    app.add_middleware(LimitedBody, patience=patience)
     if allowed_hosts is not None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts)
     app.add_middleware(SecurityHeaders)
@@ -183,10 +186,8 @@ def add_errors(app: FastAPI) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         return answer(request, 422, mistake(error.errors()))
 
-    @app.exception_handler(HTTPException)
-    @app.exception_handler(404)
-    @app.exception_handler(405)
-    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+    @app.exception_handler(StarletteHTTPException)  # FastAPI's own is one of these
+    async def refused(request: Request, error: StarletteHTTPException) -> JSONResponse:
         body = error.detail if isinstance(error.detail, dict) else {"error": str(error.detail)}
         return answer(request, error.status_code, body, error.headers)
 

@@ -4,6 +4,7 @@ import ipaddress
 from dataclasses import dataclass, field
 
 from tinystories.errors import UserError
+from tinystories.server.doors import PATIENCE
 
 
 DTYPES = ("auto", "float64", "float32", "bfloat16")
@@ -25,6 +26,9 @@ class ServerArguments:
     max_running: int = field(default=16, metadata={"help": "Stories written together."})
     max_waiting: int = field(default=64, metadata={"help": "Requests in the queue; one more is answered 429."})
     max_seconds: float = field(default=120.0, metadata={"help": "For a story, its wait in the queue included."})
+    patience_seconds: float = field(
+        default=PATIENCE, metadata={"help": "For a request's headers, and for its body, to arrive."}
+    )
     max_connections: int = field(default=512, metadata={"help": "Open connections; one more is answered 503."})
     farewell_seconds: float = field(default=10.0, metadata={"help": "What running stories get when the server stops."})
     trusted_proxies: str | None = field(
@@ -44,7 +48,7 @@ class ServerArguments:
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise UserError(f"{name} must be at least {low}, got {getattr(self, name)}")
-        for name in ("max_seconds", "farewell_seconds"):
+        for name in ("max_seconds", "farewell_seconds", "patience_seconds"):
             if not 0 < getattr(self, name) < 86400:
                 raise UserError(f"{name} must be above 0 and below 86400 seconds, got {getattr(self, name)}")
         if self.port > 65535:

@@ -16,7 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 LARGEST_BODY = 64 * 1024  # bytes; a prompt of 2,048 characters takes 24,576 where each is written as two \\uXXXX
 LARGEST_HEADERS = 16 * 1024  # bytes
-PATIENCE = 10  # seconds for a request's headers, and for its body
+PATIENCE = 10.0  # seconds for a request's headers, and for its body
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; font-src 'none'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -53,10 +53,12 @@ class SecurityHeaders:
 
 
 class LimitedBody:
-    """413 for a body that is too large, whatever its Content-Length claims; 408 for one that does not come."""
+    """413 for a body that is too large, whatever its Content-Length claims; 408 for one that does not come.
 
-    def __init__(self, app: ASGIApp):
-        self.app = app
+    FastAPI's own `max_body_size` answers outside all middleware, so without the headers above, and has no clock."""
+
+    def __init__(self, app: ASGIApp, patience: float = PATIENCE):
+        self.app, self.patience = app, patience
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -66,14 +68,14 @@ class LimitedBody:
             return await _refuse(413, f"the body is larger than {LARGEST_BODY} bytes")(scope, receive, send)
         messages: list[Message] = []
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(self.patience):
                 while not messages or messages[-1].get("more_body", False):
                     messages.append(await receive())
                     if sum(len(message.get("body", b"")) for message in messages) > LARGEST_BODY:
                         refusal = _refuse(413, f"the body is larger than {LARGEST_BODY} bytes")
                         return await refusal(scope, receive, send)
         except TimeoutError:
-            return await _refuse(408, f"the body did not come within {PATIENCE} seconds")(scope, receive, send)
+            return await _refuse(408, f"the body did not come within {self.patience:g} seconds")(scope, receive, send)
 
         async def replay() -> Message:
             return messages.pop(0) if messages else await receive()
@@ -88,9 +90,11 @@ def _refuse(status: int, reason: str) -> JSONResponse:
 class ImpatientProtocol(H11Protocol):
     """uvicorn's protocol, but for a client that connects and then sends no request, or sends it letter by letter."""
 
+    patience = PATIENCE
+
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        self.loop.call_later(PATIENCE, self._no_request_yet)
+        self.loop.call_later(self.patience, self._no_request_yet)
 
     def _no_request_yet(self) -> None:
         if self.cycle is None and not self.transport.is_closing():

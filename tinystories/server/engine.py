@@ -71,7 +71,13 @@ class Stream:
     def _told(self, event: Event) -> None:
         self.engine.outbox.append((self.events, event))
         if isinstance(event, (Finished, Failed)):
+            self._noted(event)
+
+    def _noted(self, event: Finished | Failed) -> None:
+        try:
             self.engine.note(self.request.wish, event)
+        except Exception:  # bookkeeping is no reason to lose a story
+            logger.exception("an ending was not noted")
 
     async def next(self) -> Event:
         event = await self.events.get()
@@ -199,11 +205,11 @@ class Engine:
         self._try(writer, partial(writer.join, request))
 
     def _try(self, writer: Writer, work: Callable[[], None]) -> None:
-        """Out of memory, above all: the stories of this model end, the server goes on."""
+        """Whatever fails (memory, above all), the stories of this model end, and the server goes on."""
         try:
             work()
-        except RuntimeError as error:
-            logger.error("stories had to be given up: %s", one_line(error))
+        except Exception as error:
+            logger.error("stories had to be given up: %s", one_line(error), exc_info=True)
             for request in [request for request, at_work in self.running.items() if at_work is writer]:
                 request.tell(Failed(GIVEN_UP, 500))
             writer.clear()

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tinystories.checkpoint import load_checkpoint
 from tinystories.errors import UserError
 from tinystories.server.arguments import ServerArguments
-from tinystories.server.slots import check_batches
+from tinystories.server.slots import check_batches, context_of
 from tinystories.server.writer import Writer
 
 
@@ -99,7 +99,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 
 def _check(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     config = model.config.get_text_config()
-    if getattr(config, "max_position_embeddings", None) is None:
+    if context_of(model) is None:
         raise UserError(f"cannot serve {name}: its config names no max_position_embeddings, the context")
     if not tokenizer.is_fast:
         raise UserError(f"cannot serve {name}: its tokenizer has no tokenizer.json, which streaming needs")

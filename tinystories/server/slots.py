@@ -84,7 +84,7 @@ class Batch:
 
     def __init__(self, model: PreTrainedModel, rows: int):
         self.model, self.limit = model, rows
-        self.context = model.config.get_text_config().max_position_embeddings
+        self.context = context_of(model)
         self.slots = Slots(model.config.get_text_config().num_hidden_layers)
         self.lengths: list[int] = []
 
@@ -136,12 +136,20 @@ class Batch:
         self.slots.room = (min(self.limit, 1 << (seen[1] - 1).bit_length()), min(self.context, room))
 
 
+def context_of(model: PreTrainedModel) -> int | None:
+    """How many tokens a story may have. Within the window of sliding attention every token sees all before it, as these
+    rows do; beyond it they would not, so there a story ends."""
+    config = model.config.get_text_config()
+    context, window = getattr(config, "max_position_embeddings", None), getattr(config, "sliding_window", None)
+    return min(context, window) if context and window else context
+
+
 @torch.inference_mode()
 def check_batches(model: PreTrainedModel, vocabulary: int) -> None:
     """Two stories of different lengths in one batch must give what each gives in one pass by itself.
 
     Raises:
-        UserError: a model whose architecture cannot be batched this way (a sliding window, a recurrent state, ...).
+        UserError: a model whose architecture cannot be batched this way (a recurrent state, for one).
     """
     generator = torch.Generator().manual_seed(0)
     stories = [torch.randint(vocabulary, (length,), generator=generator).tolist() for length in (9, 5)]
