@@ -452,7 +452,7 @@ function facts({ request, model, seed, final }) {
   const list = [modelName(model), request.preset ?? OWN];
   if (seed !== undefined) list.push(`seed ${seed}`);
   if (final) list.push(`${final.new_tokens} tokens`, `${final.tokens_per_second?.toFixed(0)} tokens/s`);
-  return list.join(" · ");
+  return list.map((fact) => fact.replaceAll(" ", "\u00a0")).join(" · "); // a line may end between two facts, not inside one
 }
 
 function showEnding(view, record) {
@@ -834,7 +834,7 @@ function start() {
   systemIsDark.addEventListener("change", () => showTheme());
   $("theme").onclick = switchTheme;
   for (const beginning of BEGINNINGS) {
-    const button = make("button", { type: "button", textContent: `${beginning} …`, onclick: () => choose(beginning) });
+    const button = make("button", { type: "button", textContent: beginning.replace(/\w$/, "$& …"), onclick: () => choose(beginning) });
     $("beginnings").append(make("li", {}, button));
   }
   form.onsubmit = (event) => {
