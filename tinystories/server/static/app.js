@@ -12,7 +12,7 @@ const BEGINNINGS = [
   "The dragon was afraid of",
   "Tom and his dog went to the sea.",
 ];
-const SURENESS = [0.03, 0.15, 0.5]; // below the first: a surprise; from the last on: sure
+const SURENESS = [0.01, 0.05, 0.2]; // below the first: a surprise; from the last on: sure
 
 const $ = (id) => document.getElementById(id);
 const form = $("form");
@@ -226,12 +226,15 @@ function showLength() {
   $("length").textContent = `${length.toLocaleString("en")} characters; ${most.toLocaleString("en")} are the most.`;
 }
 
+function chosenSeed() {
+  return $("seed").value ? $("seed").valueAsNumber : seedByChance();
+}
+
 /** What is asked of the server, for a model and a preset (or the fields themselves). */
-function requestFor(model, preset) {
-  const request = { prompt: prompt.value, model, max_tokens: $("max_tokens").valueAsNumber };
+function requestFor(model, preset, seed) {
+  const request = { prompt: prompt.value.trim(), model, max_tokens: $("max_tokens").valueAsNumber, seed };
   if (preset === OWN) for (const name of sampling()) request[name] = $(name).valueAsNumber;
   else request.preset = preset;
-  if ($("seed").value) request.seed = $("seed").valueAsNumber;
   return withThoughts(request);
 }
 
@@ -289,11 +292,9 @@ function watchItLearn() {
 
 /** The requests of all columns: the same beginning and the same seed. */
 function requestsSideBySide() {
-  const seed = $("seed").value ? $("seed").valueAsNumber : seedByChance();
-  return [...$("columns").children].map((column) => ({
-    ...requestFor(column.querySelector(".model").value, column.querySelector(".preset").value),
-    seed,
-  }));
+  const seed = chosenSeed();
+  const chosen = (column, what) => column.querySelector(what).value;
+  return [...$("columns").children].map((column) => requestFor(chosen(column, ".model"), chosen(column, ".preset"), seed));
 }
 
 /* ---- reading the stream ---- */
@@ -366,6 +367,7 @@ async function ask(request, signal, on) {
 async function run(jobs) {
   running = new AbortController();
   showRunning(true);
+  bringIntoView(jobs[0].view.sheet);
   say(jobs.length > 1 ? `Writing ${jobs.length} stories.` : "Writing the story.");
   const records = await Promise.all(jobs.map(({ view, request }) => tell(view, request, running.signal)));
   running = null;
@@ -487,9 +489,12 @@ function newViews(requests) {
   $("stories").dataset.count = views.length;
   $("empty").hidden = true;
   if (requests.length > 1) views.forEach((view, i) => entitle(view, requests[i]));
-  const below = $("stories").getBoundingClientRect().top > innerHeight / 2;
-  if (below) $("stories").scrollIntoView({ block: "start" });
   return views;
+}
+
+/** On a small screen the form fills it: what is being written must be seen. */
+function bringIntoView(sheet) {
+  if (sheet.getBoundingClientRect().top > innerHeight / 2) sheet.scrollIntoView();
 }
 
 function newView() {
@@ -789,7 +794,8 @@ function openAgain(record) {
 
 function generate() {
   if (running || mistakeSaid()) return;
-  const requests = $("compare").checked ? requestsSideBySide() : [requestFor($("model").value, $("preset").value)];
+  const one = () => [requestFor($("model").value, $("preset").value, chosenSeed())];
+  const requests = $("compare").checked ? requestsSideBySide() : one();
   const views = newViews(requests);
   run(requests.map((request, i) => ({ view: views[i], request })));
 }
@@ -797,7 +803,8 @@ function generate() {
 /** The same story from the same seed. */
 function again(view) {
   const { request, seed } = view.record;
-  if (!running) run([{ view, request: { ...withThoughts(request), tidy: request.tidy && !$("thinking").checked, seed } }]);
+  const tidy = request.tidy && !$("thinking").checked;
+  if (!running) run([{ view, request: { ...withThoughts(request), tidy, seed } }]);
 }
 
 function showRunning(on) {
