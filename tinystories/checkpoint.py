@@ -67,12 +67,16 @@ def scale_residual_projections(model: TinyStoriesForCausalLM, residual_init: str
 
 
 def load_checkpoint(
-    name: str, device: str | torch.device = "cpu", revision: str | None = None
+    name: str, device: str | torch.device = "cpu", revision: str | None = None, tokenizer_name: str | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model (float32, evaluation mode) and the tokenizer of a checkpoint folder or Hub id."""
+    """The model (float32, evaluation mode) and the tokenizer of a checkpoint folder or Hub id; `tokenizer_name`: where
+    the tokenizer is another folder or id."""
     settings = {"revision": revision, "trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **settings)
+        if tokenizer_name:
+            tokenizer = AutoTokenizer.from_pretrained(tokenizer_name, trust_remote_code=False)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(name, **settings)
         model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **settings)
     except UNREADABLE as error:
         reason = _missing_file(Path(name)) or one_line(error)

@@ -1,0 +1,96 @@
+"""Stories as answers: server-sent events, JSON, and what happens when nobody listens any more."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from fastapi import HTTPException, Request
+from fastapi.sse import format_sse_event
+
+from tinystories.server.engine import Stream
+from tinystories.server.stories import Event, Failed, Finished
+
+
+Result = TypeVar("Result")
+
+DONE = format_sse_event(data_str="[DONE]")
+KEEP_ALIVE = format_sse_event(comment="")
+SILENCE = 15  # seconds after which a comment keeps proxies from closing the connection
+
+
+def sse(data: Any, event: str | None = None) -> bytes:
+    return format_sse_event(data_str=json.dumps(data, ensure_ascii=False, allow_nan=False), event=event)
+
+
+def head_of(stream: Stream) -> dict[str, Any]:
+    wish = stream.request.wish
+    return {"model": wish.model, "seed": wish.seed, "settings": asdict(wish.settings)}
+
+
+def ending(stream: Stream, finished: Finished) -> dict[str, Any]:
+    """The final object: reason, counts, speed, and what it takes to write the same story again."""
+    speed = round(finished.new_tokens / finished.seconds, 1) if finished.seconds > 0 else 0.0
+    return {**asdict(finished), "seconds": round(finished.seconds, 3), "tokens_per_second": speed, **head_of(stream)}
+
+
+async def first_event(request: Request, stream: Stream) -> Event:
+    """What the stream begins with, once its turn has come.
+
+    Raises:
+        HTTPException: the story cannot be written; the answer has not begun, so its status can say so.
+    """
+    event = await unless_gone(request, stream, stream.next())
+    if isinstance(event, Failed):
+        raise failure(event)
+    return event
+
+
+async def last_event(request: Request, stream: Stream) -> Finished:
+    """What the stream ends with."""
+
+    async def last() -> Event:
+        return [event async for event in stream][-1]
+
+    event = await unless_gone(request, stream, last())
+    if isinstance(event, Failed):
+        raise failure(event)
+    return event
+
+
+def failure(event: Failed) -> HTTPException:
+    body = {"error": event.error, **({"field": event.field} if event.field else {})}
+    return HTTPException(event.status, body, {"Retry-After": "5"} if event.status == 503 else None)
+
+
+async def unless_gone(request: Request, stream: Stream, awaited: Any) -> Any:
+    """The result of `awaited`; a client that hangs up before ends the story."""
+    work, gone = asyncio.ensure_future(awaited), asyncio.ensure_future(_hung_up(request))
+    try:
+        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            return work.result()
+        raise HTTPException(499, {"error": "the client is gone"})  # nobody will read it
+    finally:
+        if not work.done() or work.cancelled():
+            stream.cancel()
+        for task in (work, gone):
+            task.cancel()
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def with_keep_alive(stream: Stream) -> AsyncIterator[Event | None]:
+    """The events of a stream, and None after a while of silence; a listener that leaves ends the story."""
+    try:
+        while not stream.ended:
+            try:
+                yield await asyncio.wait_for(stream.next(), SILENCE)
+            except TimeoutError:
+                yield None
+    finally:
+        stream.cancel()

@@ -1,0 +1,200 @@
+"""The routes of the server: the page, stories, health and what there is to know about the model.
+
+`create_app` is given an engine; it starts it with the event loop and stops it at the end.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.sse import EventSourceResponse
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.staticfiles import StaticFiles
+
+from tinystories.decoding import DEFAULT_PRESET, PRESETS
+from tinystories.server import completions
+from tinystories.server.answers import DONE, KEEP_ALIVE, ending, first_event, head_of, last_event, sse, with_keep_alive
+from tinystories.server.desk import Desk
+from tinystories.server.doors import LimitedBody, SecurityHeaders
+from tinystories.server.engine import LOADING, READY, REASONS, Engine
+from tinystories.server.schema import BOUNDS, DEFAULT_MAX_TOKENS, Ask, mistake, settings_of
+from tinystories.server.stories import Failed, Finished, Piece, Wish
+from tinystories.server.text import EMPTY_PROMPT, sanitised, tidied
+
+
+STATIC = Path(__file__).parent / "static"
+SECONDS_TO_RETRY = "5"
+
+
+def create_app(engine: Engine, desk: Desk, allowed_hosts: list[str] | None = None) -> FastAPI:
+    """allowed_hosts: what the Host header may be, None for anything."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        engine.start(asyncio.get_running_loop())
+        yield
+        engine.stop()
+
+    app = FastAPI(title="TinyStories", version=own_version(), lifespan=lifespan, docs_url=None, redoc_url=None)
+    add_page(app)
+    add_health(app, engine)
+    add_info(app, engine, desk)
+    add_stories(app, desk)
+    completions.add_routes(app, desk)
+    add_errors(app)
+    app.add_middleware(LimitedBody)
+    if allowed_hosts is not None:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts)
+    app.add_middleware(SecurityHeaders)
+    return app
+
+
+def own_version() -> str:
+    try:
+        return version("tinystories")
+    except PackageNotFoundError:
+        return "a checkout"
+
+
+def add_page(app: FastAPI) -> None:
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def icon() -> FileResponse:
+        return FileResponse(STATIC / "icon.svg")
+
+
+def add_health(app: FastAPI, engine: Engine) -> None:
+    unready = {503: {"description": "no model is at work"}}
+
+    @app.get("/health/live")
+    async def live() -> dict[str, bool]:
+        """The process answers."""
+        return {"alive": True}
+
+    @app.get("/health/ready", responses=unready)
+    @app.get("/health", responses=unready)
+    async def ready() -> Response:
+        """A model is at work: requests are welcome."""
+        if engine.state == READY:
+            return JSONResponse({"alive": True, "ready": True})
+        body = {"alive": True, "ready": False, "reason": REASONS[engine.state]}
+        return JSONResponse(body, 503, {"Retry-After": SECONDS_TO_RETRY})
+
+
+def add_info(app: FastAPI, engine: Engine, desk: Desk) -> None:
+    @app.get("/api/info", responses={503: {"description": "the model is being loaded"}})
+    async def info() -> dict[str, Any]:
+        """What the page shows: models, presets, bounds and limits."""
+        shelf = engine.shelf
+        if engine.state == LOADING or shelf.default not in shelf.writers:
+            raise HTTPException(503, {"error": REASONS[engine.state]}, {"Retry-After": SECONDS_TO_RETRY})
+        writer = shelf.writers[shelf.default]
+        return {
+            "version": app.version,
+            "model": shelf.default,
+            "models": [{"id": entry.id, "step": entry.step} for entry in shelf.entries.values()],
+            "parameters": writer.model.num_parameters(),
+            "context": writer.batch.context,
+            "vocabulary": len(writer.tokenizer),
+            "device": str(shelf.device),
+            "dtype": str(shelf.dtype).removeprefix("torch."),
+            "default_preset": DEFAULT_PRESET,
+            "presets": PRESETS,
+            "bounds": {**BOUNDS, "max_tokens": (1, writer.batch.context)},
+            "defaults": {"max_tokens": min(DEFAULT_MAX_TOKENS, writer.batch.context)},
+            "limits": {
+                "requests_per_minute": desk.requests_per_minute,
+                "running": engine.limits.running,
+                "waiting": engine.limits.waiting,
+                "seconds": engine.limits.seconds,
+            },
+            "load": {"running": len(engine.running), "waiting": engine.waiting},
+        }
+
+
+def add_stories(app: FastAPI, desk: Desk) -> None:
+    @app.post("/generate", responses=Desk.RESPONSES)
+    async def generate(ask: Ask, request: Request) -> Response:
+        """A story that goes on from `prompt`: server-sent events, or one JSON object with `stream: false`."""
+        stream = desk.take(request, wish_of(ask, desk))
+
+        def end(finished: Finished) -> dict[str, Any]:
+            found = ending(stream, finished)
+            return {**found, "text": tidied(stream.request.wish.prompt, found["text"])} if ask.tidy else found
+
+        if not ask.stream:
+            return JSONResponse(end(await last_event(request, stream)))
+        started = await first_event(request, stream)
+
+        async def body() -> AsyncIterator[bytes]:
+            yield sse({**head_of(stream), **asdict(started)}, "start")
+            async for event in with_keep_alive(stream):
+                match event:
+                    case None:
+                        yield KEEP_ALIVE
+                    case Piece():
+                        yield sse(piece_data(event))
+                    case Finished():
+                        yield sse(end(event)) + DONE
+                    case Failed():
+                        yield sse({"error": event.error}, "error")
+
+        return EventSourceResponse(body())
+
+
+def wish_of(ask: Ask, desk: Desk) -> Wish:
+    prompt = sanitised(ask.prompt).strip()
+    if not prompt:
+        raise HTTPException(400, EMPTY_PROMPT)
+    if ask.preset is not None and ask.preset not in PRESETS:
+        raise HTTPException(422, {"error": f"preset: must be one of {', '.join(PRESETS)}", "field": "preset"})
+    seed = {} if ask.seed is None else {"seed": ask.seed}
+    settings = settings_of(ask, ask.preset)
+    return Wish(desk.model_named(ask.model), prompt, settings, ask.max_tokens, alternatives=ask.alternatives, **seed)
+
+
+def piece_data(piece: Piece) -> dict[str, Any]:
+    found: dict[str, Any] = {"token": piece.text, "tokens": piece.tokens}
+    if piece.logprob is not None:
+        found["probability"] = piece.probability
+        found["alternatives"] = [
+            {"text": each.text, "probability": each.probability, **({"end": True} if each.end else {})}
+            for each in piece.alternatives
+        ]
+    return found
+
+
+def add_errors(app: FastAPI) -> None:
+    """Every error is a JSON object with one line for a person; never what was sent or where it broke."""
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return answer(request, 422, mistake(error.errors()))
+
+    @app.exception_handler(HTTPException)
+    @app.exception_handler(404)
+    @app.exception_handler(405)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        body = error.detail if isinstance(error.detail, dict) else {"error": str(error.detail)}
+        return answer(request, error.status_code, body, error.headers)
+
+    @app.exception_handler(Exception)
+    async def broken(request: Request, error: Exception) -> JSONResponse:
+        return answer(request, 500, {"error": "a mistake of the server, not yours"})
+
+    def answer(request: Request, status: int, body: dict[str, Any], headers: Any = None) -> JSONResponse:
+        if request.url.path.startswith("/v1/"):
+            body = completions.error_body(status, body)
+        return JSONResponse(body, status, headers)

@@ -1,0 +1,66 @@
+"""What run_server.py can be told, by option or by environment variable of the same name in capitals."""
+
+import ipaddress
+from dataclasses import dataclass, field
+
+from tinystories.errors import UserError
+
+
+DTYPES = ("auto", "float64", "float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class ServerArguments:
+    tokenizer_path: str | None = field(default=None, metadata={"help": "A tokenizer that is not the checkpoint's own."})
+    revision: str | None = field(default=None, metadata={"help": "A branch, tag or commit of a Hub id."})
+    host: str = field(default="127.0.0.1", metadata={"help": "0.0.0.0 serves other machines too."})
+    port: int = field(default=7779, metadata={"help": "0 takes a free one."})
+    device: str = field(default="auto", metadata={"help": "auto (the accelerator, if any), cpu, cuda, mps."})
+    dtype: str = field(
+        default="auto",
+        metadata={"help": "auto: float64, in which a seed's story does not depend on what else is running; float32: "
+                          "faster, and a word may differ now and then; bfloat16."},
+    )  # fmt: skip
+    requests_per_minute: int = field(default=10, metadata={"help": "Stories that one client may ask for in a minute."})
+    max_running: int = field(default=16, metadata={"help": "Stories written together."})
+    max_waiting: int = field(default=64, metadata={"help": "Requests in the queue; one more is answered 429."})
+    max_seconds: float = field(default=120.0, metadata={"help": "For a story, its wait in the queue included."})
+    max_connections: int = field(default=512, metadata={"help": "Open connections; one more is answered 503."})
+    farewell_seconds: float = field(default=10.0, metadata={"help": "What running stories get when the server stops."})
+    trusted_proxies: str | None = field(
+        default=None,
+        metadata={"help": "Addresses of proxies, with commas, whose X-Forwarded headers are believed; no one's else."},
+    )
+    allowed_hosts: str | None = field(
+        default=None,
+        metadata={"help": "Names this server is reached by, with commas, * for any (default: any, but on a loopback "
+                          "address only that of this machine, which keeps other sites' pages out)."},
+    )  # fmt: skip
+    log_prompts: bool = field(default=False, metadata={"help": "Write prompts to the log."})
+    metrics: bool = field(default=False, metadata={"help": "Answer GET /metrics (extra: metrics)."})
+
+    def __post_init__(self):
+        least = {"requests_per_minute": 1, "max_running": 1, "max_waiting": 1, "max_connections": 1, "port": 0}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise UserError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        for name in ("max_seconds", "farewell_seconds"):
+            if not 0 < getattr(self, name) < 86400:
+                raise UserError(f"{name} must be above 0 and below 86400 seconds, got {getattr(self, name)}")
+        if self.port > 65535:
+            raise UserError(f"port must be at most 65535, got {self.port}")
+        if self.dtype not in DTYPES:
+            raise UserError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype}")
+
+    def hosts(self) -> list[str] | None:
+        """What the Host header may be; None: anything."""
+        if self.allowed_hosts is not None:
+            return [name.strip() for name in self.allowed_hosts.split(",")]
+        return ["localhost", "127.0.0.1", "[::1]", self.host] if is_loopback(self.host) else None
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,55 @@
+"""Where requests are taken in: the rate of each client, the names of the models, the way into the queue."""
+
+import logging
+from typing import Any
+
+from fastapi import HTTPException, Request
+
+from tinystories.server.doors import Rate, client_key
+from tinystories.server.engine import Engine, Refused, Stream
+from tinystories.server.stories import Wish
+
+
+logger = logging.getLogger(__name__)
+
+
+class Desk:
+    RESPONSES: dict[int | str, dict[str, Any]] = {
+        400: {"description": "nothing to go on from"},
+        408: {"description": "the body did not come in time"},
+        413: {"description": "the body is too large"},
+        422: {"description": "a field that is not as it must be, and its bounds"},
+        429: {"description": "too many requests of this client, or of all; Retry-After says how long to wait"},
+        500: {"description": "the story had to be given up"},
+        503: {"description": "no model is at work"},
+    }
+
+    def __init__(self, engine: Engine, requests_per_minute: int, log_prompts: bool = False):
+        self.engine, self.requests_per_minute, self.log_prompts = engine, requests_per_minute, log_prompts
+        self.rate = Rate(requests_per_minute)
+
+    def model_named(self, name: str | None) -> str:
+        if name is None:
+            return self.engine.shelf.default
+        if name not in self.engine.shelf.entries:
+            raise HTTPException(422, {"error": "model: none has this name; GET /api/info lists them", "field": "model"})
+        return name
+
+    def take(self, request: Request, wish: Wish) -> Stream:
+        """Put the wish in the queue.
+
+        Raises:
+            HTTPException: 429 with Retry-After, or 503.
+        """
+        client = client_key(request.scope)
+        wait = self.rate.wait(client)
+        if wait:
+            words = f"more than {self.requests_per_minute} stories in a minute: try again in {wait} seconds"
+            raise HTTPException(429, {"error": words}, {"Retry-After": str(wait)})
+        try:
+            stream = self.engine.submit(client, wish)
+        except Refused as refused:
+            raise HTTPException(refused.status, {"error": str(refused)}, {"Retry-After": "5"}) from refused
+        if self.log_prompts:
+            logger.info("prompt: %r", wish.prompt)
+        return stream

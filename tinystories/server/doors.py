@@ -1,0 +1,122 @@
+"""What stands between the network and the routes: sizes, times, addresses, rates and headers. Plain ASGI, no route."""
+
+import asyncio
+import ipaddress
+import math
+import time
+
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+
+LARGEST_BODY = 64 * 1024  # bytes; a prompt of 2,048 characters takes 24,576 where each is written as two \\uXXXX
+LARGEST_HEADERS = 16 * 1024  # bytes
+PATIENCE = 10  # seconds for a request's headers, and for its body
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; font-src 'none'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+STRICT_TRANSPORT_SECURITY = "max-age=31536000"
+
+
+class SecurityHeaders:
+    """On every answer, errors too. HSTS only where the request came by TLS."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                if scope.get("scheme") == "https":
+                    headers["Strict-Transport-Security"] = STRICT_TRANSPORT_SECURITY
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        await self.app(scope, receive, with_headers)
+
+
+class LimitedBody:
+    """413 for a body that is too large, whatever its Content-Length claims; 408 for one that does not come."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        claimed = Headers(scope=scope).get("content-length", "0")
+        if claimed.isdigit() and int(claimed[:20]) > LARGEST_BODY:
+            return await _refuse(413, f"the body is larger than {LARGEST_BODY} bytes")(scope, receive, send)
+        messages: list[Message] = []
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not messages or messages[-1].get("more_body", False):
+                    messages.append(await receive())
+                    if sum(len(message.get("body", b"")) for message in messages) > LARGEST_BODY:
+                        refusal = _refuse(413, f"the body is larger than {LARGEST_BODY} bytes")
+                        return await refusal(scope, receive, send)
+        except TimeoutError:
+            return await _refuse(408, f"the body did not come within {PATIENCE} seconds")(scope, receive, send)
+
+        async def replay() -> Message:
+            return messages.pop(0) if messages else await receive()
+
+        await self.app(scope, replay, send)
+
+
+def _refuse(status: int, reason: str) -> JSONResponse:
+    return JSONResponse({"error": reason}, status, {"Connection": "close"})
+
+
+class ImpatientProtocol(H11Protocol):
+    """uvicorn's protocol, but for a client that connects and then sends no request, or sends it letter by letter."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self.loop.call_later(PATIENCE, self._no_request_yet)
+
+    def _no_request_yet(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
+
+
+class Rate:
+    """How many stories a client may ask for in any minute. A client is an IPv4 address or the /64 of an IPv6 one."""
+
+    def __init__(self, per_minute: int):
+        self.item = RateLimitItemPerMinute(per_minute)
+        self.limiter = MovingWindowRateLimiter(MemoryStorage())
+
+    def wait(self, client: str) -> int:
+        """Seconds to wait, at least one, for a client that has used up its minute; 0 counts this request."""
+        if self.limiter.hit(self.item, client):
+            return 0
+        return max(1, math.ceil(self.limiter.get_window_stats(self.item, client).reset_time - time.time()))
+
+
+def client_key(scope: Scope) -> str:
+    """The client by the address of its socket (of its proxy's report, where uvicorn was told to trust that proxy)."""
+    host = scope["client"][0] if scope.get("client") else "unknown"
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    address = getattr(address, "ipv4_mapped", None) or address
+    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else str(address)

@@ -1,0 +1,220 @@
+"""One thread owns the models; requests come in from the web server's event loop and stories go back to it.
+
+At every turn the thread lets waiting requests join, writes one token of every story, and hands what was written to the
+event loop in one go. A story that nobody wants any more leaves before the next token.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from functools import partial
+
+from tinystories.errors import UserError, one_line
+from tinystories.server.shelf import Shelf
+from tinystories.server.stories import Event, Failed, Finished, Wish
+from tinystories.server.turns import Turns
+from tinystories.server.writer import Request, Writer
+
+
+logger = logging.getLogger(__name__)
+
+LOADING, READY, STOPPING, FAILED = "loading", "ready", "stopping", "failed"
+REASONS = {
+    LOADING: "the model is being loaded",
+    STOPPING: "the server is stopping",
+    FAILED: "the model cannot be served",
+}
+GIVEN_UP = "the server could not go on with this story"
+
+
+class Refused(Exception):
+    """A request that cannot be taken now: the queue is full (429) or there is no model at work (503)."""
+
+    def __init__(self, status: int, reason: str):
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Limits:
+    """running: stories written at once; waiting: requests in the queue; seconds: for one story, its wait included;
+    farewell: seconds that running stories still get when the server is stopped."""
+
+    running: int
+    waiting: int
+    seconds: float
+    farewell: float
+
+
+def log_ending(wish: Wish, event: Finished | Failed) -> None:
+    """One line without a word of the story."""
+    if isinstance(event, Failed):
+        logger.info("story not written: %s", event.error)
+        return
+    speed = event.new_tokens / event.seconds if event.seconds > 0 else 0.0
+    counts = f"{event.prompt_tokens} + {event.new_tokens} tokens, {speed:.1f} tokens/s"
+    logger.info("story: %s, %s, %s, seed %d", wish.model, counts, event.finish_reason, wish.seed)
+
+
+class Stream:
+    """A story as the event loop sees it: an asynchronous iterator of events, the last being Finished or Failed."""
+
+    def __init__(self, engine: "Engine", wish: Wish, deadline: float):
+        self.engine = engine
+        self.events: asyncio.Queue[Event] = asyncio.Queue()
+        self.request = Request(wish, self._told, deadline)
+        self.ended = False
+
+    def _told(self, event: Event) -> None:
+        self.engine.outbox.append((self.events, event))
+        if isinstance(event, (Finished, Failed)):
+            self.engine.note(self.request.wish, event)
+
+    async def next(self) -> Event:
+        event = await self.events.get()
+        self.ended = isinstance(event, (Finished, Failed))
+        return event
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        while not self.ended:
+            yield await self.next()
+
+    def cancel(self) -> None:
+        """Nobody listens any more; no-op for a story that has ended."""
+        if not self.ended:
+            self.engine.cancel(self.request)
+
+
+class Engine:
+    """`note` is told how each story ended, in the engine's thread."""
+
+    def __init__(self, shelf: Shelf, limits: Limits, note: Callable[[Wish, Finished | Failed], None] = log_ending):
+        self.shelf, self.limits, self.note = shelf, limits, note
+        self.state, self.failure = LOADING, None
+        self.running: dict[Request, Writer] = {}
+        self._waiting: Turns[Request] = Turns(limits.waiting)
+        self._changed = threading.Condition()
+        self.outbox: list[tuple[asyncio.Queue, Event]] = []  # what was written and not yet handed over
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._end = float("inf")  # monotonic; when a stopping server ends what is still running
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._thread.start()
+
+    def stop(self) -> None:
+        """No new story; those that run have `farewell` seconds. Safe in a signal handler, and again."""
+        with self._changed:
+            if self.state != STOPPING:
+                self.state, self._end = STOPPING, time.monotonic() + self.limits.farewell
+            self._changed.notify()
+
+    def join(self) -> None:
+        self._thread.join()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def submit(self, client: str, wish: Wish) -> Stream:
+        """Called on the event loop.
+
+        Raises:
+            Refused: the queue is full, or no model is at work.
+        """
+        stream = Stream(self, wish, time.monotonic() + self.limits.seconds)
+        with self._changed:
+            if self.state != READY:
+                raise Refused(503, REASONS[self.state])
+            if not self._waiting.put(client, stream.request):
+                raise Refused(429, f"{self.limits.waiting} requests are waiting already: try again in a moment")
+            self._changed.notify()
+        return stream
+
+    def cancel(self, request: Request) -> None:
+        with self._changed:
+            request.cancelled = True
+            self._changed.notify()
+
+    def _work(self) -> None:
+        try:
+            self.shelf.writer(self.shelf.default)
+            with self._changed:
+                self.state = READY if self.state == LOADING else self.state
+            while self._turn():
+                pass
+        except Exception as error:  # the thread must not die in silence: the server ends, and says why
+            self.failure = error
+        with self._changed:
+            self.state = STOPPING if self.failure is None else FAILED
+            for request in [*self.running, *self._waiting]:
+                request.tell(Failed(REASONS[self.state], 503))
+            self.running, self._waiting = {}, Turns(0)
+        self._send()
+
+    def _turn(self) -> bool:
+        """One token of every story. False once the server has stopped and nothing is left to write."""
+        with self._changed:
+            self._drop_the_unwanted()
+            if not self.running and not self._waiting:
+                self._send()
+                if self.state == STOPPING:
+                    return False
+                self._changed.wait_for(lambda: self._waiting or self.state == STOPPING)
+            joining = self._joining()
+        for request in joining:
+            self._join(request)
+        for writer in set(self.running.values()):
+            self._try(writer, writer.step)
+        self.running = {story.request: writer for writer in self.shelf.writers.values() for story in writer.stories}
+        self._send()
+        return True
+
+    def _drop_the_unwanted(self) -> None:
+        now = time.monotonic()
+        if now > self._end:
+            for request in self.running:
+                request.cancelled = True
+        for request in list(self._waiting):
+            late, stopping = now > request.deadline, self.state == STOPPING
+            if late or stopping or request.cancelled:
+                self._waiting.remove(request)
+                request.tell(Failed(REASONS[STOPPING] if stopping else "no turn came up in time: try again later", 503))
+
+    def _joining(self) -> list[Request]:
+        free = self.limits.running - len(self.running)
+        return [request for _ in range(min(free, len(self._waiting))) if (request := self._waiting.take())]
+
+    def _join(self, request: Request) -> None:
+        try:
+            writer = self.shelf.writer(request.wish.model)
+        except UserError as error:
+            logger.warning("%s", error)
+            request.tell(Failed(f"the model {request.wish.model} cannot be opened", 503))
+            return
+        self.running[request] = writer
+        self._try(writer, partial(writer.join, request))
+
+    def _try(self, writer: Writer, work: Callable[[], None]) -> None:
+        """Out of memory, above all: the stories of this model end, the server goes on."""
+        try:
+            work()
+        except RuntimeError as error:
+            logger.error("stories had to be given up: %s", one_line(error))
+            for request in [request for request, at_work in self.running.items() if at_work is writer]:
+                request.tell(Failed(GIVEN_UP, 500))
+            writer.clear()
+
+    def _send(self) -> None:
+        """Hand over what was written, in one call for all stories."""
+        outbox, self.outbox = self.outbox, []
+        if outbox and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_deliver, outbox)
+
+
+def _deliver(outbox: list[tuple[asyncio.Queue, Event]]) -> None:
+    for events, event in outbox:
+        events.put_nowait(event)

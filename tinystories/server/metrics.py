@@ -1,0 +1,40 @@
+"""GET /metrics for Prometheus; needs the extra `metrics`, and is off unless asked for."""
+
+from fastapi import FastAPI
+from fastapi.responses import Response
+
+from tinystories.errors import UserError
+from tinystories.server.engine import Engine, log_ending
+from tinystories.server.stories import Failed, Finished, Wish
+
+
+try:
+    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+except ImportError as error:
+    raise UserError("--metrics needs prometheus-client: python -m pip install -e '.[web,metrics]'") from error
+
+
+class Metrics:
+    def __init__(self, engine: Engine):
+        self.engine, engine.note = engine, self.note
+        self.registry = CollectorRegistry()
+        self.stories = Counter("tinystories_stories", "Stories by how they ended", ["ending"], registry=self.registry)
+        self.tokens = Counter("tinystories_new_tokens", "Tokens written", registry=self.registry)
+        self.seconds = Histogram("tinystories_story_seconds", "From first token to last", registry=self.registry)
+
+    def note(self, wish: Wish, event: Finished | Failed) -> None:
+        log_ending(wish, event)
+        self.stories.labels("failed" if isinstance(event, Failed) else event.finish_reason).inc()
+        if isinstance(event, Finished):
+            self.tokens.inc(event.new_tokens)
+            self.seconds.observe(event.seconds)
+
+        running = Gauge("tinystories_running", "Stories being written", registry=self.registry)
+        running.set_function(lambda: len(self.engine.running))
+        waiting = Gauge("tinystories_waiting", "Requests in the queue", registry=self.registry)
+        waiting.set_function(lambda: self.engine.waiting)
+
+    def add_route(self, app: FastAPI) -> None:
+        @app.get("/metrics", include_in_schema=False)
+        async def metrics() -> Response:
+            return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)

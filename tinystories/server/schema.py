@@ -1,0 +1,89 @@
+"""What the routes take, and what a mistake in it is called."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tinystories.decoding import DEFAULT_PRESET, PRESETS
+from tinystories.server.sampling import Settings
+from tinystories.server.stories import LARGEST_SEED
+
+
+LONGEST_PROMPT = 2048  # characters
+MOST_TOKENS = 1_000_000  # more than the context holds is clamped, and said
+BOUNDS = {
+    "prompt": (1, LONGEST_PROMPT),
+    "max_tokens": (1, MOST_TOKENS),
+    "temperature": (0.1, 2.0),
+    "top_k": (0, 100),
+    "top_p": (0.1, 1.0),
+    "repetition_penalty": (1.0, 2.0),
+    "seed": (0, LARGEST_SEED),
+    "alternatives": (0, 8),
+}
+DEFAULT_MAX_TOKENS = 200
+
+
+def _within(name: str) -> Any:
+    low, high = BOUNDS[name]
+    return Field(ge=low, le=high, allow_inf_nan=False) if isinstance(high, float) else Field(ge=low, le=high)
+
+
+Temperature = Annotated[float, _within("temperature")]
+TopK = Annotated[int, _within("top_k")]
+TopP = Annotated[float, _within("top_p")]
+RepetitionPenalty = Annotated[float, _within("repetition_penalty")]
+Seed = Annotated[int, _within("seed")]
+
+
+class Ask(BaseModel):
+    """The body of POST /generate. The preset gives what is not given here."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    prompt: Annotated[str, Field(min_length=1, max_length=LONGEST_PROMPT)]
+    model: str | None = None
+    preset: str | None = None
+    max_tokens: Annotated[int, _within("max_tokens")] = DEFAULT_MAX_TOKENS
+    temperature: Temperature | None = None
+    top_k: TopK | None = None
+    top_p: TopP | None = None
+    repetition_penalty: RepetitionPenalty | None = None
+    seed: Seed | None = None
+    tidy: bool = False
+    alternatives: Annotated[int, _within("alternatives")] = 0
+    stream: bool = True
+
+
+def settings_of(ask: Any, preset: str | None = None) -> Settings:
+    """The preset's settings, where `ask` has none of its own."""
+    chosen = PRESETS[preset or DEFAULT_PRESET]
+    return Settings(**{name: value if (value := getattr(ask, name)) is not None else chosen[name] for name in chosen})
+
+
+def mistake(errors: list[dict[str, Any]]) -> dict[str, Any]:
+    """The first of pydantic's errors as one line, with its field and bounds. What was sent is not repeated."""
+    first = errors[0]
+    field = next((str(part) for part in first["loc"] if part != "body"), None)
+    context = first.get("ctx", {})
+    if first["type"] == "json_invalid":
+        return {"error": "the body is not JSON"}
+    if field is None:
+        return {"error": f"the body must be a JSON object: {first['msg']}"}
+    body: dict[str, Any] = {"field": field}
+    if first["type"] == "extra_forbidden":
+        return {
+            "error": "a field in the body is unknown; GET /openapi.json lists those there are",
+            "field": field[:100],
+        }
+    if first["type"] in ("greater_than_equal", "less_than_equal") and field in BOUNDS:
+        body["bounds"] = list(BOUNDS[field])
+        words = "must be between {} and {}".format(*BOUNDS[field])
+    elif first["type"] in ("string_too_short", "string_too_long"):
+        body["bounds"] = [1, LONGEST_PROMPT]
+        words = f"must have 1 to {LONGEST_PROMPT} characters"
+    elif "ge" in context:
+        words = f"must be at least {context['ge']}"
+    else:
+        words = first["msg"][:1].lower() + first["msg"][1:]
+    return {"error": f"{field}: {words}", **body}

@@ -1,0 +1,114 @@
+"""The models that can be asked for by name: a checkpoint, and every checkpoint-N of a run folder ("watch it learn").
+
+The default is opened when the server starts, the others when they are first asked for; of those that nobody is using,
+only the last few stay open.
+"""
+
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tinystories.checkpoint import load_checkpoint
+from tinystories.errors import UserError
+from tinystories.server.arguments import ServerArguments
+from tinystories.server.slots import check_batches
+from tinystories.server.writer import Writer
+
+
+logger = logging.getLogger(__name__)
+
+OPEN_AT_ONCE = 5  # the default and the four that a page compares
+
+
+@dataclass(frozen=True)
+class Entry:
+    """id: what a request names; step: of the training, where the folder's name tells it."""
+
+    id: str
+    source: str
+    step: int | None
+
+
+class Shelf:
+    def __init__(self, checkpoint: str, arguments: ServerArguments):
+        self.arguments = arguments
+        self.device = _device(arguments.device)
+        self.dtype = _dtype(arguments.dtype, self.device)
+        self.entries = {entry.id: entry for entry in find_checkpoints(checkpoint)}
+        self.default = next(iter(self.entries))
+        self.writers: dict[str, Writer] = {}  # the one used last comes last
+
+    def writer(self, name: str) -> Writer:
+        """Raises:
+        UserError: a checkpoint that cannot be opened or served.
+        """
+        writer = self.writers.pop(name, None) or self._open(self.entries[name])
+        self.writers[name] = writer
+        idle = [key for key, each in self.writers.items() if not each.stories and key not in (name, self.default)]
+        for key in idle[: max(0, len(self.writers) - OPEN_AT_ONCE)]:
+            del self.writers[key]
+        return writer
+
+    def _open(self, entry: Entry) -> Writer:
+        given = self.arguments
+        model, tokenizer = load_checkpoint(entry.source, self.device, given.revision, given.tokenizer_path)
+        model = model.to(self.dtype)
+        _check(entry.source, model, tokenizer)
+        logger.info("open: %s, %s parameters, %s, %s", entry.id, f"{model.num_parameters():,}", self.device, self.dtype)
+        return Writer(model, tokenizer, given.max_running)
+
+
+def find_checkpoints(checkpoint: str) -> list[Entry]:
+    """The checkpoint itself, then the checkpoint-N folders in it by step. A folder that holds only those stands for
+    the last one. A Hub id is only itself."""
+    folder = Path(checkpoint)
+    steps = {}
+    for path in folder.glob("checkpoint-*") if folder.is_dir() else ():
+        number = re.fullmatch(r"checkpoint-(\d+)", path.name)
+        if number and (path / "config.json").is_file():
+            steps[int(number[1])] = path
+    inner = [Entry(path.name, str(path), step) for step, path in sorted(steps.items())]
+    if inner and not (folder / "config.json").is_file():
+        return [inner[-1], *inner[:-1]]
+    name = folder.resolve().name if folder.is_dir() else checkpoint
+    own = re.fullmatch(r"checkpoint-(\d+)", name)
+    return [Entry(name, checkpoint, int(own[1]) if own else None), *inner]
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.accelerator.current_accelerator() or torch.device("cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device: {name!r} is none; give auto, cpu, cuda or mps") from error
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    """auto: float64, so that rounding, which depends on how many stories share a step, is too small to change a word.
+
+    In float32 it changes the word of a seed once in some hundred thousand tokens; in bfloat16 all the time."""
+    if name == "auto":
+        return torch.float64 if device.type in ("cpu", "cuda") else torch.float32
+    return getattr(torch, name)
+
+
+def _check(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    config = model.config.get_text_config()
+    if getattr(config, "max_position_embeddings", None) is None:
+        raise UserError(f"cannot serve {name}: its config names no max_position_embeddings, the context")
+    if not tokenizer.is_fast:
+        raise UserError(f"cannot serve {name}: its tokenizer has no tokenizer.json, which streaming needs")
+    if len(tokenizer) > config.vocab_size:
+        raise UserError(
+            f"cannot serve {name}: the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}: they "
+            "do not belong together"
+        )
+    try:
+        check_batches(model, config.vocab_size)
+    except UserError as error:
+        raise UserError(f"cannot serve {name}: {error}") from error

@@ -1,0 +1,165 @@
+"""The keys and values of several stories in one cache, where stories join and leave between two tokens.
+
+A story has a row; its token at position i stands at column i of that row, so nothing moves as stories of different
+lengths grow side by side, and what lies behind a story's end is masked. transformers' own caches grow all rows in step,
+and its continuous batching has one seed for all requests and no repetition penalty for each: a story would depend on
+its neighbours.
+
+    batch = Batch(model, rows=16)
+    logits = batch.join(ids)          # (vocabulary,) of the token after `ids`; the story is the last row
+    logits = batch.step(tokens)       # one new token for each row -> (rows, vocabulary)
+    batch.leave(row)                  # the last row takes its place
+"""
+
+import torch
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from tinystories.errors import UserError, one_line
+
+
+FEWEST_COLUMNS = 128
+
+
+class SlotLayer(CacheLayerMixin):
+    """Keys and values of one layer, (rows, heads, columns, head_dim), in room that grows as it is needed."""
+
+    is_sliding = False
+
+    def __init__(self, slots: "Slots"):
+        super().__init__()
+        self.slots = slots
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        self.keys, self.values = key_states[:0, :, :0], value_states[:0, :, :0]
+        self.is_initialized = True
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        rows, columns, used = self.slots.rows, self.slots.columns, self.slots.used
+        self.keys, self.values = self._roomy(self.keys), self._roomy(self.values)
+        # (one story, its first tokens) or (all stories, one token each)
+        self.keys[rows, :, columns] = key_states.transpose(1, 2).flatten(0, 1)
+        self.values[rows, :, columns] = value_states.transpose(1, 2).flatten(0, 1)
+        first, last = self.slots.seen
+        return self.keys[first:last, :, :used], self.values[first:last, :, :used]
+
+    def _roomy(self, states: torch.Tensor) -> torch.Tensor:
+        rows, columns = self.slots.room
+        if states.shape[0] >= rows and states.shape[2] >= columns:
+            return states
+        used_rows, heads, used_columns, head_dim = states.shape
+        larger = states.new_zeros(max(rows, used_rows), heads, max(columns, used_columns), head_dim)
+        larger[:used_rows, :, :used_columns] = states
+        return larger
+
+    @torch.inference_mode()
+    def move(self, source: int, target: int, length: int) -> None:
+        for states in (self.keys, self.values):
+            states[target, :, :length] = states[source, :, :length]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return query_length, 0
+
+    def get_seq_length(self) -> int:
+        return 0  # positions and mask of a step are given, and a story that joins begins at 0
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+class Slots(Cache):
+    """Where the next forward pass writes: `rows` and `columns` of each new token, and what it sees: rows `seen`, up to
+    column `used`."""
+
+    def __init__(self, layers: int):
+        super().__init__(layers=[SlotLayer(self) for _ in range(layers)])
+        self.rows = self.columns = torch.zeros(0, dtype=torch.long)
+        self.seen, self.used, self.room = (0, 0), 0, (0, 0)
+
+
+class Batch:
+    """The stories that one model is writing, a row each."""
+
+    def __init__(self, model: PreTrainedModel, rows: int):
+        self.model, self.limit = model, rows
+        self.context = model.config.get_text_config().max_position_embeddings
+        self.slots = Slots(model.config.get_text_config().num_hidden_layers)
+        self.lengths: list[int] = []
+
+    @torch.inference_mode()
+    def join(self, ids: list[int]) -> torch.Tensor:
+        """Add a story that begins with `ids`; returns the logits of its next token, (vocabulary,) float32."""
+        row, length = len(self.lengths), len(ids)
+        if row == self.limit or not 0 < length <= self.context:
+            raise ValueError(f"no room: row {row} of {self.limit}, {length} tokens of {self.context}")
+        self._write_to(torch.full((length,), row), torch.arange(length), (row, row + 1), length)
+        tokens = torch.tensor([ids], device=self.model.device)
+        output = self.model(tokens, past_key_values=self.slots, use_cache=True, logits_to_keep=1)
+        self.lengths.append(length)
+        return output.logits[0, -1].float().cpu()
+
+    @torch.inference_mode()
+    def step(self, tokens: list[int]) -> torch.Tensor:
+        """Add one token to each story; returns the logits of the next ones, (stories, vocabulary) float32."""
+        positions, number, used = torch.tensor(self.lengths), len(self.lengths), max(self.lengths) + 1
+        self._write_to(torch.arange(number), positions, (0, number), used)
+        places = positions.to(self.model.device).view(number, 1)
+        hidden = torch.arange(used, device=places.device) > places
+        mask = torch.zeros(number, 1, 1, used, dtype=self.model.dtype, device=places.device)
+        mask.masked_fill_(hidden.view(number, 1, 1, used), torch.finfo(self.model.dtype).min)
+        output = self.model(
+            torch.tensor(tokens, device=places.device).view(number, 1),
+            position_ids=places,
+            attention_mask=mask,
+            past_key_values=self.slots,
+            use_cache=True,
+        )
+        self.lengths = [length + 1 for length in self.lengths]
+        return output.logits[:, -1].float().cpu()
+
+    def leave(self, row: int) -> None:
+        """Free a row; the last one moves there, so that the rows in use are always the first ones."""
+        last = len(self.lengths) - 1
+        if row != last:
+            for layer in self.slots.layers:
+                layer.move(last, row, self.lengths[last])
+            self.lengths[row] = self.lengths[last]
+        self.lengths.pop()
+
+    def _write_to(self, rows: torch.Tensor, columns: torch.Tensor, seen: tuple[int, int], used: int) -> None:
+        device = self.model.device
+        self.slots.rows, self.slots.columns = rows.to(device), columns.to(device)
+        self.slots.seen, self.slots.used = seen, used
+        room = max(FEWEST_COLUMNS, 1 << (used - 1).bit_length())
+        self.slots.room = (min(self.limit, 1 << (seen[1] - 1).bit_length()), min(self.context, room))
+
+
+@torch.inference_mode()
+def check_batches(model: PreTrainedModel, vocabulary: int) -> None:
+    """Two stories of different lengths in one batch must give what each gives in one pass by itself.
+
+    Raises:
+        UserError: a model whose architecture cannot be batched this way (a sliding window, a recurrent state, ...).
+    """
+    generator = torch.Generator().manual_seed(0)
+    stories = [torch.randint(vocabulary, (length,), generator=generator).tolist() for length in (9, 5)]
+    tolerance = 1e-6 if model.dtype == torch.float64 else 1e-3
+    try:
+        alone = [model(torch.tensor([story], device=model.device)).logits[0].float().cpu() for story in stories]
+        batch = Batch(model, rows=2)
+        for story in stories:
+            batch.join(story[:2])
+        for i in range(2, 5):
+            together = batch.step([story[i] for story in stories])
+        batch.leave(1)
+        last = batch.step([stories[0][5]])
+        worst = max(
+            (together - torch.stack([each[4] for each in alone])).abs().max().item(),
+            (last[0] - alone[0][5]).abs().max().item(),
+        )
+    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
+        raise UserError(f"this architecture cannot write several stories at once: {one_line(error)}") from error
+    if not worst <= tolerance * max(1.0, max(each.abs().max().item() for each in alone)):
+        raise UserError(f"in a batch this architecture does not write what it writes alone (logits {worst:.3g} apart)")
