@@ -114,7 +114,7 @@ def watch() -> Watch:
 def context(browser, server, watch, request):
     """A context of its own for each test: nothing remembered, and no way out but to the server."""
     options = getattr(request, "param", {})
-    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, "accept_downloads": True} | options)
+    context = browser.new_context(**{"base_url": server.url, "viewport": {"width": 1280, "height": 900}} | options)
     context.set_default_timeout(PATIENCE)
     expect.set_options(timeout=PATIENCE)
     context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -171,10 +171,6 @@ def ramble(page) -> None:
     page.fill("#temperature", "2")
     write(page, "Story")
     expect(page.locator("#stories .told").nth(3)).to_be_attached()
-
-
-def load(page) -> int:
-    return page.request.get("/api/info").json()["load"]["running"]
 
 
 def answer_with(page, body: str = "", **options) -> None:
@@ -280,7 +276,8 @@ def test_what_the_server_refuses_is_shown_in_its_words(page, watch):
 
 def test_too_many_requests_count_down(page, watch):
     watch.expected = "status of 429"
-    page.clock.install()
+    page.clock.install(time=0)
+    page.clock.pause_at(1000)
     error = json.dumps({"error": "too many requests"})
     answer_with(page, error, status=429, headers={"Retry-After": "12"}, content_type="application/json")
     write(page, "Story")
@@ -294,7 +291,8 @@ def test_too_many_requests_count_down(page, watch):
 
 def test_while_the_model_is_being_loaded_the_page_waits_by_itself(page, watch):
     watch.expected = "status of 503"
-    page.clock.install()
+    page.clock.install(time=0)
+    page.clock.pause_at(1000)
     loading = {"status": 503, "content_type": "application/json", "body": '{"error": "the model is being loaded"}'}
     page.route("**/api/info", lambda route: route.fulfill(**loading))
     page.goto(page.url)
@@ -348,8 +346,8 @@ def test_events_are_read_whatever_the_chunks(page):
     events = page.evaluate(
         """async () => {
             const { eventsOf } = await import("/static/app.js");
-            const text = ": a comment\\r\\nevent: start\\r\\ndata: é🦊\\r\\n\\r\\ndata:one\\ndata: two\\n\\nid: 4\\n\\n" +
-              "data: lone\\r\\rdata: never ended\\n";
+            const text = ": a comment\\r\\nevent: start\\r\\ndata: é🦊\\r\\n\\r\\ndata:one\\ndata: two\\n\\n" +
+              "id: 4\\n\\ndata: lone\\r\\rdata: never ended\\n";
             const bytes = new TextEncoder().encode(text);
             const all = [];
             for (const size of [1, 2, 3, 7, 1000]) {
