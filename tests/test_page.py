@@ -62,7 +62,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def checkpoint(counting_run, tmp_path_factory) -> Path:
-    """A run folder of three models; its first one is untrained and knows no end, so that there is time to stop it."""
+    """A run folder of checkpoints; the first one is untrained, large and knows no end: there is time to stop it."""
     folder = tmp_path_factory.mktemp("page") / "run"
     shutil.copytree(counting_run, folder)
     shutil.copytree(folder / "checkpoint-50", folder / "checkpoint-1")
@@ -70,7 +70,10 @@ def checkpoint(counting_run, tmp_path_factory) -> Path:
         path.write_text(json.dumps(json.loads(path.read_text()) | {"max_position_embeddings": 512}))
     torch.manual_seed(0)
     config = AutoConfig.from_pretrained(folder / "checkpoint-1", trust_remote_code=True)
-    AutoModelForCausalLM.from_config(config, trust_remote_code=True).save_pretrained(folder / "checkpoint-1")
+    config.update({"num_hidden_layers": 12, "hidden_size": 256, "intermediate_size": 1024})
+    model = AutoModelForCausalLM.from_config(config, trust_remote_code=True)
+    model.get_output_embeddings().weight.data[config.eos_token_id] = 0  # a logit of 0 is never among the 50 highest
+    model.save_pretrained(folder / "checkpoint-1")
     return folder
 
 
@@ -185,7 +188,7 @@ def test_a_story_appears_with_its_beginning_and_its_end_is_said(page):
     write(page, "Story 7. one two")
     finished(page)
     assert story(page) == f"Story 7. {COUNTING}"
-    expect(page.locator(".beginning")).to_have_text("Story 7. one two")
+    expect(page.locator("#stories .beginning")).to_have_text("Story 7. one two")
     expect(page.locator(".note")).to_contain_text("The end.")
     expect(page.locator(".note")).to_contain_text("seed 7")
     expect(page.locator("#announcement")).to_have_text("The end.")
@@ -365,13 +368,16 @@ def test_events_are_read_whatever_the_chunks(page):
     assert events == [[["start", "é🦊"], ["message", "one\ntwo"], ["message", "lone"]]] * 5
 
 
-def test_emoji_markup_and_control_characters_are_text(page):
+def test_emoji_markup_and_control_characters_are_text(page, watch):
     """A <script> in a story is a word; 2,048 emoji are 2,048 characters and not 4,096."""
-    with page.expect_response("**/generate") as answered:
-        write(page, "🦊" * 2048)
-    assert answered.value.status == 200
+    watch.expected = "status of 422"  # so many emoji are too many tokens, which is for the model to say
+    write(page, "🦊" * 2048)
     finished(page)
     expect(page.locator("#length")).to_be_hidden()
+    expect(page.locator(".note .problem")).to_contain_text("tokens")
+    write(page, "🦊" * 100)
+    expect(page.locator("#entries li")).to_have_count(1)
+    finished(page)
     hostile = "<script>document.title = 'broken'</script><img src=x onerror=alert(1)> \x00\x07\x1b</s><|endoftext|>"
     write(page, hostile)
     expect(page.locator("#entries li")).to_have_count(2)
@@ -617,7 +623,7 @@ def test_targets_are_large_enough_on_a_phone(page):
 
 def test_a_server_that_dies_is_an_error_and_its_return_is_noticed(page, server, watch):
     """The last test of this file, as it ends the server."""
-    watch.expected = "ERR_"
+    watch.expected = "ERR_|status of 503"  # gone, then there again and loading the model
     ramble(page)
     server.kill()
     finished(page)

@@ -178,7 +178,7 @@ function sampling() {
 }
 
 function showPreset() {
-  const preset = info.presets[$("preset").value];
+  const preset = info?.presets[$("preset").value];
   for (const [name, value] of Object.entries(preset ?? {})) $(name).value = value;
   showSettings();
 }
@@ -372,7 +372,8 @@ async function run(jobs) {
   const records = await Promise.all(jobs.map(({ view, request }) => tell(view, request, running.signal)));
   running = null;
   showRunning(false);
-  say(records.map((record) => record.said).join(" "));
+  const whose = (record) => (records.length > 1 ? `${modelName(record.model)}: ` : "");
+  say(records.map((record) => whose(record) + record.said).join(" "));
 }
 
 async function tell(view, request, signal) {
@@ -851,8 +852,7 @@ function start() {
   $("stop").onclick = () => running?.abort();
   document.addEventListener("keydown", keyPressed);
   prompt.oninput = showLength;
-  $("preset").onchange = showPreset;
-  $("settings").addEventListener("input", showSettings);
+  $("settings").oninput = (event) => (event.target.id === "preset" ? showPreset() : showSettings());
   $("thinking").onchange = showSettings;
   $("compare").onchange = showColumns;
   $("new-seed").onclick = () => {
