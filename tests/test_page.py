@@ -237,6 +237,27 @@ def test_presets_show_their_settings_and_a_changed_field_makes_them_own(page):
     finished(page)
 
 
+def test_tidying_up_is_shown_and_leaves_thinking_alone(page):
+    """Tidied words are not those that the probabilities are about."""
+    page.locator("#settings > summary").click()
+    page.check("#tidy")
+    with page.expect_request("**/generate") as sent:
+        write(page, "Story 7. one two")
+    assert sent.value.post_data_json["tidy"] is True
+    finished(page)
+    with page.expect_response("**/generate") as answered:
+        page.click(".again")
+    finished(page)
+    final = json.loads(answered.value.text().rstrip().split("data: ")[-2])
+    assert story(page) == "Story 7. one two" + final["text"]
+    page.check("#thinking")
+    expect(page.locator("#tidy")).to_be_disabled()
+    with page.expect_request("**/generate") as sent:
+        page.click(".again")
+    assert sent.value.post_data_json["tidy"] is False
+    finished(page)
+
+
 def test_again_gives_the_same_story_and_a_new_seed_is_another(page):
     """A seed that is drawn and not kept makes "again" another story."""
     page.locator("#settings > summary").click()
@@ -266,6 +287,7 @@ def test_a_field_out_of_its_bounds_is_named_with_them(page):
     write(page, "Story")
     expect(page.locator("#problem")).to_have_text("Temperature must be between 0.1 and 2.")
     expect(page.locator("#temperature")).to_be_focused()  # also inside of settings that were closed
+    expect(page.locator("#problem")).to_be_in_viewport()
     expect(page.locator("#announcement")).to_contain_text("Temperature")
 
 

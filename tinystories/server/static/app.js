@@ -200,7 +200,6 @@ function wrongField() {
 
 /** Say what keeps a story from being asked for; true if something does. */
 function mistakeSaid() {
-  for (const input of form.querySelectorAll("[aria-invalid]")) input.removeAttribute("aria-invalid");
   const field = wrongField();
   if (!info) showProblem("The server is not ready yet.");
   else if (!prompt.value.trim()) showProblem("Type a beginning first.", prompt);
@@ -209,13 +208,19 @@ function mistakeSaid() {
   return !$("problem").hidden;
 }
 
+/** Say what is wrong where it is wrong: right below the field. */
 function showProblem(text, field = null) {
-  $("problem").textContent = text;
-  $("problem").hidden = !text;
+  const problem = $("problem");
+  problem.textContent = text;
+  problem.hidden = !text;
+  for (const input of form.querySelectorAll("[aria-invalid]")) input.removeAttribute("aria-invalid");
   if (text) say(text);
+  if (field?.closest("p")) field.closest("p").append(problem);
+  else prompt.after(problem);
   if (!field) return;
   if (field !== prompt) $("settings").open = true; // what is closed cannot be focused
   field.setAttribute("aria-invalid", "true");
+  field.setAttribute("aria-errormessage", problem.id);
   field.focus();
 }
 
