@@ -18,13 +18,16 @@ from tinystories.checkpoint import load_checkpoint
 
 
 class Server:
-    """run_server.py, listening; ready once /health says so."""
+    """run_server.py, ready for requests; one that was stopped starts again at the same address."""
 
-    def __init__(self, checkpoint: Path | str, *options, **environment):
-        words = [checkpoint, "--port", "0", "--device", "cpu", "--requests_per_minute", "100000", *options]
+    def __init__(self, checkpoint: Path | str, *options):
+        self.words, self.port = [checkpoint, "--device", "cpu", "--requests_per_minute", "100000", *options], "0"
+        self.start()
+
+    def start(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "run_server.py"), *map(str, words)],
-            env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | environment,
+            [sys.executable, str(ROOT / "run_server.py"), *map(str, self.words), "--port", self.port],
+            env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -33,8 +36,8 @@ class Server:
         self.log = ""
         for line in self.process.stderr:  # ends with the process, if it cannot start
             self.log += line
-            if address := re.search(r"http://\S+", line):
-                self.url = address[0]
+            if address := re.search(r"http://\S+:(\d+)", line):
+                self.url, self.port = address[0], address[1]
                 break
         else:
             raise AssertionError(self.log)

@@ -5,18 +5,15 @@ asks another host for something: see the fixture `page`.
 """
 
 import json
-import os
 import re
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import COUNTING, ROOT
+from conftest import COUNTING
+from serving import Server
 from transformers import AutoConfig, AutoModelForCausalLM
 
 
@@ -27,37 +24,6 @@ expect = playwright_api.expect
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip  # noqa: E501
 PATIENCE = 60_000  # milliseconds: the machine may be busy with other tests
 START = 'event: start\ndata: {"model": "run", "seed": 1, "max_tokens": 50, "settings": {}}\n\n'
-
-
-class Server:
-    """run_server.py as a process that can be ended and started again at the same address."""
-
-    def __init__(self, checkpoint: Path):
-        self.checkpoint = checkpoint
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.process = None
-
-    def start(self) -> None:
-        options = ["--port", self.port, "--requests_per_minute", 10_000, "--device", "cpu"]
-        self.process = subprocess.Popen(
-            [sys.executable, ROOT / "run_server.py", self.checkpoint, *map(str, options)],
-            env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-        )
-        for line in self.process.stderr:  # ends with the process, if the server cannot start
-            if "http://" in line:
-                return
-        raise AssertionError(f"the server did not start: {self.process.wait()}")
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +45,8 @@ def checkpoint(counting_run, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(checkpoint):
-    server = Server(checkpoint)
-    server.start()
-    yield server
-    server.kill()
+    with Server(checkpoint) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -644,7 +608,7 @@ def test_a_server_that_dies_is_an_error_and_its_return_is_noticed(page, server, 
     """The last test of this file, as it ends the server."""
     watch.expected = "ERR_|status of 503"  # gone, then there again and loading the model
     ramble(page)
-    server.kill()
+    server.stop(signal.SIGKILL)
     finished(page)
     expect(page.locator(".note .problem")).to_contain_text("connection to the server was lost")
     expect(page.locator("#state")).to_have_text("unreachable")

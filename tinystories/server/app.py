@@ -71,7 +71,7 @@ def add_page(app: FastAPI) -> None:
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
-        return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+        return FileResponse(STATIC / "index.html")
 
     @app.get("/favicon.ico", include_in_schema=False)
     async def icon() -> FileResponse:
@@ -83,8 +83,8 @@ def add_health(app: FastAPI, engine: Engine) -> None:
 
     @app.get("/health/live")
     async def live() -> dict[str, bool]:
-        """The process answers."""
-        return {"alive": True}
+        """The process answers; always 200, so that a page that waits for the model leaves no error in the console."""
+        return {"alive": True, "ready": engine.state == READY}
 
     @app.get("/health/ready", responses=unready)
     @app.get("/health", responses=unready)

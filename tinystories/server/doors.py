@@ -46,7 +46,8 @@ class SecurityHeaders:
                 headers.update(HEADERS)
                 if scope.get("scheme") == "https":
                     headers["Strict-Transport-Security"] = STRICT_TRANSPORT_SECURITY
-                headers.setdefault("Cache-Control", "no-store")
+                # a file may be kept, but an update must not mix an old script with a new page; a story is nobody's
+                headers["Cache-Control"] = "no-cache" if "etag" in headers else "no-store"
             await send(message)
 
         await self.app(scope, receive, with_headers)

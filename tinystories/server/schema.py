@@ -82,6 +82,8 @@ def mistake(errors: list[dict[str, Any]]) -> dict[str, Any]:
     elif first["type"] in ("string_too_short", "string_too_long"):
         body["bounds"] = [1, LONGEST_PROMPT]
         words = f"must have 1 to {LONGEST_PROMPT} characters"
+    elif first["type"] == "string_unicode":
+        words = "holds half of a character (a lone surrogate)"
     elif "ge" in context:
         words = f"must be at least {context['ge']}"
     else:
