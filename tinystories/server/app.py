@@ -25,7 +25,7 @@ from tinystories.server.answers import DONE, KEEP_ALIVE, ending, first_event, he
 from tinystories.server.desk import Desk
 from tinystories.server.doors import PATIENCE, LimitedBody, SecurityHeaders
 from tinystories.server.engine import LOADING, READY, REASONS, Engine
-from tinystories.server.schema import BOUNDS, DEFAULT_MAX_TOKENS, Ask, mistake, settings_of
+from tinystories.server.schema import BOUNDS, DEFAULT_MAX_TOKENS, Ask, Problem, Story, mistake, responses, settings_of
 from tinystories.server.stories import Failed, Finished, Piece, Wish
 from tinystories.server.text import EMPTY_PROMPT, sanitised, tidied
 
@@ -97,7 +97,7 @@ def add_health(app: FastAPI, engine: Engine) -> None:
 
 
 def add_info(app: FastAPI, engine: Engine, desk: Desk) -> None:
-    @app.get("/api/info", responses={503: {"description": "the model is being loaded"}})
+    @app.get("/api/info", responses={503: {"description": "the model is being loaded", "model": Problem}})
     async def info() -> dict[str, Any]:
         """What the page shows: models, presets, bounds and limits."""
         shelf = engine.shelf
@@ -128,7 +128,7 @@ def add_info(app: FastAPI, engine: Engine, desk: Desk) -> None:
 
 
 def add_stories(app: FastAPI, desk: Desk) -> None:
-    @app.post("/generate", responses=Desk.RESPONSES)
+    @app.post("/generate", responses=responses(Desk.REFUSALS, Story, Problem))
     async def generate(ask: Ask, request: Request) -> Response:
         """A story that goes on from `prompt`: server-sent events, or one JSON object with `stream: false`."""
         stream = desk.take(request, wish_of(ask, desk))

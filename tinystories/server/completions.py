@@ -8,7 +8,7 @@ import math
 import secrets
 import time
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, Response
@@ -19,7 +19,7 @@ from tinystories.server.answers import DONE, KEEP_ALIVE, first_event, sse, unles
 from tinystories.server.desk import Desk
 from tinystories.server.engine import Stream
 from tinystories.server.sampling import Settings
-from tinystories.server.schema import LONGEST_PROMPT, MOST_TOKENS, RepetitionPenalty, Seed, TopK
+from tinystories.server.schema import LONGEST_PROMPT, MOST_TOKENS, RepetitionPenalty, Seed, TopK, responses
 from tinystories.server.stories import Failed, Finished, Piece, Wish
 from tinystories.server.text import EMPTY_PROMPT, sanitised
 
@@ -73,6 +73,28 @@ class Completion(BaseModel):
     logit_bias: dict[str, float] | None = None
 
 
+class Answer(BaseModel):
+    """OpenAI's text completion."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[dict[str, Any]]
+    usage: dict[str, int]
+
+
+class OpenAIError(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class OpenAIProblem(BaseModel):
+    error: OpenAIError
+
+
 def add_routes(app: FastAPI, desk: Desk) -> None:
     started = int(time.time())
 
@@ -81,7 +103,7 @@ def add_routes(app: FastAPI, desk: Desk) -> None:
         common = {"object": "model", "created": started, "owned_by": "tinystories"}
         return {"object": "list", "data": [{"id": name, **common} for name in desk.engine.shelf.entries]}
 
-    @app.post("/v1/completions", responses={**Desk.RESPONSES, 504: {"description": "the story took too long"}})
+    @app.post("/v1/completions", responses=responses(Desk.REFUSALS, Answer, OpenAIProblem))
     async def complete(ask: Completion, request: Request) -> Response:
         """A story, as OpenAI's clients ask for it."""
         stream = desk.take(request, wish_of(ask, desk))

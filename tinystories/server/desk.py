@@ -1,7 +1,6 @@
 """Where requests are taken in: the rate of each client, the names of the models, the way into the queue."""
 
 import logging
-from typing import Any
 
 from fastapi import HTTPException, Request
 
@@ -14,14 +13,17 @@ logger = logging.getLogger(__name__)
 
 
 class Desk:
-    RESPONSES: dict[int | str, dict[str, Any]] = {
-        400: {"description": "nothing to go on from"},
-        408: {"description": "the body did not come in time"},
-        413: {"description": "the body is too large"},
-        422: {"description": "a field that is not as it must be, and its bounds"},
-        429: {"description": "too many requests of this client, or of all; Retry-After says how long to wait"},
-        500: {"description": "the story had to be given up"},
-        503: {"description": "no model is at work"},
+    """`REFUSALS`: what a route that takes requests may answer instead, for OpenAPI."""
+
+    REFUSALS = {
+        400: "nothing to go on from",
+        408: "the body did not come in time",
+        413: "the body is too large",
+        422: "a field that is not as it must be, and its bounds",
+        429: "too many requests of this client, or of all; Retry-After says how long to wait",
+        500: "the story had to be given up",
+        503: "no model is at work",
+        504: "the story took too long (only /v1/completions, which has no word for that)",
     }
 
     def __init__(self, engine: Engine, requests_per_minute: int, log_prompts: bool = False):

@@ -1,6 +1,6 @@
 """What the routes take, and what a mistake in it is called."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -53,6 +53,40 @@ class Ask(BaseModel):
     tidy: bool = False
     alternatives: Annotated[int, _within("alternatives")] = 0
     stream: bool = True
+
+
+class Problem(BaseModel):
+    """Every answer but 200: one line for a person, and where it applies the field and its bounds."""
+
+    error: str
+    field: str | None = None
+    bounds: tuple[float, float] | None = None
+
+
+class Story(BaseModel):
+    """A whole story; as server-sent events, the last object before [DONE]."""
+
+    finish_reason: Literal["stop", "length", "timeout", "cancelled"]
+    text: str
+    prompt_tokens: int
+    new_tokens: int
+    seconds: float
+    tokens_per_second: float
+    max_tokens: int
+    clamped: bool
+    model: str
+    seed: int
+    settings: dict[str, float]
+
+
+def responses(refusals: dict[int, str], answer: type[BaseModel], problem: type[BaseModel]) -> dict[int | str, Any]:
+    """What OpenAPI says of a route that streams or answers in JSON."""
+    streamed = {
+        "description": "the story",
+        "model": answer,
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+    return {200: streamed} | {status: {"description": words, "model": problem} for status, words in refusals.items()}
 
 
 def settings_of(ask: Any, preset: str | None = None) -> Settings:
