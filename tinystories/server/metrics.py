@@ -21,6 +21,10 @@ class Metrics:
         self.stories = Counter("tinystories_stories", "Stories by how they ended", ["ending"], registry=self.registry)
         self.tokens = Counter("tinystories_new_tokens", "Tokens written", registry=self.registry)
         self.seconds = Histogram("tinystories_story_seconds", "From first token to last", registry=self.registry)
+        running = Gauge("tinystories_running", "Stories being written", registry=self.registry)
+        running.set_function(lambda: len(self.engine.running))
+        waiting = Gauge("tinystories_waiting", "Requests in the queue", registry=self.registry)
+        waiting.set_function(lambda: self.engine.waiting)
 
     def note(self, wish: Wish, event: Finished | Failed) -> None:
         log_ending(wish, event)
@@ -28,11 +32,6 @@ class Metrics:
         if isinstance(event, Finished):
             self.tokens.inc(event.new_tokens)
             self.seconds.observe(event.seconds)
-
-        running = Gauge("tinystories_running", "Stories being written", registry=self.registry)
-        running.set_function(lambda: len(self.engine.running))
-        waiting = Gauge("tinystories_waiting", "Requests in the queue", registry=self.registry)
-        waiting.set_function(lambda: self.engine.waiting)
 
     def add_route(self, app: FastAPI) -> None:
         @app.get("/metrics", include_in_schema=False)
