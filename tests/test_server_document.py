@@ -1,0 +1,97 @@
+"""docs/server.md says what the server does. `python tests/test_server_document.py` writes its settings anew."""
+
+import configparser
+import re
+from dataclasses import fields
+from types import SimpleNamespace
+
+import yaml
+from conftest import ROOT
+
+from tinystories.decoding import PRESETS
+from tinystories.server.arguments import ServerArguments
+from tinystories.server.desk import Desk
+from tinystories.server.doors import LARGEST_BODY, PATIENCE
+from tinystories.server.metrics import Metrics
+from tinystories.server.schema import BOUNDS, DEFAULT_MAX_TOKENS, Ask
+from tinystories.server.stories import Finished, Wish
+
+
+PATH = ROOT / "docs/server.md"
+DOCUMENT = PATH.read_text(encoding="utf-8")
+
+
+def with_settings(document):
+    """The document with the table between its marks as ServerArguments has it."""
+    lines = ["| option | variable | default | what |", "|---|---|---|---|"]
+    for field in fields(ServerArguments):
+        default = "" if field.default is None else f"`{str(field.default).lower()}`"
+        lines.append(f"| `--{field.name}` | `{field.name.upper()}` | {default} | {field.metadata['help']} |")
+    before, begin, rest = document.partition("<!-- settings -->\n")
+    _, end, after = rest.partition("<!-- /settings -->")
+    return "".join([before, begin, "\n", "\n".join(lines), "\n\n", end, after])
+
+
+def block(mark):
+    """The code below a mark."""
+    return re.search(rf"<!-- {mark} -->\n```\w+\n(.*?)```", DOCUMENT, re.DOTALL).group(1)
+
+
+def test_the_table_of_settings_is_true():
+    assert with_settings(DOCUMENT) == DOCUMENT, "python tests/test_server_document.py writes it anew"
+
+
+def test_every_option_and_variable_that_is_named_exists():
+    names = {field.name for field in fields(ServerArguments)}
+    commands = re.findall(r"^(?:python run_server\.py|docker run|ExecStart|Environment).*", DOCUMENT, re.MULTILINE)
+    options = {option for line in commands if "run_server" in line for option in re.findall(r"--(\w+)", line)}
+    assert options and options <= names
+    known = {name.upper() for name in names} | {"CHECKPOINT_PATH", "HF_TOKEN", "HF_HUB_OFFLINE", "OMP_NUM_THREADS"}
+    variables = set(re.findall(r"\b([A-Z]{2,}(?:_[A-Z]+)*)=", DOCUMENT)) - {"TORCH_INDEX"}
+    assert variables and variables <= known
+
+
+def test_every_status_is_in_the_table_of_errors():
+    table = re.search(r"<!-- errors -->(.*?)<!-- /errors -->", DOCUMENT, re.DOTALL).group(1)
+    told = {int(status) for row in re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE) for status in row.split(",")}
+    assert told == {*Desk.RESPONSES, 404, 405, 504}
+    assert f"larger than {LARGEST_BODY // 1024} KiB" in table and f"within {PATIENCE} seconds" in table
+
+
+def test_every_field_of_a_request_is_described():
+    table = DOCUMENT.partition("| field | what |")[2].partition("\n\n")[0]
+    described = {
+        name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1:2][0] if row else "")
+    }
+    assert described == set(Ask.model_fields)
+    assert f"`max_tokens` | {DEFAULT_MAX_TOKENS} unless" in table and f"to {BOUNDS['seed'][1]};" in table
+    assert all(f"`{name}`" in table for name in PRESETS)
+
+
+def test_the_names_for_prometheus_are_those_that_it_gets():
+    """... and more than one story may end while they are counted."""
+    metrics = Metrics(SimpleNamespace(running={}, waiting=0))
+    wish, finished = Wish("demo", "Once", None, 1), Finished("stop", "", 1, 1, 0.1, 1, False)
+    for _ in range(2):
+        metrics.note(wish, finished)
+    assert metrics.registry.get_sample_value("tinystories_stories_total", {"ending": "stop"}) == 2
+    collected = {sample.name for metric in metrics.registry.collect() for sample in metric.samples}
+    for name in set(re.findall(r"`(tinystories_\w+)`", DOCUMENT)):
+        assert name in collected or f"{name}_count" in collected, name
+
+
+def test_what_is_to_be_copied_can_be_read():
+    port = str(ServerArguments().port)
+    front_matter = next(yaml.safe_load_all(block("space")))
+    assert front_matter["sdk"] == "docker" and str(front_matter["app_port"]) == port
+    compile(block("openai"), "docs/server.md", "exec")
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.read_string(block("systemd"))
+    assert int(unit["Service"]["TimeoutStopSec"]) > ServerArguments().farewell_seconds + 5
+    for name in ("caddy", "nginx", "openai"):
+        assert f"127.0.0.1:{port}" in block(name)
+    assert "proxy_buffering off" in block("nginx")
+
+
+if __name__ == "__main__":
+    PATH.write_text(with_settings(DOCUMENT), encoding="utf-8")
