@@ -25,10 +25,6 @@ class Metrics:
         waiting = Gauge("tinystories_waiting", "Requests in the queue", registry=self.registry)
         waiting.set_function(lambda: engine.waiting)
         self.seconds = Histogram("tinystories_story_seconds", "From first token to last", registry=self.registry)
-        running = Gauge("tinystories_running", "Stories being written", registry=self.registry)
-        running.set_function(lambda: len(self.engine.running))
-        waiting = Gauge("tinystories_waiting", "Requests in the queue", registry=self.registry)
-        waiting.set_function(lambda: self.engine.waiting)
 
     def note(self, wish: Wish, event: Finished | Failed) -> None:
         log_ending(wish, event)

@@ -84,7 +84,7 @@ def responses(refusals: dict[int, str], answer: type[BaseModel], problem: type[B
     streamed = {
         "description": "the story",
         "model": answer,
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {}},
     }
     return {200: streamed} | {status: {"description": words, "model": problem} for status, words in refusals.items()}
 
