@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
         Limits(arguments.max_running, arguments.max_waiting, arguments.max_seconds, arguments.farewell_seconds),
     )
     desk = Desk(engine, arguments.requests_per_minute, arguments.log_prompts)
-    app = create_app(engine, desk, arguments.hosts(), arguments.patience_seconds)
+    app = create_app(engine, desk, arguments.hosts(), arguments.patience_seconds, arguments.frame_ancestors)
     ImpatientProtocol.patience = arguments.patience_seconds
     if arguments.metrics:
         from tinystories.server.metrics import Metrics

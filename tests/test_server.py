@@ -224,8 +224,9 @@ def test_every_answer_has_the_headers_and_no_other_host(server):
         server.client.post("/generate", json={}),
         server.client.post("/generate", content=b" " * (LARGEST_BODY + 1)),
         server.client.get("/", headers={"Host": "evil.example"}),
+        server.client.get("/", headers={"X": "a" * 17_000}),
     ]
-    assert [answer.status_code for answer in answers] == [200, 200, 404, 404, 404, 405, 200, 422, 413, 400]
+    assert [answer.status_code for answer in answers] == [200, 200, 404, 404, 404, 405, 200, 422, 413, 400, 431]
     for answer in answers:
         assert {name: answer.headers[name] for name in HEADERS} == HEADERS
         assert "unsafe" not in answer.headers["Content-Security-Policy"]
@@ -298,11 +299,14 @@ def test_a_forged_address_does_not_change_the_rate_and_no_prompt_is_logged(check
 
 def test_a_trusted_proxy_is_believed_and_what_was_asked_for_is_logged_and_counted(checkpoint):
     options = ("--requests_per_minute", "2", "--trusted_proxies", "127.0.0.1", "--log_prompts", "--metrics")
+    options += ("--frame_ancestors", "https://huggingface.co")
     with Server(checkpoint, *options) as server:
         clients = [0, 1, 2, 0, 0]
         answers = [server.client.post("/generate", json=SECRET, headers=forged(i)) for i in clients]
         assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 429]
         behind_tls = server.client.get("/", headers={"X-Forwarded-Proto": "https"})
+        assert "frame-ancestors https://huggingface.co" in behind_tls.headers["Content-Security-Policy"]
+        assert "X-Frame-Options" not in behind_tls.headers
         assert "max-age" in behind_tls.headers["Strict-Transport-Security"]
         metrics = server.client.get("/metrics").text
         assert 'tinystories_stories_total{ending="length"} 4.0' in metrics

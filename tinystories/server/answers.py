@@ -17,6 +17,7 @@ Result = TypeVar("Result")
 
 DONE = format_sse_event(data_str="[DONE]")
 KEEP_ALIVE = format_sse_event(comment="")
+UNBUFFERED = {"X-Accel-Buffering": "no"}  # asks nginx to pass each piece on at once
 SILENCE = 15  # seconds after which a comment keeps proxies from closing the connection
 
 

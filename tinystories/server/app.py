@@ -21,9 +21,19 @@ from starlette.staticfiles import StaticFiles
 
 from tinystories.decoding import DEFAULT_PRESET, PRESETS
 from tinystories.server import completions
-from tinystories.server.answers import DONE, KEEP_ALIVE, ending, first_event, head_of, last_event, sse, with_keep_alive
+from tinystories.server.answers import (
+    DONE,
+    KEEP_ALIVE,
+    UNBUFFERED,
+    ending,
+    first_event,
+    head_of,
+    last_event,
+    sse,
+    with_keep_alive,
+)
 from tinystories.server.desk import Desk
-from tinystories.server.doors import PATIENCE, LimitedBody, SecurityHeaders
+from tinystories.server.doors import PATIENCE, LimitedSize, SecurityHeaders
 from tinystories.server.engine import LOADING, READY, REASONS, Engine
 from tinystories.server.schema import BOUNDS, DEFAULT_MAX_TOKENS, Ask, Problem, Story, mistake, responses, settings_of
 from tinystories.server.stories import Failed, Finished, Piece, Wish
@@ -35,9 +45,14 @@ SECONDS_TO_RETRY = "5"
 
 
 def create_app(
-    engine: Engine, desk: Desk, allowed_hosts: list[str] | None = None, patience: float = PATIENCE
+    engine: Engine,
+    desk: Desk,
+    allowed_hosts: list[str] | None = None,
+    patience: float = PATIENCE,
+    frame_ancestors: str | None = None,
 ) -> FastAPI:
-    """allowed_hosts: what the Host header may be, None for anything; patience: seconds in which a body must come."""
+    """allowed_hosts: what the Host header may be, None for anything; patience: seconds in which a body must come;
+    frame_ancestors: sites that may show the page in a frame."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -52,10 +67,10 @@ def create_app(
     add_stories(app, desk)
     completions.add_routes(app, desk)
     add_errors(app)
-    app.add_middleware(LimitedBody, patience=patience)
+    app.add_middleware(LimitedSize, patience=patience)
     if allowed_hosts is not None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts)
-    app.add_middleware(SecurityHeaders)
+    app.add_middleware(SecurityHeaders, frame_ancestors=frame_ancestors)
     return app
 
 
@@ -154,7 +169,7 @@ def add_stories(app: FastAPI, desk: Desk) -> None:
                     case Failed():
                         yield sse({"error": event.error}, "error")
 
-        return EventSourceResponse(body())
+        return EventSourceResponse(body(), headers=UNBUFFERED)
 
 
 def wish_of(ask: Ask, desk: Desk) -> Wish:

@@ -40,6 +40,10 @@ class ServerArguments:
         metadata={"help": "Names this server is reached by, with commas, * for any (default: any, but on a loopback "
                           "address only that of this machine, which keeps other sites' pages out)."},
     )  # fmt: skip
+    frame_ancestors: str | None = field(
+        default=None,
+        metadata={"help": "Sites that may show the page in a frame, such as https://huggingface.co (default: none)."},
+    )
     log_prompts: bool = field(default=False, metadata={"help": "Write prompts to the log."})
     metrics: bool = field(default=False, metadata={"help": "Answer GET /metrics (extra: metrics)."})
 

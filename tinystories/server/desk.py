@@ -21,6 +21,7 @@ class Desk:
         413: "the body is too large",
         422: "a field that is not as it must be, and its bounds",
         429: "too many requests of this client, or of all; Retry-After says how long to wait",
+        431: "the headers are too large",
         500: "the story had to be given up",
         503: "no model is at work",
         504: "the story took too long (only /v1/completions, which has no word for that)",

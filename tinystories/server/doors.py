@@ -19,10 +19,10 @@ LARGEST_HEADERS = 16 * 1024  # bytes
 PATIENCE = 10.0  # seconds for a request's headers, and for its body
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; font-src 'none'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "base-uri 'none'; form-action 'none'; frame-ancestors "
 )
 HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY + "'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -34,16 +34,19 @@ STRICT_TRANSPORT_SECURITY = "max-age=31536000"
 
 
 class SecurityHeaders:
-    """On every answer, errors too. HSTS only where the request came by TLS."""
+    """On every answer, errors too. HSTS only where the request came by TLS; no frame but of the sites that may."""
 
-    def __init__(self, app: ASGIApp):
-        self.app = app
+    def __init__(self, app: ASGIApp, frame_ancestors: str | None = None):
+        self.app, self.headers = app, dict(HEADERS)
+        if frame_ancestors:
+            self.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY + frame_ancestors
+            del self.headers["X-Frame-Options"]  # which can only say no
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers.update(HEADERS)
+                headers.update(self.headers)
                 if scope.get("scheme") == "https":
                     headers["Strict-Transport-Security"] = STRICT_TRANSPORT_SECURITY
                 # a file may be kept, but an update must not mix an old script with a new page; a story is nobody's
@@ -53,10 +56,11 @@ class SecurityHeaders:
         await self.app(scope, receive, with_headers)
 
 
-class LimitedBody:
-    """413 for a body that is too large, whatever its Content-Length claims; 408 for one that does not come.
+class LimitedSize:
+    """413 for a body that is too large, whatever its Content-Length claims; 408 for one that does not come; 431.
 
-    FastAPI's own `max_body_size` answers outside all middleware, so without the headers above, and has no clock."""
+    uvicorn limits headers only while they are incomplete. FastAPI's `max_body_size` answers outside all middleware, so
+    without the headers above, and has no clock."""
 
     def __init__(self, app: ASGIApp, patience: float = PATIENCE):
         self.app, self.patience = app, patience
@@ -64,6 +68,8 @@ class LimitedBody:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > LARGEST_HEADERS:
+            return await _refuse(431, f"the headers are larger than {LARGEST_HEADERS} bytes")(scope, receive, send)
         claimed = Headers(scope=scope).get("content-length", "0")
         if claimed.isdigit() and int(claimed[:20]) > LARGEST_BODY:
             return await _refuse(413, f"the body is larger than {LARGEST_BODY} bytes")(scope, receive, send)

@@ -60,7 +60,7 @@ class Problem(BaseModel):
 
     error: str
     field: str | None = None
-    bounds: tuple[float, float] | None = None
+    bounds: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
 
 
 class Story(BaseModel):
@@ -81,11 +81,7 @@ class Story(BaseModel):
 
 def responses(refusals: dict[int, str], answer: type[BaseModel], problem: type[BaseModel]) -> dict[int | str, Any]:
     """What OpenAPI says of a route that streams or answers in JSON."""
-    streamed = {
-        "description": "the story",
-        "model": answer,
-        "content": {"text/event-stream": {}},
-    }
+    streamed = {"description": "the story", "model": answer, "content": {"text/event-stream": {}}}
     return {200: streamed} | {status: {"description": words, "model": problem} for status, words in refusals.items()}
 
 
@@ -103,7 +99,7 @@ def mistake(errors: list[dict[str, Any]]) -> dict[str, Any]:
     if first["type"] == "json_invalid":
         return {"error": "the body is not JSON"}
     if field is None:
-        return {"error": f"the body must be a JSON object: {first['msg']}"}
+        return {"error": "the body must be a JSON object, sent with Content-Type: application/json"}
     body: dict[str, Any] = {"field": field}
     if first["type"] == "extra_forbidden":
         return {
