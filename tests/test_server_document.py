@@ -55,7 +55,7 @@ def test_every_status_is_in_the_table_of_errors():
     table = re.search(r"<!-- errors -->(.*?)<!-- /errors -->", DOCUMENT, re.DOTALL).group(1)
     told = {int(status) for row in re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE) for status in row.split(",")}
     assert told == {*Desk.REFUSALS, 404, 405}
-    assert f"larger than {LARGEST_BODY // 1024} KiB" in table and f"within {PATIENCE} seconds" in table
+    assert f"larger than {LARGEST_BODY // 1024} KiB" in table and f"within {PATIENCE:g} seconds" in table
 
 
 def test_every_field_of_a_request_is_described():
