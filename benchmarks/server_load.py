@@ -21,6 +21,7 @@ import re
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -63,11 +64,8 @@ def server(checkpoint: str, *options: str):
         with httpx.Client() as client:
             while client.get(f"{address}/health").status_code != 200:
                 time.sleep(0.1)
-        drain = subprocess.Popen(
-            ["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL
-        )  # the log must not fill a pipe
+        threading.Thread(target=process.stderr.read, daemon=True).start()  # the log must not fill a pipe
         yield address, psutil.Process(process.pid)
-        drain.kill()
     finally:
         process.terminate()
         process.wait(timeout=60)

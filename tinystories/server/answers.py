@@ -4,20 +4,18 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import HTTPException, Request
-from fastapi.sse import format_sse_event
+from fastapi.sse import EventSourceResponse, format_sse_event
+from starlette.types import Receive, Scope, Send
 
 from tinystories.server.engine import Stream
 from tinystories.server.stories import Event, Failed, Finished
 
 
-Result = TypeVar("Result")
-
 DONE = format_sse_event(data_str="[DONE]")
 KEEP_ALIVE = format_sse_event(comment="")
-UNBUFFERED = {"X-Accel-Buffering": "no"}  # asks nginx to pass each piece on at once
 SILENCE = 15  # seconds after which a comment keeps proxies from closing the connection
 
 
@@ -86,12 +84,23 @@ async def _hung_up(request: Request) -> None:
 
 
 async def with_keep_alive(stream: Stream) -> AsyncIterator[Event | None]:
-    """The events of a stream, and None after a while of silence; a listener that leaves ends the story."""
-    try:
-        while not stream.ended:
-            try:
-                yield await asyncio.wait_for(stream.next(), SILENCE)
-            except TimeoutError:
-                yield None
-    finally:
-        stream.cancel()
+    """The events of a stream, and None after a while of silence."""
+    while not stream.ended:
+        try:
+            yield await asyncio.wait_for(stream.next(), SILENCE)
+        except TimeoutError:
+            yield None
+
+
+class EventStream(EventSourceResponse):
+    """Server-sent events of a story. However the answer ends, so does the story: nobody else listens to it."""
+
+    def __init__(self, stream: Stream, content: AsyncIterator[bytes]):
+        super().__init__(content, headers={"X-Accel-Buffering": "no"})  # asks nginx to pass on each piece at once
+        self.stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.stream.cancel()

@@ -14,7 +14,6 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
-from fastapi.sse import EventSourceResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.staticfiles import StaticFiles
@@ -24,7 +23,7 @@ from tinystories.server import completions
 from tinystories.server.answers import (
     DONE,
     KEEP_ALIVE,
-    UNBUFFERED,
+    EventStream,
     ending,
     first_event,
     head_of,
@@ -169,7 +168,7 @@ def add_stories(app: FastAPI, desk: Desk) -> None:
                     case Failed():
                         yield sse({"error": event.error}, "error")
 
-        return EventSourceResponse(body(), headers=UNBUFFERED)
+        return EventStream(stream, body())
 
 
 def wish_of(ask: Ask, desk: Desk) -> Wish:

@@ -12,10 +12,9 @@ from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, Response
-from fastapi.sse import EventSourceResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from tinystories.server.answers import DONE, KEEP_ALIVE, UNBUFFERED, first_event, sse, unless_gone, with_keep_alive
+from tinystories.server.answers import DONE, KEEP_ALIVE, EventStream, first_event, sse, unless_gone, with_keep_alive
 from tinystories.server.desk import Desk
 from tinystories.server.engine import Stream
 from tinystories.server.sampling import Settings
@@ -111,7 +110,7 @@ def add_routes(app: FastAPI, desk: Desk) -> None:
         head["model"] = stream.request.wish.model
         if ask.stream:
             await first_event(request, stream)
-            return EventSourceResponse(chunks(stream, head, ask), headers=UNBUFFERED)
+            return EventStream(stream, chunks(stream, head, ask))
         pieces = await unless_gone(request, stream, all_events(stream))
         finished = pieces.pop()
         check_ending(finished)

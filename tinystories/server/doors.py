@@ -95,13 +95,22 @@ def _refuse(status: int, reason: str) -> JSONResponse:
 
 
 class ImpatientProtocol(H11Protocol):
-    """uvicorn's protocol, but for a client that connects and then sends no request, or sends it letter by letter."""
+    """uvicorn's protocol, but for a client that connects and then sends no request, or sends it letter by letter, or
+    does not read what it asked for."""
 
     patience = PATIENCE
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         self.loop.call_later(self.patience, self._no_request_yet)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.stalled = self.loop.call_later(self.patience, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.stalled.cancel()
 
     def _no_request_yet(self) -> None:
         if self.cycle is None and not self.transport.is_closing():

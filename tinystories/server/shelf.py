@@ -6,6 +6,7 @@ only the last few stay open.
 
 import logging
 import re
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,18 +41,19 @@ class Shelf:
         self.dtype = _dtype(arguments.dtype, self.device)
         self.entries = {entry.id: entry for entry in find_checkpoints(checkpoint)}
         self.default = next(iter(self.entries))
-        self.writers: dict[str, Writer] = {}  # the one used last comes last
+        self.writers: OrderedDict[str, Writer] = OrderedDict()  # the one used last comes last
 
     def writer(self, name: str) -> Writer:
         """Raises:
         UserError: a checkpoint that cannot be opened or served.
         """
-        writer = self.writers.pop(name, None) or self._open(self.entries[name])
-        self.writers[name] = writer
+        if name not in self.writers:
+            self.writers[name] = self._open(self.entries[name])
+        self.writers.move_to_end(name)
         idle = [key for key, each in self.writers.items() if not each.stories and key not in (name, self.default)]
         for key in idle[: max(0, len(self.writers) - OPEN_AT_ONCE)]:
             del self.writers[key]
-        return writer
+        return self.writers[name]
 
     def _open(self, entry: Entry) -> Writer:
         given = self.arguments
