@@ -70,6 +70,7 @@ def main(argv: list[str]) -> None:
     engine = Engine(
         shelf,
         Limits(arguments.max_running, arguments.max_waiting, arguments.max_seconds, arguments.farewell_seconds),
+        arguments.threads,
     )
     desk = Desk(engine, arguments.requests_per_minute, arguments.log_prompts)
     app = create_app(engine, desk, arguments.hosts(), arguments.patience_seconds, arguments.frame_ancestors)

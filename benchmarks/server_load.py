@@ -1,11 +1,11 @@
 """What the server does under load: no story mixed, lost or hung, memory flat, and how fast it is.
 
-    python benchmarks/server_load.py runs/demo --minutes 10 --output docs/results/server_load.json
+    python benchmarks/server_load.py runs/tinystories-cpu --write
 
 1. Every pair of beginning and seed is asked for alone; its text is what it must be ever after.
-2. Tokens a second and the time to the first token with 1, 4, 8 and 16 stories at a time, and, for comparison, 16
-   clients with a server that writes one story after the other (--max_running 1). The rounds take turns, so that a busy
-   machine is unfair to all of them; medians over the rounds.
+2. Tokens a second and the time to the first token with 1, 4, 8 and 16 stories at a time, and, for comparison, with
+   two threads, and with a server that writes one story after the other (--max_running 1). The ways take turns, so that
+   a busy machine is unfair to all of them; medians over the rounds.
 3. A hundred clients for ten minutes: each asks for one of the stories, reads it, compares it, and asks again; one in
    twenty hangs up half-way. More clients than places: 429 must be the only refusal, and must say how long to wait.
 4. Eight clients hang up at once: how soon no story runs any more, and how much processor time the next second takes.
@@ -16,6 +16,7 @@ It starts its own servers on free ports, and ends them.
 import argparse
 import asyncio
 import json
+import platform
 import random
 import re
 import statistics
@@ -24,17 +25,20 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
+import torch
 from tqdm import tqdm
 
 
 ROOT = Path(__file__).parent.parent
+RECORD = ROOT / "docs" / "results" / "server_load.json"
+DOCUMENT = ROOT / "docs" / "server.md"
 BEGINNINGS = (
     "Once upon a time",
     "The old dog",
@@ -81,8 +85,10 @@ async def events(answer: httpx.Response) -> AsyncIterator[tuple[str, str]]:
             name = "message"
 
 
-async def story(client: httpx.AsyncClient, pair: tuple[str, int], tokens: int, leave: bool = False) -> dict[str, Any]:
-    """What came of one request: status, text, times, and whether it ended as it should."""
+async def story(
+    client: httpx.AsyncClient, pair: tuple[str, int], tokens: int, leave: bool = False, count: Callable = lambda n: None
+) -> dict[str, Any]:
+    """What came of one request: status, text, times, and whether it ended as it should. `count` is told of tokens."""
     prompt, seed = pair
     start, pieces, first = time.perf_counter(), [], None
     body = {"prompt": prompt, "seed": seed, "max_tokens": tokens}
@@ -98,13 +104,14 @@ async def story(client: httpx.AsyncClient, pair: tuple[str, int], tokens: int, l
             elif name == "message" and "token" in (found := json.loads(data)):
                 first = first or time.perf_counter() - start
                 pieces.append(found["token"])
+                count(found["tokens"])
                 if leave and len(pieces) == 10:
                     return {"status": 200, "left": True}
             elif name == "message":
                 end = found
     text = "".join(pieces)
     whole = done and end is not None and end["text"] == text and end["seed"] == seed
-    return {"status": 200, "whole": whole, "text": text, "first": first, "tokens": end["new_tokens"] if end else 0}
+    return {"status": 200, "whole": whole, "text": text, "first": first}
 
 
 async def alone(address: str, pairs: list[tuple[str, int]], tokens: int) -> dict[tuple[str, int], str]:
@@ -114,18 +121,23 @@ async def alone(address: str, pairs: list[tuple[str, int]], tokens: int) -> dict
 
 async def rush(
     address: str, expected: dict, clients: int, seconds: float, tokens: int, leaving: float = 0.0
-) -> list[dict]:
-    """`clients` that ask for story after story; what came of every request."""
+) -> tuple[list[dict], float]:
+    """`clients` that ask for story after story: what came of every request, and tokens a second."""
     results: list[dict] = []
+    written = 0
     end = time.perf_counter() + seconds
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=clients)
+
+    def count(number: int) -> None:
+        nonlocal written
+        written += number if time.perf_counter() < end else 0
 
     async def ask(number: int, client: httpx.AsyncClient) -> None:
         dice = random.Random(number)
         while time.perf_counter() < end:
             pair = dice.choice(list(expected))
             try:
-                found = await story(client, pair, tokens, dice.random() < leaving)
+                found = await story(client, pair, tokens, dice.random() < leaving, count)
             except httpx.ReadTimeout:
                 found = {"status": 200, "hung": True}
             except httpx.TransportError as error:
@@ -136,13 +148,13 @@ async def rush(
 
     async with httpx.AsyncClient(base_url=address, timeout=PATIENCE, limits=limits) as client:
         await asyncio.gather(*(ask(number, client) for number in range(clients)))
-    return results
+    return results, written / seconds
 
 
-def speed(results: list[dict], seconds: float) -> dict[str, float]:
+def speed(results: list[dict], rate: float) -> dict[str, float]:
     first = sorted(found["first"] for found in results if found.get("first"))
     return {
-        "tokens_per_second": sum(found.get("tokens", 0) for found in results) / seconds,
+        "tokens_per_second": rate,
         "first_token_median": statistics.median(first),
         "first_token_p95": first[int(0.95 * (len(first) - 1))],
     }
@@ -150,14 +162,19 @@ def speed(results: list[dict], seconds: float) -> dict[str, float]:
 
 def throughput(checkpoint: str, expected: dict, tokens: int, rounds: int, seconds: float) -> list[dict[str, Any]]:
     """Rounds of each number of clients in turn; medians over the rounds."""
-    ways = [("together", clients) for clients in (1, 4, 8, 16)] + [("one after the other", 16)]
+    ways = [("together", clients) for clients in (1, 4, 8, 16)]
+    ways += [("together, two threads", clients) for clients in (1, 16)] + [("one after the other", 16)]
     found: dict[tuple[str, int], list[dict]] = {way: [] for way in ways}
-    with server(checkpoint) as (together, _), server(checkpoint, "--max_running", "1") as (apart, _):
+    with (
+        server(checkpoint) as (together, _),
+        server(checkpoint, "--threads", "2") as (threaded, _),
+        server(checkpoint, "--max_running", "1") as (apart, _),
+    ):
+        addresses = {"together": together, "together, two threads": threaded, "one after the other": apart}
         for _ in tqdm(range(rounds), desc="throughput"):
             for way, clients in ways:
-                address, start = together if way == "together" else apart, time.perf_counter()
-                results = asyncio.run(rush(address, expected, clients, seconds, tokens))
-                found[way, clients].append(speed(results, time.perf_counter() - start))
+                asked = rush(addresses[way], expected, clients, seconds, tokens)
+                found[way, clients].append(speed(*asyncio.run(asked)))
     names = ("tokens_per_second", "first_token_median", "first_token_p95")
     return [
         {"way": way, "clients": clients}
@@ -166,10 +183,10 @@ def throughput(checkpoint: str, expected: dict, tokens: int, rounds: int, second
     ]
 
 
-def siege(address: str, process: psutil.Process, expected: dict, clients: int, seconds: float, tokens: int) -> dict:
-    """Everything that came of the long run, and the server's memory, MiB, over it."""
+def siege(address: str, process: psutil.Process, expected: dict, clients: int, seconds: float, tokens: int) -> tuple:
+    """What came of the long run, and the server's memory, MiB, over it."""
 
-    async def with_memory() -> tuple[list[dict], list[float]]:
+    async def with_memory() -> tuple[list[dict], float, list[float]]:
         memory: list[float] = []
 
         async def watch() -> None:
@@ -178,11 +195,11 @@ def siege(address: str, process: psutil.Process, expected: dict, clients: int, s
                 await asyncio.sleep(seconds / 60)
 
         watcher = asyncio.create_task(watch())
-        results = await rush(address, expected, clients, seconds, tokens, leaving=0.05)
+        results, rate = await rush(address, expected, clients, seconds, tokens, leaving=0.05)
         watcher.cancel()
-        return results, memory
+        return results, rate, memory
 
-    results, memory = asyncio.run(with_memory())
+    results, rate, memory = asyncio.run(with_memory())
     refused = [found for found in results if found["status"] != 200]
     return {
         "clients": clients,
@@ -197,32 +214,85 @@ def siege(address: str, process: psutil.Process, expected: dict, clients: int, s
         "lost": [found["lost"] for found in results if "lost" in found][:5],
         "errors": [found["error"] for found in results if "error" in found][:5],
         "refused_without_retry_after": sum(found.get("retry_after") is None for found in refused),
-        "memory_mib": {
-            "after_a_tenth": memory[len(memory) // 10], "at_the_end": memory[-1], "most": max(memory),
-        },
-        **speed(results, seconds),
-    }  # fmt: skip
+        **speed(results, rate),
+    }, {"after_a_tenth": memory[len(memory) // 10], "at_the_end": memory[-1], "most": max(memory)}
 
 
-async def hang_up(address: str, process: psutil.Process, clients: int, tokens: int) -> dict[str, float]:
-    """Seconds until no story runs after all clients are gone, and the processor time of the second that follows."""
+async def hang_up(address: str, process: psutil.Process, expected: dict, clients: int, tokens: int) -> dict[str, float]:
+    """Processor seconds of a second in which `clients` read stories, the time until no story runs after they are all
+    gone at once, and the processor seconds of the second after that."""
+
+    def processor() -> float:
+        return sum(process.cpu_times()[:2])
+
     async with httpx.AsyncClient(base_url=address, timeout=PATIENCE) as client:
-
-        async def begin(seed: int) -> None:
-            await story(client, ("Once upon a time", seed), tokens, leave=True)
-
-        await asyncio.gather(*(begin(seed) for seed in range(clients)))
+        crowd = asyncio.create_task(rush(address, expected, clients, PATIENCE, tokens))
+        while (await client.get("/api/info")).json()["load"]["running"] < clients:
+            await asyncio.sleep(0.01)
+        before = processor()
+        await asyncio.sleep(1)
+        busy = processor() - before
+        crowd.cancel()
         start = time.perf_counter()
         while (await client.get("/api/info")).json()["load"]["running"]:
             await asyncio.sleep(0.01)
-        ended = time.perf_counter() - start
-        before = sum(process.cpu_times()[:2])
+        ended, before = time.perf_counter() - start, processor()
         await asyncio.sleep(1)
         return {
             "clients": clients,
+            "processor_seconds_before": busy,
             "seconds_until_idle": ended,
-            "processor_seconds_after": sum(process.cpu_times()[:2]) - before,
+            "processor_seconds_after": processor() - before,
         }
+
+
+def render(result: dict[str, Any]) -> str:
+    """What docs/server.md says of the load, in Markdown."""
+    run, gone, model, memory = (result[key] for key in ("long_run", "hang_up", "model", "memory_mib"))
+    statuses = ", ".join(f"{number:,} answered {status}" for status, number in sorted(run["statuses"].items()))
+    introduction = (
+        f"Measured by `python benchmarks/server_load.py CHECKPOINT --write` on {result['machine']}, with a model of",
+        f"{model['parameters']:,} parameters in {model['dtype']} and stories of at most {result['tokens_of_a_story']}",
+        f"tokens; medians of {result['rounds']} rounds in turn ([record](results/server_load.json)):",
+    )
+    rows = (
+        f"| {each['clients']} | {each['way']} | {each['tokens_per_second']:.0f} "
+        f"| {1000 * each['first_token_median']:.0f} | {1000 * each['first_token_p95']:.0f} |"
+        for each in result["throughput"]
+    )
+    long_run = (
+        f"{run['clients']} clients for {run['seconds'] / 60:g} minutes: {run['requests']:,} requests, {statuses};",
+        f"{run['refused_without_retry_after']} of the refusals did not say how long to wait.",
+        f"{run['whole']:,} stories were read to the end at {run['tokens_per_second']:.0f} tokens a second;",
+        f"{run['different_from_alone']} of them differed from what the same seed writes alone, {run['not_whole']} were",
+        f"not whole, {run['hung']} hung, {len(run['lost'])} were lost; {run['hung_up_by_client']} clients hung up",
+        f"half-way. Memory: {memory['after_a_tenth']:.0f} MiB after a tenth of the time,",
+        f"{memory['at_the_end']:.0f} MiB at the end.",
+    )
+    hung_up = (
+        f"{gone['clients']} clients that hang up at once: no story ran any more after",
+        f"{1000 * gone['seconds_until_idle']:.0f} ms; the server took {gone['processor_seconds_before']:.2f} processor",
+        f"seconds in the second before, and {gone['processor_seconds_after']:.2f} in the second after.",
+    )
+    return f"""{" ".join(introduction)}
+
+| clients | stories are written | tokens a second, all together | first token, median, ms | 95th percentile, ms |
+|---:|---|---:|---:|---:|
+{chr(10).join(rows)}
+
+{" ".join(long_run)}
+
+{" ".join(hung_up)}
+"""
+
+
+def write_down(result: dict[str, Any]) -> None:
+    RECORD.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    document = DOCUMENT.read_text(encoding="utf-8")
+    before, _, rest = document.partition("<!-- load -->")
+    after = rest.partition("<!-- /load -->")[2]
+    text = f"{before}<!-- load -->\n{render(result)}<!-- /load -->{after}"
+    DOCUMENT.write_text(text, encoding="utf-8", newline="\n")
 
 
 def main() -> None:
@@ -232,28 +302,31 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--tokens", type=int, default=100, help="of a story, at most")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--round_seconds", type=float, default=8)
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--round_seconds", type=float, default=10)
+    parser.add_argument("--write", action="store_true", help="write docs/results/server_load.json and docs/server.md")
     given = parser.parse_args()
     pairs = [(beginning, seed) for beginning in BEGINNINGS for seed in range(8)]
     with server(given.checkpoint) as (address, process):
         expected = asyncio.run(alone(address, pairs, given.tokens))
         info = httpx.get(f"{address}/api/info").json()
-        print(f"{given.clients} clients for {given.minutes} minutes", file=sys.stderr)
-        long_run = siege(address, process, expected, given.clients, 60 * given.minutes, given.tokens)
-        hung_up = asyncio.run(hang_up(address, process, 8, info["context"]))
+        print(f"{given.clients} clients for {given.minutes:g} minutes", file=sys.stderr)
+        long_run, memory = siege(address, process, expected, given.clients, 60 * given.minutes, given.tokens)
+        hung_up = asyncio.run(hang_up(address, process, expected, 8, given.tokens))
     result = {
+        "machine": f"{psutil.cpu_count()} cores of {platform.machine()} ({torch.backends.cpu.get_cpu_capability()})",
         "model": {key: info[key] for key in ("parameters", "context", "vocabulary", "device", "dtype")},
-        "machine": f"{psutil.cpu_count()} cores",
         "tokens_of_a_story": given.tokens,
+        "rounds": given.rounds,
+        "round_seconds": given.round_seconds,
         "throughput": throughput(given.checkpoint, expected, given.tokens, given.rounds, given.round_seconds),
         "long_run": long_run,
+        "memory_mib": memory,
         "hang_up": hung_up,
     }
-    text = json.dumps(result, indent=2) + "\n"
-    print(text)
-    if given.output:
-        given.output.write_text(text, encoding="utf-8")
+    print(json.dumps(result, indent=2))
+    print(render(result))
+    if given.write:
+        write_down(result)
 
 
 if __name__ == "__main__":

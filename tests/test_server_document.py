@@ -1,12 +1,13 @@
 """docs/server.md says what the server does. `python tests/test_server_document.py` writes its settings anew."""
 
 import configparser
+import json
 import re
 from dataclasses import fields
 from types import SimpleNamespace
 
 import yaml
-from conftest import ROOT
+from conftest import ROOT, load_benchmark
 
 from tinystories.decoding import PRESETS
 from tinystories.server.arguments import ServerArguments
@@ -91,6 +92,13 @@ def test_what_is_to_be_copied_can_be_read():
     for name in ("caddy", "nginx", "openai"):
         assert f"127.0.0.1:{port}" in block(name)
     assert "proxy_buffering off" in block("nginx")
+
+
+def test_the_figures_of_the_load_are_those_of_the_record():
+    """Guards: numbers typed by hand."""
+    load = load_benchmark("server_load")
+    record = json.loads(load.RECORD.read_text(encoding="utf-8"))
+    assert DOCUMENT.partition("<!-- load -->")[2].partition("<!-- /load -->")[0] == "\n" + load.render(record)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,11 @@ class ServerArguments:
         metadata={"help": "auto: float64, in which a seed's story does not depend on what else is running; float32: "
                           "faster, and a word may differ now and then; bfloat16."},
     )  # fmt: skip
+    threads: int = field(
+        default=1,
+        metadata={"help": "Processor cores for the model: one is best for a small model, and wherever other programs "
+                          "need the processor too."},
+    )  # fmt: skip
     requests_per_minute: int = field(default=10, metadata={"help": "Stories that one client may ask for in a minute."})
     max_running: int = field(default=16, metadata={"help": "Stories written together."})
     max_waiting: int = field(default=64, metadata={"help": "Requests in the queue; one more is answered 429."})
@@ -48,15 +53,22 @@ class ServerArguments:
     metrics: bool = field(default=False, metadata={"help": "Answer GET /metrics (extra: metrics)."})
 
     def __post_init__(self):
-        least = {"requests_per_minute": 1, "max_running": 1, "max_waiting": 1, "max_connections": 1, "port": 0}
+        least = {
+            "threads": 1,
+            "requests_per_minute": 1,
+            "max_running": 1,
+            "max_waiting": 1,
+            "max_connections": 1,
+            "port": 0,
+        }
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise UserError(f"{name} must be at least {low}, got {getattr(self, name)}")
         for name in ("max_seconds", "farewell_seconds", "patience_seconds"):
             if not 0 < getattr(self, name) < 86400:
                 raise UserError(f"{name} must be above 0 and below 86400 seconds, got {getattr(self, name)}")
-        if self.port > 65535:
-            raise UserError(f"port must be at most 65535, got {self.port}")
+        if not 0 <= self.port <= 65535:
+            raise UserError(f"port must be from 0 to 65535, got {self.port}")
         if self.dtype not in DTYPES:
             raise UserError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype}")
 

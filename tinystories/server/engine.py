@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 
+import torch
+
 from tinystories.errors import UserError, one_line
 from tinystories.server.shelf import Shelf
 from tinystories.server.stories import Event, Failed, Finished, Wish
@@ -97,8 +99,14 @@ class Stream:
 class Engine:
     """`note` is told how each story ended, in the engine's thread."""
 
-    def __init__(self, shelf: Shelf, limits: Limits, note: Callable[[Wish, Finished | Failed], None] = log_ending):
-        self.shelf, self.limits, self.note = shelf, limits, note
+    def __init__(
+        self,
+        shelf: Shelf,
+        limits: Limits,
+        threads: int = 1,
+        note: Callable[[Wish, Finished | Failed], None] = log_ending,
+    ):
+        self.shelf, self.limits, self.threads, self.note = shelf, limits, threads, note
         self.state, self.failure = LOADING, None
         self.running: dict[Request, Writer] = {}
         self._waiting: Turns[Request] = Turns(limits.waiting)
@@ -147,6 +155,7 @@ class Engine:
 
     def _work(self) -> None:
         try:
+            torch.set_num_threads(self.threads)  # counts for the thread that says it
             self.shelf.writer(self.shelf.default)
             with self._changed:
                 self.state = READY if self.state == LOADING else self.state
