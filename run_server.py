@@ -7,6 +7,7 @@ CHECKPOINT is a folder or a Hub id; of a run folder, every checkpoint in it can 
 also be given as an environment variable, its name in capitals. docs/server.md tells how to run it for others.
 """
 
+import asyncio
 import logging
 import os
 import socket
@@ -22,7 +23,6 @@ from tinystories.recipe import OneLineParser
 
 try:
     import fastapi  # noqa: F401
-    import limits  # noqa: F401
     import uvicorn
 except ImportError as error:
     install = "python -m pip install -c constraints.txt -e '.[web]'"
@@ -47,17 +47,19 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, engine: Engine):
         super().__init__(config)
-        self.engine = engine
+        self.engine, self.loop = engine, None
 
     def handle_exit(self, sig: int, frame: "FrameType | None") -> None:
         super().handle_exit(sig, frame)
-        self.engine.stop()
+        if self.loop is not None:  # not from here: the signal may have come while this thread holds a lock
+            self.loop.call_soon_threadsafe(self.engine.stop)
 
     async def on_tick(self, counter: int) -> bool:
         return await super().on_tick(counter) or self.engine.failure is not None
 
     async def startup(self, sockets: list[socket.socket]) -> None:
         await super().startup(sockets)
+        self.loop = asyncio.get_running_loop()
         host, port = sockets[0].getsockname()[:2]
         address = f"[{host}]" if ":" in host else host
         logger.info("open http://%s:%d in a browser; Ctrl-C ends the server", address, port)
@@ -75,6 +77,8 @@ def main(argv: list[str]) -> None:
     desk = Desk(engine, arguments.requests_per_minute, arguments.log_prompts)
     app = create_app(engine, desk, arguments.hosts(), arguments.patience_seconds, arguments.frame_ancestors)
     ImpatientProtocol.patience = arguments.patience_seconds
+    if arguments.trusted_proxies is None:
+        ImpatientProtocol.most_of_one_client = max(1, arguments.max_connections // 4)
     if arguments.metrics:
         from tinystories.server.metrics import Metrics
 

@@ -87,14 +87,17 @@ def events_of(answer: httpx.Response) -> list[tuple[str, str]]:
 
 
 def untrained(counting_run: Path, folder: Path, context: int = 512, seed: int = 0) -> Path:
-    """A fresh network of the counting run's sizes in a complete checkpoint: it says anything, and seldom the end."""
+    """A fresh network of the counting run's sizes in a complete checkpoint: it says anything. The end has a logit of 0,
+    which is never among the 50 highest: with top_k 50 a story is as long as asked for."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
         shutil.copy(counting_run / name, folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": context}), encoding="utf-8")
     torch.manual_seed(seed)
-    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)).save_pretrained(folder)
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    model.get_output_embeddings().weight.data[model.config.eos_token_id] = 0
+    model.save_pretrained(folder)
     return folder
 
 

@@ -158,7 +158,7 @@ def test_the_dependencies_are_those_of_the_server():
         [sys.executable, "-c", code.group(1)], cwd=ROOT, capture_output=True, text=True, check=True
     )
     names = {re.match(r"[\w-]+", line).group() for line in process.stdout.splitlines()}
-    assert {"torch", "transformers", "fastapi", "uvicorn", "limits", "prometheus-client", "setuptools"} <= names
+    assert {"torch", "transformers", "fastapi", "uvicorn", "prometheus-client", "setuptools"} <= names
     assert not names & {"pytest", "lm-eval", "playwright", "tinystories"}
 
 

@@ -17,8 +17,9 @@ from transformers import (
 )
 
 from tinystories.decoding import PRESETS
+from tinystories.server import shelf as shelves
 from tinystories.server.arguments import ServerArguments
-from tinystories.server.sampling import Settings
+from tinystories.server.sampling import Sampler, Settings
 from tinystories.server.shelf import Shelf, find_checkpoints
 from tinystories.server.stories import Failed, Finished, Piece, Started, Wish
 from tinystories.server.turns import Turns
@@ -182,6 +183,41 @@ def test_a_story_cancelled_or_too_late_ends_and_the_others_do_not_notice(writer,
         assert each.text == written_alone(checkpoint, prompt, each.wish.seed, 30, **settings)
 
 
+def test_a_story_that_fails_is_the_only_one(writer, checkpoint, monkeypatch):
+    """Guards: one client's settings, on which the sampler breaks, that end everybody's story."""
+    asked = [Asked("Story 7. one two", seed, NEUTRAL, max_tokens=20) for seed in range(3)]
+    draw = Sampler.next_token
+
+    def breaks_for_one(self, ids, logits):
+        if self.generator.initial_seed() == 1 and len(ids) > 12:
+            raise RuntimeError("probability tensor contains nan")
+        return draw(self, ids, logits)
+
+    monkeypatch.setattr(Sampler, "next_token", breaks_for_one)
+    write(writer, asked)
+    assert isinstance(asked[1].events[-1], Failed)
+    for each in (asked[0], asked[2]):
+        assert each.text == written_alone(checkpoint, each.wish.prompt, each.wish.seed, 20, **NEUTRAL)
+
+
+def test_only_so_many_models_are_open_and_none_that_is_at_work_is_closed(counting_run, tmp_path, monkeypatch):
+    """Guards: memory that grows with every checkpoint that somebody asks for."""
+    monkeypatch.setattr(shelves, "OPEN_AT_ONCE", 2)
+    for step in (1, 2, 3):
+        untrained(counting_run, tmp_path / f"checkpoint-{step}")
+    shelf = Shelf(str(tmp_path), ARGUMENTS)
+    assert shelf.default == "checkpoint-3"
+    shelf.writer("checkpoint-3")
+    busy = shelf.writer("checkpoint-1")
+    busy.join(Asked("Story", 1, NEUTRAL, max_tokens=3).request)
+    assert shelf.has_room_for("checkpoint-1") and not shelf.has_room_for("checkpoint-2")
+    while busy.stories:
+        busy.step()
+    assert shelf.has_room_for("checkpoint-2")
+    shelf.writer("checkpoint-2")
+    assert list(shelf.writers) == ["checkpoint-3", "checkpoint-2"]
+
+
 def test_a_prompt_is_text_whatever_it_says(writer):
     """Guards: a typed end of text that ends the story. Other people's tokenizers know it where ours does not."""
     plain = Tokenizer(models.BPE())
@@ -251,4 +287,5 @@ def test_clients_take_turns_and_the_queue_has_an_end():
     assert not turns.put("d", 6)
     turns.remove(2)
     assert len(turns) == 4
-    assert [turns.take() for _ in range(5)] == [1, 4, 5, 3, None]
+    assert turns.take(lambda item: item > 3) == 4
+    assert [turns.take(lambda item: True) for _ in range(4)] == [1, 5, 3, None]

@@ -71,7 +71,7 @@ def test_every_field_of_a_request_is_described():
 
 def test_the_names_for_prometheus_are_those_that_it_gets():
     """... and more than one story may end while they are counted."""
-    metrics = Metrics(SimpleNamespace(running={}, waiting=0))
+    metrics = Metrics(SimpleNamespace(running=0, waiting=0))
     wish, finished = Wish("demo", "Once", None, 1), Finished("stop", "", 1, 1, 0.1, 1, False)
     for _ in range(2):
         metrics.note(wish, finished)

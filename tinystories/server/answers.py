@@ -11,7 +11,7 @@ from fastapi.sse import EventSourceResponse, format_sse_event
 from starlette.types import Receive, Scope, Send
 
 from tinystories.server.engine import Stream
-from tinystories.server.stories import Event, Failed, Finished
+from tinystories.server.stories import Event, Failed, Finished, Piece, Started
 
 
 DONE = format_sse_event(data_str="[DONE]")
@@ -30,29 +30,31 @@ def head_of(stream: Stream) -> dict[str, Any]:
 
 def ending(stream: Stream, finished: Finished) -> dict[str, Any]:
     """The final object: reason, counts, speed, and what it takes to write the same story again."""
-    speed = round(finished.new_tokens / finished.seconds, 1) if finished.seconds > 0 else 0.0
-    return {**asdict(finished), "seconds": round(finished.seconds, 3), "tokens_per_second": speed, **head_of(stream)}
+    speed = {"seconds": round(finished.seconds, 3), "tokens_per_second": finished.tokens_per_second}
+    return {**asdict(finished), **speed, **head_of(stream)}
 
 
-async def first_event(request: Request, stream: Stream) -> Event:
+async def first_event(request: Request, stream: Stream) -> Started:
     """What the stream begins with, once its turn has come.
 
     Raises:
         HTTPException: the story cannot be written; the answer has not begun, so its status can say so.
     """
-    event = await unless_gone(request, stream, stream.next())
-    if isinstance(event, Failed):
-        raise failure(event)
-    return event
+    return succeeded(await unless_gone(request, stream, stream.next()))
 
 
-async def last_event(request: Request, stream: Stream) -> Finished:
-    """What the stream ends with."""
+async def all_events(request: Request, stream: Stream) -> tuple[list[Piece], Finished]:
+    """The pieces of a story and its end; raises as `first_event`."""
 
-    async def last() -> Event:
-        return [event async for event in stream][-1]
+    async def collect() -> list[Event]:
+        return [event async for event in stream]
 
-    event = await unless_gone(request, stream, last())
+    *events, last = await unless_gone(request, stream, collect())
+    return [event for event in events if isinstance(event, Piece)], succeeded(last)
+
+
+def succeeded(event: Event) -> Any:
+    """The event itself, unless it is a failure."""
     if isinstance(event, Failed):
         raise failure(event)
     return event

@@ -24,10 +24,10 @@ from tinystories.server.answers import (
     DONE,
     KEEP_ALIVE,
     EventStream,
+    all_events,
     ending,
     first_event,
     head_of,
-    last_event,
     sse,
     with_keep_alive,
 )
@@ -115,9 +115,9 @@ def add_info(app: FastAPI, engine: Engine, desk: Desk) -> None:
     async def info() -> dict[str, Any]:
         """What the page shows: models, presets, bounds and limits."""
         shelf = engine.shelf
-        if engine.state == LOADING or shelf.default not in shelf.writers:
-            raise HTTPException(503, {"error": REASONS[engine.state]}, {"Retry-After": SECONDS_TO_RETRY})
-        writer = shelf.writers[shelf.default]
+        writer = shelf.writers.get(shelf.default)
+        if writer is None:
+            raise HTTPException(503, {"error": REASONS[LOADING]}, {"Retry-After": SECONDS_TO_RETRY})
         return {
             "version": app.version,
             "model": shelf.default,
@@ -137,7 +137,7 @@ def add_info(app: FastAPI, engine: Engine, desk: Desk) -> None:
                 "waiting": engine.limits.waiting,
                 "seconds": engine.limits.seconds,
             },
-            "load": {"running": len(engine.running), "waiting": engine.waiting},
+            "load": {"running": engine.running, "waiting": engine.waiting},
         }
 
 
@@ -152,7 +152,8 @@ def add_stories(app: FastAPI, desk: Desk) -> None:
             return {**found, "text": tidied(stream.request.wish.prompt, found["text"])} if ask.tidy else found
 
         if not ask.stream:
-            return JSONResponse(end(await last_event(request, stream)))
+            _, finished = await all_events(request, stream)
+            return JSONResponse(end(finished))
         started = await first_event(request, stream)
 
         async def body() -> AsyncIterator[bytes]:
@@ -198,7 +199,8 @@ def add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return answer(request, 422, mistake(error.errors()))
+        bounds = completions.BOUNDS if request.url.path.startswith("/v1/") else BOUNDS
+        return answer(request, 422, mistake(error.errors(), bounds))
 
     @app.exception_handler(StarletteHTTPException)  # FastAPI's own is one of these
     async def refused(request: Request, error: StarletteHTTPException) -> JSONResponse:

@@ -69,6 +69,9 @@ class ServerArguments:
                 raise UserError(f"{name} must be above 0 and below 86400 seconds, got {getattr(self, name)}")
         if not 0 <= self.port <= 65535:
             raise UserError(f"port must be from 0 to 65535, got {self.port}")
+        wrong = [name for name in self.hosts() or [] if "*" in name.removeprefix("*.") and name != "*"]
+        if wrong:
+            raise UserError(f"allowed_hosts: {wrong[0]!r} is none; give names, *.example.org, or * for any")
         if self.dtype not in DTYPES:
             raise UserError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype}")
 

@@ -14,10 +14,20 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from tinystories.server.answers import DONE, KEEP_ALIVE, EventStream, first_event, sse, unless_gone, with_keep_alive
+from tinystories.server.answers import (
+    DONE,
+    KEEP_ALIVE,
+    EventStream,
+    all_events,
+    first_event,
+    sse,
+    succeeded,
+    with_keep_alive,
+)
 from tinystories.server.desk import Desk
 from tinystories.server.engine import Stream
 from tinystories.server.sampling import Settings
+from tinystories.server.schema import BOUNDS as GENERATE_BOUNDS
 from tinystories.server.schema import LONGEST_PROMPT, MOST_TOKENS, RepetitionPenalty, Seed, TopK, responses
 from tinystories.server.stories import Failed, Finished, Piece, Wish
 from tinystories.server.text import EMPTY_PROMPT, sanitised
@@ -32,6 +42,8 @@ NEUTRAL = {
     "frequency_penalty": (0,),
     "logit_bias": ({},),
 }
+LEAST_TEMPERATURE = 0.01  # below, nothing but the likeliest token is left, and dividing by it ends in no number
+BOUNDS = {**GENERATE_BOUNDS, "temperature": (0, 2), "top_p": (0, 1), "logprobs": (0, 5), "stop": (1, 100)}
 Prompt = Annotated[str, Field(min_length=1, max_length=LONGEST_PROMPT)]
 Stop = Annotated[str, Field(min_length=1, max_length=100)]
 SMALLEST = 5e-324  # a probability that rounds to 0 has a logarithm all the same
@@ -111,10 +123,9 @@ def add_routes(app: FastAPI, desk: Desk) -> None:
         if ask.stream:
             await first_event(request, stream)
             return EventStream(stream, chunks(stream, head, ask))
-        pieces = await unless_gone(request, stream, all_events(stream))
-        finished = pieces.pop()
+        pieces, finished = await all_events(request, stream)
         check_ending(finished)
-        choice = choice_of(finished.text, finished.finish_reason, pieces if ask.logprobs is not None else None)
+        choice = choice_of(finished.text, finished.finish_reason, logprobs_of(pieces, ask.logprobs))
         return JSONResponse({**head, "choices": [choice], "usage": usage(finished)})
 
 
@@ -126,6 +137,9 @@ def wish_of(ask: Completion, desk: Desk) -> Wish:
     if not prompt.strip():
         raise HTTPException(400, EMPTY_PROMPT)
     temperature = 1.0 if ask.temperature is None else ask.temperature
+    if 0 < temperature < LEAST_TEMPERATURE:
+        words = f"temperature: must be 0, for the likeliest token always, or at least {LEAST_TEMPERATURE}"
+        raise HTTPException(422, {"error": words, "field": "temperature"})
     settings = Settings(temperature, ask.top_k, ask.top_p or 1.0, ask.repetition_penalty)
     stop = (ask.stop,) if isinstance(ask.stop, str) else tuple(ask.stop or ())
     seed = {} if ask.seed is None else {"seed": ask.seed}
@@ -135,18 +149,12 @@ def wish_of(ask: Completion, desk: Desk) -> Wish:
     return Wish(model, prompt, settings, max_tokens, alternatives=alternatives, stop=stop, **seed)
 
 
-async def all_events(stream: Stream) -> list[Any]:
-    """The pieces of a story and its end."""
-    return [event async for event in stream if isinstance(event, (Piece, Finished, Failed))]
-
-
 def check_ending(event: Finished | Failed) -> None:
     """A story that was not finished is an error here: OpenAI's protocol has no word for it but `stop` and `length`."""
-    if isinstance(event, Failed):
-        raise HTTPException(event.status, {"error": event.error, "field": event.field})
-    if event.finish_reason in UNFINISHED:
-        status, words = UNFINISHED[event.finish_reason]
-        raise HTTPException(status, {"error": words})
+    finished = succeeded(event)
+    if finished.finish_reason in UNFINISHED:
+        status, words = UNFINISHED[finished.finish_reason]
+        raise HTTPException(status, {"error": words}, {"Retry-After": "5"} if status == 503 else None)
 
 
 async def chunks(stream: Stream, head: dict[str, Any], ask: Completion) -> AsyncIterator[bytes]:
@@ -155,8 +163,7 @@ async def chunks(stream: Stream, head: dict[str, Any], ask: Completion) -> Async
         if event is None:
             yield KEEP_ALIVE
         elif isinstance(event, Piece):
-            pieces = [event] if ask.logprobs is not None else None
-            yield sse({**head, "choices": [choice_of(event.text, None, pieces, offset)]})
+            yield sse({**head, "choices": [choice_of(event.text, None, logprobs_of([event], ask.logprobs, offset))]})
             offset += len(event.text)
         else:
             yield last_chunks(event, head, ask)
@@ -173,22 +180,29 @@ def last_chunks(event: Finished | Failed, head: dict[str, Any], ask: Completion)
     return body + DONE
 
 
-def choice_of(text: str, reason: str | None, pieces: list[Piece] | None, offset: int = 0) -> dict[str, Any]:
-    return {"index": 0, "text": text, "finish_reason": reason, "logprobs": logprobs_of(pieces, offset)}
+def choice_of(text: str, reason: str | None, logprobs: dict[str, Any] | None) -> dict[str, Any]:
+    return {"index": 0, "text": text, "finish_reason": reason, "logprobs": logprobs}
 
 
-def logprobs_of(pieces: list[Piece] | None, offset: int) -> dict[str, Any] | None:
-    if pieces is None:
+def logprobs_of(pieces: list[Piece], number: int | None, offset: int = 0) -> dict[str, Any] | None:
+    """None where none were asked for. A piece of several tokens has one logprob, and its first token's alternatives."""
+    if number is None:
         return None
-    offsets = [offset + sum(len(piece.text) for piece in pieces[:i]) for i in range(len(pieces))]
     return {
         "tokens": [piece.text for piece in pieces],
         "token_logprobs": [piece.logprob for piece in pieces],
-        "top_logprobs": [
-            {each.text: math.log(max(each.probability, SMALLEST)) for each in piece.alternatives} for piece in pieces
-        ],
-        "text_offset": offsets,
+        "top_logprobs": [top_logprobs(piece) for piece in pieces] if number else None,
+        "text_offset": [offset + sum(len(piece.text) for piece in pieces[:i]) for i in range(len(pieces))],
     }
+
+
+def top_logprobs(piece: Piece) -> dict[str, float]:
+    """The alternatives by their text, the likeliest of one text, and the piece itself in any case."""
+    found: dict[str, float] = {}
+    for each in piece.alternatives:
+        found.setdefault(each.text, math.log(max(each.probability, SMALLEST)))
+    found.setdefault(piece.text, piece.logprob)
+    return found
 
 
 def usage(finished: Finished) -> dict[str, int]:

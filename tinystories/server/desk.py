@@ -53,6 +53,7 @@ class Desk:
             stream = self.engine.submit(client, wish)
         except Refused as refused:
             raise HTTPException(refused.status, {"error": str(refused)}, {"Retry-After": "5"}) from refused
+        self.rate.count(client)
         if self.log_prompts:
             logger.info("prompt: %r", wish.prompt)
         return stream

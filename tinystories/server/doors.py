@@ -2,12 +2,11 @@
 
 import asyncio
 import ipaddress
+import json
 import math
 import time
+from collections import deque
 
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,6 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 LARGEST_BODY = 64 * 1024  # bytes; a prompt of 2,048 characters takes 24,576 where each is written as two \\uXXXX
 LARGEST_HEADERS = 16 * 1024  # bytes
+MINUTE = 60.0  # seconds
 PATIENCE = 10.0  # seconds for a request's headers, and for its body
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; font-src 'none'; "
@@ -95,44 +95,97 @@ def _refuse(status: int, reason: str) -> JSONResponse:
 
 
 class ImpatientProtocol(H11Protocol):
-    """uvicorn's protocol, but for a client that connects and then sends no request, or sends it letter by letter, or
-    does not read what it asked for."""
+    """uvicorn's protocol, but for clients that keep a connection busy with nothing: those that send no request, or send
+    one letter by letter, that do not read what they asked for, or that open one connection after the other."""
 
     patience = PATIENCE
+    most_of_one_client: int | None = None  # connections; None behind a proxy, which is one client for all
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        self.loop.call_later(self.patience, self._no_request_yet)
+        self.timers: dict[str, asyncio.TimerHandle] = {}
+        of_this_client = sum(other.client and other.client[0] == self.client[0] for other in self.connections)
+        if len(self.connections) > (self.limit_concurrency or math.inf):
+            self._turn_away("too many connections")
+        elif of_this_client > (self.most_of_one_client or math.inf):
+            self._turn_away("too many connections from one address")
+        else:
+            self._start("request")
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is None or self.cycle.response_complete:
+            if "request" not in self.timers:
+                self._start("request")
+            return
+        self._stop("request")
+        if self.conn.trailing_data[0]:  # a second request before the first is answered: uvicorn would read no more,
+            self.transport.abort()  # and not notice that the client leaves
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self.stalled = self.loop.call_later(self.patience, self.transport.abort)
+        self._start("reading")
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self.stalled.cancel()
+        self._stop("reading")
 
-    def _no_request_yet(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.close()
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        for timer in self.timers.values():
+            timer.cancel()
+
+    def send_400_response(self, msg: str) -> None:
+        self.transport.write(raw_answer("400 Bad Request", "this is not an HTTP request"))
+        self.transport.close()
+
+    def _turn_away(self, reason: str) -> None:
+        self.transport.write(raw_answer("503 Service Unavailable", reason))
+        self.transport.close()
+
+    def _start(self, what: str) -> None:
+        self.timers[what] = self.loop.call_later(self.patience, self.transport.abort)
+
+    def _stop(self, what: str) -> None:
+        if timer := self.timers.pop(what, None):
+            timer.cancel()
+
+
+def raw_answer(status: str, reason: str) -> bytes:
+    """A whole answer, for where no application is at hand to make one."""
+    body = json.dumps({"error": reason})
+    lines = [f"{name}: {value}" for name, value in HEADERS.items()]
+    lines += ["Content-Type: application/json", f"Content-Length: {len(body)}", "Connection: close", "Retry-After: 5"]
+    return "\r\n".join([f"HTTP/1.1 {status}", *lines, "", body]).encode()
 
 
 class Rate:
-    """How many stories a client may ask for in any minute. A client is an IPv4 address or the /64 of an IPv6 one."""
+    """How many stories a client may ask for in any minute. What is remembered of a client lasts a minute too."""
 
     def __init__(self, per_minute: int):
-        self.item = RateLimitItemPerMinute(per_minute)
-        self.limiter = MovingWindowRateLimiter(MemoryStorage())
+        self.per_minute = per_minute
+        self.times: dict[str, deque[float]] = {}
+        self.next_sweep = 0.0
 
     def wait(self, client: str) -> int:
-        """Seconds to wait, at least one, for a client that has used up its minute; 0 counts this request."""
-        if self.limiter.hit(self.item, client):
-            return 0
-        return max(1, math.ceil(self.limiter.get_window_stats(self.item, client).reset_time - time.time()))
+        """Seconds to wait, at least one, for a client that has used up its minute, else 0."""
+        now = time.monotonic()
+        times = self.times.get(client, deque())
+        while times and times[0] <= now - MINUTE:
+            times.popleft()
+        return max(1, math.ceil(times[0] + MINUTE - now)) if len(times) >= self.per_minute else 0
+
+    def count(self, client: str) -> None:
+        """One story more of this client."""
+        now = time.monotonic()
+        if now > self.next_sweep:
+            self.times = {each: times for each, times in self.times.items() if times and times[-1] > now - MINUTE}
+            self.next_sweep = now + MINUTE
+        self.times.setdefault(client, deque()).append(now)
 
 
 def client_key(scope: Scope) -> str:
-    """The client by the address of its socket (of its proxy's report, where uvicorn was told to trust that proxy)."""
+    """An IPv4 address or the /64 of an IPv6 one: that of the socket, or the one that a trusted proxy reports."""
     host = scope["client"][0] if scope.get("client") else "unknown"
     try:
         address = ipaddress.ip_address(host)

@@ -18,10 +18,13 @@ from tinystories.errors import UserError, one_line
 from tinystories.server.shelf import Shelf
 from tinystories.server.stories import Event, Failed, Finished, Wish
 from tinystories.server.turns import Turns
-from tinystories.server.writer import Request, Writer
+from tinystories.server.writer import GIVEN_UP, Request, Writer
 
 
 logger = logging.getLogger(__name__)
+
+GONE = "the client is gone"
+TOO_LATE = "no turn came up in time: try again later"
 
 LOADING, READY, STOPPING, FAILED = "loading", "ready", "stopping", "failed"
 REASONS = {
@@ -29,7 +32,6 @@ REASONS = {
     STOPPING: "the server is stopping",
     FAILED: "the model cannot be served",
 }
-GIVEN_UP = "the server could not go on with this story"
 
 
 class Refused(Exception):
@@ -56,8 +58,7 @@ def log_ending(wish: Wish, event: Finished | Failed) -> None:
     if isinstance(event, Failed):
         logger.info("story not written: %s", event.error)
         return
-    speed = event.new_tokens / event.seconds if event.seconds > 0 else 0.0
-    counts = f"{event.prompt_tokens} + {event.new_tokens} tokens, {speed:.1f} tokens/s"
+    counts = f"{event.prompt_tokens} + {event.new_tokens} tokens, {event.tokens_per_second} tokens/s"
     logger.info("story: %s, %s, %s, seed %d", wish.model, counts, event.finish_reason, wish.seed)
 
 
@@ -108,7 +109,7 @@ class Engine:
     ):
         self.shelf, self.limits, self.threads, self.note = shelf, limits, threads, note
         self.state, self.failure = LOADING, None
-        self.running: dict[Request, Writer] = {}
+        self.running = 0  # stories, as of the last token
         self._waiting: Turns[Request] = Turns(limits.waiting)
         self._changed = threading.Condition()
         self.outbox: list[tuple[asyncio.Queue, Event]] = []  # what was written and not yet handed over
@@ -120,18 +121,16 @@ class Engine:
         self._thread.start()
 
     def stop(self) -> None:
-        """No new story; those that run have `farewell` seconds. Safe in a signal handler, and again."""
+        """No new story; those that run have `farewell` seconds. Saying it again changes nothing."""
         with self._changed:
             if self.state != STOPPING:
                 self.state, self._end = STOPPING, time.monotonic() + self.limits.farewell
             self._changed.notify()
 
-    def join(self) -> None:
-        self._thread.join()
-
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        with self._changed:
+            return len(self._waiting)
 
     def submit(self, client: str, wish: Wish) -> Stream:
         """Called on the event loop.
@@ -165,61 +164,68 @@ class Engine:
             self.failure = error
         with self._changed:
             self.state = STOPPING if self.failure is None else FAILED
-            for request in [*self.running, *self._waiting]:
-                request.tell(Failed(REASONS[self.state], 503))
-            self.running, self._waiting = {}, Turns(0)
+            left, self._waiting = [*self._running(), *self._waiting], Turns(0)
+        for request in left:
+            request.tell(Failed(REASONS[self.state], 503))
         self._send()
 
     def _turn(self) -> bool:
         """One token of every story. False once the server has stopped and nothing is left to write."""
         with self._changed:
-            self._drop_the_unwanted()
-            if not self.running and not self._waiting:
-                self._send()
-                if self.state == STOPPING:
-                    return False
+            unwanted = self._take_the_unwanted()
+            idle = not (self._running() or self._waiting or unwanted)
+            if idle and self.state == STOPPING:
+                return False
+            if idle:
                 self._changed.wait_for(lambda: self._waiting or self.state == STOPPING)
-            joining = self._joining()
-        for request in joining:
-            self._join(request)
-        for writer in set(self.running.values()):
+        for request, reason in unwanted:  # not under the lock: whoever is told may take time
+            request.tell(Failed(reason, 503))
+        while len(self._running()) < self.limits.running and self._join_next():
+            pass
+        for writer in list(self.shelf.writers.values()):
             self._try(writer, writer.step)
-        self.running = {story.request: writer for writer in self.shelf.writers.values() for story in writer.stories}
+        self.running = len(self._running())
         self._send()
         return True
 
-    def _drop_the_unwanted(self) -> None:
-        now = time.monotonic()
+    def _running(self) -> list[Request]:
+        return [story.request for writer in self.shelf.writers.values() for story in writer.stories]
+
+    def _take_the_unwanted(self) -> list[tuple[Request, str]]:
+        """Waiting requests that will not be written, out of the queue; running ones are ended by their writer."""
+        now, stopping = time.monotonic(), self.state == STOPPING
         if now > self._end:
-            for request in self.running:
+            for request in self._running():
                 request.cancelled = True
-        for request in list(self._waiting):
-            late, stopping = now > request.deadline, self.state == STOPPING
-            if late or stopping or request.cancelled:
-                self._waiting.remove(request)
-                request.tell(Failed(REASONS[STOPPING] if stopping else "no turn came up in time: try again later", 503))
+        unwanted = [each for each in self._waiting if stopping or each.cancelled or now > each.deadline]
+        for request in unwanted:
+            self._waiting.remove(request)
+        reason = REASONS[STOPPING] if stopping else TOO_LATE
+        return [(request, GONE if request.cancelled else reason) for request in unwanted]
 
-    def _joining(self) -> list[Request]:
-        free = self.limits.running - len(self.running)
-        return [request for _ in range(min(free, len(self._waiting))) if (request := self._waiting.take())]
-
-    def _join(self, request: Request) -> None:
+    def _join_next(self) -> bool:
+        """Begin the story of the next client whose model is open or can be; False if there is none."""
+        with self._changed:
+            request = self._waiting.take(lambda each: self.shelf.has_room_for(each.wish.model))
+        if request is None:
+            return False
         try:
             writer = self.shelf.writer(request.wish.model)
-        except UserError as error:
-            logger.warning("%s", error)
+        except Exception as error:
+            logger.warning("%s", one_line(error), exc_info=not isinstance(error, UserError))
             request.tell(Failed(f"the model {request.wish.model} cannot be opened", 503))
-            return
-        self.running[request] = writer
-        self._try(writer, partial(writer.join, request))
+        else:
+            self._try(writer, partial(writer.join, request), request)
+        return True
 
-    def _try(self, writer: Writer, work: Callable[[], None]) -> None:
-        """Whatever fails (memory, above all), the stories of this model end, and the server goes on."""
+    def _try(self, writer: Writer, work: Callable[[], None], joining: Request | None = None) -> None:
+        """Whatever fails here (memory, above all), the stories of this model end, and the server goes on."""
         try:
             work()
         except Exception as error:
-            logger.error("stories had to be given up: %s", one_line(error), exc_info=True)
-            for request in [request for request, at_work in self.running.items() if at_work is writer]:
+            logger.exception("stories had to be given up: %s", one_line(error))
+            requests = [story.request for story in writer.stories]
+            for request in requests if joining is None or joining in requests else [joining, *requests]:
                 request.tell(Failed(GIVEN_UP, 500))
             writer.clear()
 

@@ -21,10 +21,12 @@ class Metrics:
         self.stories = Counter("tinystories_stories", "Stories by how they ended", ["ending"], registry=self.registry)
         self.tokens = Counter("tinystories_new_tokens", "Tokens written", registry=self.registry)
         running = Gauge("tinystories_running", "Stories being written", registry=self.registry)
-        running.set_function(lambda: len(engine.running))
+        running.set_function(lambda: engine.running)
         waiting = Gauge("tinystories_waiting", "Requests in the queue", registry=self.registry)
         waiting.set_function(lambda: engine.waiting)
-        self.seconds = Histogram("tinystories_story_seconds", "From first token to last", registry=self.registry)
+        self.seconds = Histogram(
+            "tinystories_story_seconds", "From the reading of the prompt to the last token", registry=self.registry
+        )
 
     def note(self, wish: Wish, event: Finished | Failed) -> None:
         log_ending(wish, event)

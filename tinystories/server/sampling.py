@@ -27,9 +27,9 @@ class Settings:
 
 
 class Sampler:
-    def __init__(self, settings: Settings, seed: int, device: torch.device | str = "cpu"):
+    def __init__(self, settings: Settings, seed: int):
         self.greedy = settings.temperature == 0
-        self.generator = torch.Generator(device).manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(seed)
         processors = []
         if settings.repetition_penalty != 1:
             processors.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))

@@ -91,7 +91,7 @@ def settings_of(ask: Any, preset: str | None = None) -> Settings:
     return Settings(**{name: value if (value := getattr(ask, name)) is not None else chosen[name] for name in chosen})
 
 
-def mistake(errors: list[dict[str, Any]]) -> dict[str, Any]:
+def mistake(errors: list[dict[str, Any]], bounds: dict[str, tuple[float, float]]) -> dict[str, Any]:
     """The first of pydantic's errors as one line, with its field and bounds. What was sent is not repeated."""
     first = errors[0]
     field = next((str(part) for part in first["loc"] if part != "body"), None)
@@ -106,12 +106,12 @@ def mistake(errors: list[dict[str, Any]]) -> dict[str, Any]:
             "error": "a field in the body is unknown; GET /openapi.json lists those there are",
             "field": field[:100],
         }
-    if first["type"] in ("greater_than_equal", "less_than_equal") and field in BOUNDS:
-        body["bounds"] = list(BOUNDS[field])
-        words = "must be between {} and {}".format(*BOUNDS[field])
+    if first["type"] in ("greater_than_equal", "less_than_equal", "greater_than") and field in bounds:
+        body["bounds"] = list(bounds[field])
+        words = "must be between {} and {}".format(*bounds[field])
     elif first["type"] in ("string_too_short", "string_too_long"):
-        body["bounds"] = [1, LONGEST_PROMPT]
-        words = f"must have 1 to {LONGEST_PROMPT} characters"
+        body["bounds"] = list(bounds.get(field, (1, LONGEST_PROMPT)))
+        words = "must have {} to {} characters".format(*body["bounds"])
     elif first["type"] == "string_unicode":
         words = "holds half of a character (a lone surrogate)"
     elif "ge" in context:

@@ -43,17 +43,23 @@ class Shelf:
         self.default = next(iter(self.entries))
         self.writers: OrderedDict[str, Writer] = OrderedDict()  # the one used last comes last
 
+    def has_room_for(self, name: str) -> bool:
+        """Whether `writer` can give this one now, or all that are open are at work."""
+        return name in self.writers or len(self.writers) < OPEN_AT_ONCE or bool(self._idle())
+
     def writer(self, name: str) -> Writer:
         """Raises:
         UserError: a checkpoint that cannot be opened or served.
         """
         if name not in self.writers:
+            for idle in self._idle()[: max(0, len(self.writers) - OPEN_AT_ONCE + 1)]:
+                del self.writers[idle]
             self.writers[name] = self._open(self.entries[name])
         self.writers.move_to_end(name)
-        idle = [key for key, each in self.writers.items() if not each.stories and key not in (name, self.default)]
-        for key in idle[: max(0, len(self.writers) - OPEN_AT_ONCE)]:
-            del self.writers[key]
         return self.writers[name]
+
+    def _idle(self) -> list[str]:
+        return [name for name, writer in self.writers.items() if not writer.stories and name != self.default]
 
     def _open(self, entry: Entry) -> Writer:
         given = self.arguments

@@ -55,7 +55,8 @@ class Piece:
 
 @dataclass(frozen=True)
 class Finished:
-    """finish_reason: stop, length, timeout or cancelled; text: all pieces; new_tokens: the tokens of the text."""
+    """finish_reason: stop, length, timeout or cancelled; text: all pieces; new_tokens: all that were written, but for
+    the end of the story; seconds: from the reading of the prompt to the last token."""
 
     finish_reason: str
     text: str
@@ -64,6 +65,10 @@ class Finished:
     seconds: float
     max_tokens: int
     clamped: bool
+
+    @property
+    def tokens_per_second(self) -> float:
+        return round(self.new_tokens / self.seconds, 1) if self.seconds > 0 else 0.0
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Who is next: the clients take turns, so that one with ten requests does not hold up one with a single request."""
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 
@@ -26,11 +26,12 @@ class Turns(Generic[Item]):
         self.lines.setdefault(client, deque()).append(item)
         return True
 
-    def take(self) -> Item | None:
-        """The next one of the client whose turn it is; that client's turn comes again after all others'."""
-        if not self.lines:
+    def take(self, fits: Callable[[Item], bool]) -> Item | None:
+        """The first one that `fits` of those whose turn it is; its client's turn comes again after all others'."""
+        client = next((client for client, line in self.lines.items() if fits(line[0])), None)
+        if client is None:
             return None
-        client, line = self.lines.popitem(last=False)
+        line = self.lines.pop(client)
         item = line.popleft()
         if line:
             self.lines[client] = line

@@ -5,6 +5,7 @@ A writer knows no threads and no network: the engine calls it from one thread, a
 
 import copy
 import itertools
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,11 +14,15 @@ import torch
 from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tinystories.errors import one_line
 from tinystories.server.sampling import Sampler
 from tinystories.server.slots import Batch
 from tinystories.server.stories import Alternative, Event, Failed, Finished, Piece, Started, Wish
 
 
+logger = logging.getLogger(__name__)
+
+GIVEN_UP = "the server could not go on with this story"
 NOT_TEXT = "\ufffd"  # shown for a token that is only part of a character
 
 
@@ -106,7 +111,7 @@ class Writer:
             request.tell(Failed(words if ids else "the prompt holds nothing to go on from", 422, "prompt"))
             return
         self.stories.append(Story(request, ids, room))
-        self._write(len(self.stories) - 1, self.batch.join(ids))
+        self._try_to_write(len(self.stories) - 1, self.batch.join(ids))
 
     def step(self) -> None:
         """One more token for each story."""
@@ -118,11 +123,19 @@ class Writer:
         if self.stories:
             logits = self.batch.step([story.ids[-1] for story in self.stories])
             for row in reversed(range(len(self.stories))):
-                self._write(row, logits[row])
+                self._try_to_write(row, logits[row])
 
     def clear(self) -> None:
         """Forget all stories without a word, after a failure that left their tokens and their cache out of step."""
         self.stories, self.batch = [], Batch(self.model, self.batch.limit)
+
+    def _try_to_write(self, row: int, logits: torch.Tensor) -> None:
+        """What goes wrong with one story is no reason to end the others."""
+        try:
+            self._write(row, logits)
+        except Exception as error:
+            logger.exception("one story had to be given up: %s", one_line(error))
+            self._remove(row).request.tell(Failed(GIVEN_UP, 500))
 
     def _write(self, row: int, logits: torch.Tensor) -> None:
         story = self.stories[row]
@@ -139,11 +152,14 @@ class Writer:
             self._leave(row, "length")
 
     def _leave(self, row: int, reason: str) -> None:
+        self._remove(row).finish(reason)
+
+    def _remove(self, row: int) -> Story:
         story = self.stories[row]
         self.batch.leave(row)
         self.stories[row] = self.stories[-1]
         self.stories.pop()
-        story.finish(reason)
+        return story
 
     def _note_thoughts(self, story: Story, logits: torch.Tensor, token: int) -> None:
         number = story.wish.alternatives
