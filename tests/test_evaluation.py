@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from conftest import ROOT, TINY, as_options, load_benchmark, mistake, run_command
 
+import run_evaluation
 from tinystories.card import unedited
 from tinystories.evaluation.arguments import EvaluationArguments
 from tinystories.evaluation.estimates import ratio, share
@@ -180,11 +181,16 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_one_line(folder, name):
+def test_a_mistake_is_one_line(folder, name, monkeypatch):
     arguments, said = MISTAKES[name]
-    process = run_command("run_evaluation.py", *arguments, cwd=folder)
+    monkeypatch.chdir(folder)
+    assert said in mistake(run_evaluation.main, arguments)
+
+
+def test_a_mistake_ends_the_command(folder):
+    process = run_command("run_evaluation.py", "run", "--data", "missing.txt", cwd=folder)
     errors = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
-    assert process.returncode == 1 and len(errors) == 1 and said in errors[0], process.stderr[-2000:]
+    assert process.returncode == 1 and len(errors) == 1 and "missing.txt" in errors[0], process.stderr[-2000:]
     assert "Traceback" not in process.stderr
 
 
