@@ -309,8 +309,8 @@ def test_last_weights_are_not_called_the_best_where_the_best_are_gone(counting_r
     ],
 )
 def test_a_run_does_not_go_on_with_other_settings(options, reason, counting_run, interrupted_run):
-    options = ("--output_dir", interrupted_run, "--resume_from_checkpoint", "true", *options)
-    assert_one_line(run_command("run_clm.py", counting_run / "recipe.json", *options), reason)
+    going_on = ["--output_dir", str(interrupted_run), "--resume_from_checkpoint", "true"]
+    assert reason in mistake(run_clm.main, [str(counting_run / "recipe.json"), *going_on, *options])
 
 
 def test_a_run_does_not_go_on_with_stories_that_have_changed(counting_run, tmp_path):
