@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 from dataclasses import fields
+from functools import partial
 from typing import TYPE_CHECKING
 
 from transformers.utils import logging as transformers_logging
@@ -76,16 +77,18 @@ def main(argv: list[str]) -> None:
     )
     desk = Desk(engine, arguments.requests_per_minute, arguments.log_prompts)
     app = create_app(engine, desk, arguments.hosts(), arguments.patience_seconds, arguments.frame_ancestors)
-    ImpatientProtocol.patience = arguments.patience_seconds
-    if arguments.trusted_proxies is None:
-        ImpatientProtocol.most_of_one_client = max(1, arguments.max_connections // 4)
     if arguments.metrics:
         from tinystories.server.metrics import Metrics
 
         Metrics(engine).add_route(app)
+    protocol = partial(
+        ImpatientProtocol,
+        patience=arguments.patience_seconds,
+        most_of_one_client=None if arguments.trusted_proxies else max(1, arguments.max_connections // 4),
+    )
     config = uvicorn.Config(
         app,
-        http=ImpatientProtocol,
+        http=protocol,
         ws="none",
         h11_max_incomplete_event_size=LARGEST_HEADERS,
         limit_concurrency=arguments.max_connections,

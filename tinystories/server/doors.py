@@ -96,14 +96,18 @@ def _refuse(status: int, reason: str) -> JSONResponse:
 
 class ImpatientProtocol(H11Protocol):
     """uvicorn's protocol, but for clients that keep a connection busy with nothing: those that send no request, or send
-    one letter by letter, that do not read what they asked for, or that open one connection after the other."""
+    one letter by letter, that do not read what they asked for, or that open one connection after the other.
 
-    patience = PATIENCE
-    most_of_one_client: int | None = None  # connections; None behind a proxy, which is one client for all
+    most_of_one_client: connections; None behind a proxy, which is one client for all.
+    """
+
+    def __init__(self, *args, patience: float = PATIENCE, most_of_one_client: int | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.patience, self.most_of_one_client = patience, most_of_one_client
+        self.timers: dict[str, asyncio.TimerHandle] = {}
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        self.timers: dict[str, asyncio.TimerHandle] = {}
         of_this_client = sum(other.client and other.client[0] == self.client[0] for other in self.connections)
         if len(self.connections) > (self.limit_concurrency or math.inf):
             self._turn_away("too many connections")
