@@ -24,8 +24,8 @@ class ServerArguments:
     )  # fmt: skip
     threads: int = field(
         default=1,
-        metadata={"help": "Processor cores for the model. Two write faster on a machine that does nothing else, and wait "
-                          "for each other on one that does."},
+        metadata={"help": "Processor cores for the model. Two write faster on a machine that does nothing else, and "
+                          "wait for each other on one that does."},
     )  # fmt: skip
     requests_per_minute: int = field(default=10, metadata={"help": "Stories that one client may ask for in a minute."})
     max_running: int = field(default=16, metadata={"help": "Stories written together."})
