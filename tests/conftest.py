@@ -89,6 +89,12 @@ def mistake(function, *args, **kwargs) -> str:
     return message
 
 
+@pytest.fixture
+def offline(monkeypatch):
+    """For what runs in this process, as HF_HUB_OFFLINE=1 for the commands: no Hub is asked for what is no folder."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
 class TokenizerOfSize:
     """As much of a tokenizer as counting parameters needs."""
 

@@ -181,7 +181,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_one_line(folder, name, monkeypatch):
+def test_a_mistake_is_one_line(folder, name, monkeypatch, offline):
     arguments, said = MISTAKES[name]
     monkeypatch.chdir(folder)
     assert said in mistake(run_evaluation.main, arguments)

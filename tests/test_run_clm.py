@@ -159,7 +159,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_one_clear_line(name, tmp_path):
+def test_a_mistake_is_one_clear_line(name, tmp_path, offline):
     make_corpus, extra, message = MISTAKES[name]
     corpus = (make_corpus or write_counting_corpus)(tmp_path)
     options = TINY | {"data_cache_dir": tmp_path / "cache", "output_dir": tmp_path / "run"}
