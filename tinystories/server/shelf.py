@@ -99,7 +99,7 @@ def _device(name: str) -> torch.device:
 def _dtype(name: str, device: torch.device) -> torch.dtype:
     """auto: float64, so that rounding, which depends on how many stories share a step, is too small to change a word.
 
-    In float32 it changes the word of a seed once in some hundred thousand tokens; in bfloat16 all the time."""
+    In float32 it changes a word of a seed's story now and then; in bfloat16 often."""
     if name == "auto":
         return torch.float64 if device.type in ("cpu", "cuda") else torch.float32
     return getattr(torch, name)
