@@ -7,10 +7,10 @@ import sys
 import sysconfig
 
 import pytest
-from conftest import COUNTING, ROOT, output_of, run_with_transformers_only
 from huggingface_hub import ModelCard
 from transformers import GenerationConfig
 
+from helpers.runs import COUNTING, ROOT, output_of, run_with_transformers_only
 from tinystories.decoding import PRESETS
 
 

@@ -1,11 +1,12 @@
-"""The quick routes of tests/compatibility.py are walked, and docs/compatibility.md is its table, whole."""
+"""The quick routes of tests/helpers/compatibility.py are walked, and docs/compatibility.md is its table, whole."""
 
 import json
 import subprocess
 import sys
 
 import compatibility
-from conftest import ROOT
+
+from helpers.runs import ROOT
 
 
 NOT_HERE = {  # what may be left out, and why
@@ -18,7 +19,7 @@ NOT_HERE = {  # what may be left out, and why
 def test_every_quick_route_works(counting_run, tmp_path):
     script = [
         sys.executable,
-        ROOT / "tests/compatibility.py",
+        ROOT / "tests/helpers/compatibility.py",
         counting_run,
         "--quick",
         "--json",
@@ -39,7 +40,7 @@ def test_a_checkpoint_that_is_broken_fails_and_is_named(counting_run, tmp_path):
             (tmp_path / file.name).write_bytes(file.read_bytes())
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"eos_token_id": 0}))
-    script = [sys.executable, ROOT / "tests/compatibility.py", tmp_path, "--quick", "--only", "AutoConfig"]
+    script = [sys.executable, ROOT / "tests/helpers/compatibility.py", tmp_path, "--quick", "--only", "AutoConfig"]
     process = subprocess.run(script, capture_output=True, text=True, encoding="utf-8", timeout=300)
     assert process.returncode == 1
     assert process.stdout.startswith("NO        `AutoConfig`, `AutoTokenizer`")

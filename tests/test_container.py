@@ -13,9 +13,9 @@ from pathlib import PurePosixPath
 
 import pytest
 import yaml
-from conftest import ROOT
 from fastapi import FastAPI
 
+from helpers.runs import ROOT
 from tinystories.server.app import add_health
 from tinystories.server.arguments import ServerArguments
 

@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 import torch
-from conftest import COUNTING, ROOT, TINY, as_options, mistake, run_command, write_counting_corpus
 from safetensors.torch import load_file
 from transformers import LlamaConfig
 
+from helpers.runs import COUNTING, ROOT, TINY, as_options, mistake, run_command, write_counting_corpus
 from tinystories.checkpoint import load_checkpoint
 from tinystories.continuation import continued_model, settle_continued
 from tinystories.recipe import read_recipe

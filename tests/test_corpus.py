@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import mistake
 
+from helpers.runs import mistake
 from tinystories.corpus import load_corpus, pick_stories, read_files
 from tinystories.recipe import DataArguments, read_recipe
 

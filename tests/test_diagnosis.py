@@ -7,11 +7,11 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from conftest import mistake, run_command
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
 import check_run
+from helpers.runs import mistake, run_command
 from tinystories.checkpoint import new_model
 from tinystories.diagnosis import diagnose, measure, verdict
 from tinystories.recipe import ModelArguments, TokenizerArguments

@@ -1,8 +1,8 @@
 """Disk room: the estimate is of the size that a run really takes, and a full disk is said before the first step."""
 
 import pytest
-from conftest import mistake
 
+from helpers.runs import mistake
 from tinystories.checkpoint import load_checkpoint
 from tinystories.disk import SMALL_FILES, bytes_needed, check_disk_room, checkpoint_bytes, readable
 from tinystories.plan import checkpoints_at_a_time

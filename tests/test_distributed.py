@@ -18,10 +18,10 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.launch import prepare_multi_gpu_env
-from conftest import ROOT, TINY, as_options, mistake, write_counting_corpus
 from transformers import AutoModelForCausalLM
 
 from configuration_tinystories import TinyStoriesConfig
+from helpers.runs import ROOT, TINY, as_options, mistake, write_counting_corpus
 from modeling_tinystories import TinyStoriesDecoderLayer
 from tinystories.checkpoint import load_checkpoint
 from tinystories.console import PATIENCE, run_command

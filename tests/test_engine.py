@@ -4,8 +4,6 @@ import time
 
 import pytest
 import torch
-from conftest import mistake
-from serving import untrained, written_alone
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
@@ -16,6 +14,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from helpers.runs import mistake
+from helpers.serving import untrained, written_alone
 from tinystories.decoding import PRESETS
 from tinystories.server import shelf as shelves
 from tinystories.server.arguments import ServerArguments

@@ -6,9 +6,9 @@ import shutil
 from html.parser import HTMLParser
 
 import pytest
-from conftest import ROOT, TINY, as_options, load_benchmark, mistake, run_command
 
 import run_evaluation
+from helpers.runs import ROOT, TINY, as_options, load_benchmark, mistake, run_command
 from tinystories.card import unedited
 from tinystories.evaluation.arguments import EvaluationArguments
 from tinystories.evaluation.estimates import ratio, share

@@ -4,8 +4,7 @@ from collections import defaultdict
 from itertools import product
 from statistics import mean
 
-from conftest import ROOT, as_options, load_benchmark
-
+from helpers.runs import ROOT, as_options, load_benchmark
 from tinystories.recipe import read_recipe
 
 

@@ -5,8 +5,8 @@ import re
 
 import pytest
 import torch
-from conftest import COUNTING, mistake, run_command
 
+from helpers.runs import COUNTING, mistake, run_command
 from tinystories.checkpoint import load_checkpoint
 from tinystories.evaluation.generation import write_samples
 

@@ -8,8 +8,8 @@ import shutil
 
 import datasets
 import pytest
-from conftest import ROOT, TINY, as_options, run_command, write_counting_corpus
 
+from helpers.runs import ROOT, TINY, as_options, run_command, write_counting_corpus
 from tinystories.errors import GuardError
 from tinystories.guards import check_text
 

@@ -5,8 +5,8 @@ import json
 import datasets
 import pytest
 import torch
-from conftest import mistake
 
+from helpers.runs import mistake
 from tinystories.checkpoint import load_checkpoint, new_model
 from tinystories.evaluation import harness
 from tinystories.evaluation.likelihood import likelihood

@@ -9,7 +9,10 @@ import subprocess
 import sys
 
 import pytest
-from conftest import (
+from huggingface_hub import ModelCard
+
+from helpers.fake_hub import FakeHub
+from helpers.runs import (
     COUNTING,
     ROOT,
     TINY,
@@ -19,8 +22,6 @@ from conftest import (
     run_with_transformers_only,
     write_counting_corpus,
 )
-from fake_hub import FakeHub
-from huggingface_hub import ModelCard
 
 
 REPO = "someone/counting"

@@ -9,8 +9,8 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from conftest import mistake
 
+from helpers.runs import mistake
 from tinystories.evaluation.chat import Endpoint
 from tinystories.evaluation.judge import GRADES, endpoint_from_environment, judge, parse_grades
 from tinystories.evaluation.samples import Sample

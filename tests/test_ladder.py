@@ -5,8 +5,8 @@ import re
 
 import pytest
 import torch
-from conftest import ROOT, TokenizerOfSize, load_benchmark
 
+from helpers.runs import ROOT, TokenizerOfSize, load_benchmark
 from tinystories.checkpoint import new_model
 from tinystories.recipe import read_recipe
 

@@ -5,8 +5,8 @@ import json
 from xml.etree import ElementTree
 
 import pytest
-from conftest import mistake
 
+from helpers.runs import mistake
 from tinystories.evaluation.leaderboard import add, data_facts, draw, markdown, new_line, read
 
 

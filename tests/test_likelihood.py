@@ -7,10 +7,10 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, mistake
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
+from helpers.runs import ROOT, mistake
 from tinystories.checkpoint import load_checkpoint
 from tinystories.evaluation.likelihood import likelihood
 from tinystories.scoring import continuation_nll, score, scoring_rows

@@ -12,10 +12,10 @@ import shutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import TINY, as_options, mistake, run_command, write_counting_corpus
 
 import check_run
 import run_clm
+from helpers.runs import TINY, as_options, mistake, run_command, write_counting_corpus
 from tinystories.cache import cached_folder
 from tinystories.checkpoint import load_checkpoint
 from tinystories.corpus import load_corpus

@@ -10,11 +10,11 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, as_options, mistake, run_command, write_counting_corpus
 from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from configuration_tinystories import TinyStoriesConfig
+from helpers.runs import TINY, as_options, mistake, run_command, write_counting_corpus
 from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.checkpoint import load_checkpoint
 from tinystories.corpus import load_corpus, pick_stories

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import datasets
 import pytest
 import torch
-from conftest import ROOT, mistake
 
+from helpers.runs import ROOT, mistake
 from tinystories.checkpoint import new_model
 from tinystories.evaluation.minimal_pairs import blimp_pairs, build_pairs, label_noise, sample_to_check, score_pairs
 from tinystories.evaluation.pair_rules import RULES, sentences

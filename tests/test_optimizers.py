@@ -6,7 +6,10 @@ import shutil
 
 import pytest
 import torch
-from conftest import (
+from safetensors.torch import load_file
+from transformers import Trainer
+
+from helpers.runs import (
     TINY,
     TokenizerOfSize,
     as_options,
@@ -16,9 +19,6 @@ from conftest import (
     run_with_transformers_only,
     write_counting_corpus,
 )
-from safetensors.torch import load_file
-from transformers import Trainer
-
 from tinystories.checkpoint import new_model
 from tinystories.continuation import settle_continued
 from tinystories.optimizers import make_schedule, muon_and_adamw

@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from conftest import mistake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from helpers.runs import mistake
 from tinystories.cache import cached_folder, content_key
 from tinystories.errors import GuardError
 from tinystories.packing import IGNORED, StoryCollator, encode_story, pack

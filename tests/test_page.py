@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import COUNTING
-from serving import Server
 from transformers import AutoConfig, AutoModelForCausalLM
+
+from helpers.runs import COUNTING
+from helpers.serving import Server
 
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

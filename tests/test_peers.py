@@ -10,11 +10,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from conftest import mistake
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from helpers.runs import mistake
 from tinystories.evaluation.peers import open_model
 from tinystories.sample_corpus import sample_stories
 from tinystories.scoring import score, scoring_rows

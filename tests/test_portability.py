@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+
+from helpers.runs import ROOT
 
 
 FOLDERS = ("tinystories", "benchmarks", "metrics")

@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from conftest import TINY, as_options, run_command, write_counting_corpus
 from transformers import Trainer
 
+from helpers.runs import TINY, as_options, run_command, write_counting_corpus
 from tinystories.plan import planned_steps
 from tinystories.preflight import preflight
 from tinystories.recipe import read_recipe

@@ -5,8 +5,8 @@ import re
 import shlex
 
 import pytest
-from conftest import ROOT, TokenizerOfSize, output_of, run_command, run_with_transformers_only
 
+from helpers.runs import ROOT, TokenizerOfSize, output_of, run_command, run_with_transformers_only
 from tinystories.checkpoint import new_model
 from tinystories.recipe import read_recipe
 

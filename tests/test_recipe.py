@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from conftest import ROOT
 from transformers import get_scheduler
 
+from helpers.runs import ROOT
 from tinystories.errors import UserError
 from tinystories.recipe import read_recipe
 

@@ -8,11 +8,11 @@ import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 
 import pytest
-from conftest import mistake, run_command
 from hypothesis import given
 from hypothesis import strategies as st
 
 import run_clm
+from helpers.runs import mistake, run_command
 from tinystories.figures import CHARTS
 from tinystories.meters import spread
 from tinystories.report import SHOWN_SAMPLES, duration, number, write_report

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, mistake
 from hypothesis import given
 from hypothesis import strategies as st
-from kill_and_resume import RUN, differing, kill, start
 
+from helpers.kill_and_resume import RUN, differing, kill, start
+from helpers.runs import ROOT, mistake
 from tinystories.errors import UserError
 from tinystories.memory import evaluating_in_memory
 from tinystories.recipe import RunArguments

@@ -6,11 +6,11 @@ import shutil
 
 import pytest
 import torch
-from conftest import COUNTING, TINY, as_options, mistake, run_command, write_counting_corpus
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import run_clm
+from helpers.runs import COUNTING, TINY, as_options, mistake, run_command, write_counting_corpus
 from tinystories.corpus import load_corpus, pick_stories
 from tinystories.files import seal
 from tinystories.recipe import RunArguments, read_recipe

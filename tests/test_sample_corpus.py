@@ -8,15 +8,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
+from helpers.runs import ROOT
 from tinystories import sample_corpus
 from tinystories.sample_corpus import PLOTS, Teller, sample_stories
 
 
-ROOT = Path(__file__).resolve().parent.parent
 SEED = 0
 # One sentence that only this plot writes, in every story of it.
 PLOT_MARKS = {

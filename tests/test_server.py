@@ -11,9 +11,9 @@ import time
 import httpx
 import openai
 import pytest
-from conftest import mistake, run_command
-from serving import Server, untrained, written_alone
 
+from helpers.runs import mistake, run_command
+from helpers.serving import Server, untrained, written_alone
 from run_server import listen, parse
 from tinystories.decoding import PRESETS
 from tinystories.server.app import create_app

@@ -7,8 +7,8 @@ from dataclasses import fields
 from types import SimpleNamespace
 
 import yaml
-from conftest import ROOT, load_benchmark
 
+from helpers.runs import ROOT, load_benchmark
 from tinystories.decoding import PRESETS
 from tinystories.server.arguments import ServerArguments
 from tinystories.server.desk import Desk

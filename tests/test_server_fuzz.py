@@ -13,8 +13,8 @@ import sys
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
-from serving import Server, untrained
 
+from helpers.serving import Server, untrained
 from tinystories.server.schema import BOUNDS
 
 

@@ -7,8 +7,8 @@ training data are other stories of it, and the bar is the human column itself: i
 from importlib.util import find_spec
 
 import pytest
-from conftest import ROOT, mistake
 
+from helpers.runs import ROOT, mistake
 from tinystories.evaluation import determiners, grammar, names, novelty, repetition
 from tinystories.evaluation.prompts import PROMPTS
 from tinystories.evaluation.samples import Sample, human_samples, human_stories, looped, shuffled, spliced

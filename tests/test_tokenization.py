@@ -5,12 +5,12 @@ import logging
 
 import datasets
 import pytest
-from conftest import output_of, run_command, run_with_transformers_only
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer
 
+from helpers.runs import output_of, run_command, run_with_transformers_only
 from tinystories.corpus import load_corpus
 from tinystories.errors import UserError
 from tinystories.recipe import DataArguments, TokenizerArguments

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import httpx
 import torch
-from conftest import ROOT
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from helpers.runs import ROOT
 from tinystories.checkpoint import load_checkpoint
 
 

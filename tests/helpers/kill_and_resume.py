@@ -1,6 +1,6 @@
 """Kills a small run again and again at random moments, goes on with --resume, and compares the weights it ends with.
 
-    python tests/kill_and_resume.py --kills 20
+    python tests/helpers/kill_and_resume.py --kills 20
 
 Prints each kill: after how long, and what the run folder held at that moment. The whole process tree is killed
 outright (SIGKILL where there is one). Exit status 0 if every finished run has, to the bit, the weights of a run that
@@ -25,7 +25,7 @@ import torch
 from safetensors.torch import load_file
 
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 RUN = {
     "num_sample_stories": 400,
     "vocab_size": 320,

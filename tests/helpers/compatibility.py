@@ -1,7 +1,7 @@
 """Which doors of the ecosystem a checkpoint opens: every route is walked, and docs/compatibility.md is what came of it.
 
-    python tests/compatibility.py runs/demo --write docs/compatibility.md
-    python tests/compatibility.py runs/demo --quick
+    python tests/helpers/compatibility.py runs/demo --write docs/compatibility.md
+    python tests/helpers/compatibility.py runs/demo --quick
 
 Nothing of this project is imported: the checkpoint's own code runs, as on anybody's machine. A route passes if it gives
 what plain float32 greedy decoding, or a plain forward pass, gives. `--quick` leaves out what takes more than a few
@@ -537,7 +537,7 @@ def as_markdown(checkpoint: Checkpoint, rows: list[dict]) -> str:
     lines = [
         "# What a checkpoint works with",
         "",
-        "Written by `tests/compatibility.py`, which walks every route with nothing but the checkpoint's own code and",
+        "Written by `tests/helpers/compatibility.py`, which walks every route with nothing but the checkpoint's own code and",
         "compares what comes out with a plain float32 forward pass or plain greedy decoding. The tests walk the quick",
         "ones each time.",
         "",
