@@ -14,7 +14,7 @@ import shlex
 from transformers import set_seed
 
 from tinystories.callbacks import sample_story
-from tinystories.card import read_facts, write_card
+from tinystories.card import write_card
 from tinystories.checkpoint import load_checkpoint
 from tinystories.console import run_command
 from tinystories.continuation import settle_continued
@@ -25,8 +25,8 @@ from tinystories.preparation import make_trainer, prepare_data, use_compiler_if_
 from tinystories.processes import check_launch, on_one_process
 from tinystories.recipe import read_recipe
 from tinystories.report import write_report
+from tinystories.run_files import read_facts, step_of
 from tinystories.run_folder import check_resumed, check_run_folder, prepare_run_folder
-from tinystories.saving import step_of
 from tinystories.scoring import score, scoring_rows
 from tinystories.trainer import StoryTrainer
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from transformers.utils import logging as transformers_logging
 
-from tinystories.card import EVALUATION, refresh_card
+from tinystories.atomic import write_atomically
+from tinystories.card import refresh_card
 from tinystories.checkpoint import load_checkpoint
 from tinystories.console import run_command
 from tinystories.errors import UserError
@@ -25,9 +26,8 @@ from tinystories.evaluation.arguments import EvaluationArguments
 from tinystories.evaluation.page import write_page
 from tinystories.evaluation.suite import evaluate
 from tinystories.evaluation.table import as_text, cell, side_by_side
-from tinystories.files import write_atomically
 from tinystories.recipe import OneLineParser
-from tinystories.run_folder import read_json
+from tinystories.run_files import EVALUATION, read_json
 
 
 logger = logging.getLogger("tinystories")

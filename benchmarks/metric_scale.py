@@ -32,7 +32,7 @@ from tinystories.evaluation.suite import all_metrics, as_json, evaluate
 from tinystories.evaluation.table import Metric, cell, distance
 from tinystories.evaluation.text_metrics import METRICS
 from tinystories.recipe import DataArguments
-from tinystories.run_folder import read_json
+from tinystories.run_files import read_json
 from tinystories.scoring import token_nll
 
 

@@ -15,7 +15,8 @@ from helpers.runs import mistake, run_command
 from tinystories.checkpoint import new_model
 from tinystories.diagnosis import diagnose, measure, verdict
 from tinystories.recipe import ModelArguments, TokenizerArguments
-from tinystories.records import Records, Texts, find_texts, read_records
+from tinystories.records import Texts, find_texts
+from tinystories.run_files import Records, read_records
 from tinystories.sample_corpus import sample_stories
 from tinystories.scoring import score, scoring_rows
 from tinystories.symptoms import encode, loss_of_pairs, read_stories, repeated_share

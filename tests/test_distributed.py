@@ -27,7 +27,8 @@ from tinystories.checkpoint import load_checkpoint
 from tinystories.console import PATIENCE, run_command
 from tinystories.errors import UserError
 from tinystories.processes import check_launch
-from tinystories.saving import check_undamaged, checkpoints
+from tinystories.run_files import checkpoints
+from tinystories.saving import check_undamaged
 
 
 CONFIGS = ROOT / "configs" / "accelerate"

@@ -16,7 +16,7 @@ from tinystories.evaluation.page import write_page
 from tinystories.evaluation.prompts import PROMPTS
 from tinystories.evaluation.suite import all_metrics
 from tinystories.evaluation.table import Metric, as_text, cell, rows, standing
-from tinystories.meters import read_lines
+from tinystories.run_files import read_lines
 
 
 RECIPE = TINY | {

@@ -19,8 +19,9 @@ from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.checkpoint import load_checkpoint
 from tinystories.corpus import load_corpus, pick_stories
 from tinystories.environment import flops_per_token, measured_peak
-from tinystories.meters import Meters, append_evaluation, read_lines
+from tinystories.meters import Meters, append_evaluation
 from tinystories.recipe import RunArguments, TokenizerArguments, read_recipe
+from tinystories.run_files import read_lines
 from tinystories.run_folder import prepare_run_folder
 from tinystories.scoring import scoring_rows
 from tinystories.step_guard import FEWEST, is_spike

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import run_clm
 from helpers.runs import mistake, run_command
 from tinystories.figures import CHARTS
-from tinystories.meters import spread
 from tinystories.report import SHOWN_SAMPLES, duration, number, write_report
+from tinystories.run_files import spread
 
 
 class Page(HTMLParser):

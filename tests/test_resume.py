@@ -20,8 +20,9 @@ from helpers.runs import ROOT, mistake
 from tinystories.errors import UserError
 from tinystories.memory import evaluating_in_memory
 from tinystories.recipe import RunArguments
+from tinystories.run_files import checkpoints, step_of
 from tinystories.run_folder import check_run_folder
-from tinystories.saving import checkpoints, step_of, steps_to_drop
+from tinystories.saving import steps_to_drop
 
 
 posix = pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals and limits")

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import run_clm
 from helpers.runs import COUNTING, TINY, as_options, mistake, run_command, write_counting_corpus
+from tinystories.atomic import seal
 from tinystories.corpus import load_corpus, pick_stories
-from tinystories.files import seal
 from tinystories.recipe import RunArguments, read_recipe
 from tinystories.run_folder import check_run_folder, prepare_run_folder
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import datasets
 import pyarrow as pa
 
+from tinystories.atomic import damage, discard, is_sealed, seal
 from tinystories.errors import UserError
-from tinystories.files import damage, discard, is_sealed, seal
 
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
-from tinystories.guards import check_next_token_loss, keep_random_state
+from tinystories.guards import check_next_token_loss
+from tinystories.random_state import keep_random_state
 
 
 logger = logging.getLogger(__name__)

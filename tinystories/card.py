@@ -4,7 +4,6 @@ Nothing on it was typed. What was not recorded is said to be unknown, and what w
 run_clm.py writes the card, and run_evaluation.py again when it has measured more.
 """
 
-import math
 import re
 from importlib import metadata
 from pathlib import Path
@@ -15,47 +14,14 @@ import transformers
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
-from tinystories.environment import ENVIRONMENT
 from tinystories.evaluation.table import cell
-from tinystories.hub import CARD, is_as_written, marked
-from tinystories.meters import EVALUATIONS, read_lines, spread
-from tinystories.run_folder import DATA_REPORT, SAMPLES, read_json
+from tinystories.hub import is_as_written, marked
+from tinystories.run_files import CARD, read_facts, spread
 
 
-EVALUATION = "evaluation.json"  # written by run_evaluation.py
 SHOWN_EVALUATIONS = 10
 # Licences of data sets whose own cards state them. Of other data the recipe says it (data_license), or nobody does.
 DATA_LICENSES = {"roneneldan/TinyStories": "cdla-sharing-1.0"}
-
-
-def read_facts(folder: str | Path) -> dict[str, Any] | None:
-    """What the files of a checkpoint, or of the run folder above it, say of it; None where no run made it."""
-    folder = Path(folder)
-    above = folder.parent if folder.name.startswith("checkpoint-") else folder
-    recipe, data = read_json(above / "recipe.json"), read_json(above / DATA_REPORT)
-    state = read_json(folder / "trainer_state.json")
-    if recipe is None or data is None or state is None:
-        return None
-    results, step = read_json(folder / "all_results.json") or {}, state["global_step"]
-    evaluations = [row for row in read_lines(above / EVALUATIONS) if row["step"] <= step]
-    final = {key.removeprefix("eval_"): value for key, value in results.items() if key.startswith("eval_")}
-    history = [row for row in state["log_history"] if "eval_bits_per_byte" in row]
-    return {
-        "recipe": recipe,
-        "data": data,
-        "step": step,
-        "epoch": state["epoch"],
-        "best_step": state["best_global_step"] if recipe.get("load_best_model_at_end") else None,
-        "tokens_seen": state["num_input_tokens_seen"],
-        "last_evaluation": history[-1] if history else None,
-        "evaluated_stories": min(data["validation_stories"], recipe.get("max_eval_samples") or math.inf),
-        "final": final if "bits_per_byte" in final else None,
-        "curve": evaluations,
-        "elapsed_seconds": results.get("elapsed_seconds"),
-        "environment": read_json(above / ENVIRONMENT),
-        "samples": [row for row in read_lines(above / SAMPLES) if row["step"] <= step],
-        "evaluation": read_json(folder / EVALUATION),
-    }
 
 
 def write_card(folder: str | Path, model: PreTrainedModel, facts: dict[str, Any]) -> None:

@@ -18,8 +18,8 @@ import transformers
 from accelerate.utils.memory import should_reduce_batch_size
 from tqdm.auto import tqdm
 
+from tinystories.atomic import is_no_room
 from tinystories.errors import Interrupted, UserError, one_line
-from tinystories.files import is_no_room
 
 
 PATIENCE = 60  # seconds

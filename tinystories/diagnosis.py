@@ -36,7 +36,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.checkpoint import describe_model, load_checkpoint
 from tinystories.errors import UserError
-from tinystories.records import Records, Texts, find_texts, read_records
+from tinystories.records import Texts, find_texts
+from tinystories.run_files import Records, read_records
 from tinystories.symptoms import (
     Reading,
     Writing,

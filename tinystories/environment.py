@@ -15,12 +15,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
 
-from tinystories.guards import keep_random_state
+from tinystories.random_state import keep_random_state
+from tinystories.run_files import LIBRARIES
 
 
-ENVIRONMENT = "environment.json"
 PEAK_SECONDS = 0.3
-LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "accelerate")
 
 
 def training_dtype(args: TrainingArguments) -> torch.dtype:

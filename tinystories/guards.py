@@ -8,7 +8,6 @@ import copy
 import logging
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from itertools import islice, pairwise
 
 import datasets
@@ -20,6 +19,7 @@ from tinystories.corpus import Corpus, story_hashes, text_hashes
 from tinystories.errors import GuardError
 from tinystories.mojibake import repair_mojibake
 from tinystories.packing import IGNORED, encode_story
+from tinystories.random_state import keep_random_state
 
 
 logger = logging.getLogger(__name__)
@@ -54,11 +54,6 @@ def run_guards(trainer: Trainer, corpus: Corpus) -> dict[str, str]:
             findings[name] = check(trainer)
             logger.info("guard passed: %s: %s", name, findings[name])
     return findings
-
-
-def keep_random_state(device: torch.device) -> AbstractContextManager:
-    """Random numbers drawn inside are not missing afterwards. Of all GPUs, only the one of this process is touched."""
-    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def check_text(train: datasets.Dataset) -> str:

@@ -13,55 +13,21 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
-from pathlib import Path, PureWindowsPath
-from typing import Any
+from pathlib import Path
 
 import yaml
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    RemoteEntryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RemoteEntryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 
 from tinystories.errors import UserError, one_line
+from tinystories.run_files import CARD, NEEDED, PUBLISHED, RECORDS, WRITTEN_BY_A_RUN, without_local_paths
 
 
 logger = logging.getLogger(__name__)
 
-CARD = "README.md"
 PLACEHOLDER = "THIS_REPOSITORY_OR_FOLDER"  # in model_card.md, where the code to copy needs a name
-NEEDED = (
-    CARD,
-    "config.json",
-    "generation_config.json",
-    "configuration_tinystories.py",
-    "modeling_tinystories.py",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "model*.safetensors",
-)
-RECORDS = ("recipe.json", "data_report.json", "trainer_state.json")
-WRITTEN_BY_A_RUN = (
-    *NEEDED,
-    *RECORDS,
-    "generation_config_*.json",
-    "model.safetensors.index.json",
-    "*_results.json",
-    "samples.jsonl",
-    "evaluations.jsonl",
-    "evaluations.csv",
-    "environment.json",
-    "evaluation.json",
-)
-KEPT_AT_HOME = ("stopped_at_step_*.jsonl",)  # a run writes them too; they quote the training data
-PUBLISHED = (*WRITTEN_BY_A_RUN, "LICENSE*")  # and nothing else that may lie in the folder
-_LOCAL_PATHS = {"train_file", "validation_file", "output_dir", "data_cache_dir", "best_model_checkpoint"}
-_PATHS_OR_NAMES = {"tokenizer_name", "model_name_or_path", "source", "deepspeed", "fsdp_config", "accelerator_config"}
-_STORY_FILES = (".txt", ".jsonl", ".csv", ".parquet")
 _MARK = re.compile(r"\n<!-- written by the training run, sha256 (\w{64}) -->\n?$")
 # The class above all errors of the HTTP library that the installed huggingface_hub uses (httpx, or httpx2).
 _TRANSPORT_ERROR = HfHubHTTPError.__bases__[0]
@@ -163,20 +129,6 @@ def _content(path: Path) -> str | bytes:
         return str(path)
     content = without_local_paths(json.loads(path.read_text(encoding="utf-8")))
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def without_local_paths(value: Any, key: str = "") -> Any:
-    """A record of a run, `key` of a larger one, with the names of files and folders instead of where they are."""
-    if isinstance(value, dict):  # first_bad quotes a file
-        return {name: without_local_paths(item, name) for name, item in value.items() if name != "first_bad"}
-    if isinstance(value, list):
-        return [without_local_paths(item) for item in value]
-    local = isinstance(value, str) and (
-        key in _LOCAL_PATHS
-        or (key in _PATHS_OR_NAMES and (Path(value).exists() or value.startswith((".", "~", "/", "\\"))))
-        or (key == "source" and value.endswith(_STORY_FILES))
-    )
-    return PureWindowsPath(value).name if local else value  # which knows both kinds of slashes
 
 
 def _published_card(path: Path, repo_id: str) -> str:

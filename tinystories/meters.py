@@ -30,13 +30,11 @@ import torch
 from accelerate.utils import reduce
 from transformers import PreTrainedModel, TrainerCallback, TrainerState, TrainingArguments
 
-from tinystories.environment import ENVIRONMENT, describe_environment, measured_peak, training_dtype
+from tinystories.environment import describe_environment, measured_peak, training_dtype
+from tinystories.run_files import ENVIRONMENT, EVALUATIONS, EVALUATIONS_TABLE, read_lines
 
 
 logger = logging.getLogger(__name__)
-
-EVALUATIONS = "evaluations.jsonl"
-EVALUATIONS_TABLE = "evaluations.csv"
 
 
 @dataclass
@@ -186,26 +184,3 @@ def write_evaluations_table(folder: Path) -> None:
             table.writerows(rows)
     except PermissionError as error:  # on Windows, as long as a spreadsheet has it open: no reason to end a run
         logger.warning("%s is not up to date: %s", folder / EVALUATIONS_TABLE, error.strerror)
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a .jsonl file that a run writes; without one that a kill or a power cut left unfinished."""
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and "step" in row:
-            rows.append(row)
-    return rows
-
-
-def spread(rows: list, number: int) -> list:
-    """At most `number` of `rows`: the first, the last, and closer together towards the first, where most is learned."""
-    if len(rows) <= number:
-        return rows
-    places = {0, len(rows) - 1}
-    ratio = len(rows) ** (1 / (number - 1))
-    places |= {min(len(rows) - 1, round(ratio**i) - 1) for i in range(number)}
-    return [rows[place] for place in sorted(places)]

@@ -7,7 +7,7 @@ from torch import nn
 
 from tinystories.disk import bytes_needed, check_disk_room
 from tinystories.recipe import RunArguments
-from tinystories.saving import checkpoints
+from tinystories.run_files import checkpoints
 
 
 ADAM_STATES = 2  # for each weight; Muon keeps one for most

@@ -20,9 +20,9 @@ from transformers.utils import is_torch_bf16_gpu_available
 from yaml import MarkedYAMLError
 from yaml.reader import ReaderError
 
+from tinystories.atomic import write_atomically
 from tinystories.bounds import check_numbers
 from tinystories.errors import UserError, one_line
-from tinystories.files import write_atomically
 from tinystories.optimizers import check_optimization
 
 

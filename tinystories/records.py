@@ -3,34 +3,15 @@
 A checkpoint of somebody else may have none of it. What is missing or damaged is not known, and no error.
 """
 
-import json
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any
-
-from transformers.utils import cached_file
+from dataclasses import dataclass, fields
 
 from tinystories.corpus import dataset_key, load_corpus, pick_stories, read_files
 from tinystories.errors import UserError
 from tinystories.recipe import DataArguments
+from tinystories.run_files import Records
 
 
 SAMPLE_CORPUS_STORIES = 400
-
-
-@dataclass
-class Records:
-    """What the run wrote down beside the weights; None where it is not known."""
-
-    recipe: dict[str, Any] | None = None
-    step: int | None = None
-    planned_steps: int | None = None
-    tokens_seen: int | None = None
-    dataset: str | None = None
-    tokenizer_size: int | None = None
-    bits_per_byte: float | None = None
-    validation_key: str | None = None  # of its validation stories, see corpus.dataset_key
-    evaluations: list[float] = field(default_factory=list)  # losses, in the order of the steps
 
 
 @dataclass
@@ -41,34 +22,6 @@ class Texts:
     training: list[str] | None
     source: str
     own: bool
-
-
-def read_records(checkpoint: str, revision: str | None) -> Records:
-    """What stands beside the weights, or in the run folder above a checkpoint-N."""
-    folder = Path(checkpoint)
-    above = str(folder.parent) if folder.name.startswith("checkpoint-") else checkpoint
-    state, results = (_record(checkpoint, name, revision) for name in ("trainer_state.json", "all_results.json"))
-    recipe, report = (_record(above, name, revision) for name in ("recipe.json", "data_report.json"))
-    history = [row for row in state.get("log_history", []) if isinstance(row, dict) and "eval_loss" in row]
-    return Records(
-        recipe=recipe or None,
-        step=state.get("global_step"),
-        planned_steps=state.get("max_steps"),
-        tokens_seen=state.get("num_input_tokens_seen"),
-        dataset=report.get("train", {}).get("source"),
-        tokenizer_size=report.get("tokenizer", {}).get("vocab_size"),
-        bits_per_byte=results.get("eval_bits_per_byte"),
-        validation_key=report.get("began_with", {}).get("validation"),
-        evaluations=[row["eval_loss"] for row in history],
-    )
-
-
-def _record(checkpoint: str, name: str, revision: str | None) -> dict[str, Any]:
-    try:
-        record = json.loads(Path(cached_file(checkpoint, name, revision=revision)).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):  # missing, damaged, or not on the Hub
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def find_texts(records: Records, data: str | None, stories: int) -> Texts:

@@ -16,14 +16,22 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from transformers.trainer import TRAINER_STATE_NAME
 
-from tinystories.environment import ENVIRONMENT
 from tinystories.errors import UserError
 from tinystories.figures import CHARTS, COLOURS, Chart, Drawn, Points, draw
-from tinystories.hub import without_local_paths
-from tinystories.meters import EVALUATIONS, read_lines, spread
 from tinystories.recipe import default_values
-from tinystories.run_folder import DATA_REPORT, REPORT, SAMPLES, read_json, whole
-from tinystories.saving import checkpoints
+from tinystories.run_files import (
+    DATA_REPORT,
+    ENVIRONMENT,
+    EVALUATIONS,
+    REPORT,
+    SAMPLES,
+    checkpoints,
+    read_json,
+    read_lines,
+    spread,
+    whole,
+    without_local_paths,
+)
 
 
 SHOWN_SAMPLES = 10  # of each prompt

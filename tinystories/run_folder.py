@@ -14,20 +14,32 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from tinystories.environment import ENVIRONMENT
+from tinystories.atomic import discard, write_atomically
 from tinystories.errors import UserError
-from tinystories.files import discard, write_atomically
-from tinystories.hub import CARD, KEPT_AT_HOME, WRITTEN_BY_A_RUN, is_as_written
-from tinystories.meters import EVALUATIONS, EVALUATIONS_TABLE, read_lines, write_evaluations_table
+from tinystories.hub import is_as_written
+from tinystories.meters import write_evaluations_table
 from tinystories.recipe import Recipe, RunArguments
-from tinystories.saving import check_undamaged, checkpoints, step_of
+from tinystories.run_files import (
+    CARD,
+    DATA_REPORT,
+    ENVIRONMENT,
+    EVALUATIONS,
+    EVALUATIONS_TABLE,
+    KEPT_AT_HOME,
+    REPORT,
+    SAMPLES,
+    WRITTEN_BY_A_RUN,
+    checkpoints,
+    read_json,
+    read_lines,
+    step_of,
+    whole,
+)
+from tinystories.saving import check_undamaged
 
 
 logger = logging.getLogger(__name__)
 
-DATA_REPORT = "data_report.json"
-REPORT = "report"
-SAMPLES = "samples.jsonl"
 # Go on where a run goes on, or are replaced in one step: without them a kill in this moment would end the run.
 LASTING = {SAMPLES, EVALUATIONS, EVALUATIONS_TABLE, ENVIRONMENT, DATA_REPORT, "recipe.json"}
 # What may change when a run goes on: its length, its place, and how it is watched, shared and fed.
@@ -138,14 +150,6 @@ def _checkpoint_to_resume(folder: Path, which: str | None) -> str | None:
     return str(last)
 
 
-def read_json(path: Path) -> Any:
-    """None where there is no such file, or one that was not written to its end."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
 def check_resumed(checkpoint: str, recipe: Recipe, data_report: dict[str, Any]) -> None:
     """A run goes on with the settings, the stories and the tokenizer it began with, or not at all."""
     folder = Path(checkpoint).parent
@@ -168,11 +172,6 @@ def check_resumed(checkpoint: str, recipe: Recipe, data_report: dict[str, Any]) 
     for name, words in what.items():
         if began[name] != data_report["began_with"][name]:
             raise UserError(f"the {words} {folder} began with: set them back, or give another --output_dir")
-
-
-def whole(value: Any) -> Any:
-    """500.0, as `eval_steps: 500` is read, as the 500 that was written."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _as_saved(value: Any) -> Any:

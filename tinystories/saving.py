@@ -9,7 +9,6 @@ import json
 import logging
 import math
 import os
-import re
 import shutil
 from pathlib import Path
 
@@ -17,8 +16,9 @@ from transformers import TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import SaveStrategy
 
+from tinystories.atomic import SEAL, damage, discard, is_no_room, move_aside, seal
 from tinystories.errors import UserError, one_line
-from tinystories.files import SEAL, damage, discard, is_no_room, is_sealed, move_aside, seal
+from tinystories.run_files import checkpoints, step_of
 
 
 logger = logging.getLogger(__name__)
@@ -26,16 +26,6 @@ logger = logging.getLogger(__name__)
 UNFINISHED = "unfinished-checkpoint"
 PROGRESS = "progress.json"
 _MAY_BE_EDITED = ("README.md", "generation_config*.json")
-
-
-def checkpoints(folder: Path, complete: bool = True) -> list[Path]:
-    """The checkpoint-N folders of a run, in the order of their steps; all of them, or those that are complete."""
-    found = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-    return sorted((path for path in found if path.is_dir() and (is_sealed(path) or not complete)), key=step_of)
-
-
-def step_of(checkpoint: str | Path) -> int:
-    return int(Path(checkpoint).name.removeprefix("checkpoint-"))
 
 
 def publish_checkpoint(unfinished: Path, folder: Path) -> None:

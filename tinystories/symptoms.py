@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.decoding import PRESETS
-from tinystories.guards import keep_random_state
 from tinystories.packing import IGNORED
+from tinystories.random_state import keep_random_state
 from tinystories.scoring import article_tokens, windows
 
 

@@ -18,7 +18,7 @@ from transformers.trainer_utils import HubStrategy
 
 from tinystories.card import write_card
 from tinystories.decoding import save_presets
-from tinystories.environment import ENVIRONMENT, flops_per_token
+from tinystories.environment import flops_per_token
 from tinystories.errors import GuardError, UserError
 from tinystories.hub import create_repository, hub_errors, push, refuse_to_lose_a_card
 from tinystories.interruption import DeafWorker
@@ -29,7 +29,7 @@ from tinystories.packing import PackedRows, StoryCollator
 from tinystories.plan import planned_steps
 from tinystories.processes import on_one_process
 from tinystories.recipe import Recipe
-from tinystories.run_folder import read_json
+from tinystories.run_files import ENVIRONMENT, read_json
 from tinystories.saving import PROGRESS, WholeCheckpoints
 from tinystories.scoring import ScoringRows, token_nll, trainer_metrics
 from tinystories.step_guard import StepGuard

@@ -7,7 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tinystories.decoding import generation_config
 from tinystories.errors import UserError
 from tinystories.evaluation.samples import Sample
-from tinystories.guards import keep_random_state
+from tinystories.random_state import keep_random_state
 from tinystories.scoring import begin_of_story, context_length
 
 

@@ -19,10 +19,10 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from tinystories.environment import LIBRARIES
+from tinystories.atomic import write_atomically
 from tinystories.errors import UserError
 from tinystories.figures import COLOURS, STYLE
-from tinystories.files import write_atomically
+from tinystories.run_files import LIBRARIES
 
 
 RANKED = "text_bits_per_byte"  # without the ends of stories, which not every model was taught

@@ -14,11 +14,10 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tinystories.atomic import write_atomically
 from tinystories.cache import content_key
-from tinystories.environment import LIBRARIES
 from tinystories.errors import UserError
-from tinystories.files import write_atomically
-from tinystories.run_folder import read_json
+from tinystories.run_files import LIBRARIES, read_json
 
 
 LIBRARY = Path(__file__).parent.parent

@@ -21,7 +21,6 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.corpus import Corpus, load_corpus, pick_stories, read_files, story_hashes
-from tinystories.environment import LIBRARIES
 from tinystories.errors import UserError
 from tinystories.evaluation.arguments import EvaluationArguments
 from tinystories.evaluation.estimates import Estimate
@@ -38,9 +37,10 @@ from tinystories.evaluation.prompts import PROMPTS
 from tinystories.evaluation.samples import Sample, human_samples, looped, shuffled, spliced
 from tinystories.evaluation.table import Metric, Values, rows
 from tinystories.evaluation.text_metrics import METRICS, TextMetric, measure_texts, texts_to_look_up
-from tinystories.guards import keep_random_state
+from tinystories.random_state import keep_random_state
 from tinystories.recipe import DataArguments
-from tinystories.records import SAMPLE_CORPUS_STORIES, read_records
+from tinystories.records import SAMPLE_CORPUS_STORIES
+from tinystories.run_files import LIBRARIES, read_records
 from tinystories.scoring import context_length
 
 
