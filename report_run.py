@@ -6,8 +6,8 @@
 RUN_FOLDER is the output_dir of run_clm.py, finished or not. The page is RUN_FOLDER/report/index.html.
 """
 
+from tinystories.config.parser import OneLineParser
 from tinystories.console import run_command
-from tinystories.recipe import OneLineParser
 from tinystories.report import write_report
 
 

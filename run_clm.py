@@ -16,6 +16,7 @@ from transformers import set_seed
 from tinystories.callbacks import sample_story
 from tinystories.card import write_card
 from tinystories.checkpoint import load_checkpoint
+from tinystories.config.recipe import read_recipe
 from tinystories.console import run_command
 from tinystories.continuation import settle_continued
 from tinystories.corpus import Corpus
@@ -23,7 +24,6 @@ from tinystories.errors import UserError, one_line
 from tinystories.plan import check_room_for_checkpoints
 from tinystories.preparation import make_trainer, prepare_data, use_compiler_if_it_works
 from tinystories.processes import check_launch, on_one_process
-from tinystories.recipe import read_recipe
 from tinystories.report import write_report
 from tinystories.run_files import read_facts, step_of
 from tinystories.run_folder import check_resumed, check_run_folder, prepare_run_folder

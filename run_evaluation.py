@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 from tinystories.atomic import write_atomically
 from tinystories.card import refresh_card
 from tinystories.checkpoint import load_checkpoint
+from tinystories.config.parser import OneLineParser
 from tinystories.console import run_command
 from tinystories.errors import UserError
 from tinystories.evaluation import leaderboard
@@ -26,7 +27,6 @@ from tinystories.evaluation.arguments import EvaluationArguments
 from tinystories.evaluation.page import write_page
 from tinystories.evaluation.suite import evaluate
 from tinystories.evaluation.table import as_text, cell, side_by_side
-from tinystories.recipe import OneLineParser
 from tinystories.run_files import EVALUATION, read_json
 
 

@@ -15,10 +15,10 @@ import torch
 from transformers import TextStreamer
 
 from tinystories.checkpoint import load_checkpoint
+from tinystories.config.parser import OneLineParser
 from tinystories.console import run_command
 from tinystories.decoding import DEFAULT_PRESET, PRESETS, generation_config
 from tinystories.errors import UserError
-from tinystories.recipe import OneLineParser
 
 
 def main(argv: list[str]) -> None:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from transformers.utils import logging as transformers_logging
 
+from tinystories.config.parser import OneLineParser
 from tinystories.console import run_command
 from tinystories.errors import UserError, one_line
-from tinystories.recipe import OneLineParser
 
 
 try:

@@ -12,10 +12,11 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tinystories.config.arguments import DataArguments, TokenizerArguments
+from tinystories.config.parser import OneLineParser
 from tinystories.console import run_command
 from tinystories.corpus import load_corpus
 from tinystories.errors import UserError
-from tinystories.recipe import DataArguments, OneLineParser, TokenizerArguments
 from tinystories.tokenization import describe, tokenizer_report, train_tokenizer
 
 

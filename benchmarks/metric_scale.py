@@ -21,6 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from tinystories.config.arguments import DataArguments
 from tinystories.console import set_up_logging
 from tinystories.corpus import read_files
 from tinystories.decoding import PRESETS
@@ -31,7 +32,6 @@ from tinystories.evaluation.prompts import PROMPTS
 from tinystories.evaluation.suite import all_metrics, as_json, evaluate
 from tinystories.evaluation.table import Metric, cell, distance
 from tinystories.evaluation.text_metrics import METRICS
-from tinystories.recipe import DataArguments
 from tinystories.run_files import read_json
 from tinystories.scoring import token_nll
 

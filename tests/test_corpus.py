@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from helpers.runs import mistake
+from tinystories.config.arguments import DataArguments
+from tinystories.config.recipe import read_recipe
 from tinystories.corpus import load_corpus, pick_stories, read_files
-from tinystories.recipe import DataArguments, read_recipe
 
 
 MARK = "<|endoftext|>"

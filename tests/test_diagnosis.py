@@ -13,8 +13,8 @@ from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 import check_run
 from helpers.runs import mistake, run_command
 from tinystories.checkpoint import new_model
+from tinystories.config.arguments import ModelArguments, TokenizerArguments
 from tinystories.diagnosis import diagnose, measure, verdict
-from tinystories.recipe import ModelArguments, TokenizerArguments
 from tinystories.records import Texts, find_texts
 from tinystories.run_files import Records, read_records
 from tinystories.sample_corpus import sample_stories

@@ -4,9 +4,9 @@ import pytest
 
 from helpers.runs import mistake
 from tinystories.checkpoint import load_checkpoint
+from tinystories.config.arguments import RunArguments
 from tinystories.disk import SMALL_FILES, bytes_needed, check_disk_room, checkpoint_bytes, readable
 from tinystories.plan import checkpoints_at_a_time
-from tinystories.recipe import RunArguments
 
 
 def test_the_estimate_is_the_size_of_what_a_run_writes(counting_run):

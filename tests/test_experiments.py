@@ -5,7 +5,7 @@ from itertools import product
 from statistics import mean
 
 from helpers.runs import ROOT, as_options, load_benchmark
-from tinystories.recipe import read_recipe
+from tinystories.config.recipe import read_recipe
 
 
 BENCHMARK = load_benchmark("optimizers")

@@ -8,10 +8,10 @@ import torch
 
 from helpers.runs import mistake
 from tinystories.checkpoint import load_checkpoint, new_model
+from tinystories.config.arguments import ModelArguments, TokenizerArguments
 from tinystories.evaluation import harness
 from tinystories.evaluation.likelihood import likelihood
 from tinystories.evaluation.minimal_pairs import blimp_pairs, build_pairs, score_pairs
-from tinystories.recipe import ModelArguments, TokenizerArguments
 from tinystories.sample_corpus import END_OF_STORY, sample_stories
 from tinystories.tokenization import train_tokenizer
 

@@ -17,10 +17,11 @@ from configuration_tinystories import TinyStoriesConfig
 from helpers.runs import TINY, as_options, mistake, run_command, write_counting_corpus
 from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.checkpoint import load_checkpoint
+from tinystories.config.arguments import RunArguments, TokenizerArguments
+from tinystories.config.recipe import read_recipe
 from tinystories.corpus import load_corpus, pick_stories
 from tinystories.environment import flops_per_token, measured_peak
 from tinystories.meters import Meters, append_evaluation
-from tinystories.recipe import RunArguments, TokenizerArguments, read_recipe
 from tinystories.run_files import read_lines
 from tinystories.run_folder import prepare_run_folder
 from tinystories.scoring import scoring_rows

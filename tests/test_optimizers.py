@@ -20,9 +20,9 @@ from helpers.runs import (
     write_counting_corpus,
 )
 from tinystories.checkpoint import new_model
+from tinystories.config.recipe import read_recipe
 from tinystories.continuation import settle_continued
 from tinystories.optimizers import make_schedule, muon_and_adamw
-from tinystories.recipe import read_recipe
 from tinystories.run_folder import check_resumed
 
 

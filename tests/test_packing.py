@@ -19,9 +19,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from helpers.runs import mistake
 from tinystories.cache import cached_folder, content_key
+from tinystories.config.arguments import DataArguments, TokenizerArguments
 from tinystories.errors import GuardError
 from tinystories.packing import IGNORED, StoryCollator, encode_story, pack
-from tinystories.recipe import DataArguments, TokenizerArguments
 from tinystories.scoring import ScoringRows, score, score_from_tokens, scoring_rows, token_nll
 from tinystories.tokenization import train_tokenizer
 

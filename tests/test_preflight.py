@@ -7,9 +7,9 @@ import torch
 from transformers import Trainer
 
 from helpers.runs import TINY, as_options, run_command, write_counting_corpus
+from tinystories.config.recipe import read_recipe
 from tinystories.plan import planned_steps
 from tinystories.preflight import preflight
-from tinystories.recipe import read_recipe
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from helpers.runs import ROOT, TokenizerOfSize, output_of, run_command, run_with_transformers_only
 from tinystories.checkpoint import new_model
-from tinystories.recipe import read_recipe
+from tinystories.config.recipe import read_recipe
 
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from helpers.kill_and_resume import RUN, differing, kill, start
 from helpers.runs import ROOT, mistake
+from tinystories.config.arguments import RunArguments
 from tinystories.errors import UserError
 from tinystories.memory import evaluating_in_memory
-from tinystories.recipe import RunArguments
 from tinystories.run_files import checkpoints, step_of
 from tinystories.run_folder import check_run_folder
 from tinystories.saving import steps_to_drop

@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import run_clm
 from helpers.runs import COUNTING, TINY, as_options, mistake, run_command, write_counting_corpus
 from tinystories.atomic import seal
+from tinystories.config.arguments import RunArguments
+from tinystories.config.recipe import read_recipe
 from tinystories.corpus import load_corpus, pick_stories
-from tinystories.recipe import RunArguments, read_recipe
 from tinystories.run_folder import check_run_folder, prepare_run_folder
 
 

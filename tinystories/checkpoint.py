@@ -22,9 +22,9 @@ from transformers import (
 
 from configuration_tinystories import TinyStoriesConfig
 from modeling_tinystories import TinyStoriesForCausalLM, TinyStoriesForSequenceClassification, TinyStoriesModel
+from tinystories.config.arguments import ModelArguments, model_fields
 from tinystories.decoding import generation_config
 from tinystories.errors import UserError, one_line
-from tinystories.recipe import ModelArguments, model_fields
 
 
 # What opening a damaged, foreign or absent checkpoint raises.

@@ -17,9 +17,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from configuration_tinystories import TinyStoriesConfig
 from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.checkpoint import UNREADABLE
+from tinystories.config.arguments import ModelArguments, model_fields
+from tinystories.config.recipe import Recipe
 from tinystories.decoding import generation_config
 from tinystories.errors import UserError, one_line
-from tinystories.recipe import ModelArguments, Recipe, model_fields
 
 
 logger = logging.getLogger(__name__)

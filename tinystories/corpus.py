@@ -33,8 +33,8 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from tinystories.cache import cached_folder, content_key, write_arrow
+from tinystories.config.arguments import DataArguments
 from tinystories.errors import UserError, one_line
-from tinystories.recipe import DataArguments
 from tinystories.sample_corpus import sample_stories
 
 

@@ -22,10 +22,10 @@ import datasets
 import numpy as np
 from tqdm.auto import tqdm
 
+from tinystories.config.arguments import DataArguments
 from tinystories.corpus import END_OF_TEXT, STORIES_PER_BATCH, read_sources, story_places, text_hashes
 from tinystories.errors import UserError, one_line
 from tinystories.mojibake import clean_text
-from tinystories.recipe import DataArguments
 
 
 HTML_NAMES = (

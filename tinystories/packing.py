@@ -20,9 +20,9 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from tinystories.cache import cached_folder, content_key, write_arrow
+from tinystories.config.arguments import DataArguments
 from tinystories.corpus import STORIES_PER_BATCH, dataset_key
 from tinystories.errors import UserError
-from tinystories.recipe import DataArguments
 
 
 logger = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from torch import nn
 
+from tinystories.config.arguments import RunArguments
 from tinystories.disk import bytes_needed, check_disk_room
-from tinystories.recipe import RunArguments
 from tinystories.run_files import checkpoints
 
 

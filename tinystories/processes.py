@@ -11,8 +11,8 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
+from tinystories.config.arguments import RunArguments
 from tinystories.errors import UserError
-from tinystories.recipe import RunArguments
 
 
 logger = logging.getLogger(__name__)

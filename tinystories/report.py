@@ -16,9 +16,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from transformers.trainer import TRAINER_STATE_NAME
 
+from tinystories.config.recipe import default_values
 from tinystories.errors import UserError
 from tinystories.figures import CHARTS, COLOURS, Chart, Drawn, Points, draw
-from tinystories.recipe import default_values
 from tinystories.run_files import (
     DATA_REPORT,
     ENVIRONMENT,

@@ -15,9 +15,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tinystories.cache import cached_folder, content_key
+from tinystories.config.arguments import TokenizerArguments
 from tinystories.corpus import STORIES_PER_BATCH, dataset_key
 from tinystories.errors import UserError, one_line
-from tinystories.recipe import TokenizerArguments
 
 
 logger = logging.getLogger(__name__)

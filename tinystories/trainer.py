@@ -17,6 +17,7 @@ from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 
 from tinystories.card import write_card
+from tinystories.config.recipe import Recipe
 from tinystories.decoding import save_presets
 from tinystories.environment import flops_per_token
 from tinystories.errors import GuardError, UserError
@@ -28,7 +29,6 @@ from tinystories.optimizers import make_schedule, muon_and_adamw
 from tinystories.packing import PackedRows, StoryCollator
 from tinystories.plan import planned_steps
 from tinystories.processes import on_one_process
-from tinystories.recipe import Recipe
 from tinystories.run_files import ENVIRONMENT, read_json
 from tinystories.saving import PROGRESS, WholeCheckpoints
 from tinystories.scoring import ScoringRows, token_nll, trainer_metrics

@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import DefaultFlowCallback
 
 from tinystories.callbacks import sample_story
-from tinystories.recipe import RunArguments
+from tinystories.config.arguments import RunArguments
 from tinystories.scoring import ScoringRows, score
 from tinystories.trainer import StoryTrainer
 

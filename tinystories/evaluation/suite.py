@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tinystories.config.arguments import DataArguments
 from tinystories.corpus import Corpus, load_corpus, pick_stories, read_files, story_hashes
 from tinystories.errors import UserError
 from tinystories.evaluation.arguments import EvaluationArguments
@@ -38,7 +39,6 @@ from tinystories.evaluation.samples import Sample, human_samples, looped, shuffl
 from tinystories.evaluation.table import Metric, Values, rows
 from tinystories.evaluation.text_metrics import METRICS, TextMetric, measure_texts, texts_to_look_up
 from tinystories.random_state import keep_random_state
-from tinystories.recipe import DataArguments
 from tinystories.records import SAMPLE_CORPUS_STORIES
 from tinystories.run_files import LIBRARIES, read_records
 from tinystories.scoring import context_length

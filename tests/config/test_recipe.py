@@ -7,8 +7,8 @@ import torch
 from transformers import get_scheduler
 
 from helpers.runs import ROOT
+from tinystories.config.recipe import read_recipe
 from tinystories.errors import UserError
-from tinystories.recipe import read_recipe
 
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))

@@ -8,7 +8,7 @@ import torch
 
 from helpers.runs import ROOT, TokenizerOfSize, load_benchmark
 from tinystories.checkpoint import new_model
-from tinystories.recipe import read_recipe
+from tinystories.config.recipe import read_recipe
 
 
 REFERENCE = ROOT / "configs" / "tinystories-24m.yaml"

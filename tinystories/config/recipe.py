@@ -1,0 +1,177 @@
+"""A recipe: the model, the data and the training of one run, as one flat YAML file with the field's own names.
+
+`read_recipe(["configs/demo.yaml", "--learning_rate", "1e-3"])` reads the file, lets the command line override any key,
+checks every name and type, and returns dataclasses. The names of the training keys are those of
+`transformers.TrainingArguments`.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml import MarkedYAMLError
+from yaml.reader import ReaderError
+
+from tinystories.atomic import write_atomically
+from tinystories.config.arguments import DataArguments, ModelArguments, RunArguments, TokenizerArguments
+from tinystories.config.parser import OneLineParser
+from tinystories.errors import UserError, one_line
+
+
+@dataclass
+class Recipe:
+    """One run. `values`: every key with its resolved value, which reads back as a recipe. `given`: the keys named."""
+
+    model: ModelArguments
+    data: DataArguments
+    tokenizer: TokenizerArguments
+    training: RunArguments
+    values: dict[str, Any]
+    given: set[str]
+
+    def save(self, folder: str | Path) -> None:
+        text = json.dumps(self.values, indent=2, sort_keys=True, default=str, ensure_ascii=False)
+        write_atomically(Path(folder) / "recipe.json", text + "\n")
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML in which a key given twice is a mistake, not the last one wins."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                raise MarkedYAMLError(None, None, f"key {key!r} is given twice", node.value[place][0].start_mark)
+        return super().construct_mapping(node, deep)
+
+    def construct_object(self, node, deep=False):
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:  # a date that does not exist
+            raise MarkedYAMLError(None, None, str(error), node.start_mark) from error
+
+
+_StrictLoader.add_implicit_resolver(  # YAML 1.1 would read 5e-4 as text
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def read_recipe(argv: list[str]) -> Recipe:
+    """Read `[RECIPE.yaml] [--key value ...]`.
+
+    Raises:
+        UserError: a file that is missing or is no flat mapping, an unknown key (with the nearest known one), a value of
+            the wrong type. The message names the file or the option.
+    """
+    parser = _parser()
+    overrides = list(argv)
+    from_file: list[str] = []
+    if overrides and not overrides[0].startswith("-"):
+        path = overrides.pop(0)
+        values = _read_yaml(path)
+        from_file = _as_arguments(values)
+        parser.check(from_file, source=f"{path}: ")
+        replaced = _replaced_keys(overrides)
+        kept = {key: value for key, value in values.items() if str(key).replace("-", "_") not in replaced}
+        from_file = _as_arguments(kept)
+    namespace = parser.check(from_file + overrides)
+    model, data, tokenizer, training = parser.build(from_file + overrides)
+    if model.attn_implementation == "flex_attention" and training.use_cpu:
+        raise UserError("attn_implementation flex_attention cannot train on a CPU, only generate; use sdpa")
+    values = {key: value for key, value in vars(namespace).items() if key not in _NOT_RECORDED}
+    values |= {"bf16": training.bf16}
+    given = _names(from_file + overrides)
+    return Recipe(model, data, tokenizer, training, values, given)
+
+
+def default_values() -> dict[str, Any]:
+    """Every key that is recorded with a run, and what it is where nobody gives it; looks at no device."""
+    namespace = _parser().check([])
+    return {key: value for key, value in vars(namespace).items() if key not in _NOT_RECORDED}
+
+
+def _parser() -> OneLineParser:
+    return OneLineParser(
+        (ModelArguments, DataArguments, TokenizerArguments, RunArguments),
+        prog="run_clm.py",
+        usage="python run_clm.py RECIPE.yaml [--any_key value ...] [--debug]",
+        description="Train a story-writing language model from a recipe; any key of the recipe can be overridden.",
+    )
+
+
+_NOT_RECORDED = ("hub_token", "push_to_hub_token", "resume", "resume_from_checkpoint", "overwrite_output_dir")
+_DATA_SOURCES = (
+    "train_file",
+    "validation_file",
+    "dataset_name",
+    "dataset_config_name",
+    "train_split_name",
+    "validation_split_name",
+    "num_sample_stories",
+)
+
+
+def _names(arguments: list[str]) -> set[str]:
+    return {word.lstrip("-").split("=")[0].replace("-", "_") for word in arguments if word.startswith("--")}
+
+
+def _replaced_keys(arguments: list[str]) -> set[str]:
+    """Keys of the file that the command line replaces together: all of the data, and the options of a schedule."""
+    given = _names(arguments)
+    names_data = not given.isdisjoint({"train_file", "dataset_name", "num_sample_stories"})
+    return {*(_DATA_SOURCES if names_data else ()), *(["lr_scheduler_kwargs"] if "lr_scheduler_type" in given else ())}
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        values = yaml.load(text, Loader=_StrictLoader)
+    except OSError as error:
+        raise UserError(f"cannot read the recipe {path}: {error.strerror}; recipes stand in configs/") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{line}: not UTF-8; save the file as UTF-8") from error
+    except MarkedYAMLError as error:
+        line, problem = (error.problem_mark or error.context_mark).line + 1, error.problem or error.context
+        raise UserError(f"{path}:{line}: not YAML that can be read: {one_line(problem)}") from error
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise UserError(f"{path}:{line}: a character that YAML does not allow, {chr(error.character)!r}") from error
+    except RecursionError as error:
+        raise UserError(f"{path} must hold 'key: value' lines, and is nested too deeply") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold 'key: value' lines, and holds {type(values).__name__}")
+    return values
+
+
+def _as_arguments(values: dict[str, Any]) -> list[str]:
+    """The recipe as command-line words, so that argparse converts and checks both alike (YAML reads 5e-4 as text)."""
+    arguments: list[str] = []
+    for key, value in values.items():
+        if value is None:
+            continue
+        if key == "help":
+            raise UserError("help: no key of a recipe; python run_clm.py --help lists all")
+        if isinstance(value, bool):
+            words = ["true" if value else "no"]  # a bare `no` is False to YAML: right for flags and for eval_strategy
+        elif isinstance(value, dict):
+            words = [_as_json(key, value)]
+        elif isinstance(value, list):
+            words = [str(item) for item in value]
+        else:
+            words = [str(value)]
+        if len(words) == 1 and (not words[0] or words[0].startswith("-")):
+            arguments.append(f"--{key}={words[0]}")
+        else:
+            arguments += [f"--{key}", *words]
+    return arguments
+
+
+def _as_json(key: str, value: dict) -> str:
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError) as error:  # a date, a key that is a list; a mapping that holds itself
+        raise UserError(f"{key}: a mapping holds numbers and texts alone ({one_line(error)})") from error
