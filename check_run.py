@@ -17,10 +17,11 @@ from pathlib import Path
 
 import torch
 
-from tinystories import data_quality, diagnosis
+from tinystories import diagnosis
 from tinystories.config.arguments import DataArguments
 from tinystories.config.parser import OneLineParser
 from tinystories.console import run_command
+from tinystories.data import quality as data_quality
 from tinystories.errors import UserError, one_line
 from tinystories.preflight import preflight
 

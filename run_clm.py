@@ -19,7 +19,7 @@ from tinystories.checkpoint import load_checkpoint
 from tinystories.config.recipe import read_recipe
 from tinystories.console import run_command
 from tinystories.continuation import settle_continued
-from tinystories.corpus import Corpus
+from tinystories.data.corpus import Corpus
 from tinystories.errors import UserError, one_line
 from tinystories.plan import check_room_for_checkpoints
 from tinystories.preparation import make_trainer, prepare_data, use_compiler_if_it_works

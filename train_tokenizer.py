@@ -15,9 +15,9 @@ from pathlib import Path
 from tinystories.config.arguments import DataArguments, TokenizerArguments
 from tinystories.config.parser import OneLineParser
 from tinystories.console import run_command
-from tinystories.corpus import load_corpus
+from tinystories.data.corpus import load_corpus
+from tinystories.data.tokenizer import describe, tokenizer_report, train_tokenizer
 from tinystories.errors import UserError
-from tinystories.tokenization import describe, tokenizer_report, train_tokenizer
 
 
 @dataclass

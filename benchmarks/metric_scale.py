@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tinystories.config.arguments import DataArguments
 from tinystories.console import set_up_logging
-from tinystories.corpus import read_files
+from tinystories.data.corpus import read_files
 from tinystories.decoding import PRESETS
 from tinystories.evaluation.arguments import EvaluationArguments
 from tinystories.evaluation.generation import write_samples

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import run_clm
 from tinystories.console import run_command
-from tinystories.packing import IGNORED
+from tinystories.data.packing import IGNORED
 from tinystories.trainer import StoryTrainer
 
 

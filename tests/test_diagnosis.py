@@ -14,13 +14,13 @@ import check_run
 from helpers.runs import mistake, run_command
 from tinystories.checkpoint import new_model
 from tinystories.config.arguments import ModelArguments, TokenizerArguments
+from tinystories.data.held_out import Texts, find_texts
+from tinystories.data.sample_corpus import sample_stories
+from tinystories.data.tokenizer import train_tokenizer
 from tinystories.diagnosis import diagnose, measure, verdict
-from tinystories.records import Texts, find_texts
 from tinystories.run_files import Records, read_records
-from tinystories.sample_corpus import sample_stories
 from tinystories.scoring import score, scoring_rows
 from tinystories.symptoms import encode, loss_of_pairs, read_stories, repeated_share
-from tinystories.tokenization import train_tokenizer
 
 
 def beginnings(number: int, seed: int) -> list[str]:

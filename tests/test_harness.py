@@ -9,11 +9,11 @@ import torch
 from helpers.runs import mistake
 from tinystories.checkpoint import load_checkpoint, new_model
 from tinystories.config.arguments import ModelArguments, TokenizerArguments
+from tinystories.data.sample_corpus import END_OF_STORY, sample_stories
+from tinystories.data.tokenizer import train_tokenizer
 from tinystories.evaluation import harness
 from tinystories.evaluation.likelihood import likelihood
 from tinystories.evaluation.minimal_pairs import blimp_pairs, build_pairs, score_pairs
-from tinystories.sample_corpus import END_OF_STORY, sample_stories
-from tinystories.tokenization import train_tokenizer
 
 
 STORIES = sample_stories(250, seed=6)

@@ -16,11 +16,11 @@ import pytest
 import check_run
 import run_clm
 from helpers.runs import TINY, as_options, mistake, run_command, write_counting_corpus
-from tinystories.cache import cached_folder
 from tinystories.checkpoint import load_checkpoint
 from tinystories.config.arguments import DataArguments
 from tinystories.config.recipe import read_recipe
-from tinystories.corpus import load_corpus
+from tinystories.data.cache import cached_folder
+from tinystories.data.corpus import load_corpus
 
 
 def parquet(**columns) -> bytes:

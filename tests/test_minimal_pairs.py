@@ -12,10 +12,10 @@ import torch
 from helpers.runs import ROOT, mistake
 from tinystories.checkpoint import new_model
 from tinystories.config.arguments import ModelArguments, TokenizerArguments
+from tinystories.data.sample_corpus import sample_stories
+from tinystories.data.tokenizer import train_tokenizer
 from tinystories.evaluation.minimal_pairs import blimp_pairs, build_pairs, label_noise, sample_to_check, score_pairs
 from tinystories.evaluation.pair_rules import RULES, sentences
-from tinystories.sample_corpus import sample_stories
-from tinystories.tokenization import train_tokenizer
 
 
 EXCHANGED = ("wrong_name", "next_sentence")

@@ -14,7 +14,7 @@ from helpers.runs import COUNTING, TINY, as_options, mistake, run_command, write
 from tinystories.atomic import seal
 from tinystories.config.arguments import RunArguments
 from tinystories.config.recipe import read_recipe
-from tinystories.corpus import load_corpus, pick_stories
+from tinystories.data.corpus import load_corpus, pick_stories
 from tinystories.run_folder import check_run_folder, prepare_run_folder
 
 

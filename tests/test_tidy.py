@@ -4,8 +4,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tinystories.data.sample_corpus import sample_stories
 from tinystories.evaluation.words import words
-from tinystories.sample_corpus import sample_stories
 from tinystories.tidy import edits, tidy
 
 

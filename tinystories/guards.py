@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
-from tinystories.corpus import Corpus, story_hashes, text_hashes
+from tinystories.data.corpus import Corpus, story_hashes, text_hashes
+from tinystories.data.mojibake import repair_mojibake
+from tinystories.data.packing import IGNORED, encode_story
 from tinystories.errors import GuardError
-from tinystories.mojibake import repair_mojibake
-from tinystories.packing import IGNORED, encode_story
 from tinystories.random_state import keep_random_state
 
 

@@ -22,15 +22,15 @@ from transformers import set_seed
 from tinystories.checkpoint import describe_model, new_model
 from tinystories.config.recipe import read_recipe
 from tinystories.continuation import continued_model, settle_continued
-from tinystories.corpus import load_corpus, pick_stories
+from tinystories.data.corpus import load_corpus, pick_stories
+from tinystories.data.packing import encode_story, pack
+from tinystories.data.tokenizer import load_or_train_tokenizer, tokenizer_report
 from tinystories.disk import readable
 from tinystories.errors import UserError, one_line
-from tinystories.packing import encode_story, pack
 from tinystories.plan import check_room_for_checkpoints, planned_steps, times
 from tinystories.preparation import make_trainer, use_compiler_if_it_works
 from tinystories.processes import check_launch
 from tinystories.run_folder import check_run_folder
-from tinystories.tokenization import load_or_train_tokenizer, tokenizer_report
 from tinystories.trial import as_trial, take_first_steps
 
 

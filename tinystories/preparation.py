@@ -12,15 +12,15 @@ from tinystories.checkpoint import describe_model, new_model
 from tinystories.config.arguments import RunArguments
 from tinystories.config.recipe import Recipe
 from tinystories.continuation import continued_model
-from tinystories.corpus import Corpus, dataset_key, load_corpus, pick_stories
+from tinystories.data.corpus import Corpus, dataset_key, load_corpus, pick_stories
+from tinystories.data.packing import PackedRows, pack
+from tinystories.data.tokenizer import describe, load_or_train_tokenizer, tokenizer_report
 from tinystories.errors import UserError, one_line
 from tinystories.guards import run_guards
 from tinystories.interruption import StopWhenAsked
-from tinystories.packing import PackedRows, pack
 from tinystories.processes import on_one_process
 from tinystories.saving import LogSpacedCheckpoints
 from tinystories.scoring import scoring_rows
-from tinystories.tokenization import describe, load_or_train_tokenizer, tokenizer_report
 from tinystories.trainer import StoryTrainer
 
 

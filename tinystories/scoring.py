@@ -28,9 +28,9 @@ import torch
 from tqdm.auto import tqdm
 from transformers import BatchEncoding, EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
-from tinystories.corpus import STORIES_PER_BATCH
+from tinystories.data.packing import IGNORED
+from tinystories.data.readers import STORIES_PER_BATCH
 from tinystories.errors import GuardError, UserError
-from tinystories.packing import IGNORED
 
 
 DEFAULT_CONTEXT = 1024  # of a model that does not say how much it can read

@@ -21,8 +21,8 @@ import torch
 from accelerate.utils import gather_object
 from transformers import Trainer, TrainerCallback
 
+from tinystories.data.packing import IGNORED
 from tinystories.errors import GuardError
-from tinystories.packing import IGNORED
 from tinystories.scoring import token_nll
 
 

@@ -14,8 +14,8 @@ import torch
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from tinystories.data.packing import IGNORED
 from tinystories.decoding import PRESETS
-from tinystories.packing import IGNORED
 from tinystories.random_state import keep_random_state
 from tinystories.scoring import article_tokens, windows
 

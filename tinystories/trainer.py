@@ -18,6 +18,7 @@ from transformers.trainer_utils import HubStrategy
 
 from tinystories.card import write_card
 from tinystories.config.recipe import Recipe
+from tinystories.data.packing import PackedRows, StoryCollator
 from tinystories.decoding import save_presets
 from tinystories.environment import flops_per_token
 from tinystories.errors import GuardError, UserError
@@ -26,7 +27,6 @@ from tinystories.interruption import DeafWorker
 from tinystories.memory import evaluating_in_memory, train_in_memory
 from tinystories.meters import Meters
 from tinystories.optimizers import make_schedule, muon_and_adamw
-from tinystories.packing import PackedRows, StoryCollator
 from tinystories.plan import planned_steps
 from tinystories.processes import on_one_process
 from tinystories.run_files import ENVIRONMENT, read_json

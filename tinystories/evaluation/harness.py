@@ -28,7 +28,7 @@ import yaml
 from tinystories.config.arguments import DataArguments
 from tinystories.config.parser import OneLineParser
 from tinystories.console import run_command
-from tinystories.corpus import pick_stories, read_files
+from tinystories.data.corpus import pick_stories, read_files
 from tinystories.errors import UserError, one_line
 from tinystories.evaluation.minimal_pairs import NUMBER, Pair, blimp_pairs, build_pairs
 

@@ -27,7 +27,7 @@ import numpy as np
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tinystories.corpus import story_hashes
+from tinystories.data.corpus import story_hashes
 from tinystories.errors import UserError, one_line
 from tinystories.evaluation.estimates import Estimate, share
 from tinystories.evaluation.pair_rules import EXCHANGED, RULES, Change, Sentence, fits, sentences

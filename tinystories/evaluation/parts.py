@@ -15,7 +15,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.atomic import write_atomically
-from tinystories.cache import content_key
+from tinystories.data.cache import content_key
 from tinystories.errors import UserError
 from tinystories.run_files import LIBRARIES, read_json
 

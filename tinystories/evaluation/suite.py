@@ -21,7 +21,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.config.arguments import DataArguments
-from tinystories.corpus import Corpus, load_corpus, pick_stories, read_files, story_hashes
+from tinystories.data.corpus import Corpus, load_corpus, pick_stories, read_files, story_hashes
+from tinystories.data.held_out import SAMPLE_CORPUS_STORIES
 from tinystories.errors import UserError
 from tinystories.evaluation.arguments import EvaluationArguments
 from tinystories.evaluation.estimates import Estimate
@@ -39,7 +40,6 @@ from tinystories.evaluation.samples import Sample, human_samples, looped, shuffl
 from tinystories.evaluation.table import Metric, Values, rows
 from tinystories.evaluation.text_metrics import METRICS, TextMetric, measure_texts, texts_to_look_up
 from tinystories.random_state import keep_random_state
-from tinystories.records import SAMPLE_CORPUS_STORIES
 from tinystories.run_files import LIBRARIES, read_records
 from tinystories.scoring import context_length
 

@@ -12,8 +12,8 @@ from collections import Counter
 import pytest
 
 from helpers.runs import ROOT
-from tinystories import sample_corpus
-from tinystories.sample_corpus import PLOTS, Teller, sample_stories
+from tinystories.data import sample_corpus
+from tinystories.data.sample_corpus import PLOTS, Teller, sample_stories
 
 
 SEED = 0
@@ -151,7 +151,7 @@ def test_refuses_less_than_one_story_in_one_line(num_stories):
 
 
 def test_command_prints_on_a_windows_console(stories):
-    command = [sys.executable, "-m", "tinystories.sample_corpus", "--num_stories", "3", "--seed", str(SEED)]
+    command = [sys.executable, "-m", "tinystories.data.sample_corpus", "--num_stories", "3", "--seed", str(SEED)]
     environment = {**os.environ, "PYTHONIOENCODING": "cp1252:strict", "PYTHONPATH": str(ROOT)}
     result = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, check=True)
     printed = result.stdout.decode("cp1252").replace("\r\n", "\n")

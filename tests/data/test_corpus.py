@@ -17,7 +17,7 @@ import torch
 from helpers.runs import mistake
 from tinystories.config.arguments import DataArguments
 from tinystories.config.recipe import read_recipe
-from tinystories.corpus import load_corpus, pick_stories, read_files
+from tinystories.data.corpus import load_corpus, pick_stories, read_files
 
 
 MARK = "<|endoftext|>"

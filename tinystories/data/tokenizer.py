@@ -14,9 +14,10 @@ import tokenizers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from tinystories.cache import cached_folder, content_key
 from tinystories.config.arguments import TokenizerArguments
-from tinystories.corpus import STORIES_PER_BATCH, dataset_key
+from tinystories.data.cache import cached_folder, content_key
+from tinystories.data.corpus import dataset_key
+from tinystories.data.readers import STORIES_PER_BATCH
 from tinystories.errors import UserError, one_line
 
 

@@ -6,7 +6,7 @@ A checkpoint of somebody else may have none of it. What is missing or damaged is
 from dataclasses import dataclass, fields
 
 from tinystories.config.arguments import DataArguments
-from tinystories.corpus import dataset_key, load_corpus, pick_stories, read_files
+from tinystories.data.corpus import dataset_key, load_corpus, pick_stories, read_files
 from tinystories.errors import UserError
 from tinystories.run_files import Records
 

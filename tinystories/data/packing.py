@@ -19,9 +19,10 @@ import pyarrow as pa
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from tinystories.cache import cached_folder, content_key, write_arrow
 from tinystories.config.arguments import DataArguments
-from tinystories.corpus import STORIES_PER_BATCH, dataset_key
+from tinystories.data.cache import cached_folder, content_key, write_arrow
+from tinystories.data.corpus import dataset_key
+from tinystories.data.readers import STORIES_PER_BATCH
 from tinystories.errors import UserError
 
 

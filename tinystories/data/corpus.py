@@ -16,11 +16,9 @@ What a story is, by kind of file:
 Line ends become `\\n` and white space around a story is removed; empty stories are counted and left out.
 """
 
-import csv
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -29,21 +27,18 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from tinystories.cache import cached_folder, content_key, write_arrow
 from tinystories.config.arguments import DataArguments
+from tinystories.data.cache import cached_folder, content_key, write_arrow
+from tinystories.data.readers import READERS, STORIES_PER_BATCH, BadRow, list_files
+from tinystories.data.sample_corpus import sample_stories
 from tinystories.errors import UserError, one_line
-from tinystories.sample_corpus import sample_stories
 
 
 logger = logging.getLogger(__name__)
 
-END_OF_TEXT = "<|endoftext|>"
 STORY_SCHEMA = pa.schema({"text": pa.string()})
-STORIES_PER_BATCH = 1000
-SURROGATE = re.compile("[\ud800-\udfff]")
 SAMPLE_CORPUS_SEED = 0
 READING = 2  # part of the cache key: raise it when the readers of this module change
 
@@ -104,7 +99,7 @@ def read_sources(arguments: DataArguments) -> tuple[datasets.Dataset, datasets.D
 
 def read_files(path: str, arguments: DataArguments) -> tuple[datasets.Dataset, dict]:
     """All stories of a file or folder, and the report {"source", "stories", "empty", "bad", ...}."""
-    files = _list_files(Path(path))
+    files = list_files(Path(path))
     contents = [file.suffix.lower().encode() + _file_digest(file) for file in files]
     reported = path if arguments.on_bad_row == "skip" else None  # the cached report names the first bad row's file
     key = content_key(
@@ -116,7 +111,7 @@ def read_files(path: str, arguments: DataArguments) -> tuple[datasets.Dataset, d
 
 
 def _stories(
-    source: str, key: str, rows: Iterable["str | _BadRow"], arguments: DataArguments, report: dict
+    source: str, key: str, rows: Iterable["str | BadRow"], arguments: DataArguments, report: dict
 ) -> tuple[datasets.Dataset, dict]:
     """`rows` as a memory-mapped dataset of stories, written once under `key`, and its report."""
 
@@ -141,34 +136,10 @@ def _stories(
     return datasets.Dataset.from_file(str(folder / "stories.arrow")), report
 
 
-def story_places(path: str, arguments: DataArguments) -> Iterator[tuple[Path, int | None]]:
-    """File and first line (none in a .parquet file) of each story that `read_files` gives, in its order."""
-    for file in _list_files(Path(path)):
-        for row in READERS[file.suffix.lower()](file, arguments, {"separators": []}):
-            if not isinstance(row, _BadRow) and row.strip():
-                yield file, getattr(row, "line", None)
-
-
-class _Row(str):
-    """The text of a story that begins at `line` of its file."""
-
-    line: int
-
-
-def _at(line: int, text: str) -> _Row:
-    row = _Row(text)
-    row.line = line
-    return row
-
-
-class _BadRow(Exception):
-    """A row that is no story; the message begins with its file and line."""
-
-
-def _kept(rows: Iterable[str | _BadRow], on_bad_row: str, report: dict) -> Iterator[str]:
+def _kept(rows: Iterable[str | BadRow], on_bad_row: str, report: dict) -> Iterator[str]:
     report |= {"stories": 0, "empty": 0, "bad": 0, "first_bad": None}
     for row in rows:
-        if isinstance(row, _BadRow):
+        if isinstance(row, BadRow):
             if on_bad_row == "error":
                 raise UserError(f"{row}; mend it, or skip such rows with --on_bad_row skip")
             report["bad"] += 1
@@ -190,164 +161,12 @@ def _write_stories(path: Path, stories: Iterable[str]) -> None:
     write_arrow(path, STORY_SCHEMA, batches())
 
 
-READERS = {}
-
-
-def _reader(*suffixes: str):
-    def register(function):
-        READERS.update(dict.fromkeys(suffixes, function))
-        return function
-
-    return register
-
-
-def _list_files(path: Path) -> list[Path]:
-    try:
-        return _known_files(path)
-    except OSError as error:  # a name that no file can have, a folder that may not be read
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _known_files(path: Path) -> list[Path]:
-    if path.is_file():
-        if path.suffix.lower() not in READERS:
-            raise UserError(
-                f"{path}: cannot read {path.suffix or 'a file without ending'}; known: {', '.join(READERS)}"
-            )
-        return [path]
-    if not path.is_dir():
-        raise UserError(f"{path}: no such file or folder (looked in {Path.cwd()})")
-    files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-    known = [file for file in files if file.suffix.lower() in READERS]
-    if not known:
-        raise UserError(f"{path}: holds no {', '.join(READERS)} file")
-    if len(known) < len(files):
-        others = [file.name for file in files if file not in known]
-        logger.warning("%s: left out %d files of other kinds: %s", path, len(others), ", ".join(others[:5]))
-    return known
-
-
 def _file_digest(file: Path) -> bytes:
     try:
         with file.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").digest()
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from error
-
-
-def _lines(file: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file with their line ends; text that is not UTF-8 is refused with its line."""
-    with file.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise UserError(
-                    f"{file}:{number}: not UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1}); "
-                    "save the file as UTF-8"
-                ) from error
-            if b"\0" in line:
-                raise UserError(f"{file}:{number}: holds a zero byte: not text, or UTF-16; save the file as UTF-8")
-            yield text
-
-
-@_reader(".txt")
-def _read_txt(file: Path, arguments: DataArguments, report: dict) -> Iterator[str]:
-    rule = arguments.story_separator
-    if rule == "auto":
-        rule = "endoftext" if any(END_OF_TEXT in line for line in _lines(file)) else "blank_line"
-    described = {"endoftext": END_OF_TEXT, "blank_line": "blank lines", "file": "the end of the file"}[rule]
-    if described not in report["separators"]:
-        report["separators"].append(described)
-
-    story: list[str] = []
-    begins = None  # the line of the story's first word
-    for number, line in enumerate(_lines(file), start=1):
-        if rule == "endoftext" and END_OF_TEXT in line:
-            *ended, line = line.split(END_OF_TEXT)
-            for piece in ended:
-                yield _at(begins or number, "".join([*story, piece]))
-                story, begins = [], None
-        elif rule == "blank_line" and not line.strip():
-            if story:
-                yield _at(begins, "".join(story))
-            story, begins, line = [], None, ""
-        if line:
-            story.append(line)
-            begins = begins or (number if line.strip() else None)
-    if "".join(story).strip():
-        yield _at(begins, "".join(story))
-
-
-@_reader(".jsonl")
-def _read_jsonl(file: Path, arguments: DataArguments, report: dict) -> Iterator[str | _BadRow]:
-    for number, line in enumerate(_lines(file), start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            yield _BadRow(f"{file}:{number}: not JSON ({getattr(error, 'msg', error)})")
-            continue
-        fields = f"; it has {list(value)}: name one with --text_column" if isinstance(value, dict) else ""
-        if isinstance(value, dict):
-            value = value.get(arguments.text_column)
-        if not isinstance(value, str):
-            yield _BadRow(f"{file}:{number}: no text in field {arguments.text_column!r}{fields}")
-        elif SURROGATE.search(value):
-            yield _BadRow(f"{file}:{number}: half a character (a surrogate escape without its other half)")
-        else:
-            yield _at(number, value)
-
-
-@_reader(".csv")
-def _read_csv(file: Path, arguments: DataArguments, report: dict) -> Iterator[str | _BadRow]:
-    csv.field_size_limit(2**31 - 1)  # the default of 128 KiB would refuse a long story
-    reader = csv.reader(_lines(file), strict=True)
-    try:
-        header = next(reader, [])
-    except csv.Error as error:
-        raise UserError(f"{file}:1: not CSV ({error})") from error
-    if arguments.text_column not in header:
-        raise UserError(f"{file}:1: no column {arguments.text_column!r}; it has {header}: name one with --text_column")
-    if header.count(arguments.text_column) > 1:
-        raise UserError(f"{file}:1: several columns are named {arguments.text_column!r}; rename all but one")
-    column = header.index(arguments.text_column)
-    while True:
-        begins = reader.line_num + 1
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield _BadRow(f"{file}:{reader.line_num}: not CSV ({error})")
-            continue
-        if len(row) == len(header):
-            yield _at(begins, row[column])
-        elif row:
-            yield _BadRow(f"{file}:{reader.line_num}: {len(row)} fields, and the header has {len(header)}")
-
-
-@_reader(".parquet")
-def _read_parquet(file: Path, arguments: DataArguments, report: dict) -> Iterator[str | _BadRow]:
-    try:
-        table = pq.ParquetFile(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{file}: not a Parquet file ({one_line(error)})") from error
-    with table:
-        if arguments.text_column not in table.schema_arrow.names:
-            raise UserError(
-                f"{file}: no column {arguments.text_column!r}; it has {table.schema_arrow.names}: "
-                "name one with --text_column"
-            )
-        number = 0
-        try:
-            for batch in table.iter_batches(batch_size=STORIES_PER_BATCH, columns=[arguments.text_column]):
-                for value in batch.column(0).to_pylist():
-                    number += 1
-                    yield value if isinstance(value, str) else _BadRow(f"{file}: row {number}: no text")
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{file}: cannot be read after row {number} ({one_line(error)})") from error
 
 
 def _read_hub(arguments: DataArguments) -> tuple[datasets.Dataset, datasets.Dataset | None, dict]:
@@ -376,10 +195,10 @@ def _hub_stories(label: str, split: datasets.Dataset, arguments: DataArguments) 
     if column not in split.column_names:
         raise UserError(f"{label} has no column {column!r}; it has {split.column_names}: name one with --text_column")
 
-    def rows() -> Iterator[str | _BadRow]:
+    def rows() -> Iterator[str | BadRow]:
         texts = (text for batch in split.select_columns(column).iter(STORIES_PER_BATCH) for text in batch[column])
         for number, text in enumerate(texts):
-            yield text if isinstance(text, str) else _BadRow(f"{label}: row {number}: no text")
+            yield text if isinstance(text, str) else BadRow(f"{label}: row {number}: no text")
 
     texts = (row if isinstance(row, str) else None for row in rows())
     key = content_key(chain([READING, "hub", arguments.on_bad_row], texts))

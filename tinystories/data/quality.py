@@ -23,9 +23,10 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from tinystories.config.arguments import DataArguments
-from tinystories.corpus import END_OF_TEXT, STORIES_PER_BATCH, read_sources, story_places, text_hashes
+from tinystories.data.corpus import read_sources, text_hashes
+from tinystories.data.mojibake import clean_text
+from tinystories.data.readers import END_OF_TEXT, STORIES_PER_BATCH, story_places
 from tinystories.errors import UserError, one_line
-from tinystories.mojibake import clean_text
 
 
 HTML_NAMES = (

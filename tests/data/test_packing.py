@@ -18,12 +18,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from helpers.runs import mistake
-from tinystories.cache import cached_folder, content_key
 from tinystories.config.arguments import DataArguments, TokenizerArguments
+from tinystories.data.cache import cached_folder, content_key
+from tinystories.data.packing import IGNORED, StoryCollator, encode_story, pack
+from tinystories.data.tokenizer import train_tokenizer
 from tinystories.errors import GuardError
-from tinystories.packing import IGNORED, StoryCollator, encode_story, pack
 from tinystories.scoring import ScoringRows, score, score_from_tokens, scoring_rows, token_nll
-from tinystories.tokenization import train_tokenizer
 
 
 SHORT = [f"Hen {i} sat{' and sat' * (i % 7)}." for i in range(60)]

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from helpers.runs import mistake, run_command
 from tinystories.config.arguments import DataArguments
-from tinystories.data_quality import PROBLEMS, QualityArguments, check_target, examine, write_clean_copy
-from tinystories.mojibake import clean_text, repair_mojibake
+from tinystories.data.mojibake import clean_text, repair_mojibake
+from tinystories.data.quality import PROBLEMS, QualityArguments, check_target, examine, write_clean_copy
 
 
 HEALTHY = [

@@ -1,0 +1,1 @@
+"""Text to rows of tokens: readers, corpus, quality, tokenizer, packing, cache."""
