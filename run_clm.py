@@ -13,7 +13,6 @@ import shlex
 
 from transformers import set_seed
 
-from tinystories.callbacks import sample_story
 from tinystories.card import write_card
 from tinystories.checkpoint import load_checkpoint
 from tinystories.config.recipe import read_recipe
@@ -21,6 +20,7 @@ from tinystories.console import run_command
 from tinystories.continuation import settle_continued
 from tinystories.data.corpus import Corpus
 from tinystories.errors import UserError, one_line
+from tinystories.generation.sample import sample_story
 from tinystories.plan import check_room_for_checkpoints
 from tinystories.preparation import make_trainer, prepare_data, use_compiler_if_it_works
 from tinystories.processes import check_launch, on_one_process

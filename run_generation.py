@@ -17,8 +17,8 @@ from transformers import TextStreamer
 from tinystories.checkpoint import load_checkpoint
 from tinystories.config.parser import OneLineParser
 from tinystories.console import run_command
-from tinystories.decoding import DEFAULT_PRESET, PRESETS, generation_config
 from tinystories.errors import UserError
+from tinystories.generation.presets import DEFAULT_PRESET, PRESETS, generation_config
 
 
 def main(argv: list[str]) -> None:

@@ -24,7 +24,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from tinystories.config.arguments import DataArguments
 from tinystories.console import set_up_logging
 from tinystories.data.corpus import read_files
-from tinystories.decoding import PRESETS
 from tinystories.evaluation.arguments import EvaluationArguments
 from tinystories.evaluation.generation import write_samples
 from tinystories.evaluation.peers import open_model
@@ -32,6 +31,7 @@ from tinystories.evaluation.prompts import PROMPTS
 from tinystories.evaluation.suite import all_metrics, as_json, evaluate
 from tinystories.evaluation.table import Metric, cell, distance
 from tinystories.evaluation.text_metrics import METRICS
+from tinystories.generation.presets import PRESETS
 from tinystories.run_files import read_json
 from tinystories.scoring import token_nll
 

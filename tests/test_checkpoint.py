@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 from transformers import GenerationConfig
 
 from helpers.runs import COUNTING, ROOT, output_of, run_with_transformers_only
-from tinystories.decoding import PRESETS
+from tinystories.generation.presets import PRESETS
 
 
 FILES = {

@@ -16,7 +16,7 @@ from transformers import (
 
 from helpers.runs import mistake
 from helpers.serving import untrained, written_alone
-from tinystories.decoding import PRESETS
+from tinystories.generation.presets import PRESETS
 from tinystories.server import shelf as shelves
 from tinystories.server.arguments import ServerArguments
 from tinystories.server.sampling import Sampler, Settings

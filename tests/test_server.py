@@ -15,7 +15,7 @@ import pytest
 from helpers.runs import mistake, run_command
 from helpers.serving import Server, untrained, written_alone
 from run_server import listen, parse
-from tinystories.decoding import PRESETS
+from tinystories.generation.presets import PRESETS
 from tinystories.server.app import create_app
 from tinystories.server.arguments import ServerArguments
 from tinystories.server.desk import Desk

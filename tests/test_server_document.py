@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import yaml
 
 from helpers.runs import ROOT, load_benchmark
-from tinystories.decoding import PRESETS
+from tinystories.generation.presets import PRESETS
 from tinystories.server.arguments import ServerArguments
 from tinystories.server.desk import Desk
 from tinystories.server.doors import LARGEST_BODY, PATIENCE

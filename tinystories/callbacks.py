@@ -1,15 +1,13 @@
 """What happens at each evaluation beside the numbers: sample stories are written, and the loss is checked again."""
 
-import copy
 import json
 import logging
 from pathlib import Path
 
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import TrainerCallback
 
+from tinystories.generation.sample import sample_story
 from tinystories.guards import check_next_token_loss
-from tinystories.random_state import keep_random_state
 
 
 logger = logging.getLogger(__name__)
@@ -31,22 +29,6 @@ class SampleStories(TrainerCallback):
                 logger.info("step %d: %s\n", state.global_step, text)
                 row = {"step": state.global_step, "prompt": prompt, "seed": args.seed, "text": text}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-@torch.no_grad()
-def sample_story(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, seed: int) -> str:
-    """Prompt and continuation, by the model's own generation config; leaves the random state as it was."""
-    was_training = model.training
-    model.eval()
-    with keep_random_state(model.device):
-        torch.manual_seed(seed)
-        inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
-        config = copy.copy(model.generation_config)
-        room = model.config.max_position_embeddings - inputs["input_ids"].shape[1]
-        config.max_new_tokens = max(1, min(config.max_new_tokens, room))
-        ids = model.generate(**inputs, generation_config=config)
-    model.train(was_training)
-    return tokenizer.decode(ids[0], skip_special_tokens=True)
 
 
 class LossGuard(TrainerCallback):

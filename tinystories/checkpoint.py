@@ -23,8 +23,8 @@ from transformers import (
 from configuration_tinystories import TinyStoriesConfig
 from modeling_tinystories import TinyStoriesForCausalLM, TinyStoriesForSequenceClassification, TinyStoriesModel
 from tinystories.config.arguments import ModelArguments, model_fields
-from tinystories.decoding import generation_config
 from tinystories.errors import UserError, one_line
+from tinystories.generation.presets import generation_config
 
 
 # What opening a damaged, foreign or absent checkpoint raises.

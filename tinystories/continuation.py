@@ -19,8 +19,8 @@ from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.checkpoint import UNREADABLE
 from tinystories.config.arguments import ModelArguments, model_fields
 from tinystories.config.recipe import Recipe
-from tinystories.decoding import generation_config
 from tinystories.errors import UserError, one_line
+from tinystories.generation.presets import generation_config
 
 
 logger = logging.getLogger(__name__)

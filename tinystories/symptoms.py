@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.data.packing import IGNORED
-from tinystories.decoding import PRESETS
+from tinystories.generation.presets import PRESETS
 from tinystories.random_state import keep_random_state
 from tinystories.scoring import article_tokens, windows
 

@@ -19,9 +19,9 @@ from transformers.trainer_utils import HubStrategy
 from tinystories.card import write_card
 from tinystories.config.recipe import Recipe
 from tinystories.data.packing import PackedRows, StoryCollator
-from tinystories.decoding import save_presets
 from tinystories.environment import flops_per_token
 from tinystories.errors import GuardError, UserError
+from tinystories.generation.presets import save_presets
 from tinystories.hub import create_repository, hub_errors, push, refuse_to_lose_a_card
 from tinystories.interruption import DeafWorker
 from tinystories.memory import evaluating_in_memory, train_in_memory

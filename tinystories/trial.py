@@ -14,8 +14,8 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_callback import DefaultFlowCallback
 
-from tinystories.callbacks import sample_story
 from tinystories.config.arguments import RunArguments
+from tinystories.generation.sample import sample_story
 from tinystories.scoring import ScoringRows, score
 from tinystories.trainer import StoryTrainer
 

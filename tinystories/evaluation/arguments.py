@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field, replace
 
-from tinystories.decoding import PRESETS
 from tinystories.errors import UserError
 from tinystories.evaluation.prompts import PROMPTS
+from tinystories.generation.presets import PRESETS
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tinystories.decoding import generation_config
 from tinystories.errors import UserError
 from tinystories.evaluation.samples import Sample
+from tinystories.generation.presets import generation_config
 from tinystories.random_state import keep_random_state
 from tinystories.scoring import begin_of_story, context_length
 

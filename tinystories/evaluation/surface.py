@@ -3,7 +3,7 @@
 from tinystories.evaluation.estimates import Estimate, ratio, share
 from tinystories.evaluation.samples import Sample
 from tinystories.evaluation.words import words
-from tinystories.tidy import edits
+from tinystories.generation.tidy import edits
 
 
 def changed(samples: list[Sample]) -> Estimate | None:

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.staticfiles import StaticFiles
 
-from tinystories.decoding import DEFAULT_PRESET, PRESETS
+from tinystories.generation.presets import DEFAULT_PRESET, PRESETS
 from tinystories.server import completions
 from tinystories.server.answers import (
     DONE,

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tinystories.decoding import DEFAULT_PRESET, PRESETS
+from tinystories.generation.presets import DEFAULT_PRESET, PRESETS
 from tinystories.server.sampling import Settings
 from tinystories.server.stories import LARGEST_SEED
 

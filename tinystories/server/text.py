@@ -2,7 +2,7 @@
 
 import unicodedata
 
-from tinystories.tidy import tidy
+from tinystories.generation.tidy import tidy
 
 
 BROKEN = "\ufffd"

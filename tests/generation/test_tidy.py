@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tinystories.data.sample_corpus import sample_stories
 from tinystories.evaluation.words import words
-from tinystories.tidy import edits, tidy
+from tinystories.generation.tidy import edits, tidy
 
 
 @pytest.mark.parametrize(
