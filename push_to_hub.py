@@ -11,10 +11,10 @@ import argparse
 import json
 from pathlib import Path
 
+from tinystories.checkpoint.hub import push
 from tinystories.config.parser import OneLineParser
 from tinystories.console import run_command
 from tinystories.errors import UserError
-from tinystories.hub import push
 
 
 def main(argv: list[str]) -> None:

@@ -14,7 +14,7 @@ import shlex
 from transformers import set_seed
 
 from tinystories.card import write_card
-from tinystories.checkpoint import load_checkpoint
+from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.config.recipe import read_recipe
 from tinystories.console import run_command
 from tinystories.continuation import settle_continued

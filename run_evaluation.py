@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from tinystories.atomic import write_atomically
 from tinystories.card import refresh_card
-from tinystories.checkpoint import load_checkpoint
+from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.config.parser import OneLineParser
 from tinystories.console import run_command
 from tinystories.errors import UserError

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from transformers import TextStreamer
 
-from tinystories.checkpoint import load_checkpoint
+from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.config.parser import OneLineParser
 from tinystories.console import run_command
 from tinystories.errors import UserError

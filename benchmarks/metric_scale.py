@@ -21,12 +21,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from tinystories.checkpoint.foreign import open_model
 from tinystories.config.arguments import DataArguments
 from tinystories.console import set_up_logging
 from tinystories.data.corpus import read_files
 from tinystories.evaluation.arguments import EvaluationArguments
 from tinystories.evaluation.generation import write_samples
-from tinystories.evaluation.peers import open_model
 from tinystories.evaluation.prompts import PROMPTS
 from tinystories.evaluation.suite import all_metrics, as_json, evaluate
 from tinystories.evaluation.table import Metric, cell, distance

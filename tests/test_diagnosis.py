@@ -12,7 +12,7 @@ from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
 import check_run
 from helpers.runs import mistake, run_command
-from tinystories.checkpoint import new_model
+from tinystories.checkpoint.loading import new_model
 from tinystories.config.arguments import ModelArguments, TokenizerArguments
 from tinystories.data.held_out import Texts, find_texts
 from tinystories.data.sample_corpus import sample_stories

@@ -3,7 +3,7 @@
 import pytest
 
 from helpers.runs import mistake
-from tinystories.checkpoint import load_checkpoint
+from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.config.arguments import RunArguments
 from tinystories.disk import SMALL_FILES, bytes_needed, check_disk_room, checkpoint_bytes, readable
 from tinystories.plan import checkpoints_at_a_time

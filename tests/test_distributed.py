@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM
 from configuration_tinystories import TinyStoriesConfig
 from helpers.runs import ROOT, TINY, as_options, mistake, write_counting_corpus
 from modeling_tinystories import TinyStoriesDecoderLayer
-from tinystories.checkpoint import load_checkpoint
+from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.console import PATIENCE, run_command
 from tinystories.errors import UserError
 from tinystories.processes import check_launch

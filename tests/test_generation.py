@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers.runs import COUNTING, mistake, run_command
-from tinystories.checkpoint import load_checkpoint
+from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.evaluation.generation import write_samples
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers.runs import mistake
-from tinystories.checkpoint import load_checkpoint, new_model
+from tinystories.checkpoint.loading import load_checkpoint, new_model
 from tinystories.config.arguments import ModelArguments, TokenizerArguments
 from tinystories.data.sample_corpus import END_OF_STORY, sample_stories
 from tinystories.data.tokenizer import train_tokenizer

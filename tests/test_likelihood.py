@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from helpers.runs import ROOT, mistake
-from tinystories.checkpoint import load_checkpoint
+from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.evaluation.likelihood import likelihood
 from tinystories.scoring import continuation_nll, score, scoring_rows
 

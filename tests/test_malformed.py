@@ -16,7 +16,7 @@ import pytest
 import check_run
 import run_clm
 from helpers.runs import TINY, as_options, mistake, run_command, write_counting_corpus
-from tinystories.checkpoint import load_checkpoint
+from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.config.arguments import DataArguments
 from tinystories.config.recipe import read_recipe
 from tinystories.data.cache import cached_folder

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from configuration_tinystories import TinyStoriesConfig
 from helpers.runs import TINY, as_options, mistake, run_command, write_counting_corpus
 from modeling_tinystories import TinyStoriesForCausalLM
-from tinystories.checkpoint import load_checkpoint
+from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.config.arguments import RunArguments, TokenizerArguments
 from tinystories.config.recipe import read_recipe
 from tinystories.data.corpus import load_corpus, pick_stories

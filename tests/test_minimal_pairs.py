@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from helpers.runs import ROOT, mistake
-from tinystories.checkpoint import new_model
+from tinystories.checkpoint.loading import new_model
 from tinystories.config.arguments import ModelArguments, TokenizerArguments
 from tinystories.data.sample_corpus import sample_stories
 from tinystories.data.tokenizer import train_tokenizer

@@ -19,7 +19,7 @@ from helpers.runs import (
     run_with_transformers_only,
     write_counting_corpus,
 )
-from tinystories.checkpoint import new_model
+from tinystories.checkpoint.loading import new_model
 from tinystories.config.recipe import read_recipe
 from tinystories.continuation import settle_continued
 from tinystories.optimizers import make_schedule, muon_and_adamw

@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from helpers.runs import ROOT, TokenizerOfSize, output_of, run_command, run_with_transformers_only
-from tinystories.checkpoint import new_model
+from tinystories.checkpoint.loading import new_model
 from tinystories.config.recipe import read_recipe
 
 

@@ -14,8 +14,8 @@ import transformers
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
+from tinystories.checkpoint.hub import is_as_written, marked
 from tinystories.evaluation.table import cell
-from tinystories.hub import is_as_written, marked
 from tinystories.run_files import CARD, read_facts, spread
 
 

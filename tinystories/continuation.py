@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 
 from configuration_tinystories import TinyStoriesConfig
 from modeling_tinystories import TinyStoriesForCausalLM
-from tinystories.checkpoint import UNREADABLE
+from tinystories.checkpoint.loading import UNREADABLE
 from tinystories.config.arguments import ModelArguments, model_fields
 from tinystories.config.recipe import Recipe
 from tinystories.errors import UserError, one_line

@@ -34,7 +34,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tinystories.checkpoint import describe_model, load_checkpoint
+from tinystories.checkpoint.loading import describe_model, load_checkpoint
 from tinystories.data.held_out import Texts, find_texts
 from tinystories.errors import UserError
 from tinystories.run_files import Records, read_records

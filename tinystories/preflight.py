@@ -19,7 +19,7 @@ import psutil
 import torch
 from transformers import set_seed
 
-from tinystories.checkpoint import describe_model, new_model
+from tinystories.checkpoint.loading import describe_model, new_model
 from tinystories.config.recipe import read_recipe
 from tinystories.continuation import continued_model, settle_continued
 from tinystories.data.corpus import load_corpus, pick_stories

@@ -8,7 +8,7 @@ import torch
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase
 
 from tinystories.callbacks import LossGuard, SampleStories
-from tinystories.checkpoint import describe_model, new_model
+from tinystories.checkpoint.loading import describe_model, new_model
 from tinystories.config.arguments import RunArguments
 from tinystories.config.recipe import Recipe
 from tinystories.continuation import continued_model

@@ -17,12 +17,12 @@ from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 
 from tinystories.card import write_card
+from tinystories.checkpoint.hub import create_repository, hub_errors, push, refuse_to_lose_a_card
 from tinystories.config.recipe import Recipe
 from tinystories.data.packing import PackedRows, StoryCollator
 from tinystories.environment import flops_per_token
 from tinystories.errors import GuardError, UserError
 from tinystories.generation.presets import save_presets
-from tinystories.hub import create_repository, hub_errors, push, refuse_to_lose_a_card
 from tinystories.interruption import DeafWorker
 from tinystories.memory import evaluating_in_memory, train_in_memory
 from tinystories.meters import Meters

@@ -11,7 +11,7 @@ tinystories/scoring.py scores it. `low` and `high` are the 95 % interval over re
 import datasets
 import evaluate
 
-from tinystories.checkpoint import load_checkpoint
+from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.evaluation.likelihood import likelihood
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers.runs import ROOT, TokenizerOfSize, load_benchmark
-from tinystories.checkpoint import new_model
+from tinystories.checkpoint.loading import new_model
 from tinystories.config.recipe import read_recipe
 
 

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(CHECKOUT).resolve()))  # their test modules import e
 from tests.causal_lm_tester import CausalLMModelTest, CausalLMModelTester  # noqa: E402
 from transformers.models.auto import modeling_auto  # noqa: E402
 
-import tinystories.checkpoint  # noqa: E402, F401 (registers the classes with the Auto classes)
+import tinystories.checkpoint.loading  # noqa: E402, F401 (registers the classes with the Auto classes)
 
 
 # By these tables the suites tell which class has a loss, and with which labels.

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tinystories.checkpoint.foreign import open_model
 from tinystories.config.arguments import DataArguments
 from tinystories.data.corpus import Corpus, load_corpus, pick_stories, read_files, story_hashes
 from tinystories.data.held_out import SAMPLE_CORPUS_STORIES
@@ -34,7 +35,6 @@ from tinystories.evaluation.minimal_pairs import Pair, build_pairs, score_pairs
 from tinystories.evaluation.novelty import NEAR_COPY, look_up
 from tinystories.evaluation.pair_rules import RULES
 from tinystories.evaluation.parts import Parts, fingerprint
-from tinystories.evaluation.peers import open_model
 from tinystories.evaluation.prompts import PROMPTS
 from tinystories.evaluation.samples import Sample, human_samples, looped, shuffled, spliced
 from tinystories.evaluation.table import Metric, Values, rows

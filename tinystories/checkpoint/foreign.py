@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from tinystories.checkpoint import UNREADABLE, load_checkpoint
+from tinystories.checkpoint import llama2c
+from tinystories.checkpoint.loading import UNREADABLE, load_checkpoint
 from tinystories.errors import UserError, one_line
-from tinystories.evaluation import llama2c
 
 
 def open_model(

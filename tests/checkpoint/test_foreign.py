@@ -15,8 +15,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from helpers.runs import mistake
+from tinystories.checkpoint.foreign import open_model
 from tinystories.data.sample_corpus import sample_stories
-from tinystories.evaluation.peers import open_model
 from tinystories.scoring import score, scoring_rows
 
 
