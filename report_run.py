@@ -8,7 +8,7 @@ RUN_FOLDER is the output_dir of run_clm.py, finished or not. The page is RUN_FOL
 
 from tinystories.config.parser import OneLineParser
 from tinystories.console import run_command
-from tinystories.report import write_report
+from tinystories.reporting.run_report import write_report
 
 
 def main(argv: list[str]) -> None:

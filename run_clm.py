@@ -13,7 +13,6 @@ import shlex
 
 from transformers import set_seed
 
-from tinystories.card import write_card
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.config.recipe import read_recipe
 from tinystories.console import run_command
@@ -24,7 +23,8 @@ from tinystories.generation.sample import sample_story
 from tinystories.plan import check_room_for_checkpoints
 from tinystories.preparation import make_trainer, prepare_data, use_compiler_if_it_works
 from tinystories.processes import check_launch, on_one_process
-from tinystories.report import write_report
+from tinystories.reporting.model_card import write_card
+from tinystories.reporting.run_report import write_report
 from tinystories.run_files import read_facts, step_of
 from tinystories.run_folder import check_resumed, check_run_folder, prepare_run_folder
 from tinystories.scoring import score, scoring_rows

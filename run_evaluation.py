@@ -17,16 +17,17 @@ from typing import Any
 from transformers.utils import logging as transformers_logging
 
 from tinystories.atomic import write_atomically
-from tinystories.card import refresh_card
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.config.parser import OneLineParser
 from tinystories.console import run_command
 from tinystories.errors import UserError
 from tinystories.evaluation import leaderboard
 from tinystories.evaluation.arguments import EvaluationArguments
-from tinystories.evaluation.page import write_page
 from tinystories.evaluation.suite import evaluate
-from tinystories.evaluation.table import as_text, cell, side_by_side
+from tinystories.evaluation.table import as_text, side_by_side
+from tinystories.reporting.evaluation_page import write_page
+from tinystories.reporting.format import cell
+from tinystories.reporting.model_card import refresh_card
 from tinystories.run_files import EVALUATION, read_json
 
 

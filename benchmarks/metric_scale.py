@@ -29,9 +29,10 @@ from tinystories.evaluation.arguments import EvaluationArguments
 from tinystories.evaluation.generation import write_samples
 from tinystories.evaluation.prompts import PROMPTS
 from tinystories.evaluation.suite import all_metrics, as_json, evaluate
-from tinystories.evaluation.table import Metric, cell, distance
+from tinystories.evaluation.table import Metric, distance
 from tinystories.evaluation.text_metrics import METRICS
 from tinystories.generation.presets import PRESETS
+from tinystories.reporting.format import cell
 from tinystories.run_files import read_json
 from tinystories.scoring import token_nll
 

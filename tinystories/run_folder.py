@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from tinystories.atomic import discard, write_atomically
-from tinystories.checkpoint.hub import is_as_written
 from tinystories.config.arguments import RunArguments
 from tinystories.config.recipe import Recipe
 from tinystories.errors import UserError
 from tinystories.meters import write_evaluations_table
+from tinystories.reporting.model_card import is_as_written
 from tinystories.run_files import (
     CARD,
     DATA_REPORT,

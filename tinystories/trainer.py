@@ -16,7 +16,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 
-from tinystories.card import write_card
 from tinystories.checkpoint.hub import create_repository, hub_errors, push, refuse_to_lose_a_card
 from tinystories.config.recipe import Recipe
 from tinystories.data.packing import PackedRows, StoryCollator
@@ -29,6 +28,7 @@ from tinystories.meters import Meters
 from tinystories.optimizers import make_schedule, muon_and_adamw
 from tinystories.plan import planned_steps
 from tinystories.processes import on_one_process
+from tinystories.reporting.model_card import write_card
 from tinystories.run_files import ENVIRONMENT, read_json
 from tinystories.saving import PROGRESS, WholeCheckpoints
 from tinystories.scoring import ScoringRows, token_nll, trainer_metrics

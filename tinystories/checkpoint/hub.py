@@ -6,10 +6,8 @@ checkpoints and the user's own files stay at home, and so do the folders of this
 somebody edited on the Hub is never overwritten unasked.
 """
 
-import hashlib
 import json
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -22,13 +20,12 @@ from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 
 from tinystories.errors import UserError, one_line
+from tinystories.reporting.model_card import CARD_MARK, PLACEHOLDER, is_as_written, marked
 from tinystories.run_files import CARD, NEEDED, PUBLISHED, RECORDS, WRITTEN_BY_A_RUN, without_local_paths
 
 
 logger = logging.getLogger(__name__)
 
-PLACEHOLDER = "THIS_REPOSITORY_OR_FOLDER"  # in model_card.md, where the code to copy needs a name
-_MARK = re.compile(r"\n<!-- written by the training run, sha256 (\w{64}) -->\n?$")
 # The class above all errors of the HTTP library that the installed huggingface_hub uses (httpx, or httpx2).
 _TRANSPORT_ERROR = HfHubHTTPError.__bases__[0]
 
@@ -135,7 +132,7 @@ def _published_card(path: Path, repo_id: str) -> str:
     """The card, with the repository's name where a folder's reader has to put one."""
     card = path.read_text(encoding="utf-8")
     named = card.replace(PLACEHOLDER, repo_id)
-    return marked(_MARK.sub("", named)) if is_as_written(card) else named
+    return marked(CARD_MARK.sub("", named)) if is_as_written(card) else named
 
 
 def refuse_to_lose_a_card(api: HfApi, repo_id: str, revision: str | None, ours: str | None = None) -> None:
@@ -150,20 +147,6 @@ def refuse_to_lose_a_card(api: HfApi, repo_id: str, revision: str | None, ours: 
             f"the card of {repo_id} was edited on the Hub and would be lost: save what you want of it, then push with "
             f"python push_to_hub.py FOLDER {repo_id} --overwrite_card"
         )
-
-
-def marked(card: str) -> str:
-    """`card` with an invisible last line, by which a later push can tell that nobody has edited it."""
-    return f"{card}\n<!-- written by the training run, sha256 {_digest(card)} -->\n"
-
-
-def is_as_written(card: str) -> bool:
-    mark = _MARK.search(card)
-    return mark is not None and mark[1] == _digest(card[: mark.start()])
-
-
-def _digest(card: str) -> str:
-    return hashlib.sha256(card.rstrip().encode()).hexdigest()
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from tinystories.atomic import write_atomically
 from tinystories.errors import UserError
-from tinystories.figures import COLOURS, STYLE
+from tinystories.reporting.figures import COLOURS, STYLE
 from tinystories.run_files import LIBRARIES
 
 

@@ -10,6 +10,8 @@ either: a bad value of it is a fault, and a good one proves nothing (text_metric
 from dataclasses import dataclass
 from typing import Any
 
+from tinystories.reporting.format import cell
+
 
 BAR = 20  # characters
 Values = dict[str, dict[str, float] | None]  # name of the metric -> an Estimate as a dict
@@ -73,14 +75,6 @@ def standing(metric: Metric, value: dict, floor: dict | None, ceiling: dict | No
         return None
     way = distance(metric, floor, ceiling)
     return min(1.0, max(0.0, 1 - distance(metric, value, ceiling) / way)) if way > 0 else None
-
-
-def cell(estimate: dict[str, float] | None, interval: bool = True) -> str:
-    """An estimate as text; "not measured" of none, never a blank."""
-    if estimate is None:
-        return "not measured"
-    short = f"{estimate['value']:.3g}"
-    return f"{short} [{estimate['low']:.3g}, {estimate['high']:.3g}]" if interval else short
 
 
 def bar(standing: float | None) -> str:

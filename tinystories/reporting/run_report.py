@@ -18,7 +18,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from tinystories.config.recipe import default_values
 from tinystories.errors import UserError
-from tinystories.figures import CHARTS, COLOURS, Chart, Drawn, Points, draw
+from tinystories.reporting.figures import CHARTS, COLOURS, Chart, Drawn, Points, draw
+from tinystories.reporting.format import TEMPLATES, duration, is_number, number
 from tinystories.run_files import (
     DATA_REPORT,
     ENVIRONMENT,
@@ -36,7 +37,6 @@ from tinystories.run_files import (
 
 SHOWN_SAMPLES = 10  # of each prompt
 SHOWN_EVALUATIONS = 40
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_report(folder: str | Path, output_dir: str | Path | None = None) -> Path:
@@ -99,7 +99,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 def best_of(evaluations: list[dict]) -> dict | None:
     """The evaluation with the fewest bits per byte."""
-    scored = [row for row in evaluations if _is_number(row.get("eval_bits_per_byte"))]
+    scored = [row for row in evaluations if is_number(row.get("eval_bits_per_byte"))]
     return min(scored, key=lambda row: row["eval_bits_per_byte"], default=None)
 
 
@@ -160,31 +160,6 @@ def render(run: dict[str, Any], figures: list[Drawn]) -> str:
         samples={prompt: spread(rows, SHOWN_SAMPLES) for prompt, rows in samples.items()},
         evaluations=spread(run["evaluations"], SHOWN_EVALUATIONS),
     )
-
-
-def number(value: Any, digits: int = 4) -> str:
-    """As people read it: four significant digits, thousands set apart; a dash for none."""
-    if not _is_number(value):
-        return "–" if value is None or isinstance(value, float) else str(value)  # noqa: RUF001
-    if isinstance(value, int) or abs(value) >= 10 ** (digits - 1):
-        return f"{value:,.0f}"
-    return f"{value:#.{digits}g}"
-
-
-def duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"  # noqa: RUF001
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    parts = [f"{days} d" if days else "", f"{hours} h" if hours else "", f"{minutes} min" if minutes else ""]
-    return " ".join(part for part in parts if part)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _finite(value: Any) -> Any:

@@ -5,9 +5,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from tinystories.evaluation.table import cell
-from tinystories.figures import COLOURS
-from tinystories.report import TEMPLATES, number
+from tinystories.reporting.figures import COLOURS
+from tinystories.reporting.format import TEMPLATES, cell, number
 
 
 def write_page(results: list[dict[str, Any]], folder: Path) -> Path:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 import run_clm
 from helpers.runs import mistake, run_command
-from tinystories.figures import CHARTS
-from tinystories.report import SHOWN_SAMPLES, duration, number, write_report
+from tinystories.reporting.figures import CHARTS
+from tinystories.reporting.format import duration, number
+from tinystories.reporting.run_report import SHOWN_SAMPLES, write_report
 from tinystories.run_files import spread
 
 

@@ -4,6 +4,7 @@ Nothing on it was typed. What was not recorded is said to be unknown, and what w
 run_clm.py writes the card, and run_evaluation.py again when it has measured more.
 """
 
+import hashlib
 import re
 from importlib import metadata
 from pathlib import Path
@@ -14,9 +15,26 @@ import transformers
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
-from tinystories.checkpoint.hub import is_as_written, marked
-from tinystories.evaluation.table import cell
+from tinystories.reporting.format import cell
 from tinystories.run_files import CARD, read_facts, spread
+
+
+PLACEHOLDER = "THIS_REPOSITORY_OR_FOLDER"  # in model_card.md, where the code to copy needs a name
+CARD_MARK = re.compile(r"\n<!-- written by the training run, sha256 (\w{64}) -->\n?$")
+
+
+def marked(card: str) -> str:
+    """`card` with an invisible last line, by which a later push can tell that nobody has edited it."""
+    return f"{card}\n<!-- written by the training run, sha256 {_digest(card)} -->\n"
+
+
+def is_as_written(card: str) -> bool:
+    mark = CARD_MARK.search(card)
+    return mark is not None and mark[1] == _digest(card[: mark.start()])
+
+
+def _digest(card: str) -> str:
+    return hashlib.sha256(card.rstrip().encode()).hexdigest()
 
 
 SHOWN_EVALUATIONS = 10
@@ -129,7 +147,7 @@ def _without_local_paths(data: dict[str, Any]) -> dict[str, Any]:
 
 def _template() -> Path:
     """model_card.md: in the checkout, or where the installation put it."""
-    in_checkout = Path(__file__).parent.parent / "model_card.md"
+    in_checkout = Path(__file__).parent.parent.parent / "model_card.md"
     if in_checkout.exists():
         return in_checkout
     return Path(next(file.locate() for file in metadata.files("tinystories") if file.name == in_checkout.name))
