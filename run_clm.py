@@ -19,6 +19,7 @@ from tinystories.console import run_command
 from tinystories.continuation import settle_continued
 from tinystories.data.corpus import Corpus
 from tinystories.errors import UserError, one_line
+from tinystories.evaluation.scoring import score, scoring_rows
 from tinystories.generation.sample import sample_story
 from tinystories.plan import check_room_for_checkpoints
 from tinystories.preparation import make_trainer, prepare_data, use_compiler_if_it_works
@@ -27,7 +28,6 @@ from tinystories.reporting.model_card import write_card
 from tinystories.reporting.run_report import write_report
 from tinystories.run_files import read_facts, step_of
 from tinystories.run_folder import check_resumed, check_run_folder, prepare_run_folder
-from tinystories.scoring import score, scoring_rows
 from tinystories.trainer import StoryTrainer
 
 

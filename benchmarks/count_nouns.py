@@ -22,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from tinystories.config.arguments import DataArguments
 from tinystories.console import run_command
 from tinystories.data.corpus import read_files
-from tinystories.evaluation.determiners import MAX_MODIFIERS, judged_nouns, lexicon, tokens
 from tinystories.evaluation.estimates import share
-from tinystories.evaluation.lexicon import build_lexicon
+from tinystories.evaluation.text.determiners import MAX_MODIFIERS, judged_nouns, lexicon, tokens
+from tinystories.evaluation.text.lexicon import build_lexicon
 
 
 ROOT = Path(__file__).parent.parent

@@ -23,9 +23,9 @@ from tinystories.config.arguments import DataArguments
 from tinystories.console import run_command
 from tinystories.data.corpus import read_files
 from tinystories.evaluation.estimates import share
-from tinystories.evaluation.grammar import errors_per_100_words, find_errors
-from tinystories.evaluation.samples import Sample
-from tinystories.evaluation.words import sentences, words
+from tinystories.evaluation.text.grammar import errors_per_100_words, find_errors
+from tinystories.evaluation.text.samples import Sample
+from tinystories.evaluation.text.words import sentences, words
 
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results" / "grammar_checker.json"

@@ -26,15 +26,15 @@ from tinystories.config.arguments import DataArguments
 from tinystories.console import set_up_logging
 from tinystories.data.corpus import read_files
 from tinystories.evaluation.arguments import EvaluationArguments
-from tinystories.evaluation.generation import write_samples
-from tinystories.evaluation.prompts import PROMPTS
+from tinystories.evaluation.scoring import token_nll
 from tinystories.evaluation.suite import all_metrics, as_json, evaluate
 from tinystories.evaluation.table import Metric, distance
-from tinystories.evaluation.text_metrics import METRICS
+from tinystories.evaluation.text.generation import write_samples
+from tinystories.evaluation.text.metrics import METRICS
+from tinystories.evaluation.text.prompts import PROMPTS
 from tinystories.generation.presets import PRESETS
 from tinystories.reporting.format import cell
 from tinystories.run_files import read_json
-from tinystories.scoring import token_nll
 
 
 ROOT = Path(__file__).parent.parent

@@ -18,8 +18,8 @@ from tinystories.data.held_out import Texts, find_texts
 from tinystories.data.sample_corpus import sample_stories
 from tinystories.data.tokenizer import train_tokenizer
 from tinystories.diagnosis import diagnose, measure, verdict
+from tinystories.evaluation.scoring import score, scoring_rows
 from tinystories.run_files import Records, read_records
-from tinystories.scoring import score, scoring_rows
 from tinystories.symptoms import encode, loss_of_pairs, read_stories, repeated_share
 
 

@@ -8,7 +8,7 @@ import torch
 
 from helpers.runs import COUNTING, mistake, run_command
 from tinystories.checkpoint.loading import load_checkpoint
-from tinystories.evaluation.generation import write_samples
+from tinystories.evaluation.text.generation import write_samples
 
 
 def test_a_story_is_written_and_ends(counting_run, tmp_path):

@@ -22,10 +22,10 @@ from tinystories.config.recipe import read_recipe
 from tinystories.data.corpus import load_corpus, pick_stories
 from tinystories.data.tokenizer import train_tokenizer
 from tinystories.environment import flops_per_token, measured_peak
+from tinystories.evaluation.scoring import scoring_rows
 from tinystories.meters import Meters, append_evaluation
 from tinystories.run_files import read_lines
 from tinystories.run_folder import prepare_run_folder
-from tinystories.scoring import scoring_rows
 from tinystories.step_guard import FEWEST, is_spike
 
 

@@ -16,11 +16,11 @@ from tinystories.data.corpus import Corpus, dataset_key, load_corpus, pick_stori
 from tinystories.data.packing import PackedRows, pack
 from tinystories.data.tokenizer import describe, load_or_train_tokenizer, tokenizer_report
 from tinystories.errors import UserError, one_line
+from tinystories.evaluation.scoring import scoring_rows
 from tinystories.guards import run_guards
 from tinystories.interruption import StopWhenAsked
 from tinystories.processes import on_one_process
 from tinystories.saving import LogSpacedCheckpoints
-from tinystories.scoring import scoring_rows
 from tinystories.trainer import StoryTrainer
 
 

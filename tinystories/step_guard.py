@@ -23,7 +23,7 @@ from transformers import Trainer, TrainerCallback
 
 from tinystories.data.packing import IGNORED
 from tinystories.errors import GuardError
-from tinystories.scoring import token_nll
+from tinystories.evaluation.scoring import token_nll
 
 
 WINDOW = 100  # steps before this one that its loss is compared with

@@ -15,9 +15,9 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.data.packing import IGNORED
+from tinystories.evaluation.scoring import article_tokens, windows
 from tinystories.generation.presets import PRESETS
 from tinystories.random_state import keep_random_state
-from tinystories.scoring import article_tokens, windows
 
 
 NUMBERS_AT_ONCE = 2**26  # logits of a batch: 256 MB in float32

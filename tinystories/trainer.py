@@ -21,6 +21,7 @@ from tinystories.config.recipe import Recipe
 from tinystories.data.packing import PackedRows, StoryCollator
 from tinystories.environment import flops_per_token
 from tinystories.errors import GuardError, UserError
+from tinystories.evaluation.scoring import ScoringRows, token_nll, trainer_metrics
 from tinystories.generation.presets import save_presets
 from tinystories.interruption import DeafWorker
 from tinystories.memory import evaluating_in_memory, train_in_memory
@@ -31,7 +32,6 @@ from tinystories.processes import on_one_process
 from tinystories.reporting.model_card import write_card
 from tinystories.run_files import ENVIRONMENT, read_json
 from tinystories.saving import PROGRESS, WholeCheckpoints
-from tinystories.scoring import ScoringRows, token_nll, trainer_metrics
 from tinystories.step_guard import StepGuard
 
 

@@ -15,8 +15,8 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import DefaultFlowCallback
 
 from tinystories.config.arguments import RunArguments
+from tinystories.evaluation.scoring import ScoringRows, score
 from tinystories.generation.sample import sample_story
-from tinystories.scoring import ScoringRows, score
 from tinystories.trainer import StoryTrainer
 
 

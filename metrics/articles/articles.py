@@ -8,7 +8,7 @@ tinystories/evaluation/determiners.py has the rule. Give what people wrote as we
 import datasets
 import evaluate
 
-from tinystories.evaluation.text_metrics import measure_predictions
+from tinystories.evaluation.text.metrics import measure_predictions
 
 
 class Articles(evaluate.Metric):

@@ -8,7 +8,7 @@ docs/results/grammar_checker.json says how much it finds.
 import datasets
 import evaluate
 
-from tinystories.evaluation.text_metrics import measure_predictions
+from tinystories.evaluation.text.metrics import measure_predictions
 
 
 class Grammar(evaluate.Metric):

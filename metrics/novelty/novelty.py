@@ -8,7 +8,7 @@
 import datasets
 import evaluate
 
-from tinystories.evaluation.text_metrics import measure_predictions
+from tinystories.evaluation.text.metrics import measure_predictions
 
 
 class Novelty(evaluate.Metric):

@@ -8,7 +8,7 @@ All depend on length: compare with human texts cut to the same numbers of words.
 import datasets
 import evaluate
 
-from tinystories.evaluation.text_metrics import measure_predictions
+from tinystories.evaluation.text.metrics import measure_predictions
 
 
 class Repetition(evaluate.Metric):

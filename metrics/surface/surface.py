@@ -8,7 +8,7 @@ This is what a text looks like, and no grammar.
 import datasets
 import evaluate
 
-from tinystories.evaluation.text_metrics import measure_predictions
+from tinystories.evaluation.text.metrics import measure_predictions
 
 
 class Surface(evaluate.Metric):

@@ -17,7 +17,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from helpers.runs import mistake
 from tinystories.checkpoint.foreign import open_model
 from tinystories.data.sample_corpus import sample_stories
-from tinystories.scoring import score, scoring_rows
+from tinystories.evaluation.scoring import score, scoring_rows
 
 
 DIM, HIDDEN, LAYERS, HEADS, KV_HEADS, CONTEXT = 24, 40, 2, 6, 3, 32

@@ -23,7 +23,7 @@ from tinystories.data.cache import cached_folder, content_key
 from tinystories.data.packing import IGNORED, StoryCollator, encode_story, pack
 from tinystories.data.tokenizer import train_tokenizer
 from tinystories.errors import GuardError
-from tinystories.scoring import ScoringRows, score, score_from_tokens, scoring_rows, token_nll
+from tinystories.evaluation.scoring import ScoringRows, score, score_from_tokens, scoring_rows, token_nll
 
 
 SHORT = [f"Hen {i} sat{' and sat' * (i % 7)}." for i in range(60)]

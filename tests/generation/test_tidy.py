@@ -5,7 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tinystories.data.sample_corpus import sample_stories
-from tinystories.evaluation.words import words
+from tinystories.evaluation.text.words import words
 from tinystories.generation.tidy import edits, tidy
 
 

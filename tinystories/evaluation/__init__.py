@@ -1,1 +1,1 @@
-"""How good a story model is, in numbers that cannot be fooled: what run_evaluation.py measures (docs/evaluation.md)."""
+"""Checkpoint to numbers: likelihood, minimal pairs, text metrics, a judge, tables and a leaderboard."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from tinystories.errors import UserError
-from tinystories.evaluation.prompts import PROMPTS
+from tinystories.evaluation.text.prompts import PROMPTS
 from tinystories.generation.presets import PRESETS
 
 

@@ -30,7 +30,7 @@ from tinystories.config.parser import OneLineParser
 from tinystories.console import run_command
 from tinystories.data.corpus import pick_stories, read_files
 from tinystories.errors import UserError, one_line
-from tinystories.evaluation.minimal_pairs import NUMBER, Pair, blimp_pairs, build_pairs
+from tinystories.evaluation.minimal_pairs.pairs import NUMBER, Pair, blimp_pairs, build_pairs
 
 
 PAIRS, BLIMP, BITS_PER_BYTE = "tinystories_pairs", "local_blimp", "tinystories_bits_per_byte"

@@ -9,7 +9,7 @@ import datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.evaluation.estimates import Estimate, ratio
-from tinystories.scoring import context_length, nll_of_rows, perplexity, scoring_rows, story_sums
+from tinystories.evaluation.scoring import context_length, nll_of_rows, perplexity, scoring_rows, story_sums
 
 
 def likelihood(

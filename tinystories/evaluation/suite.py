@@ -26,22 +26,22 @@ from tinystories.data.corpus import Corpus, load_corpus, pick_stories, read_file
 from tinystories.data.held_out import SAMPLE_CORPUS_STORIES
 from tinystories.errors import UserError
 from tinystories.evaluation.arguments import EvaluationArguments
+from tinystories.evaluation.cache import Parts, fingerprint
 from tinystories.evaluation.estimates import Estimate
-from tinystories.evaluation.generation import write_samples
-from tinystories.evaluation.judge import endpoint_from_environment, judge
+from tinystories.evaluation.judge.judge import endpoint_from_environment, judge
 from tinystories.evaluation.leaderboard import data_facts
 from tinystories.evaluation.likelihood import likelihood
-from tinystories.evaluation.minimal_pairs import Pair, build_pairs, score_pairs
-from tinystories.evaluation.novelty import NEAR_COPY, look_up
-from tinystories.evaluation.pair_rules import RULES
-from tinystories.evaluation.parts import Parts, fingerprint
-from tinystories.evaluation.prompts import PROMPTS
-from tinystories.evaluation.samples import Sample, human_samples, looped, shuffled, spliced
+from tinystories.evaluation.minimal_pairs.pairs import Pair, build_pairs, score_pairs
+from tinystories.evaluation.minimal_pairs.rules import RULES
+from tinystories.evaluation.scoring import context_length
 from tinystories.evaluation.table import Metric, Values, rows
-from tinystories.evaluation.text_metrics import METRICS, TextMetric, measure_texts, texts_to_look_up
+from tinystories.evaluation.text.generation import write_samples
+from tinystories.evaluation.text.metrics import METRICS, TextMetric, measure_texts, texts_to_look_up
+from tinystories.evaluation.text.novelty import NEAR_COPY, look_up
+from tinystories.evaluation.text.prompts import PROMPTS
+from tinystories.evaluation.text.samples import Sample, human_samples, looped, shuffled, spliced
 from tinystories.random_state import keep_random_state
 from tinystories.run_files import LIBRARIES, read_records
-from tinystories.scoring import context_length
 
 
 logger = logging.getLogger(__name__)

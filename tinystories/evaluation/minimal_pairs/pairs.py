@@ -30,8 +30,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tinystories.data.corpus import story_hashes
 from tinystories.errors import UserError, one_line
 from tinystories.evaluation.estimates import Estimate, share
-from tinystories.evaluation.pair_rules import EXCHANGED, RULES, Change, Sentence, fits, sentences
-from tinystories.scoring import continuation_nll
+from tinystories.evaluation.minimal_pairs.rules import EXCHANGED, RULES, Change, Sentence, fits, sentences
+from tinystories.evaluation.scoring import continuation_nll
 
 
 NUMBER, QUICK_NUMBER = 200, 40

@@ -20,7 +20,7 @@ from importlib.resources import files
 from typing import NamedTuple
 
 from tinystories.evaluation.estimates import Estimate, ratio
-from tinystories.evaluation.samples import Sample
+from tinystories.evaluation.text.samples import Sample
 
 
 TOKEN = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*|\d+|[^\w\s]|\n")

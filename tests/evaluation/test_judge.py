@@ -11,9 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from helpers.runs import mistake
-from tinystories.evaluation.chat import Endpoint
-from tinystories.evaluation.judge import GRADES, endpoint_from_environment, judge, parse_grades
-from tinystories.evaluation.samples import Sample
+from tinystories.evaluation.judge.chat_client import Endpoint
+from tinystories.evaluation.judge.judge import GRADES, endpoint_from_environment, judge, parse_grades
+from tinystories.evaluation.text.samples import Sample
 
 
 KEY = "sk-very-secret"

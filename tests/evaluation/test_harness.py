@@ -13,7 +13,7 @@ from tinystories.data.sample_corpus import END_OF_STORY, sample_stories
 from tinystories.data.tokenizer import train_tokenizer
 from tinystories.evaluation import harness
 from tinystories.evaluation.likelihood import likelihood
-from tinystories.evaluation.minimal_pairs import blimp_pairs, build_pairs, score_pairs
+from tinystories.evaluation.minimal_pairs.pairs import blimp_pairs, build_pairs, score_pairs
 
 
 STORIES = sample_stories(250, seed=6)

@@ -11,9 +11,9 @@ import run_evaluation
 from helpers.runs import ROOT, TINY, as_options, load_benchmark, mistake, run_command
 from tinystories.evaluation.arguments import EvaluationArguments
 from tinystories.evaluation.estimates import ratio, share
-from tinystories.evaluation.prompts import PROMPTS
 from tinystories.evaluation.suite import all_metrics
 from tinystories.evaluation.table import Metric, as_text, rows, standing
+from tinystories.evaluation.text.prompts import PROMPTS
 from tinystories.reporting.evaluation_page import write_page
 from tinystories.reporting.format import cell
 from tinystories.reporting.model_card import unedited

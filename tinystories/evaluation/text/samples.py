@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tinystories.evaluation.words import first_words, sentences, without_first_words, words
+from tinystories.evaluation.text.words import first_words, sentences, without_first_words, words
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ text whose second half belongs to another story.
 import re
 
 from tinystories.evaluation.estimates import Estimate, ratio
-from tinystories.evaluation.samples import Sample
-from tinystories.evaluation.words import first_words, words
+from tinystories.evaluation.text.samples import Sample
+from tinystories.evaluation.text.words import first_words, words
 
 
 # A capital after a lower-case word, or after a comma that follows one: not where a sentence or a quotation begins.

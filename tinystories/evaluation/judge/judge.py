@@ -26,9 +26,9 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from tinystories.errors import UserError
-from tinystories.evaluation.chat import KEY_VARIABLE, Chat, ChatFailed, Endpoint
 from tinystories.evaluation.estimates import Z
-from tinystories.evaluation.samples import Sample
+from tinystories.evaluation.judge.chat_client import KEY_VARIABLE, Chat, ChatFailed, Endpoint
+from tinystories.evaluation.text.samples import Sample
 
 
 GRADES = ("grammar", "creativity", "consistency", "plot")

@@ -13,7 +13,7 @@ from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 from helpers.runs import ROOT, mistake
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.evaluation.likelihood import likelihood
-from tinystories.scoring import continuation_nll, score, scoring_rows
+from tinystories.evaluation.scoring import continuation_nll, score, scoring_rows
 
 
 TEXTS = ["Mia had a red hat. It was the best.", "Zoë ran.", "A fox saw an owl " * 6, "x"]

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
 
-from tinystories.evaluation.determiners import ARTICLES, POSSESSIVES, Lexicon, judged_nouns, tokens
+from tinystories.evaluation.text.determiners import ARTICLES, POSSESSIVES, Lexicon, judged_nouns, tokens
 
 
 MIN_AFTER_A = 10

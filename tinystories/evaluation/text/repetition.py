@@ -15,8 +15,8 @@ import zlib
 from collections import Counter
 
 from tinystories.evaluation.estimates import Estimate, jackknife, mean, ratio, share
-from tinystories.evaluation.samples import Sample
-from tinystories.evaluation.words import ngrams, words
+from tinystories.evaluation.text.samples import Sample
+from tinystories.evaluation.text.words import ngrams, words
 
 
 SELF_BLEU_TEXTS = 100

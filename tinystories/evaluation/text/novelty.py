@@ -15,8 +15,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from tinystories.evaluation.estimates import Estimate, mean, ratio, share
-from tinystories.evaluation.samples import Sample
-from tinystories.evaluation.words import ngrams, words
+from tinystories.evaluation.text.samples import Sample
+from tinystories.evaluation.text.words import ngrams, words
 
 
 ORDERS = range(2, 9)

@@ -9,8 +9,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tinystories.evaluation import pair_words
-from tinystories.evaluation.pair_words import BASES, BOY_NAMES, FEMALE, GIRL_NAMES, MALE, NAMES, OTHERS, VERBS
+from tinystories.evaluation.minimal_pairs import vocabulary as pair_words
+from tinystories.evaluation.minimal_pairs.vocabulary import (
+    BASES,
+    BOY_NAMES,
+    FEMALE,
+    GIRL_NAMES,
+    MALE,
+    NAMES,
+    OTHERS,
+    VERBS,
+)
 
 
 BREAK = re.compile(r"(?<!\bMr)(?<!\bMs)(?<!\bMrs)(?<!\bDr)[.!?]+[\"\u201d\u2019')]*\s+|\n+")

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from tinystories.evaluation import determiners, grammar, names, novelty, repetition, surface
 from tinystories.evaluation.estimates import Estimate
-from tinystories.evaluation.novelty import Copied
-from tinystories.evaluation.samples import Sample, human_samples, human_stories
-from tinystories.evaluation.words import sentences
+from tinystories.evaluation.text import determiners, grammar, names, novelty, repetition
+from tinystories.evaluation.text import tidiness as surface
+from tinystories.evaluation.text.novelty import Copied
+from tinystories.evaluation.text.samples import Sample, human_samples, human_stories
+from tinystories.evaluation.text.words import sentences
 
 
 LOWER, LIKE_HUMAN, HIGHER = "lower", "like human", "higher"

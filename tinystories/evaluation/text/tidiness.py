@@ -1,8 +1,8 @@
 """How much a tidy-up (tinystories/tidy.py) would have to change: what a text looks like, and nothing of its grammar."""
 
 from tinystories.evaluation.estimates import Estimate, ratio, share
-from tinystories.evaluation.samples import Sample
-from tinystories.evaluation.words import words
+from tinystories.evaluation.text.samples import Sample
+from tinystories.evaluation.text.words import words
 from tinystories.generation.tidy import edits
 
 

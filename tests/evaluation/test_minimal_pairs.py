@@ -14,8 +14,14 @@ from tinystories.checkpoint.loading import new_model
 from tinystories.config.arguments import ModelArguments, TokenizerArguments
 from tinystories.data.sample_corpus import sample_stories
 from tinystories.data.tokenizer import train_tokenizer
-from tinystories.evaluation.minimal_pairs import blimp_pairs, build_pairs, label_noise, sample_to_check, score_pairs
-from tinystories.evaluation.pair_rules import RULES, sentences
+from tinystories.evaluation.minimal_pairs.pairs import (
+    blimp_pairs,
+    build_pairs,
+    label_noise,
+    sample_to_check,
+    score_pairs,
+)
+from tinystories.evaluation.minimal_pairs.rules import RULES, sentences
 
 
 EXCHANGED = ("wrong_name", "next_sentence")

@@ -5,10 +5,10 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.errors import UserError
-from tinystories.evaluation.samples import Sample
+from tinystories.evaluation.scoring import begin_of_story, context_length
+from tinystories.evaluation.text.samples import Sample
 from tinystories.generation.presets import generation_config
 from tinystories.random_state import keep_random_state
-from tinystories.scoring import begin_of_story, context_length
 
 
 @torch.inference_mode()

@@ -11,9 +11,9 @@ from functools import cache
 
 from tinystories.errors import UserError
 from tinystories.evaluation.estimates import Estimate, ratio
-from tinystories.evaluation.novelty import Copied
-from tinystories.evaluation.samples import Sample
-from tinystories.evaluation.words import sentences, words
+from tinystories.evaluation.text.novelty import Copied
+from tinystories.evaluation.text.samples import Sample
+from tinystories.evaluation.text.words import sentences, words
 
 
 KINDS_OF_TASTE = {"Enhancement", "Formatting", "Readability", "Redundancy", "Regionalism", "Spelling", "Style"}

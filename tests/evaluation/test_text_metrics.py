@@ -10,11 +10,11 @@ import pytest
 
 from helpers.runs import ROOT, mistake
 from tinystories.data.sample_corpus import sample_stories
-from tinystories.evaluation import determiners, grammar, names, novelty, repetition
-from tinystories.evaluation.prompts import PROMPTS
-from tinystories.evaluation.samples import Sample, human_samples, human_stories, looped, shuffled, spliced
-from tinystories.evaluation.text_metrics import METRICS, measure_texts, texts_to_look_up, worse_than_human
-from tinystories.evaluation.words import words
+from tinystories.evaluation.text import determiners, grammar, names, novelty, repetition
+from tinystories.evaluation.text.metrics import METRICS, measure_texts, texts_to_look_up, worse_than_human
+from tinystories.evaluation.text.prompts import PROMPTS
+from tinystories.evaluation.text.samples import Sample, human_samples, human_stories, looped, shuffled, spliced
+from tinystories.evaluation.text.words import words
 
 
 BY_NAME = {metric.name: metric for metric in METRICS}

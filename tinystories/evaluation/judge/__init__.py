@@ -1,0 +1,1 @@
+"""Grades by a language model behind an OpenAI-compatible endpoint."""

@@ -1,0 +1,1 @@
+"""Pairs of passages of which one holds one mistake: rules, vocabulary, building and scoring."""

@@ -1,0 +1,1 @@
+"""Metrics of written stories, without a judge."""
