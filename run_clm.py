@@ -16,19 +16,19 @@ from transformers import set_seed
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.config.recipe import read_recipe
 from tinystories.console import run_command
-from tinystories.continuation import settle_continued
 from tinystories.data.corpus import Corpus
 from tinystories.errors import UserError, one_line
 from tinystories.evaluation.scoring import score, scoring_rows
 from tinystories.generation.sample import sample_story
-from tinystories.plan import check_room_for_checkpoints
-from tinystories.preparation import make_trainer, prepare_data, use_compiler_if_it_works
-from tinystories.processes import check_launch, on_one_process
 from tinystories.reporting.model_card import write_card
 from tinystories.reporting.run_report import write_report
 from tinystories.run_files import read_facts, step_of
-from tinystories.run_folder import check_resumed, check_run_folder, prepare_run_folder
-from tinystories.trainer import StoryTrainer
+from tinystories.training.budget import check_room_for_checkpoints
+from tinystories.training.build import make_trainer, prepare_data, use_compiler_if_it_works
+from tinystories.training.distributed import check_launch, on_one_process
+from tinystories.training.finetuning import settle_continued
+from tinystories.training.resume import check_resumed, check_run_folder, prepare_run_folder
+from tinystories.training.trainer import StoryTrainer
 
 
 logger = logging.getLogger("tinystories")

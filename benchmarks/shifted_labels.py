@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import run_clm
 from tinystories.console import run_command
 from tinystories.data.packing import IGNORED
-from tinystories.trainer import StoryTrainer
+from tinystories.training.trainer import StoryTrainer
 
 
 class ShiftedTwice(StoryTrainer):
@@ -29,7 +29,7 @@ class ShiftedTwice(StoryTrainer):
 
 
 def main(argv: list[str]) -> None:
-    sys.modules["tinystories.preparation"].StoryTrainer = ShiftedTwice
+    sys.modules["tinystories.training.build"].StoryTrainer = ShiftedTwice
     run_clm.main([*argv, "--skip_guards", "true", "--load_best_model_at_end", "false"])
 
 

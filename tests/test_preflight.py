@@ -8,8 +8,8 @@ from transformers import Trainer
 
 from helpers.runs import TINY, as_options, run_command, write_counting_corpus
 from tinystories.config.recipe import read_recipe
-from tinystories.plan import planned_steps
 from tinystories.preflight import preflight
+from tinystories.training.budget import planned_steps
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from tinystories.atomic import seal
 from tinystories.config.arguments import RunArguments
 from tinystories.config.recipe import read_recipe
 from tinystories.data.corpus import load_corpus, pick_stories
-from tinystories.run_folder import check_run_folder, prepare_run_folder
+from tinystories.training.resume import check_run_folder, prepare_run_folder
 
 
 def open_run(folder):

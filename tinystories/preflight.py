@@ -21,16 +21,15 @@ from transformers import set_seed
 
 from tinystories.checkpoint.loading import describe_model, new_model
 from tinystories.config.recipe import read_recipe
-from tinystories.continuation import continued_model, settle_continued
 from tinystories.data.corpus import load_corpus, pick_stories
 from tinystories.data.packing import encode_story, pack
 from tinystories.data.tokenizer import load_or_train_tokenizer, tokenizer_report
-from tinystories.disk import readable
 from tinystories.errors import UserError, one_line
-from tinystories.plan import check_room_for_checkpoints, planned_steps, times
-from tinystories.preparation import make_trainer, use_compiler_if_it_works
-from tinystories.processes import check_launch
-from tinystories.run_folder import check_run_folder
+from tinystories.training.budget import check_room_for_checkpoints, planned_steps, readable, times
+from tinystories.training.build import make_trainer, use_compiler_if_it_works
+from tinystories.training.distributed import check_launch
+from tinystories.training.finetuning import continued_model, settle_continued
+from tinystories.training.resume import check_run_folder
 from tinystories.trial import as_trial, take_first_steps
 
 

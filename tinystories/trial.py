@@ -17,7 +17,7 @@ from transformers.trainer_callback import DefaultFlowCallback
 from tinystories.config.arguments import RunArguments
 from tinystories.evaluation.scoring import ScoringRows, score
 from tinystories.generation.sample import sample_story
-from tinystories.trainer import StoryTrainer
+from tinystories.training.trainer import StoryTrainer
 
 
 WARM_UP_STEPS = 2  # the first ones compile and fill caches

@@ -7,7 +7,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available
 
-from tinystories.optimizers import check_optimization
+from tinystories.training.optimizers import check_optimization
 
 
 @dataclass

@@ -14,7 +14,7 @@ from accelerate.utils import reduce
 from transformers import TrainerCallback
 
 from tinystories.errors import Interrupted
-from tinystories.saving import at_the_end_of_an_epoch
+from tinystories.training.checkpointing import at_the_end_of_an_epoch
 
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]

@@ -19,10 +19,10 @@ from helpers.kill_and_resume import RUN, differing, kill, start
 from helpers.runs import ROOT, mistake
 from tinystories.config.arguments import RunArguments
 from tinystories.errors import UserError
-from tinystories.memory import evaluating_in_memory
 from tinystories.run_files import checkpoints, step_of
-from tinystories.run_folder import check_run_folder
-from tinystories.saving import steps_to_drop
+from tinystories.training.checkpointing import steps_to_drop
+from tinystories.training.out_of_memory import evaluating_in_memory
+from tinystories.training.resume import check_run_folder
 
 
 posix = pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals and limits")

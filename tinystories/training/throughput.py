@@ -30,8 +30,8 @@ import torch
 from accelerate.utils import reduce
 from transformers import PreTrainedModel, TrainerCallback, TrainerState, TrainingArguments
 
-from tinystories.environment import describe_environment, measured_peak, training_dtype
 from tinystories.run_files import ENVIRONMENT, EVALUATIONS, EVALUATIONS_TABLE, read_lines
+from tinystories.training.environment import describe_environment, measured_peak, training_dtype
 
 
 logger = logging.getLogger(__name__)

@@ -19,20 +19,20 @@ from transformers.trainer_utils import HubStrategy
 from tinystories.checkpoint.hub import create_repository, hub_errors, push, refuse_to_lose_a_card
 from tinystories.config.recipe import Recipe
 from tinystories.data.packing import PackedRows, StoryCollator
-from tinystories.environment import flops_per_token
 from tinystories.errors import GuardError, UserError
 from tinystories.evaluation.scoring import ScoringRows, token_nll, trainer_metrics
 from tinystories.generation.presets import save_presets
-from tinystories.interruption import DeafWorker
-from tinystories.memory import evaluating_in_memory, train_in_memory
-from tinystories.meters import Meters
-from tinystories.optimizers import make_schedule, muon_and_adamw
-from tinystories.plan import planned_steps
-from tinystories.processes import on_one_process
 from tinystories.reporting.model_card import write_card
 from tinystories.run_files import ENVIRONMENT, read_json
-from tinystories.saving import PROGRESS, WholeCheckpoints
-from tinystories.step_guard import StepGuard
+from tinystories.training.budget import planned_steps
+from tinystories.training.checkpointing import PROGRESS, WholeCheckpoints
+from tinystories.training.distributed import on_one_process
+from tinystories.training.environment import flops_per_token
+from tinystories.training.loss_spike import StepGuard
+from tinystories.training.optimizers import make_schedule, muon_and_adamw
+from tinystories.training.out_of_memory import evaluating_in_memory, train_in_memory
+from tinystories.training.signals import DeafWorker
+from tinystories.training.throughput import Meters
 
 
 logger = logging.getLogger(__name__)

@@ -21,12 +21,12 @@ from tinystories.config.arguments import RunArguments, TokenizerArguments
 from tinystories.config.recipe import read_recipe
 from tinystories.data.corpus import load_corpus, pick_stories
 from tinystories.data.tokenizer import train_tokenizer
-from tinystories.environment import flops_per_token, measured_peak
 from tinystories.evaluation.scoring import scoring_rows
-from tinystories.meters import Meters, append_evaluation
 from tinystories.run_files import read_lines
-from tinystories.run_folder import prepare_run_folder
-from tinystories.step_guard import FEWEST, is_spike
+from tinystories.training.environment import flops_per_token, measured_peak
+from tinystories.training.loss_spike import FEWEST, is_spike
+from tinystories.training.resume import prepare_run_folder
+from tinystories.training.throughput import Meters, append_evaluation
 
 
 def read_json(path):
@@ -76,7 +76,7 @@ def small_model():
 def test_the_time_to_go_is_that_of_the_steps_and_the_evaluations_to_come(tmp_path, monkeypatch):
     """A simulated run: a first step of 30 s that compiles, steps of 2 s, and 7 s of evaluation after each 10 steps."""
     clock = Clock()
-    monkeypatch.setattr("tinystories.meters.time", clock)
+    monkeypatch.setattr("tinystories.training.throughput.time", clock)
     args = RunArguments(output_dir=str(tmp_path), use_cpu=True, bf16=False)
     state = SimpleNamespace(global_step=0, max_steps=40, num_input_tokens_seen=0, epoch=0.0, is_world_process_zero=True)
     meters = Meters(flops_per_token=3.0)

@@ -5,8 +5,14 @@ import pytest
 from helpers.runs import mistake
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.config.arguments import RunArguments
-from tinystories.disk import SMALL_FILES, bytes_needed, check_disk_room, checkpoint_bytes, readable
-from tinystories.plan import checkpoints_at_a_time
+from tinystories.training.budget import (
+    SMALL_FILES,
+    bytes_needed,
+    check_disk_room,
+    checkpoint_bytes,
+    checkpoints_at_a_time,
+    readable,
+)
 
 
 def test_the_estimate_is_the_size_of_what_a_run_writes(counting_run):

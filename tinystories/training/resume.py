@@ -18,7 +18,6 @@ from tinystories.atomic import discard, write_atomically
 from tinystories.config.arguments import RunArguments
 from tinystories.config.recipe import Recipe
 from tinystories.errors import UserError
-from tinystories.meters import write_evaluations_table
 from tinystories.reporting.model_card import is_as_written
 from tinystories.run_files import (
     CARD,
@@ -36,7 +35,8 @@ from tinystories.run_files import (
     step_of,
     whole,
 )
-from tinystories.saving import check_undamaged
+from tinystories.training.checkpointing import check_undamaged
+from tinystories.training.throughput import write_evaluations_table
 
 
 logger = logging.getLogger(__name__)

@@ -7,21 +7,21 @@ import datasets
 import torch
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase
 
-from tinystories.callbacks import LossGuard, SampleStories
 from tinystories.checkpoint.loading import describe_model, new_model
 from tinystories.config.arguments import RunArguments
 from tinystories.config.recipe import Recipe
-from tinystories.continuation import continued_model
 from tinystories.data.corpus import Corpus, dataset_key, load_corpus, pick_stories
 from tinystories.data.packing import PackedRows, pack
 from tinystories.data.tokenizer import describe, load_or_train_tokenizer, tokenizer_report
 from tinystories.errors import UserError, one_line
 from tinystories.evaluation.scoring import scoring_rows
-from tinystories.guards import run_guards
-from tinystories.interruption import StopWhenAsked
-from tinystories.processes import on_one_process
-from tinystories.saving import LogSpacedCheckpoints
-from tinystories.trainer import StoryTrainer
+from tinystories.training.callbacks import LossGuard, SampleStories
+from tinystories.training.checkpointing import LogSpacedCheckpoints
+from tinystories.training.distributed import on_one_process
+from tinystories.training.finetuning import continued_model
+from tinystories.training.guards import run_guards
+from tinystories.training.signals import StopWhenAsked
+from tinystories.training.trainer import StoryTrainer
 
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import pytest
 
 from helpers.runs import ROOT, TINY, as_options, run_command, write_counting_corpus
 from tinystories.errors import GuardError
-from tinystories.guards import check_text
+from tinystories.training.guards import check_text
 
 
 MUTATIONS = {

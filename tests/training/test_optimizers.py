@@ -21,9 +21,9 @@ from helpers.runs import (
 )
 from tinystories.checkpoint.loading import new_model
 from tinystories.config.recipe import read_recipe
-from tinystories.continuation import settle_continued
-from tinystories.optimizers import make_schedule, muon_and_adamw
-from tinystories.run_folder import check_resumed
+from tinystories.training.finetuning import settle_continued
+from tinystories.training.optimizers import make_schedule, muon_and_adamw
+from tinystories.training.resume import check_resumed
 
 
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2}

@@ -7,7 +7,7 @@ from pathlib import Path
 from transformers import TrainerCallback
 
 from tinystories.generation.sample import sample_story
-from tinystories.guards import check_next_token_loss
+from tinystories.training.guards import check_next_token_loss
 
 
 logger = logging.getLogger(__name__)

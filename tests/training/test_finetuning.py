@@ -11,7 +11,7 @@ from transformers import LlamaConfig
 from helpers.runs import COUNTING, ROOT, TINY, as_options, mistake, run_command, write_counting_corpus
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.config.recipe import read_recipe
-from tinystories.continuation import continued_model, settle_continued
+from tinystories.training.finetuning import continued_model, settle_continued
 
 
 TRAINING = {

@@ -26,9 +26,9 @@ from modeling_tinystories import TinyStoriesDecoderLayer
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.console import PATIENCE, run_command
 from tinystories.errors import UserError
-from tinystories.processes import check_launch
 from tinystories.run_files import checkpoints
-from tinystories.saving import check_undamaged
+from tinystories.training.checkpointing import check_undamaged
+from tinystories.training.distributed import check_launch
 
 
 CONFIGS = ROOT / "configs" / "accelerate"

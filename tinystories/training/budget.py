@@ -1,12 +1,13 @@
 """What a recipe amounts to, counted before it happens: steps, evaluations, checkpoints and the room they take."""
 
 import math
+import shutil
 from pathlib import Path
 
 from torch import nn
 
 from tinystories.config.arguments import RunArguments
-from tinystories.disk import bytes_needed, check_disk_room
+from tinystories.errors import UserError
 from tinystories.run_files import checkpoints
 
 
@@ -51,3 +52,46 @@ def check_room_for_checkpoints(model: nn.Module, training: RunArguments, rows: i
     new = max(0, most - len(checkpoints(Path(training.output_dir))))
     found = check_disk_room(training.output_dir, bytes_needed(model, ADAM_STATES, new))
     return f"{found} ({most} checkpoints at a time)"
+
+
+FLOAT32 = 4  # bytes
+SMALL_FILES = 2**23  # bytes of a checkpoint that are no numbers of the model: tokenizer, code, log, random state
+
+
+def checkpoint_bytes(model: nn.Module, optimizer_states_per_weight: int) -> int:
+    """Bytes of one checkpoint that can be resumed: the weights, the optimizer's float32 states, the small files."""
+    weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())  # tied ones count once
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    return weights + optimizer_states_per_weight * trained * FLOAT32 + SMALL_FILES
+
+
+def bytes_needed(model: nn.Module, optimizer_states_per_weight: int, checkpoints: int) -> int:
+    """Bytes of a run folder that holds so many checkpoints at a time, and at the end a copy of the best weights."""
+    return checkpoints * checkpoint_bytes(model, optimizer_states_per_weight) + checkpoint_bytes(model, 0)
+
+
+def check_disk_room(folder: str | Path, needed: int) -> str:
+    """What was found, in words.
+
+    Raises:
+        UserError: the disk of `folder`, which need not exist yet, has less than `needed` bytes free.
+    """
+    place = Path(folder).absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise UserError(
+            f"{folder}: the run needs {readable(needed)} of disk and {readable(free)} are free; make room, give "
+            "another --output_dir, or keep fewer checkpoints (--save_total_limit)"
+        )
+    return f"needs {readable(needed)}, {readable(free)} are free"
+
+
+def readable(number_of_bytes: float) -> str:
+    """1234567 -> '1.2 MB'."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number_of_bytes < 1000:
+            return f"{number_of_bytes:.3g} {unit}"
+        number_of_bytes /= 1000
+    return f"{number_of_bytes:,.3g} TB"
