@@ -17,13 +17,13 @@ from pathlib import Path
 
 import torch
 
-from tinystories import diagnosis
+from tinystories.checks import diagnosis
+from tinystories.checks.preflight import preflight
 from tinystories.config.arguments import DataArguments
 from tinystories.config.parser import OneLineParser
 from tinystories.console import run_command
 from tinystories.data import quality as data_quality
 from tinystories.errors import UserError, one_line
-from tinystories.preflight import preflight
 
 
 RECIPES = (".yaml", ".yml", ".json")

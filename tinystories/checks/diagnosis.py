@@ -35,10 +35,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.checkpoint.loading import describe_model, load_checkpoint
-from tinystories.data.held_out import Texts, find_texts
-from tinystories.errors import UserError
-from tinystories.run_files import Records, read_records
-from tinystories.symptoms import (
+from tinystories.checks.measurements import (
     Reading,
     Writing,
     gives_text_back,
@@ -47,6 +44,9 @@ from tinystories.symptoms import (
     read_stories,
     write_stories,
 )
+from tinystories.data.held_out import Texts, find_texts
+from tinystories.errors import UserError
+from tinystories.run_files import Records, read_records
 
 
 ENOUGH_TOKENS = 100

@@ -13,14 +13,14 @@ from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 import check_run
 from helpers.runs import mistake, run_command
 from tinystories.checkpoint.loading import new_model
+from tinystories.checks.diagnosis import diagnose, measure, verdict
+from tinystories.checks.measurements import encode, loss_of_pairs, read_stories, repeated_share
 from tinystories.config.arguments import ModelArguments, TokenizerArguments
 from tinystories.data.held_out import Texts, find_texts
 from tinystories.data.sample_corpus import sample_stories
 from tinystories.data.tokenizer import train_tokenizer
-from tinystories.diagnosis import diagnose, measure, verdict
 from tinystories.evaluation.scoring import score, scoring_rows
 from tinystories.run_files import Records, read_records
-from tinystories.symptoms import encode, loss_of_pairs, read_stories, repeated_share
 
 
 def beginnings(number: int, seed: int) -> list[str]:

@@ -20,6 +20,7 @@ import torch
 from transformers import set_seed
 
 from tinystories.checkpoint.loading import describe_model, new_model
+from tinystories.checks.dry_run import as_trial, take_first_steps
 from tinystories.config.recipe import read_recipe
 from tinystories.data.corpus import load_corpus, pick_stories
 from tinystories.data.packing import encode_story, pack
@@ -30,7 +31,6 @@ from tinystories.training.build import make_trainer, use_compiler_if_it_works
 from tinystories.training.distributed import check_launch
 from tinystories.training.finetuning import continued_model, settle_continued
 from tinystories.training.resume import check_run_folder
-from tinystories.trial import as_trial, take_first_steps
 
 
 MEASURED_STORIES = 1000

@@ -7,8 +7,8 @@ import torch
 from transformers import Trainer
 
 from helpers.runs import TINY, as_options, run_command, write_counting_corpus
+from tinystories.checks.preflight import preflight
 from tinystories.config.recipe import read_recipe
-from tinystories.preflight import preflight
 from tinystories.training.budget import planned_steps
 
 

@@ -1,0 +1,1 @@
+"""Before a run and after it: preflight, dry run, diagnosis."""
