@@ -29,12 +29,13 @@ except ImportError as error:
     install = "python -m pip install -c constraints.txt -e '.[web]'"
     raise SystemExit(f"error: the server needs {error.name}: {install}") from None
 
+from tinystories.server.admission import Desk
 from tinystories.server.app import create_app
 from tinystories.server.arguments import ServerArguments
-from tinystories.server.desk import Desk
-from tinystories.server.doors import LARGEST_HEADERS, ImpatientProtocol
 from tinystories.server.engine import Engine, Limits
-from tinystories.server.shelf import Shelf
+from tinystories.server.middleware import LARGEST_HEADERS
+from tinystories.server.model_pool import Shelf
+from tinystories.server.protocol import ImpatientProtocol
 
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""The web server: a page and two APIs over one engine that writes many stories at once."""
+"""A checkpoint as a web page and an API."""

@@ -20,7 +20,12 @@ from starlette.staticfiles import StaticFiles
 
 from tinystories.generation.presets import DEFAULT_PRESET, PRESETS
 from tinystories.server import completions
-from tinystories.server.answers import (
+from tinystories.server.admission import Desk
+from tinystories.server.engine import LOADING, READY, REASONS, Engine
+from tinystories.server.events import Failed, Finished, Piece, Wish
+from tinystories.server.middleware import PATIENCE, LimitedSize, SecurityHeaders
+from tinystories.server.schema import BOUNDS, DEFAULT_MAX_TOKENS, Ask, Problem, Story, mistake, responses, settings_of
+from tinystories.server.streaming import (
     DONE,
     KEEP_ALIVE,
     EventStream,
@@ -31,11 +36,6 @@ from tinystories.server.answers import (
     sse,
     with_keep_alive,
 )
-from tinystories.server.desk import Desk
-from tinystories.server.doors import PATIENCE, LimitedSize, SecurityHeaders
-from tinystories.server.engine import LOADING, READY, REASONS, Engine
-from tinystories.server.schema import BOUNDS, DEFAULT_MAX_TOKENS, Ask, Problem, Story, mistake, responses, settings_of
-from tinystories.server.stories import Failed, Finished, Piece, Wish
 from tinystories.server.text import EMPTY_PROMPT, sanitised, tidied
 
 

@@ -4,7 +4,7 @@ import ipaddress
 from dataclasses import dataclass, field
 
 from tinystories.errors import UserError
-from tinystories.server.doors import PATIENCE
+from tinystories.server.middleware import PATIENCE
 
 
 DTYPES = ("auto", "float64", "float32", "bfloat16")

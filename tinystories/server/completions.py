@@ -14,7 +14,13 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from tinystories.server.answers import (
+from tinystories.server.admission import Desk
+from tinystories.server.engine import Stream
+from tinystories.server.events import Failed, Finished, Piece, Wish
+from tinystories.server.sampling import Settings
+from tinystories.server.schema import BOUNDS as GENERATE_BOUNDS
+from tinystories.server.schema import LONGEST_PROMPT, MOST_TOKENS, RepetitionPenalty, Seed, TopK, responses
+from tinystories.server.streaming import (
     DONE,
     KEEP_ALIVE,
     EventStream,
@@ -24,12 +30,6 @@ from tinystories.server.answers import (
     succeeded,
     with_keep_alive,
 )
-from tinystories.server.desk import Desk
-from tinystories.server.engine import Stream
-from tinystories.server.sampling import Settings
-from tinystories.server.schema import BOUNDS as GENERATE_BOUNDS
-from tinystories.server.schema import LONGEST_PROMPT, MOST_TOKENS, RepetitionPenalty, Seed, TopK, responses
-from tinystories.server.stories import Failed, Finished, Piece, Wish
 from tinystories.server.text import EMPTY_PROMPT, sanitised
 
 

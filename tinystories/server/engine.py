@@ -15,10 +15,10 @@ from functools import partial
 import torch
 
 from tinystories.errors import UserError, one_line
-from tinystories.server.shelf import Shelf
-from tinystories.server.stories import Event, Failed, Finished, Wish
-from tinystories.server.turns import Turns
-from tinystories.server.writer import GIVEN_UP, Request, Writer
+from tinystories.server.continuous_batching import GIVEN_UP, Request, Writer
+from tinystories.server.events import Event, Failed, Finished, Wish
+from tinystories.server.fair_queue import Turns
+from tinystories.server.model_pool import Shelf
 
 
 logger = logging.getLogger(__name__)

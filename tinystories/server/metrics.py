@@ -5,7 +5,7 @@ from fastapi.responses import Response
 
 from tinystories.errors import UserError
 from tinystories.server.engine import Engine, log_ending
-from tinystories.server.stories import Failed, Finished, Wish
+from tinystories.server.events import Failed, Finished, Wish
 
 
 try:

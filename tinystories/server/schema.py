@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tinystories.generation.presets import DEFAULT_PRESET, PRESETS
+from tinystories.server.events import LARGEST_SEED
 from tinystories.server.sampling import Settings
-from tinystories.server.stories import LARGEST_SEED
 
 
 LONGEST_PROMPT = 2048  # characters

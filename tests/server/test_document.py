@@ -1,4 +1,4 @@
-"""docs/server.md says what the server does. `python tests/test_server_document.py` writes its settings anew."""
+"""docs/server.md says what the server does. `python tests/server/test_document.py` writes its settings anew."""
 
 import configparser
 import json
@@ -10,12 +10,12 @@ import yaml
 
 from helpers.runs import ROOT, load_benchmark
 from tinystories.generation.presets import PRESETS
+from tinystories.server.admission import Desk
 from tinystories.server.arguments import ServerArguments
-from tinystories.server.desk import Desk
-from tinystories.server.doors import LARGEST_BODY, PATIENCE
+from tinystories.server.events import Finished, Wish
 from tinystories.server.metrics import Metrics
+from tinystories.server.middleware import LARGEST_BODY, PATIENCE
 from tinystories.server.schema import BOUNDS, DEFAULT_MAX_TOKENS, Ask
-from tinystories.server.stories import Finished, Wish
 
 
 PATH = ROOT / "docs/server.md"
@@ -39,7 +39,7 @@ def block(mark):
 
 
 def test_the_table_of_settings_is_true():
-    assert with_settings(DOCUMENT) == DOCUMENT, "python tests/test_server_document.py writes it anew"
+    assert with_settings(DOCUMENT) == DOCUMENT, "python tests/server/test_document.py writes it anew"
 
 
 def test_every_option_and_variable_that_is_named_exists():

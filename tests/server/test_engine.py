@@ -17,13 +17,13 @@ from transformers import (
 from helpers.runs import mistake
 from helpers.serving import untrained, written_alone
 from tinystories.generation.presets import PRESETS
-from tinystories.server import shelf as shelves
+from tinystories.server import model_pool as shelves
 from tinystories.server.arguments import ServerArguments
+from tinystories.server.continuous_batching import Request, Writer
+from tinystories.server.events import Failed, Finished, Piece, Started, Wish
+from tinystories.server.fair_queue import Turns
+from tinystories.server.model_pool import Shelf, find_checkpoints
 from tinystories.server.sampling import Sampler, Settings
-from tinystories.server.shelf import Shelf, find_checkpoints
-from tinystories.server.stories import Failed, Finished, Piece, Started, Wish
-from tinystories.server.turns import Turns
-from tinystories.server.writer import Request, Writer
 
 
 NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}

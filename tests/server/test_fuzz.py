@@ -2,7 +2,7 @@
 
 FUZZ_BODIES sets how many of each kind are tried; before a release 10,000 of them:
 
-    FUZZ_BODIES=10000 python -m pytest tests/test_server_fuzz.py -n 0
+    FUZZ_BODIES=10000 python -m pytest tests/server/test_fuzz.py -n 0
 """
 
 import json

@@ -4,9 +4,9 @@ import logging
 
 from fastapi import HTTPException, Request
 
-from tinystories.server.doors import Rate, client_key
 from tinystories.server.engine import Engine, Refused, Stream
-from tinystories.server.stories import Wish
+from tinystories.server.events import Wish
+from tinystories.server.rate_limit import Rate, client_key
 
 
 logger = logging.getLogger(__name__)

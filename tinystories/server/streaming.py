@@ -11,7 +11,7 @@ from fastapi.sse import EventSourceResponse, format_sse_event
 from starlette.types import Receive, Scope, Send
 
 from tinystories.server.engine import Stream
-from tinystories.server.stories import Event, Failed, Finished, Piece, Started
+from tinystories.server.events import Event, Failed, Finished, Piece, Started
 
 
 DONE = format_sse_event(data_str="[DONE]")

@@ -16,8 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.errors import UserError
 from tinystories.server.arguments import ServerArguments
-from tinystories.server.slots import check_batches, context_of
-from tinystories.server.writer import Writer
+from tinystories.server.continuous_batching import Writer
+from tinystories.server.kv_cache import check_batches, context_of
 
 
 logger = logging.getLogger(__name__)

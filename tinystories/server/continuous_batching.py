@@ -15,9 +15,9 @@ from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.errors import one_line
+from tinystories.server.events import Alternative, Event, Failed, Finished, Piece, Started, Wish
+from tinystories.server.kv_cache import Batch
 from tinystories.server.sampling import Sampler
-from tinystories.server.slots import Batch
-from tinystories.server.stories import Alternative, Event, Failed, Finished, Piece, Started, Wish
 
 
 logger = logging.getLogger(__name__)

@@ -16,13 +16,13 @@ from helpers.runs import mistake, run_command
 from helpers.serving import Server, untrained, written_alone
 from run_server import listen, parse
 from tinystories.generation.presets import PRESETS
+from tinystories.server.admission import Desk
 from tinystories.server.app import create_app
 from tinystories.server.arguments import ServerArguments
-from tinystories.server.desk import Desk
-from tinystories.server.doors import HEADERS, LARGEST_BODY
 from tinystories.server.engine import Engine, Limits
+from tinystories.server.middleware import HEADERS, LARGEST_BODY
+from tinystories.server.model_pool import Shelf
 from tinystories.server.schema import BOUNDS
-from tinystories.server.shelf import Shelf
 
 
 WILD = {"temperature": 2.0, "top_k": 50, "top_p": 1.0, "repetition_penalty": 1.0}

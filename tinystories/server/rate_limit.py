@@ -1,0 +1,47 @@
+"""How many stories a client may ask for in a minute, and who a client is."""
+
+import ipaddress
+import math
+import time
+from collections import deque
+
+from starlette.types import Scope
+
+
+MINUTE = 60.0  # seconds
+
+
+class Rate:
+    """How many stories a client may ask for in any minute. What is remembered of a client lasts a minute too."""
+
+    def __init__(self, per_minute: int):
+        self.per_minute = per_minute
+        self.times: dict[str, deque[float]] = {}
+        self.next_sweep = 0.0
+
+    def wait(self, client: str) -> int:
+        """Seconds to wait, at least one, for a client that has used up its minute, else 0."""
+        now = time.monotonic()
+        times = self.times.get(client, deque())
+        while times and times[0] <= now - MINUTE:
+            times.popleft()
+        return max(1, math.ceil(times[0] + MINUTE - now)) if len(times) >= self.per_minute else 0
+
+    def count(self, client: str) -> None:
+        """One story more of this client."""
+        now = time.monotonic()
+        if now > self.next_sweep:
+            self.times = {each: times for each, times in self.times.items() if times and times[-1] > now - MINUTE}
+            self.next_sweep = now + MINUTE
+        self.times.setdefault(client, deque()).append(now)
+
+
+def client_key(scope: Scope) -> str:
+    """An IPv4 address or the /64 of an IPv6 one: that of the socket, or the one that a trusted proxy reports."""
+    host = scope["client"][0] if scope.get("client") else "unknown"
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    address = getattr(address, "ipv4_mapped", None) or address
+    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else str(address)
