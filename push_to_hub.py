@@ -7,54 +7,8 @@ Needs a token that may write: `hf auth login` once, or HF_TOKEN in the environme
 nothing there; the same command goes on where it was.
 """
 
-import argparse
-import json
-from pathlib import Path
-
-from tinystories.checkpoint.hub import push
-from tinystories.config.parser import OneLineParser
+from tinystories.commands.push import main
 from tinystories.console import run_command
-from tinystories.errors import UserError
-
-
-def main(argv: list[str]) -> None:
-    arguments = parse(argv)
-    commit = push(
-        arguments.checkpoint,
-        arguments.repo_id,
-        private=not arguments.public,
-        revision=arguments.revision,
-        tag=arguments.tag,
-        message=arguments.message,
-        overwrite_card=arguments.overwrite_card,
-    )
-    repo_id, revision = commit.repo_url.repo_id, arguments.tag or arguments.revision
-    print(f"Published: {commit.commit_url}")
-    print(
-        f'Write with it: python run_generation.py {repo_id} "Once upon a time"'
-        + (f" --revision {revision}" if revision else "")
-    )
-    if arguments.output_file:
-        result = {"repo_id": repo_id, "revision": arguments.revision, "tag": arguments.tag, "commit": commit.oid}
-        Path(arguments.output_file).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-
-
-def parse(argv: list[str]) -> argparse.Namespace:
-    parser = OneLineParser((), prog="push_to_hub.py", description="Publish a checkpoint on the Hugging Face Hub.")
-    parser.add_argument("checkpoint", help="a run folder, or a checkpoint-N in it")
-    parser.add_argument("repo_id", help="USER/NAME, or NAME under your own account")
-    parser.add_argument("--public", action="store_true", help="readable by everyone, if the repository is created")
-    parser.add_argument("--revision", help="the branch to commit to (default: main); created where it does not exist")
-    parser.add_argument("--tag", help="a name for this state, such as v1")
-    parser.add_argument("--message", default="Upload the model", help="the commit's message")
-    parser.add_argument("--overwrite_card", action="store_true", help="replace a card that was edited on the Hub")
-    parser.add_argument("--output_file", help="write the repository and the commit to this JSON file")
-    arguments = parser.parse_args(argv)
-    if not Path(arguments.checkpoint).is_dir():
-        raise UserError(f"{arguments.checkpoint} is no folder: name a run folder, or a checkpoint-N in one")
-    if arguments.output_file and not Path(arguments.output_file).resolve().parent.is_dir():
-        raise UserError(f"{Path(arguments.output_file).parent}: no such folder for the output file")
-    return arguments
 
 
 if __name__ == "__main__":

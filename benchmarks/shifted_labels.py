@@ -14,7 +14,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import run_clm
+from tinystories.commands import train
 from tinystories.console import run_command
 from tinystories.data.packing import IGNORED
 from tinystories.training.trainer import StoryTrainer
@@ -30,7 +30,7 @@ class ShiftedTwice(StoryTrainer):
 
 def main(argv: list[str]) -> None:
     sys.modules["tinystories.training.build"].StoryTrainer = ShiftedTwice
-    run_clm.main([*argv, "--skip_guards", "true", "--load_best_model_at_end", "false"])
+    train.main([*argv, "--skip_guards", "true", "--load_best_model_at_end", "false"])
 
 
 if __name__ == "__main__":

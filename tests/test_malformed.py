@@ -13,10 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import check_run
-import run_clm
 from helpers.runs import TINY, as_options, mistake, run_command, write_counting_corpus
 from tinystories.checkpoint.loading import load_checkpoint
+from tinystories.commands import check, train
 from tinystories.config.arguments import DataArguments
 from tinystories.config.recipe import read_recipe
 from tinystories.data.cache import cached_folder
@@ -239,7 +238,7 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_key(key, value, sound, tmp_
     keys = keys | {"output_dir": str(tmp_path / "run")}
     text = json.dumps(keys | EXTRA.get(key, {}) | {key: value}).replace("NaN", ".nan").replace("Infinity", ".inf")
     recipe.write_text(text, encoding="utf-8")
-    message = mistake(run_clm.main, [str(recipe)])
+    message = mistake(train.main, [str(recipe)])
     assert key in message or SAID_OTHERWISE.get(key, key) in message, message
     assert not (tmp_path / "run").exists()
 
@@ -264,16 +263,16 @@ def test_a_checkpoint_without_a_file_is_told_which(counting_run, tmp_path):
 
 def test_a_part_of_a_checkpoint_is_no_recipe(counting_run):
     for name in ("config.json", "generation_config.json"):
-        assert f"give the folder, {counting_run}" in mistake(check_run.main, [str(counting_run / name)])
+        assert f"give the folder, {counting_run}" in mistake(check.main, [str(counting_run / name)])
 
 
 def test_the_options_of_a_check_are_known_and_its_output_can_be_written(tmp_path):
-    assert "did you mean stories?" in mistake(check_run.main, ["some/model", "--storys", "5"])
+    assert "did you mean stories?" in mistake(check.main, ["some/model", "--storys", "5"])
     source = str(write_counting_corpus(tmp_path))
     for way in (["some/model"], ["recipe.yaml"], ["--data", source]):
-        assert "is a folder" in mistake(check_run.main, [*way, "--output_file", str(tmp_path)])
+        assert "is a folder" in mistake(check.main, [*way, "--output_file", str(tmp_path)])
         missing = str(tmp_path / "missing" / "out.json")
-        assert "there is no folder" in mistake(check_run.main, [*way, "--output_file", missing])
+        assert "there is no folder" in mistake(check.main, [*way, "--output_file", missing])
 
 
 def test_a_place_that_may_not_be_written_is_refused_before_the_work(tmp_path):
@@ -282,11 +281,11 @@ def test_a_place_that_may_not_be_written_is_refused_before_the_work(tmp_path):
     out.chmod(0o400)
     if os.access(out, os.W_OK):
         pytest.skip("this user may write everything")
-    assert "may not be written" in mistake(check_run.main, ["some/model", "--output_file", str(out)])
+    assert "may not be written" in mistake(check.main, ["some/model", "--output_file", str(out)])
 
 
 def test_a_result_that_cannot_be_written_after_all_is_one_line(tmp_path):
-    assert "cannot be written" in mistake(check_run.write_result, str(tmp_path), {})
+    assert "cannot be written" in mistake(check.write_result, str(tmp_path), {})
 
 
 def test_a_cache_without_a_seal_is_not_called_damaged(tmp_path, caplog):

@@ -10,11 +10,11 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
-import check_run
 from helpers.runs import mistake, run_command
 from tinystories.checkpoint.loading import new_model
 from tinystories.checks.diagnosis import diagnose, measure, verdict
 from tinystories.checks.measurements import encode, loss_of_pairs, read_stories, repeated_share
+from tinystories.commands import check
 from tinystories.config.arguments import ModelArguments, TokenizerArguments
 from tinystories.data.held_out import Texts, find_texts
 from tinystories.data.sample_corpus import sample_stories
@@ -267,7 +267,7 @@ def test_a_foreign_model_without_records_is_read_all_the_same(tokenizer, tmp_pat
     GPT2LMHeadModel(config).save_pretrained(tmp_path)
     other.save_pretrained(tmp_path)
     with pytest.raises(SystemExit) as caught:
-        check_run.main([str(tmp_path), "--stories", "20", "--device", "cpu"])
+        check.main([str(tmp_path), "--stories", "20", "--device", "cpu"])
     lines = capsys.readouterr().out.splitlines()
     assert caught.value.code == 1 and lines[-1].startswith("verdict: UNTRAINED") and "run_clm.py" in lines[-1]
     assert "training: step not known, tokens not known, trained on not known" in lines

@@ -11,11 +11,11 @@ from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer
 
 from helpers.runs import output_of, run_command, run_with_transformers_only
+from tinystories.commands.tokenizer import main
 from tinystories.config.arguments import DataArguments, TokenizerArguments
 from tinystories.data.corpus import load_corpus
 from tinystories.data.tokenizer import load_or_train_tokenizer, load_tokenizer, tokenizer_report, train_tokenizer
 from tinystories.errors import UserError
-from train_tokenizer import main
 
 
 SENTENCES = (

@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-import run_evaluation
 from helpers.runs import ROOT, TINY, as_options, load_benchmark, mistake, run_command
+from tinystories.commands import evaluate
 from tinystories.evaluation.arguments import EvaluationArguments
 from tinystories.evaluation.estimates import ratio, share
 from tinystories.evaluation.suite import all_metrics
@@ -185,7 +185,7 @@ MISTAKES = {
 def test_a_mistake_is_one_line(folder, name, monkeypatch, offline):
     arguments, said = MISTAKES[name]
     monkeypatch.chdir(folder)
-    assert said in mistake(run_evaluation.main, arguments)
+    assert said in mistake(evaluate.main, arguments)
 
 
 def test_a_mistake_ends_the_command(folder):

@@ -14,7 +14,7 @@ import pytest
 
 from helpers.runs import mistake, run_command
 from helpers.serving import Server, untrained, written_alone
-from run_server import listen, parse
+from tinystories.commands.serve import listen, parse
 from tinystories.generation.presets import PRESETS
 from tinystories.server.admission import Desk
 from tinystories.server.app import create_app

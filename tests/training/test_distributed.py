@@ -47,7 +47,7 @@ RECORDER = """
 import hashlib, json, os, sys
 sys.path.insert(0, os.environ["PROJECT"])
 import numpy as np
-import run_clm
+from tinystories.commands import train
 from tinystories import packing, tokenization
 from tinystories.console import run_command
 
@@ -72,7 +72,7 @@ def noted_collate(self, rows):
     return collate(self, rows)
 
 packing.StoryCollator.__call__ = noted_collate
-run_command(run_clm.main)
+run_command(train.main)
 """
 
 # Shards the model of a run as accelerate's FSDP version 2 does on GPUs, and lets the callback write a story.

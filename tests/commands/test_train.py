@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import run_clm
 from helpers.runs import COUNTING, TINY, as_options, mistake, run_command, write_counting_corpus
 from tinystories.atomic import seal
+from tinystories.commands import train
 from tinystories.config.arguments import RunArguments
 from tinystories.config.recipe import read_recipe
 from tinystories.data.corpus import load_corpus, pick_stories
@@ -166,7 +166,7 @@ def test_a_mistake_is_one_clear_line(name, tmp_path, offline):
     options = TINY | {"data_cache_dir": tmp_path / "cache", "output_dir": tmp_path / "run"}
     if "--num_sample_stories" not in extra:
         options["train_file"] = corpus
-    assert message in mistake(run_clm.main, [*as_options(options), *extra])
+    assert message in mistake(train.main, [*as_options(options), *extra])
 
 
 def test_a_mistake_ends_the_command():
@@ -311,7 +311,7 @@ def test_last_weights_are_not_called_the_best_where_the_best_are_gone(counting_r
 )
 def test_a_run_does_not_go_on_with_other_settings(options, reason, counting_run, interrupted_run):
     going_on = ["--output_dir", str(interrupted_run), "--resume_from_checkpoint", "true"]
-    assert reason in mistake(run_clm.main, [str(counting_run / "recipe.json"), *going_on, *options])
+    assert reason in mistake(train.main, [str(counting_run / "recipe.json"), *going_on, *options])
 
 
 def test_a_run_does_not_go_on_with_stories_that_have_changed(counting_run, tmp_path):

@@ -1,0 +1,50 @@
+"""Train a byte-level BPE tokenizer on stories, saved in the Hugging Face fast format.
+
+    python train_tokenizer.py --train_file stories.txt --vocab_size 10000 --output_dir tokenizer
+    python train_tokenizer.py --num_sample_stories 20000 --vocab_size 2048 --output_dir tokenizer
+
+`AutoTokenizer.from_pretrained("tokenizer")` loads it, and `--tokenizer_name tokenizer` gives it to run_clm.py. It takes
+the same data options as run_clm.py; trains on the training stories and measures on the held-out ones. Writes
+tokenizer_report.json beside the tokenizer.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tinystories.config.arguments import DataArguments, TokenizerArguments
+from tinystories.config.parser import OneLineParser
+from tinystories.data.corpus import load_corpus
+from tinystories.data.tokenizer import describe, tokenizer_report, train_tokenizer
+from tinystories.errors import UserError
+
+
+@dataclass
+class OutputArguments:
+    output_dir: str = field(default="tokenizer", metadata={"help": "Folder for the tokenizer."})
+
+
+def main(argv: list[str]) -> None:
+    parser = OneLineParser(
+        (DataArguments, TokenizerArguments, OutputArguments),
+        prog="train_tokenizer.py",
+        usage="python train_tokenizer.py --train_file FILE [--vocab_size N] [--output_dir DIR] [--key value ...]",
+        description="Train a byte-level BPE tokenizer on stories.",
+    )
+    parser.check(argv)
+    data, arguments, output = parser.build(argv)
+    if arguments.tokenizer_name is not None:
+        raise UserError("tokenizer_name names a tokenizer that exists: leave it out to train one")
+    folder = Path(output.output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: give another --output_dir")
+    if (folder / "config.json").exists():
+        raise UserError(f"{folder} is a model's folder, whose tokenizer must stay: give another --output_dir")
+
+    corpus = load_corpus(data)
+    tokenizer = train_tokenizer(corpus.train, arguments)
+    tokenizer.save_pretrained(folder)
+    report = tokenizer_report(tokenizer, corpus.validation)
+    (folder / "tokenizer_report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(describe(report))
+    print(f"saved in {folder}")
