@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from transformers.utils import cached_file
-
 from tinystories.atomic import is_sealed
 
 
@@ -93,7 +91,7 @@ WRITTEN_BY_A_RUN = (
     "environment.json",
     "evaluation.json",
 )
-KEPT_AT_HOME = ("stopped_at_step_*.jsonl",)  # a run writes them too; they quote the training data
+NEVER_PUBLISHED = ("stopped_at_step_*.jsonl",)  # a run writes them too; they quote the training data
 PUBLISHED = (*WRITTEN_BY_A_RUN, "LICENSE*")  # and nothing else that may lie in the folder
 _LOCAL_PATHS = {"train_file", "validation_file", "output_dir", "data_cache_dir", "best_model_checkpoint"}
 _PATHS_OR_NAMES = {"tokenizer_name", "model_name_or_path", "source", "deepspeed", "fsdp_config", "accelerator_config"}
@@ -150,6 +148,8 @@ def read_records(checkpoint: str, revision: str | None) -> Records:
 
 
 def _record(checkpoint: str, name: str, revision: str | None) -> dict[str, Any]:
+    from transformers.utils import cached_file  # heavy, and needed for Hub ids alone
+
     try:
         record = json.loads(Path(cached_file(checkpoint, name, revision=revision)).read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError):  # missing, damaged, or not on the Hub

@@ -5,7 +5,7 @@
     bits_per_byte.compute(predictions=stories, model_id="runs/demo")
 
 Total nats / ln 2 / bytes of UTF-8 over all texts together, not a mean of texts; each text with its end, as
-tinystories/scoring.py scores it. `low` and `high` are the 95 % interval over resampled texts.
+tinystories/evaluation/scoring.py scores it. `low` and `high` are the 95 % interval over resampled texts.
 """
 
 import datasets

@@ -118,8 +118,8 @@ def test_the_user_is_not_root():
     """A server of strangers' requests as root; Spaces run uid 1000."""
     (user,) = those("USER")
     assert user == "1000"
-    assert any("--uid 1000 --create-home writer" in rest for rest in those("RUN"))
-    home = PurePosixPath("/home/writer")
+    assert any("--uid 1000 --create-home batcher" in rest for rest in those("RUN"))
+    home = PurePosixPath("/home/batcher")
     assert home in PurePosixPath(ENVIRONMENT["HF_HOME"]).parents
     words = [word for word, _ in INSTRUCTIONS]
     assert words.index("USER") > max(i for i, word in enumerate(words) if word in ("RUN", "COPY"))  # nothing is its own
@@ -175,7 +175,7 @@ def test_compose_mounts_the_checkpoint_where_the_server_looks():
 
 
 def test_stories_may_end_before_the_container_is_killed():
-    """run_server.py gives answers five seconds more than FAREWELL_SECONDS; a signal to pid 1 needs `init`."""
+    """run_server.py gives answers five seconds more than SHUTDOWN_GRACE_SECONDS; a signal to pid 1 needs `init`."""
     grace = int(SERVICE["stop_grace_period"].removesuffix("s"))
-    assert grace > SETTINGS["FAREWELL_SECONDS"].default + 5
+    assert grace > SETTINGS["SHUTDOWN_GRACE_SECONDS"].default + 5
     assert SERVICE["init"]

@@ -10,12 +10,12 @@ import yaml
 
 from helpers.runs import ROOT, load_benchmark
 from tinystories.generation.presets import PRESETS
-from tinystories.server.admission import Desk
+from tinystories.server.admission import AdmissionController
 from tinystories.server.arguments import ServerArguments
-from tinystories.server.events import Finished, Wish
+from tinystories.server.events import Finished, GenerationRequest
 from tinystories.server.metrics import Metrics
-from tinystories.server.middleware import LARGEST_BODY, PATIENCE
-from tinystories.server.schema import BOUNDS, DEFAULT_MAX_TOKENS, Ask
+from tinystories.server.middleware import LARGEST_BODY, REQUEST_TIMEOUT
+from tinystories.server.schema import BOUNDS, DEFAULT_MAX_TOKENS, GenerateBody
 
 
 PATH = ROOT / "docs/server.md"
@@ -55,8 +55,8 @@ def test_every_option_and_variable_that_is_named_exists():
 def test_every_status_is_in_the_table_of_errors():
     table = re.search(r"<!-- errors -->(.*?)<!-- /errors -->", DOCUMENT, re.DOTALL).group(1)
     told = {int(status) for row in re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE) for status in row.split(",")}
-    assert told == {*Desk.REFUSALS, 404, 405}
-    assert f"larger than {LARGEST_BODY // 1024} KiB" in table and f"within {PATIENCE:g} seconds" in table
+    assert told == {*AdmissionController.REFUSALS, 404, 405}
+    assert f"larger than {LARGEST_BODY // 1024} KiB" in table and f"within {REQUEST_TIMEOUT:g} seconds" in table
 
 
 def test_every_field_of_a_request_is_described():
@@ -64,7 +64,7 @@ def test_every_field_of_a_request_is_described():
     described = {
         name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1:2][0] if row else "")
     }
-    assert described == set(Ask.model_fields)
+    assert described == set(GenerateBody.model_fields)
     assert f"`max_tokens` | {DEFAULT_MAX_TOKENS} unless" in table and f"to {BOUNDS['seed'][1]};" in table
     assert all(f"`{name}`" in table for name in PRESETS)
 
@@ -72,7 +72,7 @@ def test_every_field_of_a_request_is_described():
 def test_the_names_for_prometheus_are_those_that_it_gets():
     """... and more than one story may end while they are counted."""
     metrics = Metrics(SimpleNamespace(running=0, waiting=0))
-    wish, finished = Wish("demo", "Once", None, 1), Finished("stop", "", 1, 1, 0.1, 1, False)
+    wish, finished = GenerationRequest("demo", "Once", None, 1), Finished("stop", "", 1, 1, 0.1, 1, False)
     for _ in range(2):
         metrics.note(wish, finished)
     assert metrics.registry.get_sample_value("tinystories_stories_total", {"ending": "stop"}) == 2
@@ -88,7 +88,7 @@ def test_what_is_to_be_copied_can_be_read():
     compile(block("openai"), "docs/server.md", "exec")
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.read_string(block("systemd"))
-    assert int(unit["Service"]["TimeoutStopSec"]) > ServerArguments().farewell_seconds + 5
+    assert int(unit["Service"]["TimeoutStopSec"]) > ServerArguments().shutdown_grace_seconds + 5
     for name in ("caddy", "nginx", "openai"):
         assert f"127.0.0.1:{port}" in block(name)
     assert "proxy_buffering off" in block("nginx")

@@ -1,4 +1,4 @@
-"""Many stories written together are what each would be alone: the writer against transformers' own `generate`."""
+"""Many stories written together are what each would be alone: the batcher against transformers' own `generate`."""
 
 import time
 
@@ -17,12 +17,12 @@ from transformers import (
 from helpers.runs import mistake
 from helpers.serving import untrained, written_alone
 from tinystories.generation.presets import PRESETS
-from tinystories.server import model_pool as shelves
+from tinystories.server import model_pool
 from tinystories.server.arguments import ServerArguments
-from tinystories.server.continuous_batching import Request, Writer
-from tinystories.server.events import Failed, Finished, Piece, Started, Wish
-from tinystories.server.fair_queue import Turns
-from tinystories.server.model_pool import Shelf, find_checkpoints
+from tinystories.server.continuous_batching import ContinuousBatcher, QueuedRequest
+from tinystories.server.events import Failed, Finished, GenerationRequest, Piece, Started
+from tinystories.server.fair_queue import FairQueue
+from tinystories.server.model_pool import ModelPool, find_checkpoints
 from tinystories.server.sampling import Sampler, Settings
 
 
@@ -35,21 +35,21 @@ class Asked:
 
     def __init__(self, prompt: str, seed: int, settings: dict, max_tokens: int = 40, **wish):
         self.events: list = []
-        self.wish = Wish("", prompt, Settings(**settings), max_tokens, seed, **wish)
-        self.request = Request(self.wish, self.events.append, time.monotonic() + 600)
+        self.wish = GenerationRequest("", prompt, Settings(**settings), max_tokens, seed, **wish)
+        self.request = QueuedRequest(self.wish, self.events.append, time.monotonic() + 600)
 
     @property
     def text(self) -> str:
         return "".join(event.text for event in self.events if isinstance(event, Piece))
 
 
-def write(writer: Writer, asked: list[Asked]) -> None:
+def write(batcher: ContinuousBatcher, asked: list[Asked]) -> None:
     """All of them, as many at a time as there is room for, each joining when another has left."""
     waiting = list(asked)
-    while waiting or writer.stories:
-        while waiting and len(writer.stories) < writer.batch.limit:
-            writer.join(waiting.pop(0).request)
-        writer.step()
+    while waiting or batcher.stories:
+        while waiting and len(batcher.stories) < batcher.batch.limit:
+            batcher.join(waiting.pop(0).request)
+        batcher.step()
 
 
 @pytest.fixture(scope="module")
@@ -58,19 +58,19 @@ def checkpoint(counting_run, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def writer(checkpoint):
-    shelf = Shelf(str(checkpoint), ARGUMENTS)
-    return shelf.writer(shelf.default)
+def batcher(checkpoint):
+    pool = ModelPool(str(checkpoint), ARGUMENTS)
+    return pool.batcher(pool.default)
 
 
-def test_stories_written_together_are_those_that_generate_writes_alone(writer, checkpoint):
+def test_stories_written_together_are_those_that_generate_writes_alone(batcher, checkpoint):
     """Guards: rows that see each other, positions that slip when a story joins or leaves, shared random numbers."""
     settings = [*PRESETS.values(), NEUTRAL, NEUTRAL | {"temperature": 2.0, "top_k": 3}]
     prompts = ("Story 7. one two", "nine", "Story 1. " + "one two three four five " * 5)
     asked = [
         Asked(prompt, seed, each, max_tokens=10 + 7 * seed) for seed, each in enumerate(settings) for prompt in prompts
     ]
-    write(writer, asked)
+    write(batcher, asked)
     for each in asked:
         wish = each.wish
         expected = written_alone(checkpoint, wish.prompt, wish.seed, wish.max_tokens, **vars(wish.settings))
@@ -79,9 +79,9 @@ def test_stories_written_together_are_those_that_generate_writes_alone(writer, c
 
 
 def test_a_trained_model_ends_its_story(counting_run):
-    shelf = Shelf(str(counting_run), ARGUMENTS)
+    pool = ModelPool(str(counting_run), ARGUMENTS)
     asked = Asked("Story 7. one two", 1, NEUTRAL | {"temperature": 0})
-    write(shelf.writer(shelf.default), [asked])
+    write(pool.batcher(pool.default), [asked])
     assert asked.text == " three four five six seven eight nine ten."
     assert asked.events[-1].finish_reason == "stop"
 
@@ -109,21 +109,21 @@ def test_other_architectures_are_served_as_truly(config, counting_run, tmp_path)
     torch.manual_seed(1)
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     (tmp_path / "generation_config.json").unlink(missing_ok=True)
-    shelf = Shelf(str(tmp_path), ARGUMENTS)
-    writer = shelf.writer(shelf.default)
+    pool = ModelPool(str(tmp_path), ARGUMENTS)
+    batcher = pool.batcher(pool.default)
     asked = [Asked("Story 7. one two", seed, NEUTRAL, max_tokens=30) for seed in range(6)]
-    write(writer, asked)
+    write(batcher, asked)
     for each in asked:
         started = each.events[0]
-        assert started.max_tokens == min(30, writer.batch.context - started.prompt_tokens)
+        assert started.max_tokens == min(30, batcher.batch.context - started.prompt_tokens)
         expected = written_alone(tmp_path, each.wish.prompt, each.wish.seed, started.max_tokens, **NEUTRAL)
         assert each.text == expected
 
 
-def test_pieces_are_whole_characters_and_account_for_every_token(writer):
+def test_pieces_are_whole_characters_and_account_for_every_token(batcher):
     """Guards: text streamed byte by byte, where a fox becomes four question marks."""
     asked = [Asked("🦊 naïve 🦊", seed, NEUTRAL, max_tokens=100, alternatives=3) for seed in range(8)]
-    write(writer, asked)
+    write(batcher, asked)
     for each in asked:
         pieces = [event for event in each.events if isinstance(event, Piece)]
         finished = each.events[-1]
@@ -138,9 +138,9 @@ def test_pieces_are_whole_characters_and_account_for_every_token(writer):
 
 def test_the_likeliest_word_has_the_probability_that_is_shown(counting_run):
     """Guards: probabilities of a neighbour, or of the sampling settings instead of the model."""
-    shelf = Shelf(str(counting_run), ARGUMENTS)
+    pool = ModelPool(str(counting_run), ARGUMENTS)
     asked = Asked("Story 7. one two", 1, PRESETS["balanced"] | {"temperature": 0.1}, alternatives=2, max_tokens=3)
-    write(shelf.writer(shelf.default), [asked])
+    write(pool.batcher(pool.default), [asked])
     pieces = [event for event in asked.events if isinstance(event, Piece)]
     for piece in pieces:
         assert piece.alternatives[0].text == piece.text
@@ -151,39 +151,39 @@ def test_the_likeliest_word_has_the_probability_that_is_shown(counting_run):
 @pytest.mark.parametrize("stop", [(" four",), ("e fo",), ("r five s", "nothing"), (" three",)])
 def test_a_stop_sequence_ends_the_story_before_it_and_nothing_of_it_is_told(stop, counting_run):
     """Guards: a sequence that is cut in two by the tokens and slips through."""
-    shelf = Shelf(str(counting_run), ARGUMENTS)
-    writer = shelf.writer(shelf.default)
+    pool = ModelPool(str(counting_run), ARGUMENTS)
+    batcher = pool.batcher(pool.default)
     asked = Asked("Story 7. one two", 1, NEUTRAL | {"temperature": 0}, stop=stop)
-    write(writer, [asked])
+    write(batcher, [asked])
     whole = " three four five six seven eight nine ten."
     assert asked.text == asked.events[-1].text == whole[: whole.index(stop[0])]
     assert asked.events[-1].finish_reason == "stop"
 
 
 def test_what_may_begin_a_stop_sequence_is_told_once_it_does_not(counting_run):
-    shelf = Shelf(str(counting_run), ARGUMENTS)
+    pool = ModelPool(str(counting_run), ARGUMENTS)
     asked = Asked("Story 7. one two", 1, NEUTRAL | {"temperature": 0}, stop=(" ten!",))
-    write(shelf.writer(shelf.default), [asked])
+    write(pool.batcher(pool.default), [asked])
     assert asked.text == " three four five six seven eight nine ten."
 
 
-def test_a_story_cancelled_or_too_late_ends_and_the_others_do_not_notice(writer, checkpoint):
+def test_a_story_cancelled_or_too_late_ends_and_the_others_do_not_notice(batcher, checkpoint):
     settings, prompt = NEUTRAL, "Story 7. one two"
     asked = [Asked(prompt, seed, settings, max_tokens=30) for seed in range(4)]
     for each in asked:
-        writer.join(each.request)
+        batcher.join(each.request)
     for _ in range(10):
-        writer.step()
+        batcher.step()
     asked[0].request.cancelled = True
     asked[2].request.deadline = 0.0
-    while writer.stories:
-        writer.step()
+    while batcher.stories:
+        batcher.step()
     assert [each.events[-1].finish_reason for each in asked] == ["cancelled", "length", "timeout", "length"]
     for each in (asked[1], asked[3]):
         assert each.text == written_alone(checkpoint, prompt, each.wish.seed, 30, **settings)
 
 
-def test_a_story_that_fails_is_the_only_one(writer, checkpoint, monkeypatch):
+def test_a_story_that_fails_is_the_only_one(batcher, checkpoint, monkeypatch):
     """Guards: one client's settings, on which the sampler breaks, that end everybody's story."""
     asked = [Asked("Story 7. one two", seed, NEUTRAL, max_tokens=20) for seed in range(3)]
     draw = Sampler.next_token
@@ -194,7 +194,7 @@ def test_a_story_that_fails_is_the_only_one(writer, checkpoint, monkeypatch):
         return draw(self, ids, logits)
 
     monkeypatch.setattr(Sampler, "next_token", breaks_for_one)
-    write(writer, asked)
+    write(batcher, asked)
     assert isinstance(asked[1].events[-1], Failed)
     for each in (asked[0], asked[2]):
         assert each.text == written_alone(checkpoint, each.wish.prompt, each.wish.seed, 20, **NEUTRAL)
@@ -202,23 +202,23 @@ def test_a_story_that_fails_is_the_only_one(writer, checkpoint, monkeypatch):
 
 def test_only_so_many_models_are_open_and_none_that_is_at_work_is_closed(counting_run, tmp_path, monkeypatch):
     """Guards: memory that grows with every checkpoint that somebody asks for."""
-    monkeypatch.setattr(shelves, "OPEN_AT_ONCE", 2)
+    monkeypatch.setattr(model_pool, "OPEN_AT_ONCE", 2)
     for step in (1, 2, 3):
         untrained(counting_run, tmp_path / f"checkpoint-{step}")
-    shelf = Shelf(str(tmp_path), ARGUMENTS)
-    assert shelf.default == "checkpoint-3"
-    shelf.writer("checkpoint-3")
-    busy = shelf.writer("checkpoint-1")
+    pool = ModelPool(str(tmp_path), ARGUMENTS)
+    assert pool.default == "checkpoint-3"
+    pool.batcher("checkpoint-3")
+    busy = pool.batcher("checkpoint-1")
     busy.join(Asked("Story", 1, NEUTRAL, max_tokens=3).request)
-    assert shelf.has_room_for("checkpoint-1") and not shelf.has_room_for("checkpoint-2")
+    assert pool.has_room_for("checkpoint-1") and not pool.has_room_for("checkpoint-2")
     while busy.stories:
         busy.step()
-    assert shelf.has_room_for("checkpoint-2")
-    shelf.writer("checkpoint-2")
-    assert list(shelf.writers) == ["checkpoint-3", "checkpoint-2"]
+    assert pool.has_room_for("checkpoint-2")
+    pool.batcher("checkpoint-2")
+    assert list(pool.batchers) == ["checkpoint-3", "checkpoint-2"]
 
 
-def test_a_prompt_is_text_whatever_it_says(writer):
+def test_a_prompt_is_text_whatever_it_says(batcher):
     """Guards: a typed end of text that ends the story. Other people's tokenizers know it where ours does not."""
     plain = Tokenizer(models.BPE())
     plain.pre_tokenizer, plain.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
@@ -227,7 +227,7 @@ def test_a_prompt_is_text_whatever_it_says(writer):
     plain.train_from_iterator(["one two three"], trainer)
     other = PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="</s>")
     assert other.eos_token_id in other("</s> one")["input_ids"]
-    for each in (writer, Writer(writer.model, other, 1)):
+    for each in (batcher, ContinuousBatcher(batcher.model, other, 1)):
         for name in ("<|endoftext|>", "</s>", *each.tokenizer.all_special_tokens):
             ids = each.encode(f"{name} one")
             assert each.tokenizer.decode(ids, skip_special_tokens=True) == f"{name} one"
@@ -235,10 +235,10 @@ def test_a_prompt_is_text_whatever_it_says(writer):
 
 
 def test_what_does_not_fit_the_context_is_clamped_or_said(counting_run, tmp_path):
-    shelf = Shelf(str(untrained(counting_run, tmp_path / "small", context=32)), ARGUMENTS)
-    writer = shelf.writer(shelf.default)
+    pool = ModelPool(str(untrained(counting_run, tmp_path / "small", context=32)), ARGUMENTS)
+    batcher = pool.batcher(pool.default)
     fits, fills, too_long = (Asked("one " * words, 1, NEUTRAL, max_tokens=500) for words in (2, 29, 100))
-    write(writer, [fits, fills, too_long])
+    write(batcher, [fits, fills, too_long])
     for each in (fits, fills):
         assert each.events[0].clamped
         assert each.events[0].prompt_tokens + each.events[0].max_tokens == 32
@@ -249,8 +249,8 @@ def test_what_does_not_fit_the_context_is_clamped_or_said(counting_run, tmp_path
 
 def test_models_that_cannot_be_served_say_why_in_one_line(counting_run, tmp_path):
     def refusal(folder) -> str:
-        shelf = Shelf(str(folder), ARGUMENTS)
-        return mistake(shelf.writer, shelf.default)
+        pool = ModelPool(str(folder), ARGUMENTS)
+        return mistake(pool.batcher, pool.default)
 
     assert "cannot open" in refusal(tmp_path / "absent")
     broken = untrained(counting_run, tmp_path / "nan")
@@ -263,7 +263,7 @@ def test_models_that_cannot_be_served_say_why_in_one_line(counting_run, tmp_path
     tokenizer.add_tokens([f"word{i}" for i in range(100)])
     tokenizer.save_pretrained(other)
     assert "do not belong together" in refusal(other)
-    assert "device" in mistake(Shelf, str(other), ServerArguments(device="toaster"))
+    assert "device" in mistake(ModelPool, str(other), ServerArguments(device="toaster"))
 
 
 def test_the_checkpoints_of_a_run_can_be_chosen(counting_run, tmp_path):
@@ -281,7 +281,7 @@ def test_the_checkpoints_of_a_run_can_be_chosen(counting_run, tmp_path):
 
 def test_clients_take_turns_and_the_queue_has_an_end():
     """Guards: one client's ten requests before everybody else's first."""
-    turns = Turns(limit=5)
+    turns = FairQueue(limit=5)
     for client, item in (("a", 1), ("a", 2), ("a", 3), ("b", 4), ("c", 5)):
         assert turns.put(client, item)
     assert not turns.put("d", 6)

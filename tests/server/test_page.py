@@ -23,7 +23,7 @@ pytest.importorskip("fastapi", reason="the server's libraries are not installed"
 expect = playwright_api.expect
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip  # noqa: E501
-PATIENCE = 60_000  # milliseconds: the machine may be busy with other tests
+REQUEST_TIMEOUT = 60_000  # milliseconds: the machine may be busy with other tests
 START = 'event: start\ndata: {"model": "run", "seed": 1, "max_tokens": 50, "settings": {}}\n\n'
 
 
@@ -83,8 +83,8 @@ def context(browser, server, watch, request):
     """A context of its own for each test: nothing remembered, and no way out but to the server."""
     options = getattr(request, "param", {})
     context = browser.new_context(**{"base_url": server.url, "viewport": {"width": 1280, "height": 900}} | options)
-    context.set_default_timeout(PATIENCE)
-    expect.set_options(timeout=PATIENCE)
+    context.set_default_timeout(REQUEST_TIMEOUT)
+    expect.set_options(timeout=REQUEST_TIMEOUT)
     context.grant_permissions(["clipboard-read", "clipboard-write"])
 
     def turn_away(route):

@@ -16,12 +16,12 @@ from helpers.runs import mistake, run_command
 from helpers.serving import Server, untrained, written_alone
 from tinystories.commands.serve import listen, parse
 from tinystories.generation.presets import PRESETS
-from tinystories.server.admission import Desk
+from tinystories.server.admission import AdmissionController
 from tinystories.server.app import create_app
 from tinystories.server.arguments import ServerArguments
 from tinystories.server.engine import Engine, Limits
 from tinystories.server.middleware import HEADERS, LARGEST_BODY
-from tinystories.server.model_pool import Shelf
+from tinystories.server.model_pool import ModelPool
 from tinystories.server.schema import BOUNDS
 
 
@@ -392,7 +392,7 @@ def test_a_full_queue_is_429(narrow):
 @pytest.fixture(scope="module")
 def strict(checkpoint):
     """A server for stories that take hardly any time, and for clients that do not dawdle."""
-    options = {"max_seconds": 0.05, "patience_seconds": 0.5, "max_connections": 40}
+    options = {"max_seconds": 0.05, "request_timeout_seconds": 0.5, "max_connections": 40}
     with Server(checkpoint, *(word for name, value in options.items() for word in (f"--{name}", value))) as server:
         yield server
 
@@ -476,7 +476,7 @@ def test_one_address_does_not_take_all_connections(strict):
 
 def test_sigterm_ends_the_streams_cleanly_and_the_server_with_them(checkpoint):
     """Guards: connections torn off, and a server that cannot be stopped."""
-    with Server(checkpoint, "--farewell_seconds", "0.2") as server:
+    with Server(checkpoint, "--shutdown_grace_seconds", "0.2") as server:
         heard: list[str] = []
 
         def ask() -> None:
@@ -508,8 +508,8 @@ def test_sigterm_ends_the_streams_cleanly_and_the_server_with_them(checkpoint):
 def test_before_the_model_is_there_everything_says_so(checkpoint):
     """Guards: ready before it is. The application without its start stays in the state of a server that loads."""
     arguments = ServerArguments(device="cpu")
-    engine = Engine(Shelf(str(checkpoint), arguments), Limits(1, 1, 1, 1))
-    app = create_app(engine, Desk(engine, 10))
+    engine = Engine(ModelPool(str(checkpoint), arguments), Limits(1, 1, 1, 1))
+    app = create_app(engine, AdmissionController(engine, 10))
 
     async def answers() -> list[httpx.Response]:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:

@@ -16,7 +16,7 @@ from tinystories.training.guards import check_text
 
 MUTATIONS = {
     "labels shifted in the batch as well": (
-        "tinystories/packing.py",
+        "tinystories/data/packing.py",
         '"labels": torch.from_numpy(labels)',
         '"labels": torch.from_numpy(np.pad(labels[:, 1:], ((0, 0), (0, 1)), constant_values=IGNORED))',
         "the labels of a batch are not its input ids",
@@ -34,55 +34,55 @@ MUTATIONS = {
         "not the next-token loss",
     ),
     "EOS dropped between stories": (
-        "tinystories/packing.py",
+        "tinystories/data/packing.py",
         "np.array([bos, *ids, eos], dtype=dtype)",
         "np.array([bos, *ids], dtype=dtype)",
         "no EOS between packed stories",
     ),
     "BOS dropped before stories": (
-        "tinystories/packing.py",
+        "tinystories/data/packing.py",
         "np.array([bos, *ids, eos], dtype=dtype)",
         "np.array([*ids, eos], dtype=dtype)",
         "no BOS in the packed rows",
     ),
     "EOS left out of the loss": (
-        "tinystories/packing.py",
+        "tinystories/data/packing.py",
         "np.where(ids == self.pad_token_id, IGNORED, ids)",
         "np.where(ids <= 2, IGNORED, ids)",
         "EOS is left out of the loss",
     ),
     "padding in the loss": (
-        "tinystories/packing.py",
+        "tinystories/data/packing.py",
         "np.full((len(rows), longest), IGNORED, dtype=np.int64)",
         "np.full((len(rows), longest), self.pad_token_id, dtype=np.int64)",
         "padding stands in the loss",
     ),
     "one token for padding and EOS": (
-        "tinystories/tokenization.py",
+        "tinystories/data/tokenizer.py",
         "pad_token=PAD",
         "pad_token=EOS",
         "never learns to stop",
     ),
     "stories truncated by the call": (
-        "tinystories/packing.py",
+        "tinystories/data/packing.py",
         'encoded = tokenizer(batch["text"], add_special_tokens=False)',
         'encoded = tokenizer(batch["text"], add_special_tokens=False, truncation=True, max_length=5)',
         "it was cut",
     ),
     "text normalized by the tokenizer": (
-        "tinystories/tokenization.py",
+        "tinystories/data/tokenizer.py",
         "    bos_id = backend",
         "    backend.normalizer = tokenizers.normalizers.Lowercase()\n    bos_id = backend",
         "the tokenizer loses text",
     ),
     "typed special tokens obeyed": (
-        "tinystories/tokenization.py",
+        "tinystories/data/tokenizer.py",
         "split_special_tokens=True",
         "split_special_tokens=False",
         "becomes a special token",
     ),
     "model built for another vocabulary": (
-        "tinystories/checkpoint.py",
+        "tinystories/checkpoint/loading.py",
         "vocab_size=len(tokenizer)",
         "vocab_size=len(tokenizer) + 64",
         "build the model for this tokenizer",
@@ -171,7 +171,7 @@ def test_a_mutation_is_caught(name, mutated_tree, tmp_path):
 def test_attention_that_crosses_stories_is_caught_where_it_was_to_stay_inside(mutated_tree, tmp_path):
     corpus = write_counting_corpus(tmp_path)
     assert small_run(tmp_path, corpus, "--isolate_stories").returncode == 0
-    tree = mutated_tree("tinystories/packing.py", 'batch["position_ids"] = ', "_ = ")
+    tree = mutated_tree("tinystories/data/packing.py", 'batch["position_ids"] = ', "_ = ")
     process = small_run(tmp_path, corpus, "--isolate_stories", "--overwrite_output_dir", tree=tree)
     assert_stopped(process, "attention crosses between the stories")
 
@@ -179,7 +179,7 @@ def test_attention_that_crosses_stories_is_caught_where_it_was_to_stay_inside(mu
 def test_rows_of_another_tokenizer_are_caught_even_if_the_cache_key_forgets_it(mutated_tree, tmp_path):
     corpus, tree = (
         write_counting_corpus(tmp_path),
-        mutated_tree("tinystories/packing.py", "*_tokenizer_content(tokenizer), ", ""),
+        mutated_tree("tinystories/data/packing.py", "*_tokenizer_content(tokenizer), ", ""),
     )
     swapped = tmp_path / "tokenizer"
     for vocab_size in (320, 300):

@@ -22,7 +22,7 @@ from helpers.runs import (
 from tinystories.checkpoint.loading import new_model
 from tinystories.config.recipe import read_recipe
 from tinystories.training.finetuning import settle_continued
-from tinystories.training.optimizers import make_schedule, muon_and_adamw
+from tinystories.training.optimizers import check_optimization, make_schedule, muon_and_adamw
 from tinystories.training.resume import check_resumed
 
 
@@ -261,7 +261,7 @@ COSINE = ["--lr_scheduler_type", "cosine_with_min_lr", "--lr_scheduler_kwargs"]
     ],
 )
 def test_a_mistake_is_one_line_before_any_data_is_read(argv, words):
-    message = mistake(read_recipe, argv)
+    message = mistake(lambda: check_optimization(read_recipe(argv).training))
     assert all(word in message for word in words), message
 
 

@@ -26,7 +26,7 @@ from tinystories.run_files import read_lines
 from tinystories.training.environment import flops_per_token, measured_peak
 from tinystories.training.loss_spike import FEWEST, is_spike
 from tinystories.training.resume import prepare_run_folder
-from tinystories.training.throughput import Meters, append_evaluation
+from tinystories.training.throughput import ThroughputCallback, append_evaluation
 
 
 def read_json(path):
@@ -79,7 +79,7 @@ def test_the_time_to_go_is_that_of_the_steps_and_the_evaluations_to_come(tmp_pat
     monkeypatch.setattr("tinystories.training.throughput.time", clock)
     args = RunArguments(output_dir=str(tmp_path), use_cpu=True, bf16=False)
     state = SimpleNamespace(global_step=0, max_steps=40, num_input_tokens_seen=0, epoch=0.0, is_world_process_zero=True)
-    meters = Meters(flops_per_token=3.0)
+    meters = ThroughputCallback(flops_per_token=3.0)
     meters.earlier = {"elapsed_seconds": 1000.0}  # of an earlier session
     meters.on_train_begin(args, state, None, small_model())
     peak = read_json(tmp_path / "environment.json")["peak_flops_measured"]

@@ -1,8 +1,8 @@
 """A checkpoint: a folder that is a complete Hub repository. This module makes and opens them.
 
-Weights, config, the two code files, the tokenizer and the generation config are written by transformers itself, the
-card by card.py. Our commands open a checkpoint with the classes of this installation; code from a stranger's checkpoint
-is not run.
+transformers itself writes weights, config, the two code files, the tokenizer and the generation config;
+reporting/model_card.py writes the card. Our commands open a checkpoint with the classes of this installation; code from
+a stranger's checkpoint is not run.
 """
 
 from pathlib import Path

@@ -206,7 +206,7 @@ def verdict(symptoms: Symptoms) -> dict[str, str | None]:
         reason = rule.reason(symptoms)
         if reason is not None:
             return {"verdict": rule.verdict, "reason": reason, "remedy": rule.remedy}
-    return {"verdict": "fine", "reason": "no rule of tinystories/diagnosis.py found anything", "remedy": None}
+    return {"verdict": "fine", "reason": "no rule of tinystories/checks/diagnosis.py found anything", "remedy": None}
 
 
 def diagnose(

@@ -27,7 +27,7 @@ SCORED_BATCHES = 3
 
 
 @dataclass
-class Trial:
+class DryRun:
     """Seconds, but for `steps` (those taken) and `peak_memory` (bytes, of the device)."""
 
     steps: int
@@ -38,7 +38,7 @@ class Trial:
     peak_memory: int
 
 
-def as_trial(training: RunArguments, folder: str) -> None:
+def as_dry_run(training: RunArguments, folder: str) -> None:
     """Change the arguments of a run so that a Trainer made with them leaves nothing but in `folder`."""
     training.output_dir = folder
     training.gradient_accumulation_steps = 1
@@ -49,21 +49,21 @@ def as_trial(training: RunArguments, folder: str) -> None:
     training.disable_tqdm = True
 
 
-def take_first_steps(trainer: StoryTrainer, validation_stories: int) -> Trial:
-    """Train `trainer`, which was made with arguments of `as_trial`, for some seconds; evaluate a little.
+def take_first_steps(trainer: StoryTrainer, validation_stories: int) -> DryRun:
+    """Train `trainer`, which was made with arguments of `as_dry_run`, for some seconds; evaluate a little.
 
     Raises:
         UserError: the loss is not a number.
     """
     clock = _StepClock()
-    trainer.callback_handler.callbacks = [DefaultFlowCallback(), trainer.step_guard, trainer.meters, clock]
+    trainer.callback_handler.callbacks = [DefaultFlowCallback(), trainer.loss_spike_guard, trainer.meters, clock]
     with PeakMemory(trainer.args.device) as memory:
         trainer.train()
         scoring = _seconds_to_score(trainer)
         samples = _seconds_to_write_samples(trainer)
     times = clock.seconds[WARM_UP_STEPS:] or clock.seconds
     evaluated = trainer.evaluation.num_stories + trainer.training_stories.num_stories
-    return Trial(
+    return DryRun(
         steps=len(clock.seconds),
         warm_up=sum(clock.seconds[:WARM_UP_STEPS]),
         batch=statistics.median(times),

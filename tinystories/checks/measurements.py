@@ -1,7 +1,7 @@
 """What can be measured of a model with a text and without knowing how it was trained. diagnosis.py draws conclusions.
 
-Losses are in nats per token. Every story is read as BOS + story + EOS, in windows as in scoring.py, so `loss` is the
-loss of an evaluation. A tokenizer without BOS begins with its EOS, as such models were trained.
+Losses are in nats per token. Every story is read as BOS + story + EOS, in windows as in evaluation/scoring.py, so
+`loss` is the loss of an evaluation. A tokenizer without BOS begins with its EOS, as such models were trained.
 """
 
 import copy
@@ -59,7 +59,7 @@ def encode(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[np.ndar
 
 
 def _articles(texts: list[str], stories: list[np.ndarray], tokenizer: PreTrainedTokenizerBase) -> list[np.ndarray]:
-    """For each token of the encoded `texts` whether it belongs to an article; see scoring.py."""
+    """For each token of the encoded `texts` whether it belongs to an article; see evaluation/scoring.py."""
     encoded = tokenizer(texts, add_special_tokens=False)
     flags = [np.zeros(len(ids), dtype=bool) for ids in stories]
     for i, text in enumerate(texts):

@@ -4,7 +4,7 @@
 
 Each check reads `Facts`, what the checks before it have found, and adds its own; one that needs what could not be found
 is reported as not checked. The run's own parts are used: its data, tokenizer, model and guards, and its Trainer, which
-takes some steps in a folder that is thrown away (trial.py).
+takes some steps in a folder that is thrown away (dry_run.py).
 """
 
 import logging
@@ -20,7 +20,7 @@ import torch
 from transformers import set_seed
 
 from tinystories.checkpoint.loading import describe_model, new_model
-from tinystories.checks.dry_run import as_trial, take_first_steps
+from tinystories.checks.dry_run import as_dry_run, take_first_steps
 from tinystories.config.recipe import read_recipe
 from tinystories.data.corpus import load_corpus, pick_stories
 from tinystories.data.packing import encode_story, pack
@@ -30,6 +30,7 @@ from tinystories.training.budget import check_room_for_checkpoints, planned_step
 from tinystories.training.build import make_trainer, use_compiler_if_it_works
 from tinystories.training.distributed import check_launch
 from tinystories.training.finetuning import continued_model, settle_continued
+from tinystories.training.optimizers import check_optimization
 from tinystories.training.resume import check_run_folder
 
 
@@ -120,6 +121,7 @@ def _quiet() -> Iterator[None]:
 def check_recipe(facts: Facts) -> str:
     recipe = read_recipe(facts.argv)
     check_launch(recipe.training)
+    check_optimization(recipe.training)
     if recipe.model.model_name_or_path is not None:
         settle_continued(recipe)
     facts.recipe = recipe
@@ -243,7 +245,7 @@ def check_disk(facts: Facts) -> str:
 
 
 def check_guards(facts: Facts) -> str:
-    as_trial(facts.recipe.training, facts.folder)
+    as_dry_run(facts.recipe.training, facts.folder)
     set_seed(facts.recipe.training.seed)
     facts.trainer = make_trainer(facts.recipe, facts.corpus, facts.tokenizer, facts.packed)
     if facts.recipe.training.skip_guards:

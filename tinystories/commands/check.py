@@ -20,7 +20,7 @@ import torch
 from tinystories.checks import diagnosis
 from tinystories.checks.preflight import preflight
 from tinystories.config.arguments import DataArguments
-from tinystories.config.parser import OneLineParser
+from tinystories.config.parser import StrictParser
 from tinystories.data import quality as data_quality
 from tinystories.errors import UserError, one_line
 
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
 
 
 def check_recipe(argv: list[str]) -> bool:
-    parser = OneLineParser((), add_help=False)
+    parser = StrictParser((), add_help=False)
     parser.add_argument("--output_file")
     arguments, recipe = parser.parse_known_args(argv)
     check_place(arguments.output_file)
@@ -57,7 +57,7 @@ def check_recipe(argv: list[str]) -> bool:
 
 
 def check_model(argv: list[str]) -> bool:
-    parser = OneLineParser(
+    parser = StrictParser(
         (), prog="check_run.py", description="Find out what is wrong with a model. Exit status: 0 fine"
     )
     parser.add_argument("checkpoint", help="folder or Hub id")
@@ -80,7 +80,7 @@ def check_model(argv: list[str]) -> bool:
 
 
 def check_data(argv: list[str]) -> bool:
-    parser = OneLineParser(
+    parser = StrictParser(
         (data_quality.QualityArguments, DataArguments),
         prog="check_run.py",
         usage="python check_run.py --data SOURCE [--clean OUT] [--output_file FILE] [--key value ...]",

@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from tinystories.atomic import write_atomically
 from tinystories.checkpoint.loading import load_checkpoint
-from tinystories.config.parser import OneLineParser
+from tinystories.config.parser import StrictParser
 from tinystories.errors import UserError
 from tinystories.evaluation import leaderboard
 from tinystories.evaluation.arguments import EvaluationArguments
@@ -70,7 +70,7 @@ def judged(judgement: dict[str, Any] | None) -> list[str]:
 
 
 def parse(argv: list[str]) -> tuple[list[str], EvaluationArguments]:
-    parser = OneLineParser(
+    parser = StrictParser(
         (EvaluationArguments,), prog="run_evaluation.py", description="Measure how good a story model is."
     )
     parser.add_argument("checkpoints", nargs="+", help="folders, Hub ids or llama2.c files", metavar="CHECKPOINT")

@@ -3,7 +3,8 @@
     python run_generation.py runs/demo "Once upon a time"
     python run_generation.py runs/demo "One day, a fox" --preset creative --seed 7 --output_file story.json
 
-CHECKPOINT is a folder or a Hub id. The presets are those of tinystories/decoding.py; single settings override them.
+CHECKPOINT is a folder or a Hub id. The presets are those of tinystories/generation/presets.py; single
+settings override them.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import torch
 from transformers import TextStreamer
 
 from tinystories.checkpoint.loading import load_checkpoint
-from tinystories.config.parser import OneLineParser
+from tinystories.config.parser import StrictParser
 from tinystories.errors import UserError
 from tinystories.generation.presets import DEFAULT_PRESET, PRESETS, generation_config
 
@@ -67,7 +68,7 @@ def main(argv: list[str]) -> None:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = OneLineParser((), prog="run_generation.py", description="Write a story with a checkpoint.")
+    parser = StrictParser((), prog="run_generation.py", description="Write a story with a checkpoint.")
     parser.add_argument("checkpoint", help="folder or Hub id")
     parser.add_argument("prompt", help="how the story begins")
     parser.add_argument("--revision", help="a branch, tag or commit of a Hub id")

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 from tinystories.checkpoint.hub import push
-from tinystories.config.parser import OneLineParser
+from tinystories.config.parser import StrictParser
 from tinystories.errors import UserError
 
 
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = OneLineParser((), prog="push_to_hub.py", description="Publish a checkpoint on the Hugging Face Hub.")
+    parser = StrictParser((), prog="push_to_hub.py", description="Publish a checkpoint on the Hugging Face Hub.")
     parser.add_argument("checkpoint", help="a run folder, or a checkpoint-N in it")
     parser.add_argument("repo_id", help="USER/NAME, or NAME under your own account")
     parser.add_argument("--public", action="store_true", help="readable by everyone, if the repository is created")

@@ -6,12 +6,12 @@
 RUN_FOLDER is the output_dir of run_clm.py, finished or not. The page is RUN_FOLDER/report/index.html.
 """
 
-from tinystories.config.parser import OneLineParser
+from tinystories.config.parser import StrictParser
 from tinystories.reporting.run_report import write_report
 
 
 def main(argv: list[str]) -> None:
-    parser = OneLineParser((), prog="report_run.py", description="Write the report of a run as a page.")
+    parser = StrictParser((), prog="report_run.py", description="Write the report of a run as a page.")
     parser.add_argument("run_folder", help="the output_dir of run_clm.py, finished or not")
     parser.add_argument("--output_dir", help="where to write it (default: RUN_FOLDER/report)")
     arguments = parser.parse_args(argv)

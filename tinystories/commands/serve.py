@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from transformers.utils import logging as transformers_logging
 
-from tinystories.config.parser import OneLineParser
+from tinystories.config.parser import StrictParser
 from tinystories.errors import UserError, one_line
 
 
@@ -28,13 +28,13 @@ except ImportError as error:
     install = "python -m pip install -c constraints.txt -e '.[web]'"
     raise SystemExit(f"error: the server needs {error.name}: {install}") from None
 
-from tinystories.server.admission import Desk
+from tinystories.server.admission import AdmissionController
 from tinystories.server.app import create_app
 from tinystories.server.arguments import ServerArguments
 from tinystories.server.engine import Engine, Limits
 from tinystories.server.middleware import LARGEST_HEADERS
-from tinystories.server.model_pool import Shelf
-from tinystories.server.protocol import ImpatientProtocol
+from tinystories.server.model_pool import ModelPool
+from tinystories.server.protocol import TimeoutProtocol
 
 
 if TYPE_CHECKING:
@@ -69,21 +69,21 @@ class Server(uvicorn.Server):
 def main(argv: list[str]) -> None:
     checkpoint, arguments = parse(argv)
     transformers_logging.set_verbosity_error()
-    shelf = Shelf(checkpoint, arguments)
+    pool = ModelPool(checkpoint, arguments)
     engine = Engine(
-        shelf,
-        Limits(arguments.max_running, arguments.max_waiting, arguments.max_seconds, arguments.farewell_seconds),
+        pool,
+        Limits(arguments.max_running, arguments.max_waiting, arguments.max_seconds, arguments.shutdown_grace_seconds),
         arguments.threads,
     )
-    desk = Desk(engine, arguments.requests_per_minute, arguments.log_prompts)
-    app = create_app(engine, desk, arguments.hosts(), arguments.patience_seconds, arguments.frame_ancestors)
+    admission = AdmissionController(engine, arguments.requests_per_minute, arguments.log_prompts)
+    app = create_app(engine, admission, arguments.hosts(), arguments.request_timeout_seconds, arguments.frame_ancestors)
     if arguments.metrics:
         from tinystories.server.metrics import Metrics
 
         Metrics(engine).add_route(app)
     protocol = partial(
-        ImpatientProtocol,
-        patience=arguments.patience_seconds,
+        TimeoutProtocol,
+        request_timeout=arguments.request_timeout_seconds,
         most_of_one_client=None if arguments.trusted_proxies else max(1, arguments.max_connections // 4),
     )
     config = uvicorn.Config(
@@ -92,7 +92,7 @@ def main(argv: list[str]) -> None:
         ws="none",
         h11_max_incomplete_event_size=LARGEST_HEADERS,
         limit_concurrency=arguments.max_connections,
-        timeout_graceful_shutdown=int(arguments.farewell_seconds) + 5,
+        timeout_graceful_shutdown=int(arguments.shutdown_grace_seconds) + 5,
         proxy_headers=arguments.trusted_proxies is not None,
         forwarded_allow_ips=arguments.trusted_proxies,
         server_header=False,
@@ -106,7 +106,7 @@ def main(argv: list[str]) -> None:
 
 def parse(argv: list[str]) -> tuple[str, ServerArguments]:
     """The command line, before which stands what the environment says."""
-    parser = OneLineParser(
+    parser = StrictParser(
         (ServerArguments,),
         prog="run_server.py",
         description="Serve a checkpoint. Every option can also be set by an environment variable of its name in "

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tinystories.config.arguments import DataArguments, TokenizerArguments
-from tinystories.config.parser import OneLineParser
+from tinystories.config.parser import StrictParser
 from tinystories.data.corpus import load_corpus
 from tinystories.data.tokenizer import describe, tokenizer_report, train_tokenizer
 from tinystories.errors import UserError
@@ -25,7 +25,7 @@ class OutputArguments:
 
 
 def main(argv: list[str]) -> None:
-    parser = OneLineParser(
+    parser = StrictParser(
         (DataArguments, TokenizerArguments, OutputArguments),
         prog="train_tokenizer.py",
         usage="python train_tokenizer.py --train_file FILE [--vocab_size N] [--output_dir DIR] [--key value ...]",

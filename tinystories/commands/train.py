@@ -26,6 +26,7 @@ from tinystories.training.budget import check_room_for_checkpoints
 from tinystories.training.build import make_trainer, prepare_data, use_compiler_if_it_works
 from tinystories.training.distributed import check_launch, on_one_process
 from tinystories.training.finetuning import settle_continued
+from tinystories.training.optimizers import check_optimization
 from tinystories.training.resume import check_resumed, check_run_folder, prepare_run_folder
 from tinystories.training.trainer import StoryTrainer
 
@@ -39,6 +40,7 @@ def main(argv: list[str]) -> None:
     if not training.should_log:
         logger.setLevel(logging.ERROR)
     check_launch(training)
+    check_optimization(training)
     if recipe.model.model_name_or_path is not None:
         settle_continued(recipe)
     checkpoint = on_one_process(lambda: check_run_folder(training))

@@ -1,4 +1,4 @@
-"""What a run is asked to do: four dataclasses whose field names are the keys of a recipe and the command-line options."""
+"""What a run is asked to do: dataclasses whose fields are the keys of a recipe and the options of the command line."""
 
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -6,8 +6,6 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available
-
-from tinystories.training.optimizers import check_optimization
 
 
 @dataclass
@@ -196,7 +194,6 @@ class RunArguments(TrainingArguments):
         if self.bf16 is None:
             self.bf16 = not self.fp16 and bf16_is_fast(self.use_cpu)
         super().__post_init__()
-        check_optimization(self)
 
     def _refuse_what_would_change_the_numbers(self) -> None:
         for name, value in _FIXED.items():

@@ -12,7 +12,7 @@ from tinystories.config.ranges import check_numbers
 from tinystories.errors import UserError, one_line
 
 
-class OneLineParser(HfArgumentParser):
+class StrictParser(HfArgumentParser):
     """HfArgumentParser that takes only exact names and reports a mistake as a `UserError`."""
 
     def __init__(self, dataclass_types, **kwargs):

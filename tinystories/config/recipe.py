@@ -17,7 +17,7 @@ from yaml.reader import ReaderError
 
 from tinystories.atomic import write_atomically
 from tinystories.config.arguments import DataArguments, ModelArguments, RunArguments, TokenizerArguments
-from tinystories.config.parser import OneLineParser
+from tinystories.config.parser import StrictParser
 from tinystories.errors import UserError, one_line
 
 
@@ -93,8 +93,8 @@ def default_values() -> dict[str, Any]:
     return {key: value for key, value in vars(namespace).items() if key not in _NOT_RECORDED}
 
 
-def _parser() -> OneLineParser:
-    return OneLineParser(
+def _parser() -> StrictParser:
+    return StrictParser(
         (ModelArguments, DataArguments, TokenizerArguments, RunArguments),
         prog="run_clm.py",
         usage="python run_clm.py RECIPE.yaml [--any_key value ...] [--debug]",

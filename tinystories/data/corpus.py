@@ -3,17 +3,6 @@
 `load_corpus(arguments)` gives two memory-mapped `datasets.Dataset` with one column `text`, for training and validation,
 and a report of what was read, skipped and held out. Nothing is lost silently: a row that cannot be read stops the
 run with its file and line, or is skipped and counted (`on_bad_row: skip`).
-
-What a story is, by kind of file:
-
-- `.txt`: UTF-8. Where the file holds `<|endoftext|>`, that ends a story; otherwise one or more blank lines do.
-  `story_separator` says it outright: `endoftext`, `blank_line`, or `file` (the whole file is one story).
-- `.jsonl`: one JSON object a line, the story in its field `text_column` (or a bare JSON string a line).
-- `.csv`: a header line, the story in the column `text_column`.
-- `.parquet`: the story in the column `text_column`.
-- a folder: every such file in it and below, in the order of their paths.
-
-Line ends become `\\n` and white space around a story is removed; empty stories are counted and left out.
 """
 
 import hashlib
@@ -40,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 STORY_SCHEMA = pa.schema({"text": pa.string()})
 SAMPLE_CORPUS_SEED = 0
-READING = 2  # part of the cache key: raise it when the readers of this module change
+READING = 2  # part of the cache key: raise it when readers.py changes
 
 
 @dataclass

@@ -1,4 +1,16 @@
-"""TODO."""
+"""The files that stories are read from, a reader for each kind: a new format is one function here.
+
+What a story is, by kind of file:
+
+- `.txt`: UTF-8. Where the file holds `<|endoftext|>`, that ends a story; otherwise one or more blank lines do.
+  `story_separator` says it outright: `endoftext`, `blank_line`, or `file` (the whole file is one story).
+- `.jsonl`: one JSON object a line, the story in its field `text_column` (or a bare JSON string a line).
+- `.csv`: a header line, the story in the column `text_column`.
+- `.parquet`: the story in the column `text_column`.
+- a folder: every such file in it and below, in the order of their paths.
+
+Line ends become `\\n` and white space around a story is removed; empty stories are counted and left out.
+"""
 
 import csv
 import json

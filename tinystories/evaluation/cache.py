@@ -23,7 +23,7 @@ from tinystories.run_files import LIBRARIES, read_json
 LIBRARY = Path(__file__).parent.parent
 
 
-class Parts:
+class ResultCache:
     """The parts in `folder`. Results must be JSON."""
 
     def __init__(self, folder: Path):

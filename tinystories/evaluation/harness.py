@@ -26,7 +26,7 @@ from pathlib import Path
 import yaml
 
 from tinystories.config.arguments import DataArguments
-from tinystories.config.parser import OneLineParser
+from tinystories.config.parser import StrictParser
 from tinystories.console import run_command
 from tinystories.data.corpus import pick_stories, read_files
 from tinystories.errors import UserError, one_line
@@ -94,7 +94,7 @@ def _write_yaml(path: Path, content: dict) -> None:
 
 
 def main(argv: list[str]) -> None:
-    parser = OneLineParser((), prog="tinystories.evaluation.harness", description=__doc__.splitlines()[0])
+    parser = StrictParser((), prog="tinystories.evaluation.harness", description=__doc__.splitlines()[0])
     parser.formatter_class = argparse.HelpFormatter
     parser.add_argument("--data", required=True, help="held-out stories: a file or folder")
     parser.add_argument("--output_dir", required=True, help="folder for the tasks")

@@ -1,4 +1,4 @@
-"""How well a model predicts held-out stories, each number with its interval. tinystories/scoring.py does the scoring.
+"""How well a model predicts held-out stories, each number with its interval. scoring.py does the scoring.
 
 The stories are what is resampled: the tokens of one story are not independent of each other.
 """

@@ -1,7 +1,7 @@
 """Everything that run_evaluation.py measures of models, part by part, and the anchors that it is measured against.
 
 Of every model: how well it predicts held-out stories (likelihood.py), whether it knows right from wrong in minimal
-pairs (minimal_pairs.py), and what its own stories are like (text_metrics.py) under each preset. The same network with
+pairs (minimal_pairs/), and what its own stories are like (text/metrics.py) under each preset. The same network with
 fresh weights goes through all of it too, and so do people's stories and nonsense made out of them.
 """
 
@@ -26,7 +26,7 @@ from tinystories.data.corpus import Corpus, load_corpus, pick_stories, read_file
 from tinystories.data.held_out import SAMPLE_CORPUS_STORIES
 from tinystories.errors import UserError
 from tinystories.evaluation.arguments import EvaluationArguments
-from tinystories.evaluation.cache import Parts, fingerprint
+from tinystories.evaluation.cache import ResultCache, fingerprint
 from tinystories.evaluation.estimates import Estimate
 from tinystories.evaluation.judge.judge import endpoint_from_environment, judge
 from tinystories.evaluation.leaderboard import data_facts
@@ -113,7 +113,7 @@ def evaluate(names: list[str], arguments: EvaluationArguments) -> list[dict[str,
     arguments = arguments.settled()
     device = arguments.device or torch.accelerator.current_accelerator(check_available=True) or "cpu"
     endpoint = endpoint_from_environment(arguments.judge_url, arguments.judge_model) if arguments.judge_url else None
-    stories, parts = find_stories(arguments, names[0]), Parts(Path(arguments.output_dir) / "parts")
+    stories, parts = find_stories(arguments, names[0]), ResultCache(Path(arguments.output_dir) / "parts")
     logger.info("held out: %s stories, %s", f"{len(stories.held_out):,}", stories.source)
     if stories.facts["also_in_training"]:
         number = f"{stories.facts['also_in_training']:,} of {stories.facts['stories']:,}"
@@ -129,7 +129,7 @@ def evaluate(names: list[str], arguments: EvaluationArguments) -> list[dict[str,
         logger.info("model: %s, %s parameters", facts["model"], f"{facts['parameters']:,}")
         for note in facts["notes"]:
             logger.warning("%s: %s", facts["model"], note)
-        found = result(Measuring(model, tokenizer, stories, pairs, arguments, parts), facts)
+        found = result(ModelEvaluation(model, tokenizer, stories, pairs, arguments, parts), facts)
         if endpoint is not None:
             samples = [Sample(**sample) for sample in found["samples"][found["preset"]]]
             found["judge"] = asdict(judge(samples, endpoint, Path(arguments.output_dir) / "judge.jsonl"))
@@ -145,7 +145,7 @@ def name_apart(name: str, names: list[str]) -> str | None:
 
 
 @dataclass
-class Measuring:
+class ModelEvaluation:
     """One model, and all that measuring it takes."""
 
     model: PreTrainedModel
@@ -153,7 +153,7 @@ class Measuring:
     stories: Stories
     pairs: list[Pair]
     arguments: EvaluationArguments
-    parts: Parts
+    parts: ResultCache
 
     def __post_init__(self):
         self.mark = fingerprint(self.model, self.tokenizer)
@@ -194,16 +194,16 @@ class Measuring:
         settings = [self.mark, prompts, preset, list(a.seeds), room, a.batch_size, str(self.model.device)]
         return [Sample(**sample) for sample in self.parts.get(f"samples-{preset}", settings, measure)]
 
-    def untrained(self) -> "Measuring":
+    def untrained(self) -> "ModelEvaluation":
         """The same network with fresh weights, on fewer stories; it writes as many, which some metrics depend on."""
         with keep_random_state(self.model.device):
             torch.manual_seed(0)
             fresh = type(self.model)(copy.deepcopy(self.model.config)).to(self.model.device).eval()
         few = replace(self.stories, held_out=pick_stories(self.stories.held_out, FLOOR_STORIES))
-        return Measuring(fresh, self.tokenizer, few, self.pairs, self.arguments, self.parts)
+        return ModelEvaluation(fresh, self.tokenizer, few, self.pairs, self.arguments, self.parts)
 
 
-def result(measuring: Measuring, facts: dict[str, Any]) -> dict[str, Any]:
+def result(measuring: ModelEvaluation, facts: dict[str, Any]) -> dict[str, Any]:
     """{"model", "data", "settings", "metrics", "pairs", "presets", "table", "samples"}; each number with its interval.
 
     metrics: {name: Estimate} of the first preset; presets: {preset: {"metrics", "human", "nonsense"}}.
@@ -263,7 +263,7 @@ def text_metrics() -> list[TextMetric]:
     return [metric for metric in METRICS if metric.name not in ("grammar_errors", "clean_sentences")]
 
 
-def measure_groups(measuring: Measuring, written: dict[str, list[Sample]]) -> dict[str, dict[str, Any]]:
+def measure_groups(measuring: ModelEvaluation, written: dict[str, list[Sample]]) -> dict[str, dict[str, Any]]:
     """Of each group of samples its metrics, those of people at the same lengths, those of the nonsense, and copies."""
     human, training = measuring.stories.held_out["text"], measuring.stories.training
     texts = {name: [asdict(sample) for sample in group] for name, group in written.items()}

@@ -1,10 +1,10 @@
 """Where a model stands: each metric between its floor and its ceiling, as rows that terminal, page and card show.
 
 The ceiling is people's text. The floor is the same network untrained, or the nonsense made of people's text that the
-metric is there to expose (samples.py), whichever is farther from the ceiling. `standing` is how much of the way from
-floor to ceiling the model has gone, cut to [0, 1]; for a metric that should be like people's text, too much is as bad
-as too little. Bits per byte have no known ceiling, so no standing. An alarm has none
-either: a bad value of it is a fault, and a good one proves nothing (text_metrics.py).
+metric is there to expose (text/samples.py), whichever is farther from the ceiling. `standing` is how much of the way
+from floor to ceiling the model has gone, cut to [0, 1]; for a metric that should be like people's text, too much is as
+bad as too little. Bits per byte have no known ceiling, so no standing. An alarm has none either: a bad value of it is a
+fault, and a good one proves nothing (text/metrics.py).
 """
 
 from dataclasses import dataclass

@@ -5,14 +5,14 @@ import logging
 from fastapi import HTTPException, Request
 
 from tinystories.server.engine import Engine, Refused, Stream
-from tinystories.server.events import Wish
-from tinystories.server.rate_limit import Rate, client_key
+from tinystories.server.events import GenerationRequest
+from tinystories.server.rate_limit import RateLimiter, client_key
 
 
 logger = logging.getLogger(__name__)
 
 
-class Desk:
+class AdmissionController:
     """`REFUSALS`: what a route that takes requests may answer instead, for OpenAPI."""
 
     REFUSALS = {
@@ -29,16 +29,16 @@ class Desk:
 
     def __init__(self, engine: Engine, requests_per_minute: int, log_prompts: bool = False):
         self.engine, self.requests_per_minute, self.log_prompts = engine, requests_per_minute, log_prompts
-        self.rate = Rate(requests_per_minute)
+        self.rate = RateLimiter(requests_per_minute)
 
     def model_named(self, name: str | None) -> str:
         if name is None:
-            return self.engine.shelf.default
-        if name not in self.engine.shelf.entries:
+            return self.engine.pool.default
+        if name not in self.engine.pool.entries:
             raise HTTPException(422, {"error": "model: none has this name; GET /api/info lists them", "field": "model"})
         return name
 
-    def take(self, request: Request, wish: Wish) -> Stream:
+    def take(self, request: Request, wish: GenerationRequest) -> Stream:
         """Put the wish in the queue.
 
         Raises:

@@ -20,11 +20,20 @@ from starlette.staticfiles import StaticFiles
 
 from tinystories.generation.presets import DEFAULT_PRESET, PRESETS
 from tinystories.server import completions
-from tinystories.server.admission import Desk
+from tinystories.server.admission import AdmissionController
 from tinystories.server.engine import LOADING, READY, REASONS, Engine
-from tinystories.server.events import Failed, Finished, Piece, Wish
-from tinystories.server.middleware import PATIENCE, LimitedSize, SecurityHeaders
-from tinystories.server.schema import BOUNDS, DEFAULT_MAX_TOKENS, Ask, Problem, Story, mistake, responses, settings_of
+from tinystories.server.events import Failed, Finished, GenerationRequest, Piece
+from tinystories.server.middleware import REQUEST_TIMEOUT, LimitedSize, SecurityHeaders
+from tinystories.server.schema import (
+    BOUNDS,
+    DEFAULT_MAX_TOKENS,
+    GenerateBody,
+    GenerateResponse,
+    Problem,
+    mistake,
+    responses,
+    settings_of,
+)
 from tinystories.server.streaming import (
     DONE,
     KEEP_ALIVE,
@@ -45,12 +54,12 @@ SECONDS_TO_RETRY = "5"
 
 def create_app(
     engine: Engine,
-    desk: Desk,
+    admission: AdmissionController,
     allowed_hosts: list[str] | None = None,
-    patience: float = PATIENCE,
+    request_timeout: float = REQUEST_TIMEOUT,
     frame_ancestors: str | None = None,
 ) -> FastAPI:
-    """allowed_hosts: what the Host header may be, None for anything; patience: seconds in which a body must come;
+    """allowed_hosts: what the Host header may be, None for anything; request_timeout: seconds for a body to come;
     frame_ancestors: sites that may show the page in a frame."""
 
     @asynccontextmanager
@@ -62,11 +71,11 @@ def create_app(
     app = FastAPI(title="TinyStories", version=own_version(), lifespan=lifespan, docs_url=None, redoc_url=None)
     add_page(app)
     add_health(app, engine)
-    add_info(app, engine, desk)
-    add_stories(app, desk)
-    completions.add_routes(app, desk)
+    add_info(app, engine, admission)
+    add_stories(app, admission)
+    completions.add_routes(app, admission)
     add_errors(app)
-    app.add_middleware(LimitedSize, patience=patience)
+    app.add_middleware(LimitedSize, request_timeout=request_timeout)
     if allowed_hosts is not None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts)
     app.add_middleware(SecurityHeaders, frame_ancestors=frame_ancestors)
@@ -110,29 +119,29 @@ def add_health(app: FastAPI, engine: Engine) -> None:
         return JSONResponse(body, 503, {"Retry-After": SECONDS_TO_RETRY})
 
 
-def add_info(app: FastAPI, engine: Engine, desk: Desk) -> None:
+def add_info(app: FastAPI, engine: Engine, admission: AdmissionController) -> None:
     @app.get("/api/info", responses={503: {"description": "the model is being loaded", "model": Problem}})
     async def info() -> dict[str, Any]:
         """What the page shows: models, presets, bounds and limits."""
-        shelf = engine.shelf
-        writer = shelf.writers.get(shelf.default)
-        if writer is None:
+        pool = engine.pool
+        batcher = pool.batchers.get(pool.default)
+        if batcher is None:
             raise HTTPException(503, {"error": REASONS[LOADING]}, {"Retry-After": SECONDS_TO_RETRY})
         return {
             "version": app.version,
-            "model": shelf.default,
-            "models": [{"id": entry.id, "step": entry.step} for entry in shelf.entries.values()],
-            "parameters": writer.model.num_parameters(),
-            "context": writer.batch.context,
-            "vocabulary": len(writer.tokenizer),
-            "device": str(shelf.device),
-            "dtype": str(shelf.dtype).removeprefix("torch."),
+            "model": pool.default,
+            "models": [{"id": entry.id, "step": entry.step} for entry in pool.entries.values()],
+            "parameters": batcher.model.num_parameters(),
+            "context": batcher.batch.context,
+            "vocabulary": len(batcher.tokenizer),
+            "device": str(pool.device),
+            "dtype": str(pool.dtype).removeprefix("torch."),
             "default_preset": DEFAULT_PRESET,
             "presets": PRESETS,
-            "bounds": {**BOUNDS, "max_tokens": (1, writer.batch.context)},
-            "defaults": {"max_tokens": min(DEFAULT_MAX_TOKENS, writer.batch.context)},
+            "bounds": {**BOUNDS, "max_tokens": (1, batcher.batch.context)},
+            "defaults": {"max_tokens": min(DEFAULT_MAX_TOKENS, batcher.batch.context)},
             "limits": {
-                "requests_per_minute": desk.requests_per_minute,
+                "requests_per_minute": admission.requests_per_minute,
                 "running": engine.limits.running,
                 "waiting": engine.limits.waiting,
                 "seconds": engine.limits.seconds,
@@ -141,11 +150,11 @@ def add_info(app: FastAPI, engine: Engine, desk: Desk) -> None:
         }
 
 
-def add_stories(app: FastAPI, desk: Desk) -> None:
-    @app.post("/generate", responses=responses(Desk.REFUSALS, Story, Problem))
-    async def generate(ask: Ask, request: Request) -> Response:
+def add_stories(app: FastAPI, admission: AdmissionController) -> None:
+    @app.post("/generate", responses=responses(AdmissionController.REFUSALS, GenerateResponse, Problem))
+    async def generate(ask: GenerateBody, request: Request) -> Response:
         """A story that goes on from `prompt`: server-sent events, or one JSON object with `stream: false`."""
-        stream = desk.take(request, wish_of(ask, desk))
+        stream = admission.take(request, wish_of(ask, admission))
 
         def end(finished: Finished) -> dict[str, Any]:
             found = ending(stream, finished)
@@ -172,7 +181,7 @@ def add_stories(app: FastAPI, desk: Desk) -> None:
         return EventStream(stream, body())
 
 
-def wish_of(ask: Ask, desk: Desk) -> Wish:
+def wish_of(ask: GenerateBody, admission: AdmissionController) -> GenerationRequest:
     prompt = sanitised(ask.prompt).strip()
     if not prompt:
         raise HTTPException(400, EMPTY_PROMPT)
@@ -180,7 +189,9 @@ def wish_of(ask: Ask, desk: Desk) -> Wish:
         raise HTTPException(422, {"error": f"preset: must be one of {', '.join(PRESETS)}", "field": "preset"})
     seed = {} if ask.seed is None else {"seed": ask.seed}
     settings = settings_of(ask, ask.preset)
-    return Wish(desk.model_named(ask.model), prompt, settings, ask.max_tokens, alternatives=ask.alternatives, **seed)
+    return GenerationRequest(
+        admission.model_named(ask.model), prompt, settings, ask.max_tokens, alternatives=ask.alternatives, **seed
+    )
 
 
 def piece_data(piece: Piece) -> dict[str, Any]:

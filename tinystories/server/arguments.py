@@ -4,7 +4,7 @@ import ipaddress
 from dataclasses import dataclass, field
 
 from tinystories.errors import UserError
-from tinystories.server.middleware import PATIENCE
+from tinystories.server.middleware import REQUEST_TIMEOUT
 
 
 DTYPES = ("auto", "float64", "float32", "bfloat16")
@@ -31,11 +31,13 @@ class ServerArguments:
     max_running: int = field(default=16, metadata={"help": "Stories written together."})
     max_waiting: int = field(default=64, metadata={"help": "Requests in the queue; one more is answered 429."})
     max_seconds: float = field(default=120.0, metadata={"help": "For a story, its wait in the queue included."})
-    patience_seconds: float = field(
-        default=PATIENCE, metadata={"help": "For a request's headers, and for its body, to arrive."}
+    request_timeout_seconds: float = field(
+        default=REQUEST_TIMEOUT, metadata={"help": "For a request's headers, and for its body, to arrive."}
     )
     max_connections: int = field(default=512, metadata={"help": "Open connections; one more is answered 503."})
-    farewell_seconds: float = field(default=10.0, metadata={"help": "What running stories get when the server stops."})
+    shutdown_grace_seconds: float = field(
+        default=10.0, metadata={"help": "What running stories get when the server stops."}
+    )
     trusted_proxies: str | None = field(
         default=None,
         metadata={"help": "Addresses of proxies, with commas, whose X-Forwarded headers are believed; no one's else."},
@@ -64,7 +66,7 @@ class ServerArguments:
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise UserError(f"{name} must be at least {low}, got {getattr(self, name)}")
-        for name in ("max_seconds", "farewell_seconds", "patience_seconds"):
+        for name in ("max_seconds", "shutdown_grace_seconds", "request_timeout_seconds"):
             if not 0 < getattr(self, name) < 86400:
                 raise UserError(f"{name} must be above 0 and below 86400 seconds, got {getattr(self, name)}")
         if not 0 <= self.port <= 65535:

@@ -14,9 +14,9 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from tinystories.server.admission import Desk
+from tinystories.server.admission import AdmissionController
 from tinystories.server.engine import Stream
-from tinystories.server.events import Failed, Finished, Piece, Wish
+from tinystories.server.events import Failed, Finished, GenerationRequest, Piece
 from tinystories.server.sampling import Settings
 from tinystories.server.schema import BOUNDS as GENERATE_BOUNDS
 from tinystories.server.schema import LONGEST_PROMPT, MOST_TOKENS, RepetitionPenalty, Seed, TopK, responses
@@ -106,18 +106,18 @@ class OpenAIProblem(BaseModel):
     error: OpenAIError
 
 
-def add_routes(app: FastAPI, desk: Desk) -> None:
+def add_routes(app: FastAPI, admission: AdmissionController) -> None:
     started = int(time.time())
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         common = {"object": "model", "created": started, "owned_by": "tinystories"}
-        return {"object": "list", "data": [{"id": name, **common} for name in desk.engine.shelf.entries]}
+        return {"object": "list", "data": [{"id": name, **common} for name in admission.engine.pool.entries]}
 
-    @app.post("/v1/completions", responses=responses(Desk.REFUSALS, Answer, OpenAIProblem))
+    @app.post("/v1/completions", responses=responses(AdmissionController.REFUSALS, Answer, OpenAIProblem))
     async def complete(ask: Completion, request: Request) -> Response:
         """A story, as OpenAI's clients ask for it."""
-        stream = desk.take(request, wish_of(ask, desk))
+        stream = admission.take(request, wish_of(ask, admission))
         head = {"id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion", "created": int(time.time())}
         head["model"] = stream.request.wish.model
         if ask.stream:
@@ -129,7 +129,7 @@ def add_routes(app: FastAPI, desk: Desk) -> None:
         return JSONResponse({**head, "choices": [choice], "usage": usage(finished)})
 
 
-def wish_of(ask: Completion, desk: Desk) -> Wish:
+def wish_of(ask: Completion, admission: AdmissionController) -> GenerationRequest:
     for name, neutral in NEUTRAL.items():
         if getattr(ask, name) not in (None, *neutral):
             raise HTTPException(422, {"error": f"{name}: this server knows no value but {neutral[0]!r}", "field": name})
@@ -145,8 +145,8 @@ def wish_of(ask: Completion, desk: Desk) -> Wish:
     seed = {} if ask.seed is None else {"seed": ask.seed}
     # the chosen token is told even where no alternatives are asked for
     alternatives = 0 if ask.logprobs is None else max(1, ask.logprobs)
-    model, max_tokens = desk.model_named(ask.model), ask.max_tokens or 16
-    return Wish(model, prompt, settings, max_tokens, alternatives=alternatives, stop=stop, **seed)
+    model, max_tokens = admission.model_named(ask.model), ask.max_tokens or 16
+    return GenerationRequest(model, prompt, settings, max_tokens, alternatives=alternatives, stop=stop, **seed)
 
 
 def check_ending(event: Finished | Failed) -> None:

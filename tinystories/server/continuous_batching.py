@@ -1,6 +1,6 @@
 """One model at work: stories join, get a token each at every step, and leave when they end.
 
-A writer knows no threads and no network: the engine calls it from one thread, and each request says whom to tell.
+A batcher knows no threads and no network: the engine calls it from one thread, and each request says whom to tell.
 """
 
 import copy
@@ -15,7 +15,7 @@ from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.errors import one_line
-from tinystories.server.events import Alternative, Event, Failed, Finished, Piece, Started, Wish
+from tinystories.server.events import Alternative, Event, Failed, Finished, GenerationRequest, Piece, Started
 from tinystories.server.kv_cache import Batch
 from tinystories.server.sampling import Sampler
 
@@ -27,19 +27,19 @@ NOT_TEXT = "\ufffd"  # shown for a token that is only part of a character
 
 
 @dataclass(eq=False)
-class Request:
+class QueuedRequest:
     """A wish, whom to tell, and until when. `cancelled` and `deadline` (monotonic seconds) may change at any time."""
 
-    wish: Wish
+    wish: GenerationRequest
     tell: Callable[[Event], None]
     deadline: float
     cancelled: bool = False
 
 
-class Story:
+class ActiveStory:
     """A request that is being written: its tokens, the text so far, and what has not been told yet."""
 
-    def __init__(self, request: Request, ids: list[int], room: int):
+    def __init__(self, request: QueuedRequest, ids: list[int], room: int):
         self.request, self.wish, self.ids = request, request.wish, list(ids)
         allowed = min(self.wish.max_tokens, room)
         self.started = Started(len(ids), allowed, allowed < self.wish.max_tokens)
@@ -89,20 +89,20 @@ class Story:
         self.request.tell(piece)
 
 
-class Writer:
+class ContinuousBatcher:
     """Stories that one model writes together; `rows` at most at a time."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: int):
         self.model, self.tokenizer = model, tokenizer
         self.batch = Batch(model, rows)
-        self.stories: list[Story] = []
+        self.stories: list[ActiveStory] = []
         self.ends = _end_tokens(model, tokenizer)
 
     def encode(self, prompt: str) -> list[int]:
         """What a person typed is text: a special token's name in it is not the special token."""
         return self.tokenizer(prompt, split_special_tokens=True)["input_ids"]
 
-    def join(self, request: Request) -> None:
+    def join(self, request: QueuedRequest) -> None:
         """Begin a story: read its prompt and write its first token."""
         ids = self.encode(request.wish.prompt)
         room = self.batch.context - len(ids)
@@ -110,7 +110,7 @@ class Writer:
             words = f"the prompt has {len(ids)} tokens, and this model reads {self.batch.context}: shorten it"
             request.tell(Failed(words if ids else "the prompt holds nothing to go on from", 422, "prompt"))
             return
-        self.stories.append(Story(request, ids, room))
+        self.stories.append(ActiveStory(request, ids, room))
         self._try_to_write(len(self.stories) - 1, self.batch.join(ids))
 
     def step(self) -> None:
@@ -154,14 +154,14 @@ class Writer:
     def _leave(self, row: int, reason: str) -> None:
         self._remove(row).finish(reason)
 
-    def _remove(self, row: int) -> Story:
+    def _remove(self, row: int) -> ActiveStory:
         story = self.stories[row]
         self.batch.leave(row)
         self.stories[row] = self.stories[-1]
         self.stories.pop()
         return story
 
-    def _note_thoughts(self, story: Story, logits: torch.Tensor, token: int) -> None:
+    def _note_thoughts(self, story: ActiveStory, logits: torch.Tensor, token: int) -> None:
         number = story.wish.alternatives
         if not number:
             return
@@ -174,7 +174,7 @@ class Writer:
                 for value, other in zip(values.exp().tolist(), tokens.tolist(), strict=True)
             )
 
-    def _text_of(self, story: Story, token: int) -> str:
+    def _text_of(self, story: ActiveStory, token: int) -> str:
         if token in self.ends:
             return ""
         return copy.copy(story.stream).step(self.tokenizer.backend_tokenizer, token) or NOT_TEXT

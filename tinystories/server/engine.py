@@ -15,10 +15,10 @@ from functools import partial
 import torch
 
 from tinystories.errors import UserError, one_line
-from tinystories.server.continuous_batching import GIVEN_UP, Request, Writer
-from tinystories.server.events import Event, Failed, Finished, Wish
-from tinystories.server.fair_queue import Turns
-from tinystories.server.model_pool import Shelf
+from tinystories.server.continuous_batching import GIVEN_UP, ContinuousBatcher, QueuedRequest
+from tinystories.server.events import Event, Failed, Finished, GenerationRequest
+from tinystories.server.fair_queue import FairQueue
+from tinystories.server.model_pool import ModelPool
 
 
 logger = logging.getLogger(__name__)
@@ -45,15 +45,15 @@ class Refused(Exception):
 @dataclass(frozen=True)
 class Limits:
     """running: stories written at once; waiting: requests in the queue; seconds: for one story, its wait included;
-    farewell: seconds that running stories still get when the server is stopped."""
+    shutdown_grace: seconds that running stories still get when the server is stopped."""
 
     running: int
     waiting: int
     seconds: float
-    farewell: float
+    shutdown_grace: float
 
 
-def log_ending(wish: Wish, event: Finished | Failed) -> None:
+def log_ending(wish: GenerationRequest, event: Finished | Failed) -> None:
     """One line without a word of the story."""
     if isinstance(event, Failed):
         logger.info("story not written: %s", event.error)
@@ -65,10 +65,10 @@ def log_ending(wish: Wish, event: Finished | Failed) -> None:
 class Stream:
     """A story as the event loop sees it: an asynchronous iterator of events, the last being Finished or Failed."""
 
-    def __init__(self, engine: "Engine", wish: Wish, deadline: float):
+    def __init__(self, engine: "Engine", wish: GenerationRequest, deadline: float):
         self.engine = engine
         self.events: asyncio.Queue[Event] = asyncio.Queue()
-        self.request = Request(wish, self._told, deadline)
+        self.request = QueuedRequest(wish, self._told, deadline)
         self.ended = False
 
     def _told(self, event: Event) -> None:
@@ -102,15 +102,15 @@ class Engine:
 
     def __init__(
         self,
-        shelf: Shelf,
+        pool: ModelPool,
         limits: Limits,
         threads: int = 1,
-        note: Callable[[Wish, Finished | Failed], None] = log_ending,
+        note: Callable[[GenerationRequest, Finished | Failed], None] = log_ending,
     ):
-        self.shelf, self.limits, self.threads, self.note = shelf, limits, threads, note
+        self.pool, self.limits, self.threads, self.note = pool, limits, threads, note
         self.state, self.failure = LOADING, None
         self.running = 0  # stories, as of the last token
-        self._waiting: Turns[Request] = Turns(limits.waiting)
+        self._waiting: FairQueue[QueuedRequest] = FairQueue(limits.waiting)
         self._changed = threading.Condition()
         self.outbox: list[tuple[asyncio.Queue, Event]] = []  # what was written and not yet handed over
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
@@ -121,10 +121,10 @@ class Engine:
         self._thread.start()
 
     def stop(self) -> None:
-        """No new story; those that run have `farewell` seconds. Saying it again changes nothing."""
+        """No new story; those that run have `shutdown_grace` seconds. Saying it again changes nothing."""
         with self._changed:
             if self.state != STOPPING:
-                self.state, self._end = STOPPING, time.monotonic() + self.limits.farewell
+                self.state, self._end = STOPPING, time.monotonic() + self.limits.shutdown_grace
             self._changed.notify()
 
     @property
@@ -132,7 +132,7 @@ class Engine:
         with self._changed:
             return len(self._waiting)
 
-    def submit(self, client: str, wish: Wish) -> Stream:
+    def submit(self, client: str, wish: GenerationRequest) -> Stream:
         """Called on the event loop.
 
         Raises:
@@ -147,7 +147,7 @@ class Engine:
             self._changed.notify()
         return stream
 
-    def cancel(self, request: Request) -> None:
+    def cancel(self, request: QueuedRequest) -> None:
         with self._changed:
             request.cancelled = True
             self._changed.notify()
@@ -155,7 +155,7 @@ class Engine:
     def _work(self) -> None:
         try:
             torch.set_num_threads(self.threads)  # counts for the thread that says it
-            self.shelf.writer(self.shelf.default)
+            self.pool.batcher(self.pool.default)
             with self._changed:
                 self.state = READY if self.state == LOADING else self.state
             while self._turn():
@@ -164,7 +164,7 @@ class Engine:
             self.failure = error
         with self._changed:
             self.state = STOPPING if self.failure is None else FAILED
-            left, self._waiting = [*self._running(), *self._waiting], Turns(0)
+            left, self._waiting = [*self._running(), *self._waiting], FairQueue(0)
         for request in left:
             request.tell(Failed(REASONS[self.state], 503))
         self._send()
@@ -182,17 +182,17 @@ class Engine:
             request.tell(Failed(reason, 503))
         while len(self._running()) < self.limits.running and self._join_next():
             pass
-        for writer in list(self.shelf.writers.values()):
-            self._try(writer, writer.step)
+        for batcher in list(self.pool.batchers.values()):
+            self._try(batcher, batcher.step)
         self.running = len(self._running())
         self._send()
         return True
 
-    def _running(self) -> list[Request]:
-        return [story.request for writer in self.shelf.writers.values() for story in writer.stories]
+    def _running(self) -> list[QueuedRequest]:
+        return [story.request for batcher in self.pool.batchers.values() for story in batcher.stories]
 
-    def _take_the_unwanted(self) -> list[tuple[Request, str]]:
-        """Waiting requests that will not be written, out of the queue; running ones are ended by their writer."""
+    def _take_the_unwanted(self) -> list[tuple[QueuedRequest, str]]:
+        """Waiting requests that will not be written, out of the queue; running ones are ended by their batcher."""
         now, stopping = time.monotonic(), self.state == STOPPING
         if now > self._end:
             for request in self._running():
@@ -206,28 +206,28 @@ class Engine:
     def _join_next(self) -> bool:
         """Begin the story of the next client whose model is open or can be; False if there is none."""
         with self._changed:
-            request = self._waiting.take(lambda each: self.shelf.has_room_for(each.wish.model))
+            request = self._waiting.take(lambda each: self.pool.has_room_for(each.wish.model))
         if request is None:
             return False
         try:
-            writer = self.shelf.writer(request.wish.model)
+            batcher = self.pool.batcher(request.wish.model)
         except Exception as error:
             logger.warning("%s", one_line(error), exc_info=not isinstance(error, UserError))
             request.tell(Failed(f"the model {request.wish.model} cannot be opened", 503))
         else:
-            self._try(writer, partial(writer.join, request), request)
+            self._try(batcher, partial(batcher.join, request), request)
         return True
 
-    def _try(self, writer: Writer, work: Callable[[], None], joining: Request | None = None) -> None:
+    def _try(self, batcher: ContinuousBatcher, work: Callable[[], None], joining: QueuedRequest | None = None) -> None:
         """Whatever fails here (memory, above all), the stories of this model end, and the server goes on."""
         try:
             work()
         except Exception as error:
             logger.exception("stories had to be given up: %s", one_line(error))
-            requests = [story.request for story in writer.stories]
+            requests = [story.request for story in batcher.stories]
             for request in requests if joining is None or joining in requests else [joining, *requests]:
                 request.tell(Failed(GIVEN_UP, 500))
-            writer.clear()
+            batcher.clear()
 
     def _send(self) -> None:
         """Hand over what was written, in one call for all stories."""

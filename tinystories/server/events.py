@@ -12,8 +12,8 @@ LARGEST_SEED = 2**53 - 1  # what a page's numbers hold exactly
 
 
 @dataclass(frozen=True)
-class Wish:
-    """One request. max_tokens may be more than fits: the writer clamps it, and says so."""
+class GenerationRequest:
+    """One request. max_tokens may be more than fits: the batcher clamps it, and says so."""
 
     model: str
     prompt: str

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 
-class Turns(Generic[Item]):
+class FairQueue(Generic[Item]):
     def __init__(self, limit: int):
         self.limit = limit
         self.lines: OrderedDict[str, deque[Item]] = OrderedDict()

@@ -26,7 +26,7 @@ class SlotLayer(CacheLayerMixin):
 
     is_sliding = False
 
-    def __init__(self, slots: "Slots"):
+    def __init__(self, slots: "SlotCache"):
         super().__init__()
         self.slots = slots
 
@@ -69,7 +69,7 @@ class SlotLayer(CacheLayerMixin):
         return -1
 
 
-class Slots(Cache):
+class SlotCache(Cache):
     """Where the next forward pass writes: `rows` and `columns` of each new token, and what it sees: rows `seen`, up to
     column `used`."""
 
@@ -85,7 +85,7 @@ class Batch:
     def __init__(self, model: PreTrainedModel, rows: int):
         self.model, self.limit = model, rows
         self.context = context_of(model)
-        self.slots = Slots(model.config.get_text_config().num_hidden_layers)
+        self.slots = SlotCache(model.config.get_text_config().num_hidden_layers)
         self.lengths: list[int] = []
 
     @torch.inference_mode()

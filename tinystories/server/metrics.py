@@ -5,7 +5,7 @@ from fastapi.responses import Response
 
 from tinystories.errors import UserError
 from tinystories.server.engine import Engine, log_ending
-from tinystories.server.events import Failed, Finished, Wish
+from tinystories.server.events import Failed, Finished, GenerationRequest
 
 
 try:
@@ -28,7 +28,7 @@ class Metrics:
             "tinystories_story_seconds", "From the reading of the prompt to the last token", registry=self.registry
         )
 
-    def note(self, wish: Wish, event: Finished | Failed) -> None:
+    def note(self, wish: GenerationRequest, event: Finished | Failed) -> None:
         log_ending(wish, event)
         self.stories.labels("failed" if isinstance(event, Failed) else event.finish_reason).inc()
         if isinstance(event, Finished):

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LARGEST_BODY = 64 * 1024  # bytes; a prompt of 2,048 characters takes 24,576 where each is written as two \\uXXXX
 LARGEST_HEADERS = 16 * 1024  # bytes
-PATIENCE = 10.0  # seconds for a request's headers, and for its body
+REQUEST_TIMEOUT = 10.0  # seconds for a request's headers, and for its body
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; font-src 'none'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors "
@@ -55,8 +55,8 @@ class LimitedSize:
     uvicorn limits headers only while they are incomplete. FastAPI's `max_body_size` answers outside all middleware, so
     without the headers above, and has no clock."""
 
-    def __init__(self, app: ASGIApp, patience: float = PATIENCE):
-        self.app, self.patience = app, patience
+    def __init__(self, app: ASGIApp, request_timeout: float = REQUEST_TIMEOUT):
+        self.app, self.request_timeout = app, request_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -68,14 +68,16 @@ class LimitedSize:
             return await _refuse(413, f"the body is larger than {LARGEST_BODY} bytes")(scope, receive, send)
         messages: list[Message] = []
         try:
-            async with asyncio.timeout(self.patience):
+            async with asyncio.timeout(self.request_timeout):
                 while not messages or messages[-1].get("more_body", False):
                     messages.append(await receive())
                     if sum(len(message.get("body", b"")) for message in messages) > LARGEST_BODY:
                         refusal = _refuse(413, f"the body is larger than {LARGEST_BODY} bytes")
                         return await refusal(scope, receive, send)
         except TimeoutError:
-            return await _refuse(408, f"the body did not come within {self.patience:g} seconds")(scope, receive, send)
+            return await _refuse(408, f"the body did not come within {self.request_timeout:g} seconds")(
+                scope, receive, send
+            )
 
         async def replay() -> Message:
             return messages.pop(0) if messages else await receive()

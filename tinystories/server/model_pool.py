@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.errors import UserError
 from tinystories.server.arguments import ServerArguments
-from tinystories.server.continuous_batching import Writer
+from tinystories.server.continuous_batching import ContinuousBatcher
 from tinystories.server.kv_cache import check_batches, context_of
 
 
@@ -34,40 +34,40 @@ class Entry:
     step: int | None
 
 
-class Shelf:
+class ModelPool:
     def __init__(self, checkpoint: str, arguments: ServerArguments):
         self.arguments = arguments
         self.device = _device(arguments.device)
         self.dtype = _dtype(arguments.dtype, self.device)
         self.entries = {entry.id: entry for entry in find_checkpoints(checkpoint)}
         self.default = next(iter(self.entries))
-        self.writers: OrderedDict[str, Writer] = OrderedDict()  # the one used last comes last
+        self.batchers: OrderedDict[str, ContinuousBatcher] = OrderedDict()  # the one used last comes last
 
     def has_room_for(self, name: str) -> bool:
-        """Whether `writer` can give this one now, or all that are open are at work."""
-        return name in self.writers or len(self.writers) < OPEN_AT_ONCE or bool(self._idle())
+        """Whether `batcher` can give this one now, or all that are open are at work."""
+        return name in self.batchers or len(self.batchers) < OPEN_AT_ONCE or bool(self._idle())
 
-    def writer(self, name: str) -> Writer:
+    def batcher(self, name: str) -> ContinuousBatcher:
         """Raises:
         UserError: a checkpoint that cannot be opened or served.
         """
-        if name not in self.writers:
-            for idle in self._idle()[: max(0, len(self.writers) - OPEN_AT_ONCE + 1)]:
-                del self.writers[idle]
-            self.writers[name] = self._open(self.entries[name])
-        self.writers.move_to_end(name)
-        return self.writers[name]
+        if name not in self.batchers:
+            for idle in self._idle()[: max(0, len(self.batchers) - OPEN_AT_ONCE + 1)]:
+                del self.batchers[idle]
+            self.batchers[name] = self._open(self.entries[name])
+        self.batchers.move_to_end(name)
+        return self.batchers[name]
 
     def _idle(self) -> list[str]:
-        return [name for name, writer in self.writers.items() if not writer.stories and name != self.default]
+        return [name for name, batcher in self.batchers.items() if not batcher.stories and name != self.default]
 
-    def _open(self, entry: Entry) -> Writer:
+    def _open(self, entry: Entry) -> ContinuousBatcher:
         given = self.arguments
         model, tokenizer = load_checkpoint(entry.source, self.device, given.revision, given.tokenizer_path)
         model = model.to(self.dtype)
         _check(entry.source, model, tokenizer)
         logger.info("open: %s, %s parameters, %s, %s", entry.id, f"{model.num_parameters():,}", self.device, self.dtype)
-        return Writer(model, tokenizer, given.max_running)
+        return ContinuousBatcher(model, tokenizer, given.max_running)
 
 
 def find_checkpoints(checkpoint: str) -> list[Entry]:

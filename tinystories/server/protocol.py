@@ -6,19 +6,21 @@ import math
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from tinystories.server.middleware import HEADERS, PATIENCE
+from tinystories.server.middleware import HEADERS, REQUEST_TIMEOUT
 
 
-class ImpatientProtocol(H11Protocol):
+class TimeoutProtocol(H11Protocol):
     """uvicorn's protocol, but for clients that keep a connection busy with nothing: those that send no request, or send
     one letter by letter, that do not read what they asked for, or that open one connection after the other.
 
     most_of_one_client: connections; None behind a proxy, which is one client for all.
     """
 
-    def __init__(self, *args, patience: float = PATIENCE, most_of_one_client: int | None = None, **kwargs):
+    def __init__(
+        self, *args, request_timeout: float = REQUEST_TIMEOUT, most_of_one_client: int | None = None, **kwargs
+    ):
         super().__init__(*args, **kwargs)
-        self.patience, self.most_of_one_client = patience, most_of_one_client
+        self.request_timeout, self.most_of_one_client = request_timeout, most_of_one_client
         self.timers: dict[str, asyncio.TimerHandle] = {}
 
     def connection_made(self, transport: asyncio.Transport) -> None:
@@ -63,7 +65,7 @@ class ImpatientProtocol(H11Protocol):
         self.transport.close()
 
     def _start(self, what: str) -> None:
-        self.timers[what] = self.loop.call_later(self.patience, self.transport.abort)
+        self.timers[what] = self.loop.call_later(self.request_timeout, self.transport.abort)
 
     def _stop(self, what: str) -> None:
         if timer := self.timers.pop(what, None):

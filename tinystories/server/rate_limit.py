@@ -11,7 +11,7 @@ from starlette.types import Scope
 MINUTE = 60.0  # seconds
 
 
-class Rate:
+class RateLimiter:
     """How many stories a client may ask for in any minute. What is remembered of a client lasts a minute too."""
 
     def __init__(self, per_minute: int):

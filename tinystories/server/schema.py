@@ -36,7 +36,7 @@ RepetitionPenalty = Annotated[float, _within("repetition_penalty")]
 Seed = Annotated[int, _within("seed")]
 
 
-class Ask(BaseModel):
+class GenerateBody(BaseModel):
     """The body of POST /generate. The preset gives what is not given here."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -63,7 +63,7 @@ class Problem(BaseModel):
     bounds: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
 
 
-class Story(BaseModel):
+class GenerateResponse(BaseModel):
     """A whole story; as server-sent events, the last object before [DONE]."""
 
     finish_reason: Literal["stop", "length", "timeout", "cancelled"]

@@ -11,6 +11,8 @@ from tinystories.errors import UserError
 from tinystories.run_files import checkpoints
 
 
+FLOAT32 = 4  # bytes
+SMALL_FILES = 2**23  # bytes of a checkpoint that are no numbers of the model: tokenizer, code, log, random state
 ADAM_STATES = 2  # for each weight; Muon keeps one for most
 
 
@@ -52,10 +54,6 @@ def check_room_for_checkpoints(model: nn.Module, training: RunArguments, rows: i
     new = max(0, most - len(checkpoints(Path(training.output_dir))))
     found = check_disk_room(training.output_dir, bytes_needed(model, ADAM_STATES, new))
     return f"{found} ({most} checkpoints at a time)"
-
-
-FLOAT32 = 4  # bytes
-SMALL_FILES = 2**23  # bytes of a checkpoint that are no numbers of the model: tokenizer, code, log, random state
 
 
 def checkpoint_bytes(model: nn.Module, optimizer_states_per_weight: int) -> int:

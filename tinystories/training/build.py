@@ -20,7 +20,7 @@ from tinystories.training.checkpointing import LogSpacedCheckpoints
 from tinystories.training.distributed import on_one_process
 from tinystories.training.finetuning import continued_model
 from tinystories.training.guards import run_guards
-from tinystories.training.signals import StopWhenAsked
+from tinystories.training.signals import GracefulStopCallback
 from tinystories.training.trainer import StoryTrainer
 
 
@@ -61,7 +61,7 @@ def make_trainer(
     known = _some_training_stories(recipe, corpus, len(evaluated))
     training_stories = scoring_rows(known, tokenizer, model.config.max_position_embeddings)
     loss_guard = LossGuard()
-    callbacks = [loss_guard, SampleStories(recipe.training.sample_prompts), StopWhenAsked()]
+    callbacks = [loss_guard, SampleStories(recipe.training.sample_prompts), GracefulStopCallback()]
     if recipe.training.save_log_spaced:
         callbacks.append(LogSpacedCheckpoints())
     if recipe.training.early_stopping_patience is not None:

@@ -1,7 +1,7 @@
 """Checkpoints of a run: each is whole or not there, and the right ones are kept.
 
 The Trainer writes a checkpoint into a folder beside its place; it becomes `checkpoint-N` when all of it is on the disk
-and sealed (files.py). Kept are the best one, the last one and, as far as `save_total_limit` allows, those between them
+and sealed (atomic.py). Kept are the best one, the last one and, as far as `save_total_limit` allows, those between them
 that lie farthest apart on a logarithmic scale of steps, where a model changes about as much from each to the next.
 """
 
@@ -78,7 +78,7 @@ def at_the_end_of_an_epoch(state) -> bool:
     return math.isclose(state.epoch, round(state.epoch), abs_tol=1e-9) or state.global_step >= state.max_steps
 
 
-class WholeCheckpoints:
+class AtomicCheckpointMixin:
     """Stands before `Trainer` among the bases; `progress()` gives what is saved beside the Trainer's own state."""
 
     staging: Path | None = None  # where a checkpoint is written, while it is

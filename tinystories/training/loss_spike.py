@@ -43,7 +43,7 @@ def is_spike(loss: float, before: Sequence[float], nats: float) -> bool:
     return loss - middle > max(nats, SIGMAS * sigma)
 
 
-class StepGuard(TrainerCallback):
+class LossSpikeGuard(TrainerCallback):
     """Sees every batch and loss of the training; `check` raises before the optimizer's step.
 
     max_loss_spike: nats, as in `is_spike`; 0 looks for numbers that are not finite only.

@@ -135,14 +135,16 @@ def check_optimization(args: TrainingArguments) -> None:
     """What is wrong with optimizer and schedule, before any data is prepared.
 
     Raises:
-        UserError: keys that contradict each other, a schedule that cannot be built.
-        ValueError: a number that an optimizer does not take.
+        UserError: keys that contradict each other, a schedule that cannot be built, a number that no optimizer takes.
     """
     weight = nn.Parameter(torch.zeros(1, 1))
     if args.optimizer == "muon":
         if args.optim.value != "adamw_torch_fused" or args.optim_args is not None:
             raise UserError("optim and optim_args choose the AdamW of optimizer adamw: leave them out with muon")
-        muon_and_adamw([("model.layers.0.weight", weight)], args)
+        try:
+            muon_and_adamw([("model.layers.0.weight", weight)], args)
+        except ValueError as error:
+            raise UserError(one_line(error)) from error
     elif args.muon_learning_rate is not None:
         raise UserError("muon_learning_rate is for optimizer muon: set that too, or leave it out")
     if args.optim_args and any("=" not in part for part in args.optim_args.split(",")):

@@ -25,7 +25,7 @@ from tinystories.run_files import (
     ENVIRONMENT,
     EVALUATIONS,
     EVALUATIONS_TABLE,
-    KEPT_AT_HOME,
+    NEVER_PUBLISHED,
     REPORT,
     SAMPLES,
     WRITTEN_BY_A_RUN,
@@ -205,7 +205,7 @@ def prepare_run_folder(recipe: Recipe, data_report: dict[str, Any], checkpoint: 
                 discard(earlier)
     for leftover in folder.glob("unfinished-*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    for pattern in WRITTEN_BY_A_RUN if checkpoint is not None else (*WRITTEN_BY_A_RUN, *KEPT_AT_HOME):
+    for pattern in WRITTEN_BY_A_RUN if checkpoint is not None else (*WRITTEN_BY_A_RUN, *NEVER_PUBLISHED):
         for file in folder.glob(pattern):
             if checkpoint is None or file.name not in LASTING:
                 file.unlink()

@@ -20,7 +20,7 @@ from tinystories.training.checkpointing import at_the_end_of_an_epoch
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
 
 
-class DeafWorker:
+class IgnoreSignals:
     """`worker_init_fn` of a data worker: a signal to the whole group is its parent's to decide on.
 
     PyTorch's workers end at SIGTERM, and the step that is to be finished would be left without data.
@@ -36,8 +36,8 @@ class DeafWorker:
             self.then(worker)
 
 
-class StopWhenAsked(TrainerCallback):
-    """Turns a signal into a checkpoint and an `Interrupted`, at the same step in all processes."""
+class GracefulStopCallback(TrainerCallback):
+    """FairQueue a signal into a checkpoint and an `Interrupted`, at the same step in all processes."""
 
     def __init__(self):
         self.asked: int | None = None  # the signal that this process received

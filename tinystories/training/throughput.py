@@ -45,7 +45,7 @@ class Lap:
     seconds: float = 0.0
 
 
-class Meters(TrainerCallback):
+class ThroughputCallback(TrainerCallback):
     """Measures the run. Must be the last callback: what the others do at an evaluation is no training.
 
     flops_per_token: as `environment.flops_per_token` gives it.

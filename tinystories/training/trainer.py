@@ -25,20 +25,20 @@ from tinystories.generation.presets import save_presets
 from tinystories.reporting.model_card import write_card
 from tinystories.run_files import ENVIRONMENT, read_json
 from tinystories.training.budget import planned_steps
-from tinystories.training.checkpointing import PROGRESS, WholeCheckpoints
+from tinystories.training.checkpointing import PROGRESS, AtomicCheckpointMixin
 from tinystories.training.distributed import on_one_process
 from tinystories.training.environment import flops_per_token
-from tinystories.training.loss_spike import StepGuard
+from tinystories.training.loss_spike import LossSpikeGuard
 from tinystories.training.optimizers import make_schedule, muon_and_adamw
 from tinystories.training.out_of_memory import evaluating_in_memory, train_in_memory
-from tinystories.training.signals import DeafWorker
-from tinystories.training.throughput import Meters
+from tinystories.training.signals import IgnoreSignals
+from tinystories.training.throughput import ThroughputCallback
 
 
 logger = logging.getLogger(__name__)
 
 
-class StoryTrainer(WholeCheckpoints, Trainer):
+class StoryTrainer(AtomicCheckpointMixin, Trainer):
     """Trains on packed rows; evaluates story by story, weighting tokens and not batches.
 
     evaluation: held-out stories. training_stories: some of those trained on, scored in the same pass; may be empty.
@@ -55,8 +55,8 @@ class StoryTrainer(WholeCheckpoints, Trainer):
         data_report: dict[str, Any],
         callbacks: list | None = None,
     ):
-        self.meters = Meters(flops_per_token(model, recipe.data.block_size))
-        self.step_guard = StepGuard(recipe.training.max_loss_spike)
+        self.meters = ThroughputCallback(flops_per_token(model, recipe.data.block_size))
+        self.loss_spike_guard = LossSpikeGuard(recipe.training.max_loss_spike)
         super().__init__(
             model=model,
             args=recipe.training,
@@ -70,7 +70,7 @@ class StoryTrainer(WholeCheckpoints, Trainer):
             # Trainer's own eval_loss, a mean over batches, is replaced by the `loss` that these metrics hold.
             preprocess_logits_for_metrics=token_nll,
             compute_metrics=partial(trainer_metrics, stories=evaluation, training_stories=training_stories),
-            callbacks=[self.step_guard, *(callbacks or []), self.meters],
+            callbacks=[self.loss_spike_guard, *(callbacks or []), self.meters],
         )
         self.recipe = recipe
         self.evaluation, self.training_stories = evaluation, training_stories
@@ -99,18 +99,18 @@ class StoryTrainer(WholeCheckpoints, Trainer):
 
     def _get_dataloader(self, *args, **kwargs):
         loader = super()._get_dataloader(*args, **kwargs)
-        loader.worker_init_fn = DeafWorker(loader.worker_init_fn)
+        loader.worker_init_fn = IgnoreSignals(loader.worker_init_fn)
         return loader
 
     def progress(self) -> dict[str, Any]:
-        return {"meters": self.meters.progress(), "recent_losses": list(self.step_guard.before)}
+        return {"meters": self.meters.progress(), "recent_losses": list(self.loss_spike_guard.before)}
 
     def _inner_training_loop(self, batch_size: int | None = None, **kwargs):
         loop, checkpoint = super()._inner_training_loop, kwargs.get("resume_from_checkpoint")
         if checkpoint is not None:
             progress = json.loads(Path(checkpoint, PROGRESS).read_text(encoding="utf-8"))
             self.meters.earlier = progress["meters"]
-            self.step_guard.before.extend(progress["recent_losses"])
+            self.loss_spike_guard.before.extend(progress["recent_losses"])
         return train_in_memory(self, loop, batch_size or self._train_batch_size, self.rows_per_step, **kwargs)
 
     def _evaluate(self, *args, **kwargs):
@@ -119,13 +119,13 @@ class StoryTrainer(WholeCheckpoints, Trainer):
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         loss = super().training_step(model, inputs, num_items_in_batch)
-        self.step_guard.see(inputs, loss)
+        self.loss_spike_guard.see(inputs, loss)
         return loss
 
     def _get_grad_norm(self, model, grad_norm=None):
         """Called at each step between the gradients and the optimizer: the last moment to stop."""
         grad_norm = super()._get_grad_norm(model, grad_norm)
-        self.meters.step(*self.step_guard.check(self, grad_norm), self._get_learning_rate())
+        self.meters.step(*self.loss_spike_guard.check(self, grad_norm), self._get_learning_rate())
         return grad_norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -222,7 +222,7 @@ class StoryTrainer(WholeCheckpoints, Trainer):
         )
 
     def card_facts(self) -> dict[str, Any]:
-        """What the card of a checkpoint says of a run that goes on; a finished one has it in its files (card.py)."""
+        """What the card of a checkpoint says of a run that goes on; a finished one has it in its files."""
         evaluations = [row for row in self.state.log_history if "eval_bits_per_byte" in row]
         return {
             "recipe": self.recipe.values,

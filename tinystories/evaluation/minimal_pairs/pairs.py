@@ -10,7 +10,7 @@ A model is right where it gives `good` the higher total log probability after `c
 - `article_dropped` makes the text shorter and thereby likelier: the rule is biased against the good text, and a model
   that has learnt nothing is right (nearly) never.
 
-The rules stand in pair_rules.py. A rule may err: docs/results/minimal_pairs_checked.json holds the verdict of a reader
+The rules stand in rules.py. A rule may err: docs/results/minimal_pairs_checked.json holds the verdict of a reader
 on 50 pairs of each, without their text (`label_noise` finds them again in the data).
 """
 

@@ -1,4 +1,4 @@
-"""How much a tidy-up (tinystories/tidy.py) would have to change: what a text looks like, and nothing of its grammar."""
+"""How much a tidy-up (generation/tidy.py) would have to change: what a text looks like, and nothing of its grammar."""
 
 from tinystories.evaluation.estimates import Estimate, ratio, share
 from tinystories.evaluation.text.samples import Sample
