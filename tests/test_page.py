@@ -331,7 +331,7 @@ def test_events_are_read_whatever_the_chunks(page):
     """Chunks end inside of lines, of line ends and of characters."""
     events = page.evaluate(
         """async () => {
-            const { eventsOf } = await import("/static/app.js");
+            const { eventsOf } = await import("/static/stream.js");
             const text = ": a comment\\r\\nevent: start\\r\\ndata: é🦊\\r\\n\\r\\ndata:one\\ndata: two\\n\\n" +
               "id: 4\\n\\ndata: lone\\r\\rdata: never ended\\n";
             const bytes = new TextEncoder().encode(text);
