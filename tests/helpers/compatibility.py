@@ -537,9 +537,9 @@ def as_markdown(checkpoint: Checkpoint, rows: list[dict]) -> str:
     lines = [
         "# What a checkpoint works with",
         "",
-        "Written by `tests/helpers/compatibility.py`, which walks every route with nothing but the checkpoint's own code",
-        "and compares what comes out with a plain float32 forward pass or plain greedy decoding. The tests walk the quick",
-        "ones each time.",
+        "Written by `tests/helpers/compatibility.py`, which walks every route with nothing but the checkpoint's own",
+        "code and compares what comes out with a plain float32 forward pass or plain greedy decoding. The tests walk",
+        "the quick ones each time.",
         "",
         f"Checkpoint: {checkpoint.model.num_parameters():,} parameters, {config.num_hidden_layers} layers, width "
         f"{config.hidden_size}. {versions}, Python {platform.python_version()}, {platform.system()}, "

@@ -8,13 +8,14 @@ import json
 import re
 import shutil
 import signal
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from helpers.runs import COUNTING
+from helpers.runs import COUNTING, ROOT
 from helpers.serving import Server
 
 
@@ -143,6 +144,31 @@ def ramble(page) -> None:
 
 def answer_with(page, body: str = "", **options) -> None:
     page.route("**/generate", lambda route: route.fulfill(body=body, **{"content_type": "text/event-stream"} | options))
+
+
+# ---- the modules of the page
+
+
+def test_modules_are_served_loaded_once_and_none_imports_in_a_circle(page):
+    """One that is not preloaded is found late; in a circle, one runs before what it imports."""
+    imports, found = {}, ["app.js"]
+    while found:
+        if (name := found.pop()) in imports:
+            continue
+        answer = page.request.get(f"/static/{name}")
+        assert answer.ok, name
+        assert answer.headers["content-type"].startswith("text/javascript")
+        assert "script-src 'self';" in answer.headers["content-security-policy"]
+        assert answer.headers["cache-control"] == "no-cache" and answer.headers["etag"]
+        imports[name] = re.findall(r'(?:from|import)\s*\(?"\./([\w.]+)"', answer.text())
+        found += imports[name]
+    assert list(TopologicalSorter(imports).static_order())[-1] == "app.js"  # CycleError where there is a circle
+    paths = sorted(f"/static/{name}" for name in imports)
+    assert paths == sorted(f"/static/{path.name}" for path in (ROOT / "tinystories/server/static").glob("*.js"))
+    addresses = page.locator("script, link[rel=modulepreload]").evaluate_all("all => all.map(e => e.src || e.href)")
+    loaded = page.evaluate("performance.getEntriesByType('resource').map(e => e.name).filter(n => n.endsWith('.js'))")
+    for urls in (addresses, loaded):
+        assert sorted("/static/" + url.rpartition("/static/")[2] for url in urls) == paths
 
 
 # ---- writing, and stopping
@@ -332,7 +358,7 @@ def test_events_are_read_whatever_the_chunks(page):
     """Chunks end inside of lines, of line ends and of characters."""
     events = page.evaluate(
         """async () => {
-            const { eventsOf } = await import("/static/app.js");
+            const { eventsOf } = await import("/static/stream.js");
             const text = ": a comment\\r\\nevent: start\\r\\ndata: é🦊\\r\\n\\r\\ndata:one\\ndata: two\\n\\n" +
               "id: 4\\n\\ndata: lone\\r\\rdata: never ended\\n";
             const bytes = new TextEncoder().encode(text);

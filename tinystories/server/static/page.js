@@ -1,0 +1,28 @@
+// What several modules need of the document: elements by id, new elements, and the line that screen readers announce.
+// Everything that comes from the server goes in as text (textContent), never as HTML: a <script> in a story is a word.
+
+export const $ = (id) => document.getElementById(id);
+
+export function make(tag, properties = {}, ...children) {
+  const node = Object.assign(document.createElement(tag), properties);
+  node.append(...children);
+  return node;
+}
+
+export function fromTemplate(id) {
+  return $(id).content.firstElementChild.cloneNode(true);
+}
+
+export function fillSelect(select, options) {
+  const before = select.value;
+  select.replaceChildren(...options.map(([value, text]) => make("option", { value, textContent: text })));
+  if (options.some(([value]) => value === before)) select.value = before;
+}
+
+export function say(text) {
+  $("announcement").textContent = text;
+}
+
+export function pause(seconds) {
+  return new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
+}

@@ -1,0 +1,16 @@
+// The reading view: one story and nothing else.
+
+import { $ } from "./page.js";
+import { write } from "./story.js";
+import { hideTip } from "./thinking.js";
+
+export function openReader(record) {
+  const view = { body: $("page"), paragraph: null };
+  view.body.replaceChildren();
+  write(view, record.request.prompt, "beginning");
+  write(view, record.text, "told");
+  hideTip();
+  $("reader").showModal();
+  view.body.focus();
+  $("reader").scrollTop = 0;
+}

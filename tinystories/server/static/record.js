@@ -1,0 +1,69 @@
+// A record is what is known of one story: what was asked for and what came. Here it is put into words and into JSON.
+
+import { $ } from "./page.js";
+import { modelName } from "./server.js";
+import { OWN } from "./settings.js";
+
+/** `start` and `final` are the server's first and last word about the story; `problem` is why there is no last one. */
+export function newRecord(request) {
+  return { request, model: request.model, seed: request.seed, text: "", pieces: [], tokens: 0, outcome: null };
+}
+
+export function wholeText({ request, text }) {
+  return request.prompt + text;
+}
+
+/** How a story ended, in words. */
+export function ending({ outcome, problem, start, final, pieces }) {
+  const most = (final ?? start)?.max_tokens;
+  const clamped = (final ?? start)?.clamped ? ": more has no room beside this beginning" : "";
+  const partial = pieces.length ? " What it had written stays, but is not the whole story." : "";
+  return {
+    stop: "The end.",
+    length: `Cut off at ${most} tokens, before its end${clamped}.`,
+    timeout: "The server's time was up before the end of the story.",
+    cancelled: "The server stopped it before its end.",
+    stopped: pieces.length ? "You stopped it here." : "You stopped it before its first word.",
+    failed: `${problem?.message}${partial}`,
+  }[outcome] ?? `It ended: ${outcome}.`;
+}
+
+/** The facts beneath a story: model, preset, seed, speed. */
+export function facts({ request, model, seed, final }) {
+  const list = [modelName(model), request.preset ?? OWN];
+  if (seed !== undefined) list.push(`seed ${seed}`);
+  if (final) list.push(`${final.new_tokens} tokens`, `${final.tokens_per_second?.toFixed(0)} tokens/s`);
+  // a line may end between two facts, not inside one
+  return list.map((fact) => fact.replaceAll(" ", "\u00a0")).join(" · ");
+}
+
+export function settingsInWords({ final, start }) {
+  const settings = Object.entries((final ?? start)?.settings ?? {});
+  return settings.map(([name, value]) => `${$(name)?.labels[0].textContent.toLowerCase() ?? name} ${value}`).join(", ");
+}
+
+/** What a .json holds of a story: all that is needed to have it again. */
+export function asJson(record) {
+  const { request, model, seed, text, outcome, final, start, at } = record;
+  return {
+    prompt: request.prompt,
+    text,
+    model,
+    seed,
+    preset: request.preset ?? null,
+    settings: (final ?? start)?.settings,
+    max_tokens: (final ?? start)?.max_tokens,
+    tidy: request.tidy,
+    finish_reason: outcome,
+    error: record.problem?.message,
+    new_tokens: final?.new_tokens,
+    seconds: final?.seconds,
+    tokens_per_second: final?.tokens_per_second,
+    written: at,
+    pieces: request.alternatives ? record.pieces : undefined,
+  };
+}
+
+export function asText(object) {
+  return JSON.stringify(object, null, 2) + "\n";
+}

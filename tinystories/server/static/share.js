@@ -1,0 +1,35 @@
+// How a story leaves the page: by the clipboard, or as a file.
+
+import { make, pause, say } from "./page.js";
+
+export async function copy(text, button) {
+  const name = button.textContent;
+  const copied = await toClipboard(text);
+  say(copied ? "Copied." : "Copying did not work.");
+  button.textContent = copied ? "Copied" : "Not copied";
+  await pause(1.5);
+  button.textContent = name;
+}
+
+async function toClipboard(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    // without https, and not on the machine itself, a browser has no clipboard but this one
+    const area = make("textarea", { value: text, className: "hidden" });
+    const before = document.activeElement;
+    document.body.append(area);
+    area.select();
+    const copied = document.execCommand("copy");
+    area.remove();
+    before?.focus();
+    return copied;
+  }
+}
+
+export function download(name, type, text) {
+  const address = URL.createObjectURL(new Blob([text], { type }));
+  make("a", { href: address, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 10_000);
+}

@@ -1,0 +1,105 @@
+// A story on the page: sheets of paper, the text on them, and the line beneath that says how it ended.
+
+import { $, fromTemplate, make } from "./page.js";
+import { facts } from "./record.js";
+import { modelName } from "./server.js";
+import { OWN } from "./settings.js";
+
+const SURENESS = [0.01, 0.05, 0.2]; // below the first: a surprise; from the last on: sure
+const sheets = new WeakMap(); // a sheet on the page -> its view
+export const thoughts = new WeakMap(); // a word on the page -> the pieces it is made of
+
+/** New sheets of paper in the place of the old ones: what is written on. */
+export function newViews(requests) {
+  const views = requests.map(() => newView());
+  $("stories").replaceChildren(...views.map(({ sheet }) => sheet));
+  $("stories").dataset.count = views.length;
+  $("empty").hidden = true;
+  if (requests.length > 1) views.forEach((view, i) => entitle(view, requests[i]));
+  return views;
+}
+
+function newView() {
+  const sheet = fromTemplate("sheet-template");
+  const find = (selector) => sheet.querySelector(selector);
+  const view = { sheet, body: find(".story"), note: find(".note"), legend: find(".legend"), row: find(".row") };
+  sheets.set(sheet, view);
+  return view;
+}
+
+/** The view of the sheet that a button is on. */
+export function viewOf(button) {
+  return sheets.get(button.closest(".sheet"));
+}
+
+function entitle(view, request) {
+  const title = view.sheet.querySelector(".title");
+  title.textContent = `${modelName(request.model)}, ${request.preset ?? OWN}`;
+  title.hidden = false;
+}
+
+export function showStory(view, record) {
+  Object.assign(view, { record, paragraph: null, word: null, words: [] });
+  view.body.replaceChildren();
+  view.row.hidden = view.legend.hidden = true;
+  delete view.sheet.dataset.outcome;
+  write(view, record.request.prompt, "beginning");
+  if (!record.text) return;
+  if (record.request.alternatives) for (const piece of record.pieces) writePiece(view, piece);
+  else write(view, record.text, "told");
+}
+
+export function showEnding(view, record) {
+  const bad = record.outcome === "failed" || record.outcome === "timeout";
+  view.note.replaceChildren(
+    make("span", { className: bad ? "problem" : "ending", textContent: record.said }),
+    record.text ? make("span", { className: "facts", textContent: facts(record) }) : "",
+  );
+  view.sheet.dataset.outcome = record.outcome;
+  view.row.hidden = !record.text;
+  view.legend.hidden = !view.words.length;
+}
+
+/** Add text to a story; each of its lines is a paragraph. */
+export function write(view, text, className) {
+  text.split(/\r\n|\r|\n/).forEach((line, number) => {
+    if (number > 0) view.paragraph = null;
+    if (line) paragraphOf(view).append(make("span", { className, textContent: line }));
+  });
+}
+
+function paragraphOf(view) {
+  view.paragraph ??= view.body.appendChild(make("p", { dir: "auto" }));
+  return view.paragraph;
+}
+
+export function writePiece(view, piece) {
+  if (piece.probability === undefined) return write(view, piece.token, "told");
+  // a piece that begins with a space begins a word; any other one goes on with the word before it
+  const [, before, core, after] = piece.token.match(/^(\s*)(.*?)(\s*)$/s);
+  if (before) endWord(view, before);
+  if (core) writeWord(view, piece, core);
+  if (after) endWord(view, after);
+}
+
+function endWord(view, space) {
+  view.word = null;
+  write(view, space, "told");
+}
+
+function writeWord(view, piece, text) {
+  if (!view.word) {
+    view.word = make("span", { className: "told word", tabIndex: view.words.length ? -1 : 0 });
+    paragraphOf(view).append(view.word);
+    view.words.push(view.word);
+    thoughts.set(view.word, []);
+  }
+  view.word.append(text);
+  const pieces = thoughts.get(view.word);
+  pieces.push(piece);
+  view.word.dataset.sure = SURENESS.filter((limit) => probabilityOf(pieces) >= limit).length;
+}
+
+export function probabilityOf(pieces) {
+  return pieces.reduce((product, piece) => product * piece.probability, 1);
+}
