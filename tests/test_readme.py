@@ -25,7 +25,7 @@ def test_the_readme_has_its_two_commands_first():
         "python -m pip install -c constraints.txt -e .",
         "python run_clm.py configs/demo.yaml",
         'python -m pip install -c constraints.txt -e ".[dev]"',
-        "python -m pytest",
+        "python -m pytest -n auto --dist loadfile",
     ]
 
 
