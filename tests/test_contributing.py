@@ -4,6 +4,7 @@ import re
 import tomllib
 
 import pytest
+import yaml
 
 from helpers.runs import ROOT
 
@@ -82,3 +83,10 @@ def test_links_exist(document):
 def test_index_lists_each_document():
     index = (ROOT / "docs/README.md").read_text(encoding="utf-8")
     assert [path.name for path in ROOT.glob("docs/*.md") if f"]({path.name})" not in index] == ["README.md"]
+
+
+def test_ci_runs_the_documented_commands():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    commands = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+    assert [command for command in commands if command not in CONTRIBUTING] == []
+    assert {".ci/run", 'python -m pytest -m "not slow"'} <= set(commands)
