@@ -227,7 +227,7 @@ def test_two_models(folder, evaluated):
 
 
 def test_two_models_of_one_name(folder, evaluated):
-    """Folders of one name are told apart: else one would replace the other on the leaderboard."""
+    """Folders of one name get different names: otherwise one would replace the other on the leaderboard."""
     for place, checkpoint in (("a", "checkpoint-10"), ("b", "checkpoint-20")):
         shutil.copytree(folder / "run" / checkpoint, folder / place / "final")
     evaluated("a/final", "b/final", *FEW, "--leaderboard", "names/results.jsonl", "--output_dir", "two")
