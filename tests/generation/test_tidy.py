@@ -5,7 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tinystories.data.sample_corpus import sample_stories
-from tinystories.evaluation.text.words import words
+from tinystories.evaluation.text.words import split_words
 from tinystories.generation.tidy import edits, tidy
 
 
@@ -51,7 +51,7 @@ def test_a_dot_that_ends_no_sentence_is_left_alone(text):
 def test_tidying_twice_is_tidying_once_and_no_word_is_lost(text):
     once = tidy(text)
     assert tidy(once) == once and edits(once) == 0
-    assert words(once) == words(text)
+    assert split_words(once) == split_words(text)
 
 
 def test_a_well_written_story_needs_no_edit():

@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import DefaultFlowCallback
 
 from tinystories.config.arguments import RunArguments
-from tinystories.evaluation.scoring import ScoringRows, score
+from tinystories.evaluation.scoring import nll_of_rows
 from tinystories.generation.sample import sample_story
 from tinystories.training.trainer import StoryTrainer
 
@@ -99,7 +99,7 @@ def _seconds_to_score(trainer: StoryTrainer) -> float:
     step = max(1, (len(rows) - size) // (SCORED_BATCHES - 1))
     some = [row for start in range(0, len(rows), step) for row in rows[start : start + size]][: SCORED_BATCHES * size]
     started = time.perf_counter()
-    score(trainer.model, ScoringRows(some, len(some), num_bytes=1), trainer.processing_class.pad_token_id, size)
+    nll_of_rows(trainer.model, some, trainer.processing_class.pad_token_id, size)
     tokens, scored = (sum(len(row["input_ids"]) for row in part) for part in (rows, some))
     return (time.perf_counter() - started) * tokens / scored
 

@@ -23,7 +23,7 @@ from tinystories.errors import UserError
 from tinystories.evaluation import leaderboard
 from tinystories.evaluation.arguments import EvaluationArguments
 from tinystories.evaluation.suite import evaluate
-from tinystories.evaluation.table import as_text, side_by_side
+from tinystories.evaluation.table import as_text, comparison_as_text
 from tinystories.reporting.evaluation_page import write_page
 from tinystories.reporting.format import cell
 from tinystories.reporting.model_card import refresh_card
@@ -49,7 +49,9 @@ def main(argv: list[str]) -> None:
         print(*judged(found.get("judge")), sep="\n", end="")
     if len(results) > 1:
         print(
-            "", *side_by_side([found["model"]["model"] for found in results], [f["table"] for f in results]), sep="\n"
+            "",
+            *comparison_as_text([found["model"]["model"] for found in results], [f["table"] for f in results]),
+            sep="\n",
         )
     write_atomically(output / EVALUATION, to_json(results))
     for name, found in zip(names, results, strict=True):
