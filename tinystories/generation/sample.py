@@ -1,4 +1,4 @@
-"""One story from a model and a prompt, by the model's own generation config."""
+"""Sample one story with a model's own generation config."""
 
 import copy
 
@@ -10,7 +10,7 @@ from tinystories.random_state import keep_random_state
 
 @torch.no_grad()
 def sample_story(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, seed: int) -> str:
-    """Prompt and continuation, by the model's own generation config; leaves the random state as it was."""
+    """The prompt and its continuation, as text without special tokens. The random state is the same afterwards."""
     was_training = model.training
     model.eval()
     with keep_random_state(model.device):
