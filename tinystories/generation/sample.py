@@ -19,6 +19,6 @@ def sample_story(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pro
         config = copy.copy(model.generation_config)
         room = model.config.max_position_embeddings - inputs["input_ids"].shape[1]
         config.max_new_tokens = max(1, min(config.max_new_tokens, room))
-        ids = model.generate(**inputs, generation_config=config)
+        ids = model.generate(**inputs, generation_config=config)  # type: ignore[operator]  # of GenerationMixin
     model.train(was_training)
-    return tokenizer.decode(ids[0], skip_special_tokens=True)
+    return str(tokenizer.decode(ids[0], skip_special_tokens=True))
