@@ -185,6 +185,7 @@ def test_llama2c_logits(peer, vocabulary, tied):
     assert facts["context"] == CONTEXT and facts["kind"] == "llama2.c"
 
 
+@pytest.mark.slow
 def test_llama2c_ids(tokenizer, vocabulary):
     """They are those of the C program."""
     for text in [*(story[:250] for story in STORIES), *STORIES[:10], *ODD]:

@@ -30,7 +30,11 @@ from helpers.runs import (
 from tinystories.commands import generate, push, train
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.hub]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.hub,
+    pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning"),  # the client's own use of its HTTP library
+]
 
 REPO = "someone/counting"
 TEXT = f"<|bos|>Story 7. {COUNTING}<|eos|>"

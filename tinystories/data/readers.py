@@ -81,7 +81,7 @@ def _known_files(path: Path) -> list[Path]:
     if path.is_file():
         if path.suffix.lower() not in READERS:
             raise UserError(
-                f"{path}: cannot read {path.suffix or 'a file without suffix'}; known formats: {', '.join(READERS)}"
+                f"{path}: cannot read {path.suffix or 'a file without ending'}; known formats: {', '.join(READERS)}"
             )
         return [path]
     if not path.is_dir():
