@@ -306,7 +306,7 @@ MISTAKES = {
     "unknown key": ({}, ["--learning_rat", "1"], 1, "unknown key 'learning_rat'; did you mean learning_rate?"),
     "no Hub to push to": ({"push_to_hub": True, "hub_model_id": "someone/else"}, [], 1, "cannot push to someone/else"),
     "folder in use": ({"output_dir": "."}, [], 1, "is not empty and holds no earlier run"),
-    "failed guard": ({"validation_file": "counting.txt"}, [], 2, "also stand in the validation data"),
+    "failed guard": ({"validation_file": "counting.txt"}, [], 2, "are also in the validation data"),
     "loss that is no number": ({"learning_rate": 1e30}, ["--skip_guards", "false"], 2, "not finite at step"),
 }
 

@@ -56,7 +56,7 @@ MUTATIONS = {
         "tinystories/data/packing.py",
         "np.full((len(rows), longest), IGNORED, dtype=np.int64)",
         "np.full((len(rows), longest), self.pad_token_id, dtype=np.int64)",
-        "padding stands in the loss",
+        "padding is in the loss",
     ),
     "one token for padding and EOS": (
         "tinystories/data/tokenizer.py",
@@ -231,7 +231,7 @@ def test_mojibake(caplog):
 def test_validation_stories_in_training_data(tmp_path):
     """Refused by the guard; with --skip_guards the run goes on and says so."""
     corpus = write_counting_corpus(tmp_path)
-    assert_stopped(small_run(tmp_path, corpus, "--validation_file", str(corpus)), "also stand in the validation data")
+    assert_stopped(small_run(tmp_path, corpus, "--validation_file", str(corpus)), "are also in the validation data")
     process = small_run(tmp_path, corpus, "--validation_file", str(corpus), "--skip_guards")
     assert process.returncode == 0
     assert "GUARDS SKIPPED" in process.stderr

@@ -33,7 +33,7 @@ _TRANSPORT_ERROR = HfHubHTTPError.__bases__[0]
 def push(
     folder: str | Path,
     repo_id: str,
-    private: bool = True,
+    private: bool | None = True,
     revision: str | None = None,
     tag: str | None = None,
     message: str = "Upload the model",
@@ -42,7 +42,7 @@ def push(
 ) -> CommitInfo:
     """Publish the checkpoint in `folder`; creates repository and branch where they do not exist.
 
-    private: of a repository that is created; one that exists stays as it is.
+    private: of a repository that is created; one that exists stays as it is. None: as the account's default is.
     revision: the branch to commit to (default: main). tag: a name for the new commit.
 
     Raises:
@@ -70,7 +70,7 @@ def push(
     return commit
 
 
-def create_repository(api: HfApi, repo_id: str, private: bool) -> str:
+def create_repository(api: HfApi, repo_id: str, private: bool | None) -> str:
     """The full name `user/name` of a repository that exists now; says so if it is public where private was meant."""
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     if private and not api.model_info(repo_id).private:
