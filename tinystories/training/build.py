@@ -26,6 +26,8 @@ from tinystories.training.trainer import StoryTrainer
 
 logger = logging.getLogger(__name__)
 
+MESSAGE_END = 150  # characters kept of each end of a compiler's message
+
 
 def prepare_data(recipe: Recipe) -> tuple[Corpus, PreTrainedTokenizerBase, PackedRows]:
     """Stories, tokenizer and rows, built by the first process of a machine and read by the others."""
@@ -100,14 +102,31 @@ def _some_training_stories(recipe: Recipe, corpus: Corpus, evaluated: int) -> da
     return pick_stories(corpus.train, number) if number else corpus.train.select([])
 
 
-def use_compiler_if_it_works(training: RunArguments) -> None:
-    """torch.compile needs a C++ compiler on a CPU, and Triton on a GPU; a laptop without goes on uncompiled."""
+def use_compiler_if_it_works(training: RunArguments) -> str | None:
+    """Switch torch_compile off where it does not work: it needs a C++ compiler on a CPU, and Triton on a GPU.
+
+    Returns why it does not work, in one line; None where it works or was not asked for.
+    """
     if not training.torch_compile:
-        return
+        return None
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=training.device))
     except Exception as error:  # whatever a missing or broken compiler raises
-        logger.warning("torch.compile does not work here (%s): training goes on without it", type(error).__name__)
+        reason = _compiler_message(error)
+        logger.warning("torch.compile does not work here (%s): training goes on without it", reason)
         training.torch_compile = False
         os.environ.pop("ACCELERATE_DYNAMO_BACKEND", None)  # by which TrainingArguments tells accelerate to compile
         os.environ.pop("ACCELERATE_DYNAMO_MODE", None)
+        return reason
+    return None
+
+
+def _compiler_message(error: Exception) -> str:
+    """Kind and message of what torch.compile raised, without its advice on debugging.
+
+    Of a long message both ends are kept: it begins with what failed and ends with what the compiler printed.
+    """
+    message = one_line(str(error).partition("Set TORCHDYNAMO_VERBOSE")[0]) or "no message"
+    if len(message) > 2 * MESSAGE_END:
+        message = f"{message[:MESSAGE_END]} ... {message[-MESSAGE_END:]}"
+    return f"{type(error).__name__}: {message}"
