@@ -33,7 +33,7 @@ _TRANSPORT_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
 def push(
     folder: str | Path,
     repo_id: str,
-    private: bool = True,
+    private: bool | None = True,
     revision: str | None = None,
     tag: str | None = None,
     message: str = "Upload the model",
@@ -42,7 +42,8 @@ def push(
 ) -> CommitInfo:
     """Publish the checkpoint in `folder`; creates repository and branch where they do not exist.
 
-    private: whether a repository that is created is private; an existing one keeps its visibility.
+    private: whether a repository that is created is private (None: the account's default); an existing one keeps its
+        visibility.
     revision: the branch to commit to (default: main).
     tag: a name for the new commit.
 
@@ -71,7 +72,7 @@ def push(
     return commit
 
 
-def create_repository(api: HfApi, repo_id: str, private: bool) -> str:
+def create_repository(api: HfApi, repo_id: str, private: bool | None) -> str:
     """Create the repository if there is none; its full name `user/name`. A public one that should be private warns."""
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     if private and not api.model_info(repo_id).private:

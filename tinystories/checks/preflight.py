@@ -151,9 +151,10 @@ def check_compiler(facts: Facts) -> str:
     training = facts.recipe.training
     if not training.torch_compile:
         return "not asked for"
-    use_compiler_if_it_works(training)
-    if not training.torch_compile:
-        raise _Warned("torch.compile does not work here: the run will be slower", "install a C++ compiler, or Triton")
+    reason = use_compiler_if_it_works(training)
+    if reason is not None:
+        finding = f"torch.compile does not work here, the run will be slower: {reason}"
+        raise _Warned(finding, "install a C++ compiler, or Triton")
     return "torch.compile works"
 
 
