@@ -228,7 +228,7 @@ def test_stories_that_were_trained_on_are_not_called_held_out(folder):
     process = run_command("run_evaluation.py", "run/checkpoint-10", *FEW, *data, cwd=folder)
     assert process.returncode == 0, process.stderr[-3000:]  # three stories make no pairs, which is no crash
     assert "NOT HELD OUT: 3 of 3 stories" in process.stderr
-    assert "3 of them stand in the training data too" in (folder / "known" / "index.html").read_text(encoding="utf-8")
+    assert "3 of them are in the training data too" in (folder / "known" / "index.html").read_text(encoding="utf-8")
     assert re.search(r"minimal pairs: tense \(share right\) +- +not measured", process.stdout)
 
 

@@ -19,6 +19,7 @@ from tinystories.atomic import write_atomically
 from tinystories.config.arguments import DataArguments, ModelArguments, RunArguments, TokenizerArguments
 from tinystories.config.parser import StrictParser
 from tinystories.errors import UserError, one_line
+from tinystories.run_files import RECIPE
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Recipe:
 
     def save(self, folder: str | Path) -> None:
         text = json.dumps(self.values, indent=2, sort_keys=True, default=str, ensure_ascii=False)
-        write_atomically(Path(folder) / "recipe.json", text + "\n")
+        write_atomically(Path(folder) / RECIPE, text + "\n")
 
 
 class _StrictLoader(yaml.SafeLoader):

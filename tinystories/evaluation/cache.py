@@ -5,6 +5,7 @@ versions and the code that measures. Whatever changes, changes the key; nobody i
 """
 
 import json
+import logging
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -19,6 +20,8 @@ from tinystories.data.cache import content_key
 from tinystories.errors import UserError
 from tinystories.run_files import LIBRARIES, read_json
 
+
+logger = logging.getLogger(__name__)
 
 LIBRARY = Path(__file__).parent.parent
 
@@ -41,7 +44,8 @@ class ResultCache:
         """What the part `name` holds; measured now where it is not known."""
         key = content_key([self.base, *(json.dumps(item, sort_keys=True) for item in depends_on)])
         path = self.folder / f"{name}-{key}.json"
-        if path.exists() and (known := read_json(path)) is not None:
+        known = read_json(path, logger.warning)
+        if known is not None:
             return known["result"]
         result = measure()
         write_atomically(path, json.dumps({"part": name, "result": result}, ensure_ascii=False) + "\n")

@@ -7,6 +7,7 @@ from pathlib import Path
 from transformers import TrainerCallback
 
 from tinystories.generation.sample import sample_story
+from tinystories.run_files import SAMPLES
 from tinystories.training.guards import check_next_token_loss
 
 
@@ -24,7 +25,7 @@ class SampleStories(TrainerCallback):
         texts = [sample_story(model, processing_class, prompt, seed=args.seed) for prompt in self.prompts]
         if not state.is_world_process_zero:
             return
-        with (Path(args.output_dir) / "samples.jsonl").open("a", encoding="utf-8") as file:
+        with (Path(args.output_dir) / SAMPLES).open("a", encoding="utf-8") as file:
             for prompt, text in zip(self.prompts, texts, strict=True):
                 logger.info("step %d: %s\n", state.global_step, text)
                 row = {"step": state.global_step, "prompt": prompt, "seed": args.seed, "text": text}

@@ -18,14 +18,13 @@ from transformers.trainer_utils import SaveStrategy
 
 from tinystories.atomic import SEAL, damage, discard, is_no_room, move_aside, seal
 from tinystories.errors import UserError, one_line
-from tinystories.run_files import checkpoints, step_of
+from tinystories.run_files import CARD, PROGRESS, checkpoints, step_of
 
 
 logger = logging.getLogger(__name__)
 
 UNFINISHED = "unfinished-checkpoint"
-PROGRESS = "progress.json"
-_MAY_BE_EDITED = ("README.md", "generation_config*.json")
+_MAY_BE_EDITED = (CARD, "generation_config*.json")
 
 
 def publish_checkpoint(unfinished: Path, folder: Path) -> None:

@@ -26,8 +26,10 @@ from tinystories.run_files import (
     EVALUATIONS,
     EVALUATIONS_TABLE,
     NEVER_PUBLISHED,
+    RECIPE,
     REPORT,
     SAMPLES,
+    TRAIN_RESULTS,
     WRITTEN_BY_A_RUN,
     checkpoints,
     read_json,
@@ -42,7 +44,7 @@ from tinystories.training.throughput import write_evaluations_table
 logger = logging.getLogger(__name__)
 
 # Go on where a run goes on, or are replaced in one step: without them a kill in this moment would end the run.
-LASTING = {SAMPLES, EVALUATIONS, EVALUATIONS_TABLE, ENVIRONMENT, DATA_REPORT, "recipe.json"}
+LASTING = {SAMPLES, EVALUATIONS, EVALUATIONS_TABLE, ENVIRONMENT, DATA_REPORT, RECIPE}
 # What may change when a run goes on: its length, its place, and how it is watched, shared and fed.
 FREE_ON_RESUME = {
     "max_steps",
@@ -107,7 +109,7 @@ def check_run_folder(training: RunArguments) -> str | None:
             return found
     if not training.should_save or not folder.exists() or not any(folder.iterdir()):
         return None
-    if not (folder / "recipe.json").exists():
+    if not (folder / RECIPE).exists():
         raise UserError(f"{folder} is not empty and holds no earlier run: give another --output_dir")
     if not training.overwrite_output_dir:
         raise UserError(
@@ -120,7 +122,7 @@ def check_run_folder(training: RunArguments) -> str | None:
 def _began_here(folder: Path) -> bool:
     """Whether a run began in this folder and came to no checkpoint: nothing is lost where it begins again."""
     has_weights = checkpoints(folder, complete=False) or any(folder.glob("model*.safetensors"))
-    if not (folder / "recipe.json").exists() or has_weights:
+    if not (folder / RECIPE).exists() or has_weights:
         return False
     logger.warning("%s holds no checkpoint yet: the run begins again", folder)
     return True
@@ -144,8 +146,8 @@ def _checkpoint_to_resume(folder: Path, which: str | None) -> str | None:
             f"resume_from_checkpoint {which}: a run goes on at its last checkpoint, {last}; move later ones away "
             "first, or start a new run with --model_name_or_path"
         )
-    for name, key in (("recipe.json", "seed"), (DATA_REPORT, "began_with")):
-        if key not in (read_json(folder / name) or {}):
+    for name, key in ((RECIPE, "seed"), (DATA_REPORT, "began_with")):
+        if key not in (read_json(folder / name, logger.warning) or {}):
             raise UserError(f"{folder} cannot go on: its {name}, which says how it began, is missing or damaged")
     check_undamaged(last)
     return str(last)
@@ -154,7 +156,8 @@ def _checkpoint_to_resume(folder: Path, which: str | None) -> str | None:
 def check_resumed(checkpoint: str, recipe: Recipe, data_report: dict[str, Any]) -> None:
     """A run goes on with the settings, the stories and the tokenizer it began with, or not at all."""
     folder = Path(checkpoint).parent
-    earlier, began = read_json(folder / "recipe.json"), read_json(folder / DATA_REPORT)["began_with"]
+    earlier = read_json(folder / RECIPE) or {}
+    began = (read_json(folder / DATA_REPORT) or {})["began_with"]
     for name, value in earlier.items():
         now = _as_saved(recipe.values.get(name))
         if name not in FREE_ON_RESUME and value != now:
@@ -187,7 +190,7 @@ def prepare_run_folder(recipe: Recipe, data_report: dict[str, Any], checkpoint: 
     """
     folder = Path(recipe.training.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    measured = read_json(folder / "train_results.json") or {}
+    measured = read_json(folder / TRAIN_RESULTS, logger.warning) or {}
     card = folder / CARD
     if checkpoint is not None:
         for name in (SAMPLES, EVALUATIONS):
