@@ -5,7 +5,7 @@ import os
 
 import datasets
 import torch
-from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, TrainerCallback
 
 from tinystories.checkpoint.loading import describe_model, new_model
 from tinystories.config.arguments import RunArguments
@@ -48,9 +48,13 @@ def prepare_data(recipe: Recipe) -> tuple[Corpus, PreTrainedTokenizerBase, Packe
 
 
 def make_trainer(
-    recipe: Recipe, corpus: Corpus, tokenizer: PreTrainedTokenizerBase, packed: PackedRows
+    recipe: Recipe,
+    corpus: Corpus,
+    tokenizer: PreTrainedTokenizerBase,
+    packed: PackedRows,
+    callbacks: list[TrainerCallback] | None = None,
 ) -> StoryTrainer:
-    """Model and Trainer, with the guards passed: from here on the run is sound."""
+    """Model and Trainer, with the guards passed. callbacks: instead of those of a run, as for a dry run."""
     if recipe.model.model_name_or_path is not None:
         model = continued_model(recipe, tokenizer)
     else:
@@ -61,11 +65,8 @@ def make_trainer(
     known = _some_training_stories(recipe, corpus, len(evaluated))
     training_stories = scoring_rows(known, tokenizer, model.config.max_position_embeddings)
     loss_guard = LossGuard()
-    callbacks = [loss_guard, SampleStories(recipe.training.sample_prompts), GracefulStopCallback()]
-    if recipe.training.save_log_spaced:
-        callbacks.append(LogSpacedCheckpoints())
-    if recipe.training.early_stopping_patience is not None:
-        callbacks.append(EarlyStoppingCallback(recipe.training.early_stopping_patience))
+    if callbacks is None:
+        callbacks = _callbacks_of_a_run(recipe.training, loss_guard)
     try:
         trainer = StoryTrainer(model, tokenizer, recipe, packed, evaluation, training_stories, corpus.report, callbacks)
     except (
@@ -81,6 +82,15 @@ def make_trainer(
         corpus.report["guards"] = on_one_process(lambda: run_guards(trainer, corpus))
         loss_guard.trainer = trainer
     return trainer
+
+
+def _callbacks_of_a_run(training: RunArguments, loss_guard: LossGuard) -> list[TrainerCallback]:
+    callbacks = [loss_guard, SampleStories(training.sample_prompts), GracefulStopCallback()]
+    if training.save_log_spaced:
+        callbacks.append(LogSpacedCheckpoints())
+    if training.early_stopping_patience is not None:
+        callbacks.append(EarlyStoppingCallback(training.early_stopping_patience))
+    return callbacks
 
 
 def _some_training_stories(recipe: Recipe, corpus: Corpus, evaluated: int) -> datasets.Dataset:
