@@ -106,7 +106,7 @@ def _lines(file: Path) -> Iterator[str]:
                     "save the file as UTF-8"
                 ) from error
             if b"\0" in line:
-                raise UserError(f"{file}:{number}: holds a zero byte: not text, or UTF-16; save the file as UTF-8")
+                raise UserError(f"{file}:{number}: holds a zero byte: not text, or UTF-16", "save the file as UTF-8")
             yield text
 
 
@@ -170,7 +170,7 @@ def _read_csv(file: Path, arguments: DataArguments, report: dict) -> Iterator[st
     if arguments.text_column not in header:
         raise UserError(f"{file}:1: no column {arguments.text_column!r}; it has {header}: name one with --text_column")
     if header.count(arguments.text_column) > 1:
-        raise UserError(f"{file}:1: several columns are named {arguments.text_column!r}; rename all but one")
+        raise UserError(f"{file}:1: several columns are named {arguments.text_column!r}", "rename all but one")
     column = header.index(arguments.text_column)
     while True:
         begins = reader.line_num + 1

@@ -48,7 +48,7 @@ def check_undamaged(checkpoint: Path) -> None:
     if found:
         earlier = [path for path in checkpoints(checkpoint.parent) if step_of(path) < step_of(checkpoint)]
         then = f"--resume goes on at {earlier[-1]}" if earlier else "--resume begins again"
-        raise UserError(f"{checkpoint} is damaged: {found}; move this folder away, and {then}")
+        raise UserError(f"{checkpoint} is damaged: {found}", f"move this folder away, and {then}")
 
 
 def thin_out(folder: Path, limit: int | None, best: str | Path | None) -> None:

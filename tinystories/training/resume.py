@@ -100,9 +100,9 @@ def check_run_folder(training: RunArguments) -> str | None:
     folder = Path(training.output_dir)
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not place.is_dir():
-        raise UserError(f"output_dir {folder} cannot be: {place} is a file; give another")
+        raise UserError(f"output_dir {folder} cannot be: {place} is a file", "give another")
     if not os.access(place, os.W_OK):
-        raise UserError(f"output_dir {folder} cannot be written: {place} is read-only; give another")
+        raise UserError(f"output_dir {folder} cannot be written: {place} is read-only", "give another")
     if training.resume or training.resume_from_checkpoint is not None:
         found = _checkpoint_to_resume(folder, training.resume_from_checkpoint)
         if found is not None or _began_here(folder):
