@@ -42,9 +42,9 @@ DATA_LICENSES = {"roneneldan/TinyStories": "cdla-sharing-1.0"}
 class CardFacts:
     """What a card says about a checkpoint, beside what the model itself says; None or empty where it is not known.
 
-    recipe, data: as in recipe.json and data_report.json. step: of the last optimizer step. best_step: of the weights that
-    a finished run has kept, where load_best_model_at_end chose them. final: the scores of all validation stories, by the
-    names of all_results.json without "eval_". evaluation: as in evaluation.json.
+    recipe, data: as in recipe.json and data_report.json. step: of the last optimizer step. best_step: of the weights
+    that a finished run has kept, where load_best_model_at_end chose them. final: the scores of all validation stories,
+    by the names of all_results.json without "eval_". evaluation: as in evaluation.json.
     """
 
     recipe: dict[str, Any]
