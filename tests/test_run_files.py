@@ -1,12 +1,15 @@
 """The files of a run: absent, damaged and unreadable are told apart, and nothing of this machine is published."""
 
 import json
+import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from helpers.fake_hub import FakeHub, Repository
 from helpers.run_folder import DATA, ENVIRONMENT, RECIPE, RESULTS, write_run
 from helpers.runs import ROOT
 from tinystories.errors import UserError
@@ -80,6 +83,38 @@ def test_read_json(tmp_path):
     with pytest.raises(RunFileError, match="is damaged"):
         read_json(path)
     assert read_json(path, said.append) is None and said == [f"{path} is damaged (not JSON, or cut off)"]
+
+
+def test_errors_can_be_pickled():
+    """An error of the first process is sent to the others."""
+    error = pickle.loads(pickle.dumps(RunFileError(Path("recipe.json"), "is damaged")))
+    assert str(error) == "recipe.json is damaged" and error.reason == "is damaged"
+    error = pickle.loads(pickle.dumps(UserError("wrong", "mend it")))
+    assert str(error) == "wrong; mend it" and (error.message, error.remedy) == ("wrong", "mend it")
+
+
+@pytest.mark.slow
+@pytest.mark.hub
+def test_hub_checkpoint(folder, tmp_path):
+    """Absent on the Hub, damaged there and refused by it are told apart, too."""
+    files = {name: (folder / name).read_bytes() for name in ("recipe.json", "evaluations.jsonl")}
+    code = "import json; from tinystories.run_files import Run; run = Run('someone/model')\n"
+    code += "read = [run.recipe, run.state, len(run.evaluations), run.results, run.environment]\n"
+    code += "print(json.dumps(read + [run.missing, run.problems]))"
+    with FakeHub() as hub:
+        hub.repositories["someone/model"] = Repository(private=False)
+        hub.repositories["someone/model"].commit("main", "first", files | {"trainer_state.json": b"{"})
+        hub.fail("HEAD", ".*environment.json", status=400, times=10)
+        environment = os.environ | hub.environment(tmp_path / "home")
+        process = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+        )
+    assert process.returncode == 0, process.stderr
+    recipe, state, evaluations, results, environment, missing, problems = json.loads(process.stdout)
+    assert (recipe, state, evaluations, results, environment) == (RECIPE, None, 2, None, None)
+    assert missing == ["all_results.json"]
+    assert problems[0] == "trainer_state.json is damaged (not JSON, or cut off)"
+    assert problems[1].startswith("environment.json cannot be read from the Hub (") and len(problems) == 2
 
 
 def test_read_lines(tmp_path):

@@ -45,7 +45,10 @@ class RunFileError(UserError):
 
     def __init__(self, path: Path, reason: str):
         super().__init__(f"{path} {reason}")
-        self.reason = reason
+        self.path, self.reason = path, reason
+
+    def __reduce__(self) -> tuple[type, tuple[Path, str]]:
+        return type(self), (self.path, self.reason)  # an error travels between the processes of a run as a pickle
 
 
 def read_json(path: Path, say: Callable[[str], object] | None = None) -> dict[str, Any] | None:
@@ -195,17 +198,16 @@ class Run:
         """`path`, or that of the same file of the Hub id in the cache; None where the Hub has no such file."""
         if self.folder.exists():
             return path
-        from huggingface_hub import hf_hub_download  # slow to import, and needed for Hub ids alone
-        from huggingface_hub.errors import (
-            EntryNotFoundError,
-            HFValidationError,
-            RepositoryNotFoundError,
-            RevisionNotFoundError,
-        )
+        from huggingface_hub import constants, hf_hub_download  # slow to import, and needed for Hub ids alone
+        from huggingface_hub import errors as hub
 
         try:
             return Path(hf_hub_download(self.checkpoint, path.name, revision=self.revision))
-        except (EntryNotFoundError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError):
-            return None  # also without a connection, if the file is not in the cache
+        except (hub.RemoteEntryNotFoundError, hub.RepositoryNotFoundError, hub.RevisionNotFoundError):
+            return None
+        except hub.HFValidationError:  # the name is neither a folder nor a Hub id
+            return None
         except Exception as error:  # the HTTP library has many
+            if constants.HF_HUB_OFFLINE:
+                return None
             raise RunFileError(path, f"cannot be read from the Hub ({one_line(error)})") from error
