@@ -243,5 +243,5 @@ def test_stories_not_held_out(folder, evaluated, caplog):
     printed = evaluated("run/checkpoint-10", *FEW, *data)
     assert "NOT HELD OUT: 3 of 3 stories" in caplog.text
     page = (folder / "known" / "index.html").read_text(encoding="utf-8")
-    assert re.search("3 of them (are|stand) in the training data too", page)
+    assert "3 of them are in the training data too" in page
     assert re.search(r"minimal pairs: tense \(share right\) +- +not measured", printed)

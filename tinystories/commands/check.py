@@ -10,8 +10,6 @@ checkpoint, a folder or a Hub id. `--output_file FILE` writes the findings as JS
 tells its options. Exit status: 0 if all is well, 1 if not.
 """
 
-import json
-import os
 import sys
 from pathlib import Path
 
@@ -22,7 +20,8 @@ from tinystories.checks.preflight import preflight
 from tinystories.config.arguments import DataArguments
 from tinystories.config.parser import StrictParser
 from tinystories.data import quality as data_quality
-from tinystories.errors import UserError, one_line
+from tinystories.errors import UserError
+from tinystories.output_file import check_output_file, write_output_file
 
 
 RECIPES = (".yaml", ".yml", ".json")
@@ -49,9 +48,9 @@ def check_recipe(argv: list[str]) -> bool:
     parser = StrictParser((), add_help=False)
     parser.add_argument("--output_file")
     arguments, recipe = parser.parse_known_args(argv)
-    check_place(arguments.output_file)
+    check_output_file(arguments.output_file)
     result = preflight(recipe, report=lambda finding: print(finding, flush=True))
-    write_result(arguments.output_file, result)
+    write_output_file(arguments.output_file, result)
     print("ready" if result["ready"] else "not ready")
     return result["ready"]
 
@@ -69,13 +68,13 @@ def check_model(argv: list[str]) -> bool:
     parser.add_argument("--output_file", help="write the findings to this JSON file")
     arguments = vars(parser.check(argv))
     output_file = arguments.pop("output_file")
-    check_place(output_file)
+    check_output_file(output_file)
     if arguments["stories"] < 1:
         raise UserError(f"stories must be at least 1, got {arguments['stories']}")
     arguments["device"] = arguments["device"] or torch.accelerator.current_accelerator() or "cpu"
     result = diagnosis.diagnose(**arguments)
     print(*diagnosis.describe(result), sep="\n")
-    write_result(output_file, result)
+    write_output_file(output_file, result)
     return result["verdict"] == "fine"
 
 
@@ -89,7 +88,7 @@ def check_data(argv: list[str]) -> bool:
     parser.add_argument("--output_file", help="write the findings to this JSON file")
     parser.check(argv)
     quality, data, other = parser.build(argv)
-    check_place(other.output_file)
+    check_output_file(other.output_file)
     if quality.clean is not None:
         data_quality.check_target(quality)
     examined = data_quality.examine(quality, data)
@@ -102,27 +101,5 @@ def check_data(argv: list[str]) -> bool:
             f"{copy['file']}: {copy['stories']:,} stories, {copy['repaired']:,} of them repaired; "
             f"{copy['dropped']:,} dropped" + (f" ({reasons})" if reasons else "")
         )
-    write_result(other.output_file, result)
+    write_output_file(other.output_file, result)
     return quality.clean is not None or not (result["problems"] or result["rows_not_read"])
-
-
-def check_place(output_file: str | None) -> None:
-    """Asked first, not after minutes of work."""
-    if not output_file:
-        return
-    place = Path(output_file)
-    if place.is_dir():
-        raise UserError(f"output_file {place}: is a folder; name a file")
-    if not place.resolve().parent.is_dir():
-        raise UserError(f"output_file {place}: there is no folder {place.parent}")
-    if not os.access(place if place.exists() else place.resolve().parent, os.W_OK):
-        raise UserError(f"output_file {place}: may not be written; name another")
-
-
-def write_result(output_file: str | None, result: dict) -> None:
-    if output_file:
-        text = json.dumps(result, indent=2, ensure_ascii=False)
-        try:
-            Path(output_file).write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"output_file {output_file}: cannot be written ({one_line(error)})") from error

@@ -27,7 +27,7 @@ from tinystories.evaluation.table import as_text, comparison_as_text
 from tinystories.reporting.evaluation_page import write_page
 from tinystories.reporting.format import cell
 from tinystories.reporting.model_card import refresh_card
-from tinystories.run_files import EVALUATION, read_json
+from tinystories.run_files import EVALUATION, TRAINER_STATE, read_json
 
 
 logger = logging.getLogger("tinystories")
@@ -85,9 +85,9 @@ def parse(argv: list[str]) -> tuple[list[str], EvaluationArguments]:
 
 def note_beside_the_weights(folder: Path, found: dict[str, Any]) -> None:
     """The checkpoint says of itself what was measured, unless it is not a run's or somebody edited its card."""
-    if not (folder / "trainer_state.json").exists():
+    if not (folder / TRAINER_STATE).exists():
         return
-    known = read_json(folder / EVALUATION)
+    known = read_json(folder / EVALUATION, logger.warning)
     if found["settings"]["quick"] and known and not known["settings"]["quick"]:
         logger.warning("%s: keeps its full evaluation, this one was quick", folder)
         return

@@ -8,12 +8,12 @@ nothing there; the same command goes on where it was.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from tinystories.checkpoint.hub import push
 from tinystories.config.parser import StrictParser
 from tinystories.errors import UserError
+from tinystories.output_file import check_output_file, write_output_file
 
 
 def main(argv: list[str]) -> None:
@@ -33,9 +33,8 @@ def main(argv: list[str]) -> None:
         f'Write with it: python run_generation.py {repo_id} "Once upon a time"'
         + (f" --revision {revision}" if revision else "")
     )
-    if arguments.output_file:
-        result = {"repo_id": repo_id, "revision": arguments.revision, "tag": arguments.tag, "commit": commit.oid}
-        Path(arguments.output_file).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    result = {"repo_id": repo_id, "revision": arguments.revision, "tag": arguments.tag, "commit": commit.oid}
+    write_output_file(arguments.output_file, result)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -51,6 +50,5 @@ def parse(argv: list[str]) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if not Path(arguments.checkpoint).is_dir():
         raise UserError(f"{arguments.checkpoint} is no folder: name a run folder, or a checkpoint-N in one")
-    if arguments.output_file and not Path(arguments.output_file).resolve().parent.is_dir():
-        raise UserError(f"{Path(arguments.output_file).parent}: no such folder for the output file")
+    check_output_file(arguments.output_file)
     return arguments

@@ -19,9 +19,9 @@ from tinystories.data.corpus import Corpus
 from tinystories.errors import UserError, one_line
 from tinystories.evaluation.scoring import score, scoring_rows
 from tinystories.generation.sample import sample_story
-from tinystories.reporting.model_card import write_card
+from tinystories.reporting.model_card import read_facts, write_card
 from tinystories.reporting.run_report import write_report
-from tinystories.run_files import read_facts, step_of
+from tinystories.run_files import step_of
 from tinystories.training.budget import check_room_for_checkpoints
 from tinystories.training.build import make_trainer, prepare_data, use_compiler_if_it_works
 from tinystories.training.distributed import check_launch, on_one_process
@@ -79,7 +79,9 @@ def finish(trainer: StoryTrainer, corpus: Corpus) -> None:
     stories = scoring_rows(corpus.validation, tokenizer, model.config.max_position_embeddings)
     final = score(model, stories, tokenizer.pad_token_id, trainer.args.eval_batch_size).as_dict()
     trainer.save_metrics("eval", {f"eval_{name}": value for name, value in final.items()})
-    write_card(folder, model, read_facts(folder))
+    facts = read_facts(folder)
+    if facts is not None:  # as all files of this run lie there
+        write_card(folder, model, facts)
     best = trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint
     logger.info("weights: %s", f"the best checkpoint, {best}" if best else "those of the last step")
     logger.info(

@@ -19,6 +19,7 @@ from tinystories.atomic import write_atomically
 from tinystories.config.arguments import DataArguments, ModelArguments, RunArguments, TokenizerArguments
 from tinystories.config.parser import StrictParser
 from tinystories.errors import UserError, one_line
+from tinystories.run_files import RECIPE
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Recipe:
 
     def save(self, folder: str | Path) -> None:
         text = json.dumps(self.values, indent=2, sort_keys=True, default=str, ensure_ascii=False)
-        write_atomically(Path(folder) / "recipe.json", text + "\n")
+        write_atomically(Path(folder) / RECIPE, text + "\n")
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -80,7 +81,7 @@ def read_recipe(argv: list[str]) -> Recipe:
     namespace = parser.check(from_file + overrides)
     model, data, tokenizer, training = parser.build(from_file + overrides)
     if model.attn_implementation == "flex_attention" and training.use_cpu:
-        raise UserError("attn_implementation flex_attention cannot train on a CPU, only generate; use sdpa")
+        raise UserError("attn_implementation flex_attention cannot train on a CPU, only generate", "use sdpa")
     values = {key: value for key, value in vars(namespace).items() if key not in _NOT_RECORDED}
     values |= {"bf16": training.bf16}
     given = _names(from_file + overrides)
@@ -133,7 +134,7 @@ def _read_yaml(path: str) -> dict[str, Any]:
         raise UserError(f"cannot read the recipe {path}: {error.strerror}; recipes stand in configs/") from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}:{line}: not UTF-8; save the file as UTF-8") from error
+        raise UserError(f"{path}:{line}: not UTF-8", "save the file as UTF-8") from error
     except MarkedYAMLError as error:
         line, problem = (error.problem_mark or error.context_mark).line + 1, error.problem or error.context
         raise UserError(f"{path}:{line}: not YAML that can be read: {one_line(problem)}") from error

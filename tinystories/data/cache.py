@@ -59,7 +59,7 @@ def cached_folder(kind: str, key: str, build: Callable[[Path], None], root: str 
         _remove_abandoned(base)
         unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=base))
     except OSError as error:
-        raise UserError(f"cannot write to {base}: {error.strerror}; give another --data_cache_dir") from error
+        raise UserError(f"cannot write to {base}: {error.strerror}", "give another --data_cache_dir") from error
     try:
         build(unfinished)
         seal(unfinished)

@@ -139,7 +139,7 @@ def _kept(rows: Iterable[str | BadRow], on_bad_row: str, report: dict) -> Iterat
     for row in rows:
         if isinstance(row, BadRow):
             if on_bad_row == "error":
-                raise UserError(f"{row}; correct it, or skip such rows with --on_bad_row skip")
+                raise UserError(f"{row}", "correct it, or skip such rows with --on_bad_row skip")
             report["bad"] += 1
             report["first_bad"] = report["first_bad"] or str(row)
         elif story := row.replace("\r\n", "\n").replace("\r", "\n").strip():

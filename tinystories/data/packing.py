@@ -57,7 +57,7 @@ def pack(stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, argument
         raise UserError(f"block_size must be at least 2, got {arguments.block_size}")
     missing = [name for name in ("bos", "eos", "pad") if getattr(tokenizer, f"{name}_token_id") is None]
     if missing:
-        raise UserError(f"the tokenizer has no {' and no '.join(missing)} token; train one with train_tokenizer.py")
+        raise UserError(f"the tokenizer has no {' and no '.join(missing)} token", "train one with train_tokenizer.py")
     settings = [LAYOUT, arguments.block_size, arguments.align_to_stories]
     key = content_key([dataset_key(stories), *_tokenizer_content(tokenizer), *settings])
 

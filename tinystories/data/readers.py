@@ -109,7 +109,7 @@ def _lines(file: Path) -> Iterator[str]:
                 ) from error
             if b"\0" in line:
                 raise UserError(
-                    f"{file}:{number}: has a zero byte, so it is not text or is UTF-16; save the file as UTF-8"
+                    f"{file}:{number}: has a zero byte, so it is not text or is UTF-16", "save the file as UTF-8"
                 )
             yield text
 
@@ -176,7 +176,7 @@ def _read_csv(file: Path, arguments: DataArguments, report: dict) -> Iterator[st
             f"{file}:1: no column {arguments.text_column!r}; it has {header}: choose one with --text_column"
         )
     if header.count(arguments.text_column) > 1:
-        raise UserError(f"{file}:1: several columns are named {arguments.text_column!r}; rename all but one")
+        raise UserError(f"{file}:1: several columns are named {arguments.text_column!r}", "rename all but one")
     column = header.index(arguments.text_column)
     while True:
         begins = reader.line_num + 1

@@ -107,7 +107,9 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"cannot load a tokenizer from {name}: {one_line(error)}") from error
     if not tokenizer.is_fast:
-        raise UserError(f"{name} is not a fast tokenizer (it has no tokenizer.json); train one with train_tokenizer.py")
+        raise UserError(
+            f"{name} is not a fast tokenizer (it has no tokenizer.json)", "train one with train_tokenizer.py"
+        )
     if tokenizer.backend_tokenizer.truncation is not None:
         length = tokenizer.backend_tokenizer.truncation["max_length"]
         logger.warning("%s stores a truncation at %d tokens: taken out, so that no story is cut", name, length)

@@ -7,6 +7,7 @@ result is never reused by mistake and no user has to delete the cache.
 
 import inspect
 import json
+import logging
 from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -20,6 +21,8 @@ from tinystories.data.cache import content_key
 from tinystories.errors import UserError
 from tinystories.run_files import LIBRARIES, read_json
 
+
+logger = logging.getLogger(__name__)
 
 LIBRARY = Path(__file__).parent.parent
 
@@ -46,7 +49,8 @@ class ResultCache:
         """The result `name` for the inputs `depends_on`; `measure` is called if it is not known yet."""
         key = content_key([self.base, *(json.dumps(item, sort_keys=True) for item in depends_on)])
         path = self.folder / f"{name}-{key}.json"
-        if path.exists() and (known := read_json(path)) is not None:
+        known = read_json(path, logger.warning)
+        if known is not None:
             return known["result"]
         result = measure()
         write_atomically(path, json.dumps({"part": name, "result": result}, ensure_ascii=False) + "\n")

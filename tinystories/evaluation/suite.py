@@ -7,7 +7,7 @@ the network with fresh weights; the text metrics also for people's stories and f
 
 import copy
 import logging
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -19,9 +19,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.checkpoint.foreign import open_model
-from tinystories.config.arguments import DataArguments
-from tinystories.data.corpus import Corpus, load_corpus, pick_stories, read_files, story_hashes
-from tinystories.data.held_out import SAMPLE_CORPUS_STORIES
+from tinystories.data.corpus import pick_stories, story_hashes
+from tinystories.data.held_out import find_held_out
 from tinystories.errors import UserError
 from tinystories.evaluation.arguments import EvaluationArguments
 from tinystories.evaluation.cache import ResultCache, fingerprint
@@ -39,7 +38,7 @@ from tinystories.evaluation.text.metrics import available_metrics
 from tinystories.evaluation.text.prompts import PROMPTS
 from tinystories.evaluation.text.samples import Sample
 from tinystories.random_state import keep_random_state
-from tinystories.run_files import LIBRARIES, read_records
+from tinystories.run_files import LIBRARIES, Run
 
 
 logger = logging.getLogger(__name__)
@@ -50,7 +49,7 @@ STORIES_FOR_QUICK_PAIRS = 1000
 
 @dataclass
 class Stories:
-    """What all models of a comparison are held against. `held_out`: those that are scored; pairs are made of more."""
+    """What all models of a comparison are measured on. `held_out`: those that are scored; pairs are made of more."""
 
     held_out: datasets.Dataset
     for_pairs: datasets.Dataset
@@ -59,7 +58,7 @@ class Stories:
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """also_in_training: how many of the held-out stories are no such thing; None where it is not known."""
+        """also_in_training: how many of the held-out stories are training stories; None where that is not known."""
         known = None
         if self.training is not None:
             known = int(np.isin(story_hashes(self.held_out), story_hashes(self.training)).sum())
@@ -67,35 +66,22 @@ class Stories:
 
 
 def find_stories(arguments: EvaluationArguments, checkpoint: str) -> Stories:
-    """The stories named, else those of the checkpoint's run, else held-out ones of the embedded corpus."""
-    recipe = read_records(checkpoint, arguments.revision).recipe
-    corpus, source = _of_the_run(recipe) if recipe and not (arguments.data and arguments.train_file) else (None, None)
-    training = corpus.train if corpus else None
-    if arguments.train_file:
-        training, _ = read_files(arguments.train_file, DataArguments())
+    """The stories named, else those of the checkpoint's run, else held-out stories of the embedded corpus."""
+    run = Run(checkpoint, arguments.revision)
+    found = find_held_out(run, arguments.data, arguments.train_file)
+    for problem in run.problems:
+        logger.warning("%s: %s", checkpoint, problem)
+    if found.unreadable is not None:
+        logger.warning("the stories of the run cannot be read: %s", found.unreadable)
     if arguments.data:
-        held_out, _ = read_files(arguments.data, DataArguments())
-        source = Path(arguments.data).name
-    elif corpus:
-        held_out = corpus.validation
+        source = Path(arguments.data).name  # published: no folder of this machine
+    elif found.origin == "run":
+        source = "the validation stories of its run"
     else:
-        held_out = load_corpus(
-            DataArguments(num_sample_stories=SAMPLE_CORPUS_STORIES, validation_fraction=0.5)
-        ).validation
         source = "the embedded sample corpus"
         logger.warning("HELD-OUT STORIES: %s, which fits models trained on it; name others with --data", source)
-    for_pairs = pick_stories(held_out, STORIES_FOR_QUICK_PAIRS) if arguments.quick else held_out
-    return Stories(pick_stories(held_out, arguments.stories), for_pairs, training, source)
-
-
-def _of_the_run(recipe: dict[str, Any]) -> tuple[Corpus | None, str | None]:
-    known = {item.name: recipe[item.name] for item in fields(DataArguments) if item.name in recipe}
-    try:
-        corpus = load_corpus(DataArguments(**known))
-    except UserError as error:
-        logger.warning("the stories of the run cannot be read: %s", error)
-        return None, None
-    return corpus, "the validation stories of its run"
+    for_pairs = pick_stories(found.stories, STORIES_FOR_QUICK_PAIRS) if arguments.quick else found.stories
+    return Stories(pick_stories(found.stories, arguments.stories), for_pairs, found.training, source)
 
 
 def evaluate(names: list[str], arguments: EvaluationArguments) -> list[dict[str, Any]]:

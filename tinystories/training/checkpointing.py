@@ -20,15 +20,14 @@ from transformers.trainer_utils import SaveStrategy, TrainOutput
 
 from tinystories.atomic import SEAL, damage, discard, is_no_room, move_aside, seal
 from tinystories.errors import UserError, one_line
-from tinystories.run_files import checkpoints, step_of
+from tinystories.run_files import CARD, PROGRESS, checkpoints, step_of
 from tinystories.training.recipe_trainer import RecipeTrainer
 
 
 logger = logging.getLogger(__name__)
 
 UNFINISHED = "unfinished-checkpoint"
-PROGRESS = "progress.json"
-_MAY_BE_EDITED = ("README.md", "generation_config*.json")
+_MAY_BE_EDITED = (CARD, "generation_config*.json")
 
 
 def publish_checkpoint(unfinished: Path, folder: Path) -> None:
@@ -52,7 +51,7 @@ def check_undamaged(checkpoint: Path) -> None:
     if found:
         earlier = [path for path in checkpoints(checkpoint.parent) if step_of(path) < step_of(checkpoint)]
         then = f"--resume goes on at {earlier[-1]}" if earlier else "--resume begins again"
-        raise UserError(f"{checkpoint} is damaged: {found}; move this folder away, and {then}")
+        raise UserError(f"{checkpoint} is damaged: {found}", f"move this folder away, and {then}")
 
 
 def thin_out(folder: Path, limit: int | None, best: str | Path | None) -> None:

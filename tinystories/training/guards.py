@@ -66,7 +66,7 @@ def check_text(train: datasets.Dataset) -> str:
     found = f"mojibake in {len(broken)} of {len(places)} stories"
     remedy = "python check_run.py --data SOURCE --clean stories.jsonl writes a copy without it"
     if share > MOJIBAKE_REFUSED:
-        raise GuardError(f"{found} (first: {broken[0][:40]!r}...): the model would learn broken characters; {remedy}")
+        raise GuardError(f"{found} (first: {broken[0][:40]!r}...): the model would learn broken characters", remedy)
     if share > MOJIBAKE_SAID:
         logger.warning("%s: %s", found, remedy)
     return found
@@ -150,7 +150,7 @@ def check_rows(trainer: RecipeTrainer, train_hashes: np.ndarray) -> str:
     texts = tokenizer.batch_decode([story[1:-1].tolist() for story in stories])
     for story, text, story_hash in zip(stories, texts, text_hashes(texts), strict=True):
         if story[-1] != tokenizer.eos_token_id:
-            raise GuardError("no EOS between packed stories: the model would never stop; pack BOS + story + EOS")
+            raise GuardError("no EOS between packed stories: the model would never stop", "pack BOS + story + EOS")
         if story_hash not in train_hashes:
             raise GuardError(
                 f"a packed story is not in this corpus: {text[:40]!r}...{text[-20:]!r}; it was cut, or the rows are "
@@ -183,10 +183,10 @@ def check_labels(trainer: RecipeTrainer) -> str:
     ids, labels = batch["input_ids"], batch["labels"]
     padding = ids == tokenizer.pad_token_id
     if not (labels[padding] == IGNORED).all():
-        raise GuardError("padding is in the loss: the model would learn to pad; label padding with -100")
+        raise GuardError("padding is in the loss: the model would learn to pad", "label padding with -100")
     wrong = (labels != ids) & ~padding
     if wrong.any() and (labels[wrong] == IGNORED).all():
-        raise GuardError("EOS is left out of the loss: the model would never learn to stop; mask padding only")
+        raise GuardError("EOS is left out of the loss: the model would never learn to stop", "mask padding only")
     if wrong.any():
         raise GuardError(
             "the labels of a batch are not its input ids: the model shifts labels to the next token itself, so a batch "
@@ -204,7 +204,8 @@ def check_overlap(
         first = train[int(overlap[0])]["text"]
         raise GuardError(
             f"{len(overlap)} training stories are also in the validation data (first: {first[:40]!r}...): the scores "
-            "would be of stories seen in training; give other validation data, or --remove_overlap"
+            "would be of stories seen in training",
+            "give other validation data, or --remove_overlap",
         )
     base = trainer.recipe.model.model_name_or_path
     unknown = f" (what {base} learned before is not compared)" if base is not None else ""

@@ -27,8 +27,10 @@ from tinystories.run_files import (
     EVALUATIONS,
     EVALUATIONS_TABLE,
     NEVER_PUBLISHED,
+    RECIPE,
     REPORT,
     SAMPLES,
+    TRAIN_RESULTS,
     WRITTEN_BY_A_RUN,
     checkpoints,
     read_json,
@@ -44,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 # Files that a resumed run appends to or replaces in one step. They are not deleted first: a run killed between the two
 # could not be resumed.
-KEPT_ON_RESUME = {SAMPLES, EVALUATIONS, EVALUATIONS_TABLE, ENVIRONMENT, DATA_REPORT, "recipe.json"}
+KEPT_ON_RESUME = {SAMPLES, EVALUATIONS, EVALUATIONS_TABLE, ENVIRONMENT, DATA_REPORT, RECIPE}
 # Keys that may change when a run is resumed: its length and folder, and how it is watched, shared and fed with data.
 FREE_ON_RESUME = {
     "max_steps",
@@ -100,16 +102,16 @@ def check_run_folder(training: RunArguments) -> str | None:
     folder = Path(training.output_dir)
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not place.is_dir():
-        raise UserError(f"output_dir {folder} cannot be made: {place} is a file; give another")
+        raise UserError(f"output_dir {folder} cannot be made: {place} is a file", "give another")
     if not os.access(place, os.W_OK):
-        raise UserError(f"output_dir {folder} cannot be written: {place} is read-only; give another")
+        raise UserError(f"output_dir {folder} cannot be written: {place} is read-only", "give another")
     if training.resume or training.resume_from_checkpoint is not None:
         found = _checkpoint_to_resume(folder, training.resume_from_checkpoint)
         if found is not None or _began_here(folder):
             return found
     if not training.should_save or not folder.exists() or not any(folder.iterdir()):
         return None
-    if not (folder / "recipe.json").exists():
+    if not (folder / RECIPE).exists():
         raise UserError(f"{folder} is not empty and holds no earlier run: give another --output_dir")
     if not training.overwrite_output_dir:
         raise UserError(
@@ -122,7 +124,7 @@ def check_run_folder(training: RunArguments) -> str | None:
 def _began_here(folder: Path) -> bool:
     """Whether a run began in this folder and saved no weights: nothing is lost if it begins again."""
     has_weights = checkpoints(folder, complete=False) or any(folder.glob("model*.safetensors"))
-    if not (folder / "recipe.json").exists() or has_weights:
+    if not (folder / RECIPE).exists() or has_weights:
         return False
     logger.warning("%s holds no checkpoint yet: the run begins again", folder)
     return True
@@ -149,8 +151,8 @@ def _checkpoint_to_resume(folder: Path, which: str | None) -> str | None:
             f"resume_from_checkpoint {which}: a run goes on at its last checkpoint, {last}; move later ones away "
             "first, or start a new run with --model_name_or_path"
         )
-    for name, key in (("recipe.json", "seed"), (DATA_REPORT, "began_with")):
-        if key not in (read_json(folder / name) or {}):
+    for name, key in ((RECIPE, "seed"), (DATA_REPORT, "began_with")):
+        if key not in (read_json(folder / name, logger.warning) or {}):
             raise UserError(f"{folder} cannot go on: its {name}, which says how it began, is missing or damaged")
     check_undamaged(last)
     return str(last)
@@ -159,7 +161,8 @@ def _checkpoint_to_resume(folder: Path, which: str | None) -> str | None:
 def check_resumed(checkpoint: str, recipe: Recipe, data_report: dict[str, Any]) -> None:
     """Raises UserError: the settings, the stories or the tokenizer are not those that the run began with."""
     folder = Path(checkpoint).parent
-    earlier, began = read_json(folder / "recipe.json"), read_json(folder / DATA_REPORT)["began_with"]
+    earlier = read_json(folder / RECIPE) or {}
+    began = (read_json(folder / DATA_REPORT) or {})["began_with"]
     for name, value in earlier.items():
         now = _as_saved(recipe.values.get(name))
         if name not in FREE_ON_RESUME and value != now:
@@ -192,7 +195,7 @@ def prepare_run_folder(recipe: Recipe, data_report: dict[str, Any], checkpoint: 
     """
     folder = Path(recipe.training.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    measured = read_json(folder / "train_results.json") or {}
+    measured = read_json(folder / TRAIN_RESULTS, logger.warning) or {}
     card = folder / CARD
     if checkpoint is not None:
         for name in (SAMPLES, EVALUATIONS):

@@ -32,11 +32,11 @@ from tinystories.data.packing import PackedRows, StoryCollator
 from tinystories.errors import GuardError, UserError
 from tinystories.evaluation.scoring import ScoringRows, token_nll, trainer_metrics
 from tinystories.generation.presets import save_presets
-from tinystories.reporting.model_card import write_card
-from tinystories.run_files import ENVIRONMENT, read_json
+from tinystories.reporting.model_card import CardFacts, write_card
+from tinystories.run_files import PROGRESS, Run
 from tinystories.training.budget import planned_steps
 from tinystories.training.callbacks import LossGuard
-from tinystories.training.checkpointing import PROGRESS, AtomicCheckpointTrainer
+from tinystories.training.checkpointing import AtomicCheckpointTrainer
 from tinystories.training.distributed import on_one_process
 from tinystories.training.environment import flops_per_token
 from tinystories.training.loss_spike import LossSpikeGuard
@@ -272,19 +272,19 @@ class StoryTrainer(AtomicCheckpointTrainer):
             token=self.args.hub_token,
         )
 
-    def card_facts(self) -> dict[str, Any]:
-        """What the card of a checkpoint says while the run goes on; `read_facts` gives it for a finished run."""
+    def card_facts(self) -> CardFacts:
+        """What the card of a checkpoint says while the run goes on; a finished run has it in its files."""
         evaluations = [row for row in self.state.log_history if "eval_bits_per_byte" in row]
-        return {
-            "recipe": self.recipe.values,
-            "data": self.data_report,
-            "step": self.state.global_step,
-            "epoch": self.state.epoch,
-            "tokens_seen": self.state.num_input_tokens_seen,
-            "last_evaluation": evaluations[-1] if evaluations else None,
-            "evaluated_stories": self.evaluation.num_stories,
-            "environment": read_json(Path(self.args.output_dir) / ENVIRONMENT),
-        }
+        return CardFacts(
+            recipe=self.recipe.values,
+            data=self.data_report,
+            step=self.state.global_step,
+            epoch=self.state.epoch,
+            tokens_seen=self.state.num_input_tokens_seen,
+            last_evaluation=evaluations[-1] if evaluations else None,
+            evaluated_stories=self.evaluation.num_stories,
+            environment=Run(self.args.output_dir).environment,
+        )
 
 
 def _stopped_early(state: TrainerState, patience: int | None) -> bool:
