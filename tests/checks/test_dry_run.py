@@ -23,7 +23,8 @@ def test_time_of_many_rows():
     ]
     trainer = SimpleNamespace(
         model=Uniform(),
-        eval_dataset=rows,
+        evaluation=SimpleNamespace(rows=rows),
+        training_stories=SimpleNamespace(rows=[]),
         args=SimpleNamespace(eval_batch_size=4),
         processing_class=SimpleNamespace(pad_token_id=0),
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import psutil
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from tinystories.config.arguments import RunArguments
 from tinystories.evaluation.scoring import nll_of_rows
@@ -95,32 +95,22 @@ class _StepClock(TrainerCallback):
 
 def _seconds_to_score(trainer: StoryTrainer) -> float:
     """For all rows of an evaluation, from a few batches: of the longest rows, the shortest, and some between."""
-    model, tokenizer = _parts(trainer)
     rows, size = trainer.evaluation.rows + trainer.training_stories.rows, trainer.args.eval_batch_size
     step = max(1, (len(rows) - size) // (SCORED_BATCHES - 1))
     some = [row for start in range(0, len(rows), step) for row in rows[start : start + size]][: SCORED_BATCHES * size]
     started = time.perf_counter()
-    nll_of_rows(model, some, tokenizer.pad_token_id, size)
+    nll_of_rows(trainer.model, some, trainer.processing_class.pad_token_id, size)
     tokens, scored = (sum(len(row["input_ids"]) for row in part) for part in (rows, some))
     return (time.perf_counter() - started) * tokens / scored
 
 
 def _seconds_to_write_samples(trainer: StoryTrainer) -> float:
     prompts = trainer.recipe.training.sample_prompts
-    model, tokenizer = _parts(trainer)
     if not prompts:
         return 0.0
     started = time.perf_counter()
-    sample_story(model, tokenizer, prompts[0], trainer.args.seed)
+    sample_story(trainer.model, trainer.processing_class, prompts[0], trainer.args.seed)
     return (time.perf_counter() - started) * len(prompts)
-
-
-def _parts(trainer: StoryTrainer) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The Trainer's attributes may be much else, by their types."""
-    model, tokenizer = trainer.model, trainer.processing_class
-    if not isinstance(model, PreTrainedModel) or not isinstance(tokenizer, PreTrainedTokenizerBase):
-        raise TypeError(f"no language model and tokenizer: {type(model).__name__}, {type(tokenizer).__name__}")
-    return model, tokenizer
 
 
 class PeakMemory:

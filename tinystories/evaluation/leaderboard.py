@@ -194,7 +194,7 @@ def _draw_one(group: list[Line], folder: Path) -> list[Path]:
     metrics = [line["metrics"][RANKED] for line in group]
     values = [metric["value"] for metric in metrics]
     errors = [[m["value"] - m["low"] for m in metrics], [m["high"] - m["value"] for m in metrics]]
-    with style.context(STYLE | {"svg.hashsalt": name}):
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
         figure = Figure(figsize=(7.2, 1.3 + 0.34 * len(group)), layout="constrained")
         axes = figure.add_subplot()
         places = range(len(group))
