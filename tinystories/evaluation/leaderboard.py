@@ -185,7 +185,7 @@ def draw(lines: list[Line], folder: Path) -> list[Path]:
 
 
 def _draw_one(group: list[Line], folder: Path) -> list[Path]:
-    from matplotlib import style  # slow to import, and not needed to read or add a result
+    import matplotlib  # slow to import, and not needed to read or add a result
     from matplotlib.figure import Figure
 
     from tinystories.reporting.figures import COLOURS, STYLE
