@@ -1,49 +1,52 @@
-"""The server as a process, before a tiny checkpoint whose stories do not end by themselves."""
+"""The server with a tiny checkpoint whose stories do not end by themselves: as a process, or in a thread.
 
-import json
+A thread starts in a fraction of a second and is the same server over the network; a process is for the tests of
+signals, of exit statuses, and of a server that dies.
+"""
+
+import logging
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
+import threading
+from functools import cache
 from pathlib import Path
 
+import datasets
 import httpx
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import PreTrainedTokenizerBase
 
-from helpers.runs import ROOT
-from tinystories.checkpoint.loading import load_checkpoint
+from helpers.runs import COUNTING, ROOT
+from tinystories.checkpoint.loading import load_checkpoint, new_model
+from tinystories.commands.serve import parse
+from tinystories.config.arguments import ModelArguments, TokenizerArguments
+from tinystories.data.tokenizer import train_tokenizer
+from tinystories.server.run import build_server, listen
 
 
-class Server:
-    """run_server.py, ready for requests; one that was stopped starts again at the same address."""
+OPTIONS = ("--device", "cpu", "--requests_per_minute", "100000")
+LOGGERS = ("tinystories", "uvicorn.error", "asyncio")
 
-    def __init__(self, checkpoint: Path | str, *options):
-        self.words, self.port = [checkpoint, "--device", "cpu", "--requests_per_minute", "100000", *options], "0"
-        self.start()
 
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "run_server.py"), *map(str, self.words), "--port", self.port],
-            env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-        )
-        self.log = ""
-        for line in self.process.stderr:  # ends with the process, if it cannot start
-            self.log += line
-            if address := re.search(r"http://\S+:(\d+)", line):
-                self.url, self.port = address[0], address[1]
-                break
-        else:
-            raise AssertionError(self.log)
-        self.client = httpx.Client(base_url=self.url, timeout=120)
+class Client:
+    """Requests to a server at `url`."""
+
+    url: str
+    client: httpx.Client
+
+    def connect(self, url: str) -> None:
+        self.url, self.client = url, httpx.Client(base_url=url, timeout=120)
         while self.client.get("/health").status_code == 503:
-            assert self.process.poll() is None, self.process.stderr.read()
+            self.check_alive()
+
+    def check_alive(self) -> None:
+        raise NotImplementedError
+
+    def stop(self) -> tuple[int, str]:
+        raise NotImplementedError
 
     def generate(self, **body) -> dict:
         """A story in one JSON object."""
@@ -60,7 +63,43 @@ class Server:
     def load(self) -> dict[str, int]:
         return self.client.get("/api/info").json()["load"]
 
-    def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.stop()
+
+
+class ServerProcess(Client):
+    """run_server.py, ready for requests; after `stop`, `start` starts it again at the same address."""
+
+    def __init__(self, checkpoint: Path | str, *options):
+        self.words, self.port = [checkpoint, *OPTIONS, *options], "0"
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "run_server.py"), *map(str, self.words), "--port", self.port],
+            env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+        self.log = ""
+        for line in self.process.stderr:  # ends with the process, if it cannot start
+            self.log += line
+            if address := re.search(r"http://\S+:(\d+)", line):
+                self.port = address[1]
+                break
+        else:
+            raise AssertionError(self.log)
+        self.connect(address[0])
+
+    def check_alive(self) -> None:
+        assert self.process.poll() is None, self.process.stderr.read()
+
+    def stop(self, number: int = signal.SIGKILL) -> tuple[int, str]:
         """The exit status and everything it logged."""
         if self.process.poll() is None:
             self.process.send_signal(number)
@@ -68,11 +107,55 @@ class Server:
         self.client.close()
         return self.process.returncode, self.log + rest
 
-    def __enter__(self) -> "Server":
-        return self
 
-    def __exit__(self, *_) -> None:
-        self.stop(signal.SIGKILL)
+class ServerThread(Client):
+    """The server in a thread of this process, on a free port."""
+
+    def __init__(self, checkpoint: Path | str, *options):
+        self.server = build_server(*parse([str(checkpoint), *OPTIONS, *map(str, options)]))
+        listener = listen("127.0.0.1", 0)
+        self.port = listener.getsockname()[1]
+        self.log = Log()
+        self.thread = threading.Thread(target=self.server.run, args=([listener],))
+        self.thread.start()
+        self.connect(f"http://127.0.0.1:{self.port}")
+
+    def check_alive(self) -> None:
+        assert self.thread.is_alive() and self.server.engine.failure is None, self.log.text()
+
+    def stop(self) -> tuple[int, str]:
+        """0 and everything that was logged meanwhile."""
+        if self.thread.is_alive():
+            self.client.close()
+            self.server.handle_exit(signal.SIGTERM, None)
+            self.thread.join(timeout=120)
+            assert not self.thread.is_alive()
+            self.log.close()
+        return 0, self.log.text()
+
+
+class Log(logging.Handler):
+    """What a server in this process logs, tracebacks included."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines: list[str] = []
+        self.levels = {logging.getLogger(name): logging.getLogger(name).level for name in LOGGERS}
+        for logger in self.levels:
+            logger.addHandler(self)
+        logging.getLogger("tinystories").setLevel(logging.INFO)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+    def close(self) -> None:
+        for logger, level in self.levels.items():
+            logger.removeHandler(self)
+            logger.setLevel(level)
+        super().close()
 
 
 def events_of(answer: httpx.Response) -> list[tuple[str, str]]:
@@ -86,23 +169,26 @@ def events_of(answer: httpx.Response) -> list[tuple[str, str]]:
     return found
 
 
-def untrained(counting_run: Path, folder: Path, context: int = 512, seed: int = 0) -> Path:
-    """A fresh network of the counting run's sizes in a complete checkpoint: it says anything. The end has a logit of 0,
-    which is never among the 50 highest: with top_k 50 a story is as long as asked for."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
-        shutil.copy(counting_run / name, folder)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": context}), encoding="utf-8")
+@cache
+def counting_tokenizer() -> PreTrainedTokenizerBase:
+    stories = datasets.Dataset.from_dict({"text": [f"Story {i}. {COUNTING}" for i in range(200)]})
+    return train_tokenizer(stories, TokenizerArguments(vocab_size=320))
+
+
+def untrained(folder: Path, context: int = 512, seed: int = 0, **sizes) -> Path:
+    """The checkpoint of a fresh network, which generates arbitrary text. The end token has a logit of 0, which is never
+    among the 50 highest: with top_k 50 a story is as long as requested."""
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    model = new_model(ModelArguments(**small | sizes), counting_tokenizer(), context)
     model.get_output_embeddings().weight.data[model.config.eos_token_id] = 0
     model.save_pretrained(folder)
+    counting_tokenizer().save_pretrained(folder)
     return folder
 
 
 def written_alone(checkpoint: Path, prompt: str, seed: int, max_tokens: int, **settings) -> str:
-    """What transformers' own `generate` writes for this seed, in the numbers the server calculates with."""
+    """What transformers' own `generate` writes for this seed, in the precision that the server uses."""
     model, tokenizer = load_checkpoint(str(checkpoint))
     inputs = tokenizer(prompt, return_tensors="pt")
     torch.manual_seed(seed)

@@ -1,6 +1,6 @@
-"""Bodies that nobody would send: no answer of 5xx, none that hangs, and the server writes stories as before.
+"""Generated bodies: no answer of 5xx, none that hangs, and afterwards the server generates the same story as before.
 
-FUZZ_BODIES sets how many of each kind are tried; before a release 10,000 of them:
+FUZZ_BODIES sets how many of each kind are tried. Before a release, try 10,000:
 
     FUZZ_BODIES=10000 python -m pytest tests/server/test_fuzz.py -n 0
 """
@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from helpers.serving import Server, untrained
+from helpers.serving import ServerThread, untrained
 from tinystories.server.schema import BOUNDS
 
 
@@ -42,10 +42,13 @@ nearly = some.dictionaries(names, anything, max_size=6).map(
 bodies = some.binary(max_size=300) | (anything | nearly).map(lambda body: json.dumps(body).encode())
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
-def server(counting_run, tmp_path_factory):
-    checkpoint = untrained(counting_run, tmp_path_factory.mktemp("fuzzed") / "run", context=32)
-    with Server(checkpoint, "--max_seconds", "20") as server:
+def server(tmp_path_factory):
+    checkpoint = untrained(tmp_path_factory.mktemp("fuzzed") / "run", context=32)
+    with ServerThread(checkpoint, "--max_seconds", "20") as server:
         before = server.generate(prompt="Story 7.", seed=1)
         yield server
         after = server.generate(prompt="Story 7.", seed=1)
@@ -55,7 +58,7 @@ def server(counting_run, tmp_path_factory):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_no_body_breaks_it(path, server):
+def test_generated_bodies(path, server):
     @SETTINGS
     @given(body=bodies)
     def send(body: bytes) -> None:
@@ -69,8 +72,8 @@ def test_no_body_breaks_it(path, server):
     send()
 
 
-def test_it_answers_as_its_own_description_says(server, tmp_path):
-    """What OpenAPI promises of each route: statuses, content types, shapes, refusal of what it forbids."""
+def test_openapi_description(server, tmp_path):
+    """Answers match the OpenAPI description: statuses, content types and schemas."""
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
     options = [
         "--checks",

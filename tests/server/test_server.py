@@ -1,10 +1,11 @@
-"""The server over HTTP: what it answers, what it refuses and how, and what happens when clients leave or it stops."""
+"""The server over HTTP: its answers, its errors, clients that disconnect or misbehave, and its shutdown."""
 
 import asyncio
 import json
 import re
 import signal
 import socket
+import struct
 import threading
 import time
 
@@ -13,8 +14,7 @@ import openai
 import pytest
 
 from helpers.runs import mistake, run_command
-from helpers.serving import Server, untrained, written_alone
-from tinystories.commands.serve import listen, parse
+from helpers.serving import Client, ServerProcess, ServerThread, untrained, written_alone
 from tinystories.generation.presets import PRESETS
 from tinystories.server.admission import AdmissionController
 from tinystories.server.app import create_app
@@ -22,6 +22,7 @@ from tinystories.server.arguments import ServerArguments
 from tinystories.server.engine import Engine, Limits
 from tinystories.server.middleware import HEADERS, LARGEST_BODY
 from tinystories.server.model_pool import ModelPool
+from tinystories.server.run import listen
 from tinystories.server.schema import BOUNDS
 
 
@@ -29,18 +30,21 @@ WILD = {"temperature": 2.0, "top_k": 50, "top_p": 1.0, "repetition_penalty": 1.0
 LONG = {"prompt": "Story 7.", "max_tokens": 4000, **WILD}
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
-def checkpoint(counting_run, tmp_path_factory):
-    folder = untrained(counting_run, tmp_path_factory.mktemp("served") / "run", context=4096)
-    untrained(counting_run, folder / "checkpoint-7", seed=7)
-    broken = untrained(counting_run, folder / "checkpoint-9") / "tokenizer.json"
+def checkpoint(tmp_path_factory):
+    folder = untrained(tmp_path_factory.mktemp("served") / "run", context=4096)
+    untrained(folder / "checkpoint-7", seed=7)
+    broken = untrained(folder / "checkpoint-9") / "tokenizer.json"
     broken.write_text(broken.read_text(encoding="utf-8").replace('"merges"', '"smerges"'), encoding="utf-8")
     return folder
 
 
 @pytest.fixture(scope="module")
 def server(checkpoint):
-    with Server(checkpoint) as server:
+    with ServerThread(checkpoint) as server:
         yield server
 
 
@@ -52,14 +56,15 @@ def error(answer: httpx.Response) -> str:
 
 
 def wait_until(holds) -> None:
-    """For what another process does soon; pytest's own limit ends what never comes."""
+    """For what another thread or process does soon."""
     deadline = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def test_a_stream_is_a_start_pieces_an_end_and_done(server, checkpoint):
+def test_stream(server, checkpoint):
+    """A start, pieces, a final object and [DONE]; the text is that of `generate`."""
     events = server.events(prompt="Story 7. one", seed=3, max_tokens=30, preset="creative")
     assert [name for name, _ in events] == ["start"] + ["message"] * (len(events) - 1)
     assert events[-1][1] == "[DONE]"
@@ -73,21 +78,22 @@ def test_a_stream_is_a_start_pieces_an_end_and_done(server, checkpoint):
     assert server.generate(prompt="Story 7. one", seed=3, max_tokens=30, preset="creative")["text"] == end["text"]
 
 
-def test_a_story_does_not_depend_on_what_else_is_running(server):
-    """Guards: mixed streams, and a seed that means something else on a busy server."""
-    wishes = [{"prompt": f"Story {i}. one", "seed": i, "max_tokens": 20 + i, "alternatives": i % 3} for i in range(20)]
-    alone = [server.generate(**wish)["text"] for wish in wishes]
+def test_story_is_independent_of_load(server):
+    """Guards: mixed streams, and a seed that gives another story on a busy server."""
+    bodies = [{"prompt": f"Story {i}. one", "seed": i, "max_tokens": 20 + i, "alternatives": i % 3} for i in range(20)]
+    alone = [server.generate(**body)["text"] for body in bodies]
 
     async def together() -> list[str]:
         async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
-            answers = (client.post("/generate", json=wish | {"stream": False}) for wish in wishes)
+            answers = (client.post("/generate", json=body | {"stream": False}) for body in bodies)
             return [answer.json()["text"] for answer in await asyncio.gather(*answers)]
 
     assert asyncio.run(together()) == alone
     assert len(set(alone)) == len(alone)
 
 
-def test_every_checkpoint_of_the_run_is_there_and_they_differ(server):
+def test_models_of_a_run(server):
+    """Every checkpoint of the run can be named, and they differ; nothing else can be named."""
     info = server.client.get("/api/info").json()
     assert [(model["id"], model["step"]) for model in info["models"]] == [
         ("run", None),
@@ -101,7 +107,8 @@ def test_every_checkpoint_of_the_run_is_there_and_they_differ(server):
     assert answer.status_code == 422 and "passwd" not in answer.text
 
 
-def test_a_seed_that_is_drawn_is_told_and_writes_the_story_again(server):
+def test_random_seed(server):
+    """A random seed is reported, gives the same story again, and is a new one for each request."""
     first = server.generate(prompt="Story", max_tokens=30)
     assert server.generate(prompt="Story", max_tokens=30, seed=first["seed"])["text"] == first["text"]
     assert server.generate(prompt="Story", max_tokens=30)["seed"] != first["seed"]
@@ -126,8 +133,9 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("body", "field"), MISTAKES, ids=str)
-def test_a_wrong_field_is_named_with_its_bounds(body, field, server):
+@pytest.mark.parametrize(("body", "field"), MISTAKES, ids=lambda value: ascii(value)[:60])
+def test_invalid_field(body, field, server):
+    """The field is named with its bounds."""
     answer = server.client.post("/generate", content=json.dumps(body), headers={"Content-Type": "application/json"})
     assert answer.status_code == 422
     assert answer.json()["field"] == field
@@ -154,14 +162,15 @@ RAW = [
 
 
 @pytest.mark.parametrize(("body", "status"), RAW, ids=[str(body[:30]) for body, _ in RAW])
-def test_a_body_that_is_no_request_is_refused_in_one_line(body, status, server):
+def test_invalid_body(body, status, server):
+    """One line for what is not JSON, not an object, too large or too deep."""
     answer = server.client.post("/generate", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == status
     assert error(answer)
 
 
-def test_a_body_without_an_end_is_cut_off(server):
-    """Guards: Content-Length believed, where a chunked body has none."""
+def test_endless_body(server):
+    """Guards: a size limit that looks at Content-Length alone, which a chunked body does not have."""
 
     def endless():
         for _ in range(LARGEST_BODY // 1024 + 10):
@@ -170,14 +179,18 @@ def test_a_body_without_an_end_is_cut_off(server):
     try:
         answer = server.client.post("/generate", content=endless(), headers={"Content-Type": "application/json"})
     except (httpx.WriteError, httpx.RemoteProtocolError, httpx.ReadError):
-        return  # cut off while it was still sending
+        return  # the connection was closed while the client was still sending
     assert answer.status_code == 413
 
 
-def test_another_content_type_is_no_request(server):
-    """Guards: a form of another site, which browsers send without asking."""
+def test_other_content_type(server):
+    """Guards: a form on another site, which browsers send without a preflight request."""
     answer = server.client.post("/generate", content='{"prompt": "x"}', headers={"Content-Type": "text/plain"})
     assert answer.status_code == 422
+
+
+def ascii_id(value: str) -> str:
+    return ascii(value[:20])
 
 
 INERT = (
@@ -191,14 +204,16 @@ INERT = (
 )
 
 
-@pytest.mark.parametrize("prompt", INERT)
-def test_a_prompt_is_inert(prompt, server):
+@pytest.mark.parametrize("prompt", INERT, ids=ascii_id)
+def test_special_prompts(prompt, server):
+    """Markup, control characters and special tokens in a prompt are plain text."""
     found = server.generate(prompt=prompt, max_tokens=5, seed=1)
     assert found["finish_reason"] in ("length", "stop")
     assert prompt[:3] not in found["text"]
 
 
-def test_two_thousand_emoji_are_told_that_they_do_not_fit(server):
+def test_prompt_longer_than_context(server):
+    """2,048 emoji are a valid prompt of more tokens than the model reads."""
     answer = server.client.post("/generate", json={"prompt": "\U0001f98a" * 2048})
     assert answer.status_code == 422
     assert answer.json()["field"] == "prompt"
@@ -208,18 +223,20 @@ def test_two_thousand_emoji_are_told_that_they_do_not_fit(server):
 @pytest.mark.parametrize(
     "settings", [{"temperature": 0.1}, {"temperature": 2.0, "top_k": 0}, {"top_k": 1}, {"top_p": 0.1}]
 )
-def test_settings_at_their_ends_work(settings, server):
+def test_extreme_settings(settings, server):
     assert server.generate(prompt="Story", max_tokens=20, **settings)["new_tokens"] > 0
 
 
-def test_more_than_the_context_is_clamped_and_said(server):
+def test_clamped_max_tokens(server):
+    """More tokens than fit the context are clamped, and the answer says so."""
     with server.client.stream("POST", "/generate", json={"prompt": "Story 7.", "max_tokens": 100_000}) as answer:
         start = next(line for line in answer.iter_lines() if line.startswith("data: "))
     found = json.loads(start.removeprefix("data: "))
     assert found["clamped"] and found["max_tokens"] == 4096 - found["prompt_tokens"]
 
 
-def test_tidy_tidies_what_was_written_and_the_pieces_stay_as_they_were(server):
+def test_tidy(server):
+    """The final text is tidied; the pieces stay as they were generated."""
     events = [
         json.loads(data) for name, data in server.events(**LONG | {"seed": 5, "max_tokens": 60, "tidy": True})[1:-1]
     ]
@@ -228,7 +245,8 @@ def test_tidy_tidies_what_was_written_and_the_pieces_stay_as_they_were(server):
     assert written == server.generate(**LONG | {"seed": 5, "max_tokens": 60})["text"]
 
 
-def test_every_answer_has_the_headers_and_no_other_host(server):
+def test_security_headers(server):
+    """On every answer, including errors of every layer; files outside static/ and other hosts are refused."""
     answers = [
         server.client.get("/"),
         server.client.get("/static/app.js"),
@@ -250,19 +268,20 @@ def test_every_answer_has_the_headers_and_no_other_host(server):
         assert "server" not in answer.headers
 
 
-def test_a_checkpoint_that_cannot_be_opened_is_nobody_else_s_trouble(server):
-    """Guards: one request for a damaged checkpoint that ends the server."""
+def test_damaged_checkpoint(server):
+    """Guards: one request for a damaged checkpoint ends the server."""
     answer = server.client.post("/generate", json={"prompt": "Story", "model": "checkpoint-9"})
     assert answer.status_code == 503
     assert error(answer) == "the model checkpoint-9 cannot be opened"
     assert server.generate(prompt="Story", max_tokens=3)["new_tokens"] == 3
 
 
-def test_openai_s_client_can_ask_for_stories(server, checkpoint):
+def test_openai_client(server, checkpoint):
+    """Models, completions, logprobs, streams, usage and temperature 0."""
     client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
     assert [model.id for model in client.models.list()] == ["run", "checkpoint-7", "checkpoint-9"]
-    wish = {"model": "run", "prompt": "Story 7. one", "seed": 3, "max_tokens": 25}
-    found = client.completions.create(**wish, logprobs=2)
+    ask = {"model": "run", "prompt": "Story 7. one", "seed": 3, "max_tokens": 25}
+    found = client.completions.create(**ask, logprobs=2)
     neutral = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
     assert found.choices[0].text == written_alone(checkpoint, "Story 7. one", 3, 25, **neutral)
     assert found.choices[0].finish_reason == "length"
@@ -272,15 +291,15 @@ def test_openai_s_client_can_ask_for_stories(server, checkpoint):
     assert all(value <= 0 for value in logprobs.token_logprobs)
     places = zip(logprobs.text_offset, logprobs.tokens, strict=True)
     assert all(found.choices[0].text[place:].startswith(token) for place, token in places)
-    chunks = list(client.completions.create(**wish, stream=True, stream_options={"include_usage": True}))
+    chunks = list(client.completions.create(**ask, stream=True, stream_options={"include_usage": True}))
     assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == found.choices[0].text
     assert chunks[-1].usage == found.usage
-    greedy = [client.completions.create(**wish | {"seed": seed}, temperature=0).choices[0].text for seed in (1, 2)]
+    greedy = [client.completions.create(**ask | {"seed": seed}, temperature=0).choices[0].text for seed in (1, 2)]
     assert greedy[0] == greedy[1]
 
 
-def test_openai_s_client_is_told_its_mistakes(server):
-    """Guards: a setting that is taken and has no effect."""
+def test_openai_errors(server):
+    """Guards: a setting that is accepted and has no effect."""
     client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
     wrong = (
         {"n": 2},
@@ -314,9 +333,9 @@ def forged(number: int) -> dict[str, str]:
 SECRET = {"prompt": "Story of a secret garden", "max_tokens": 3, "seed": 1, "stream": False}
 
 
-def test_a_forged_address_does_not_change_the_rate_and_no_prompt_is_logged(checkpoint):
-    """Guards: a limit that a client escapes by writing a header; a diary of what children typed."""
-    with Server(checkpoint, "--requests_per_minute", "2") as server:
+def test_forged_address(checkpoint):
+    """Guards: a header that evades the rate limit; prompts in the log."""
+    with ServerThread(checkpoint, "--requests_per_minute", "2") as server:
         answers = [server.client.post("/generate", json=SECRET, headers=forged(i)) for i in range(4)]
         assert [answer.status_code for answer in answers] == [200, 200, 429, 429]
         assert 1 <= int(answers[2].headers["Retry-After"]) <= 60
@@ -326,10 +345,11 @@ def test_a_forged_address_does_not_change_the_rate_and_no_prompt_is_logged(check
         assert SECRET["prompt"] not in server.stop()[1]
 
 
-def test_a_trusted_proxy_is_believed_and_what_was_asked_for_is_logged_and_counted(checkpoint):
+def test_trusted_proxy(checkpoint):
+    """Addresses and TLS as the proxy reports them; also --log_prompts, --metrics and --frame_ancestors."""
     options = ("--requests_per_minute", "2", "--trusted_proxies", "127.0.0.1", "--log_prompts", "--metrics")
     options += ("--frame_ancestors", "https://huggingface.co")
-    with Server(checkpoint, *options) as server:
+    with ServerThread(checkpoint, *options) as server:
         clients = [0, 1, 2, 0, 0]
         answers = [server.client.post("/generate", json=SECRET, headers=forged(i)) for i in clients]
         assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 429]
@@ -345,20 +365,20 @@ def test_a_trusted_proxy_is_believed_and_what_was_asked_for_is_logged_and_counte
 
 @pytest.fixture(scope="module")
 def narrow(checkpoint):
-    """A server that writes one story at a time, of one more client who waits."""
-    with Server(checkpoint, "--max_running", "1", "--max_waiting", "1", "--metrics") as server:
+    """A server for one story at a time and one in the queue."""
+    with ServerThread(checkpoint, "--max_running", "1", "--max_waiting", "1", "--metrics") as server:
         yield server
 
 
-def counted(server: Server, ending: str) -> float:
+def counted(server: Client, ending: str) -> float:
     line = re.search(rf'tinystories_stories_total{{ending="{ending}"}} (\S+)', server.client.get("/metrics").text)
     return float(line[1]) if line else 0.0
 
 
-def test_a_client_that_leaves_ends_its_story(narrow):
-    """Guards: stories that are written on for nobody, some 4,000 tokens each. Streamed, not streamed, in the queue."""
+def test_disconnect_ends_the_story(narrow):
+    """Guards: stories generated for nobody, about 4,000 tokens each. Streamed, not streamed, and in the queue."""
     with narrow.client.stream("POST", "/generate", json=LONG | {"seed": 1}) as answer:
-        pieces = answer.iter_bytes()  # httpx hangs up when this is collected
+        pieces = answer.iter_bytes()  # httpx disconnects when this is collected
         next(pieces)
         with pytest.raises(httpx.ReadTimeout):
             narrow.client.post("/generate", json=LONG, timeout=0.05)
@@ -368,12 +388,12 @@ def test_a_client_that_leaves_ends_its_story(narrow):
         narrow.client.post("/generate", json=LONG | {"seed": 1, "stream": False}, timeout=0.2)
     wait_until(lambda: narrow.load()["running"] == 0)
     assert counted(narrow, "cancelled") == 2
-    assert counted(narrow, "failed") == 1  # which never began
+    assert counted(narrow, "failed") == 1  # in the queue
     assert counted(narrow, "length") == counted(narrow, "stop") == 0
 
 
-def test_a_full_queue_is_429(narrow):
-    """Guards: a limit of one that lets two through."""
+def test_full_queue(narrow):
+    """429 with Retry-After. Guards: a limit of one that admits two."""
     wait_until(lambda: narrow.load() == {"running": 0, "waiting": 0})
     body = LONG | {"seed": 1}
     with narrow.client.stream("POST", "/generate", json=body) as first:
@@ -385,32 +405,34 @@ def test_a_full_queue_is_429(narrow):
         for _ in range(3):
             answer = narrow.client.post("/generate", json=body)
             assert answer.status_code == 429 and int(answer.headers["Retry-After"]) > 0
-            assert "waiting already" in error(answer)
+            assert "the queue is full (1 requests)" in error(answer)
     waiting.join(timeout=60)
 
 
 @pytest.fixture(scope="module")
 def strict(checkpoint):
-    """A server for stories that take hardly any time, and for clients that do not dawdle."""
+    """A server with short time limits and few connections."""
     options = {"max_seconds": 0.05, "request_timeout_seconds": 0.5, "max_connections": 40}
-    with Server(checkpoint, *(word for name, value in options.items() for word in (f"--{name}", value))) as server:
+    with ServerThread(
+        checkpoint, *(word for name, value in options.items() for word in (f"--{name}", value))
+    ) as server:
         yield server
 
 
-def test_a_story_out_of_time_says_so(strict):
-    """Guards: a time-out that looks like a story. OpenAI's clients, which know no such ending, get an error."""
+def test_timeout(strict):
+    """Guards: a time-out that looks like the end of a story. OpenAI's clients get an error."""
     wait_until(lambda: strict.load() == {"running": 0, "waiting": 0})
     assert strict.generate(**LONG)["finish_reason"] == "timeout"
     client = openai.OpenAI(base_url=f"{strict.url}/v1", api_key="none", max_retries=0)
-    wish = {"model": "run", "prompt": LONG["prompt"], "max_tokens": 4000, "extra_body": {"top_k": 50}}
+    ask = {"model": "run", "prompt": LONG["prompt"], "max_tokens": 4000, "extra_body": {"top_k": 50}}
     with pytest.raises(openai.InternalServerError) as caught:
-        client.completions.create(**wish)
+        client.completions.create(**ask)
     assert caught.value.status_code == 504
     with pytest.raises(openai.APIError):
-        list(client.completions.create(**wish, stream=True))
+        list(client.completions.create(**ask, stream=True))
 
 
-def connected(server: Server) -> socket.socket:
+def connected(server: Client) -> socket.socket:
     return socket.create_connection(("127.0.0.1", int(server.port)), timeout=60)
 
 
@@ -426,25 +448,26 @@ GET = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"POST /generate HTTP/1.1\r\nHost: localhost\r\nX: "])
-def test_a_client_that_dawdles_over_its_headers_is_cut_off(sent, strict):
+def test_slow_headers(sent, strict):
+    """Incomplete headers close the connection after the time limit, in the first and in a later request."""
     with connected(strict) as connection:
         connection.sendall(sent)
         assert heard(connection) == b""
-    with connected(strict) as connection:  # and so is one that does it with its second request
+    with connected(strict) as connection:
         connection.sendall(GET)
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
         connection.sendall(sent or b"G")
         heard(connection)
 
 
-def test_a_client_that_dawdles_over_its_body_is_told(strict):
+def test_slow_body(strict):
     with connected(strict) as connection:
         connection.sendall(b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{")
         assert connection.recv(65536).startswith(b"HTTP/1.1 408")
 
 
-def test_a_client_that_does_not_wait_for_its_answer_gets_none(narrow):
-    """Guards: a second request in the pipe, behind which the server does not notice that the client leaves."""
+def test_pipelined_requests(narrow):
+    """Guards: with a second request in the pipe the server does not notice that the client disconnects."""
     body = json.dumps(LONG).encode()
     head = (
         f"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
@@ -455,7 +478,8 @@ def test_a_client_that_does_not_wait_for_its_answer_gets_none(narrow):
     wait_until(lambda: narrow.load() == {"running": 0, "waiting": 0})
 
 
-def test_what_is_no_http_is_refused_with_the_same_headers(strict):
+def test_not_http(strict):
+    """400 with the security headers."""
     for sent in (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 17_000, b"\x16\x03\x01 hello\r\n\r\n"):
         with connected(strict) as connection:
             connection.sendall(sent)
@@ -464,8 +488,8 @@ def test_what_is_no_http_is_refused_with_the_same_headers(strict):
         assert all(f"{name}: {value}\r\n" in answer for name, value in HEADERS.items())
 
 
-def test_one_address_does_not_take_all_connections(strict):
-    """Guards: a server that is full of one client. A quarter of 40 connections is for one address."""
+def test_connections_per_address(strict):
+    """Guards: one client takes all connections. A quarter of the 40 is for one address."""
     crowd = [connected(strict) for _ in range(12)]
     answers = [heard(connection).decode() for connection in crowd]
     for connection in crowd:
@@ -474,13 +498,44 @@ def test_one_address_does_not_take_all_connections(strict):
     assert strict.client.get("/health").status_code == 200
 
 
-def test_sigterm_ends_the_streams_cleanly_and_the_server_with_them(checkpoint):
-    """Guards: connections torn off, and a server that cannot be stopped."""
-    with Server(checkpoint, "--shutdown_grace_seconds", "0.2") as server:
+def reset(server: Client, sent: bytes = b"") -> None:
+    """Connect, and reset the connection at once."""
+    with connected(server) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.sendall(sent)
+
+
+def test_reset_connections(checkpoint):
+    """Guards: a connection that has lost its peer before it is accepted breaks its own start and that of others.
+
+    Honest requests at the same time are answered, although all together are more than the allowed connections."""
+    statuses = []
+
+    def ask() -> None:
+        for _ in range(30):
+            statuses.append(httpx.get(f"{server.url}/health/live", timeout=60).status_code)
+
+    with ServerThread(checkpoint, "--max_connections", "40") as server:
+        honest = [threading.Thread(target=ask) for _ in range(2)]
+        for thread in honest:
+            thread.start()
+        for sent in (b"", GET, GET[:20]):
+            for _ in range(200):
+                reset(server, sent)
+        for thread in honest:
+            thread.join(timeout=60)
+        assert statuses == [200] * 60
+        wait_until(lambda: len(server.server.server_state.connections) <= 1)  # that of `server.client`
+    assert "Traceback" not in server.log.text()
+
+
+def test_sigterm(checkpoint):
+    """Guards: connections cut off in the middle of an answer, and a server that cannot be stopped."""
+    with ServerProcess(checkpoint, "--shutdown_grace_seconds", "0.2") as server:
         heard: list[str] = []
 
         def ask() -> None:
-            """Story after story, until the server will not write another."""
+            """Story after story, until the server accepts no more."""
             ended = ""
             with httpx.Client(base_url=server.url, timeout=120) as client:
                 while ended in ("", "length", "stop"):
@@ -488,9 +543,9 @@ def test_sigterm_ends_the_streams_cleanly_and_the_server_with_them(checkpoint):
                         answer = client.post("/generate", json=LONG | {"stream": False})
                         ended = answer.json().get("finish_reason", f"status {answer.status_code}")
                     except httpx.ConnectError:
-                        ended = "nobody there"
+                        ended = "refused"
                     except httpx.TransportError as torn:
-                        ended = f"torn: {torn!r}"
+                        ended = f"cut off: {torn!r}"
                     heard.append(ended)
 
         listeners = [threading.Thread(target=ask) for _ in range(4)]
@@ -501,26 +556,26 @@ def test_sigterm_ends_the_streams_cleanly_and_the_server_with_them(checkpoint):
         for thread in listeners:
             thread.join(timeout=60)
         assert status in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
-        assert set(heard) <= {"length", "stop", "cancelled", "status 503", "nobody there"}
+        assert set(heard) <= {"length", "stop", "cancelled", "status 503", "refused"}
         assert "Traceback" not in log
 
 
-def test_before_the_model_is_there_everything_says_so(checkpoint):
-    """Guards: ready before it is. The application without its start stays in the state of a server that loads."""
+def test_loading(checkpoint):
+    """503 until the model is ready. The application without its lifespan stays in this state."""
     arguments = ServerArguments(device="cpu")
     engine = Engine(ModelPool(str(checkpoint), arguments), Limits(1, 1, 1, 1))
     app = create_app(engine, AdmissionController(engine, 10))
 
     async def answers() -> list[httpx.Response]:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
-            wish = {"prompt": "Story"}
+            body = {"prompt": "Story"}
             return [
                 await client.get("/health/live"),
                 await client.get("/health/ready"),
                 await client.get("/health"),
                 await client.get("/api/info"),
-                await client.post("/generate", json=wish),
-                await client.post("/v1/completions", json=wish | {"model": "run"}),
+                await client.post("/generate", json=body),
+                await client.post("/v1/completions", json=body | {"model": "run"}),
             ]
 
     live, *others = asyncio.run(answers())
@@ -530,21 +585,14 @@ def test_before_the_model_is_there_everything_says_so(checkpoint):
         assert "the model is being loaded" in answer.text
 
 
-def test_mistakes_of_the_one_who_starts_it_are_one_line(server, tmp_path, monkeypatch):
+def test_absent_checkpoint(tmp_path):
+    """The engine's thread fails, and the process ends with one line and status 1."""
     process = run_command("run_server.py", tmp_path / "absent", "--port", "0")
     assert process.returncode == 1
     assert "cannot open" in process.stderr.splitlines()[-1]
     assert "Traceback" not in process.stderr
-    assert "give another --host or --port" in mistake(listen, "127.0.0.1", int(server.url.rsplit(":", 1)[1]))
+
+
+def test_address_in_use(server):
+    assert "give another --host or --port" in mistake(listen, "127.0.0.1", server.port)
     assert "give another --host or --port" in mistake(listen, "no.such.host.invalid", 0)
-    assert "no checkpoint" in mistake(parse, [])
-    assert "did you mean port?" in mistake(parse, ["x", "--prot", "1"])
-    assert "port" in mistake(parse, ["x", "--port", "99999"])
-    assert "dtype" in mistake(parse, ["x", "--dtype", "int8"])
-    monkeypatch.setenv("CHECKPOINT_PATH", "runs/mine")
-    monkeypatch.setenv("REQUESTS_PER_MINUTE", "3")
-    assert parse([])[0] == "runs/mine"
-    assert parse([])[1].requests_per_minute == 3
-    assert parse(["other", "--requests_per_minute", "4"])[1].requests_per_minute == 4
-    monkeypatch.setenv("PORT", "many")
-    assert "port" in mistake(parse, ["x"])

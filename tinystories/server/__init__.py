@@ -1,1 +1,1 @@
-"""A checkpoint as a web page and an API."""
+"""Serves a checkpoint as a web page and an API."""

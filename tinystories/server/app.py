@@ -1,10 +1,10 @@
-"""The routes of the server: the page, stories, health and what there is to know about the model.
+"""The routes of the server: the page, stories, health and information about the models.
 
-`create_app` is given an engine; it starts it with the event loop and stops it at the end.
+The application starts the engine that `create_app` is given with its event loop, and stops it at the end.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -21,25 +21,27 @@ from starlette.staticfiles import StaticFiles
 from tinystories.generation.presets import DEFAULT_PRESET, PRESETS
 from tinystories.server import completions
 from tinystories.server.admission import AdmissionController
+from tinystories.server.arguments import REQUEST_TIMEOUT
 from tinystories.server.engine import LOADING, READY, REASONS, Engine
-from tinystories.server.events import Failed, Finished, GenerationRequest, Piece
-from tinystories.server.middleware import REQUEST_TIMEOUT, LimitedSize, SecurityHeaders
+from tinystories.server.events import Failed, Finished, GenerationRequest, Piece, random_seed
+from tinystories.server.middleware import RequestLimits, SecurityHeaders
 from tinystories.server.schema import (
     BOUNDS,
     DEFAULT_MAX_TOKENS,
     GenerateBody,
     GenerateResponse,
     Problem,
-    mistake,
+    error_detail,
     responses,
     settings_of,
+    validation_error,
 )
 from tinystories.server.streaming import (
     DONE,
     KEEP_ALIVE,
     EventStream,
     all_events,
-    ending,
+    final_object,
     first_event,
     head_of,
     sse,
@@ -59,8 +61,8 @@ def create_app(
     request_timeout: float = REQUEST_TIMEOUT,
     frame_ancestors: str | None = None,
 ) -> FastAPI:
-    """allowed_hosts: what the Host header may be, None for anything; request_timeout: seconds for a body to come;
-    frame_ancestors: sites that may show the page in a frame."""
+    """allowed_hosts: accepted values of the Host header, None for any; request_timeout: seconds for a body to arrive;
+    frame_ancestors: sites that may embed the page in a frame."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -75,7 +77,7 @@ def create_app(
     add_stories(app, admission)
     completions.add_routes(app, admission)
     add_errors(app)
-    app.add_middleware(LimitedSize, request_timeout=request_timeout)
+    app.add_middleware(RequestLimits, request_timeout=request_timeout)
     if allowed_hosts is not None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts)
     app.add_middleware(SecurityHeaders, frame_ancestors=frame_ancestors)
@@ -86,7 +88,7 @@ def own_version() -> str:
     try:
         return version("tinystories")
     except PackageNotFoundError:
-        return "a checkout"
+        return "unknown"
 
 
 def add_page(app: FastAPI) -> None:
@@ -102,17 +104,17 @@ def add_page(app: FastAPI) -> None:
 
 
 def add_health(app: FastAPI, engine: Engine) -> None:
-    unready = {503: {"description": "no model is at work"}}
+    unready: dict[int | str, dict[str, Any]] = {503: {"description": "no model is ready"}}
 
     @app.get("/health/live")
     async def live() -> dict[str, bool]:
-        """The process answers; always 200, so that a page that waits for the model leaves no error in the console."""
+        """The process answers. Always 200, so that a page waiting for the model logs no error in the console."""
         return {"alive": True, "ready": engine.state == READY}
 
     @app.get("/health/ready", responses=unready)
     @app.get("/health", responses=unready)
     async def ready() -> Response:
-        """A model is at work: requests are welcome."""
+        """A model is ready for requests."""
         if engine.state == READY:
             return JSONResponse({"alive": True, "ready": True})
         body = {"alive": True, "ready": False, "reason": REASONS[engine.state]}
@@ -122,7 +124,7 @@ def add_health(app: FastAPI, engine: Engine) -> None:
 def add_info(app: FastAPI, engine: Engine, admission: AdmissionController) -> None:
     @app.get("/api/info", responses={503: {"description": "the model is being loaded", "model": Problem}})
     async def info() -> dict[str, Any]:
-        """What the page shows: models, presets, bounds and limits."""
+        """What the page shows: models, presets, bounds, limits and load."""
         pool = engine.pool
         batcher = pool.batchers.get(pool.default)
         if batcher is None:
@@ -152,20 +154,20 @@ def add_info(app: FastAPI, engine: Engine, admission: AdmissionController) -> No
 
 def add_stories(app: FastAPI, admission: AdmissionController) -> None:
     @app.post("/generate", responses=responses(AdmissionController.REFUSALS, GenerateResponse, Problem))
-    async def generate(ask: GenerateBody, request: Request) -> Response:
-        """A story that goes on from `prompt`: server-sent events, or one JSON object with `stream: false`."""
-        stream = admission.take(request, wish_of(ask, admission))
+    async def generate(body: GenerateBody, request: Request) -> Response:
+        """A story that continues `prompt`: server-sent events, or one JSON object with `stream: false`."""
+        stream = admission.admit(request, to_generation_request(body, admission))
 
         def end(finished: Finished) -> dict[str, Any]:
-            found = ending(stream, finished)
-            return {**found, "text": tidied(stream.request.wish.prompt, found["text"])} if ask.tidy else found
+            found = final_object(stream, finished)
+            return {**found, "text": tidied(stream.request.prompt, found["text"])} if body.tidy else found
 
-        if not ask.stream:
+        if not body.stream:
             _, finished = await all_events(request, stream)
             return JSONResponse(end(finished))
         started = await first_event(request, stream)
 
-        async def body() -> AsyncIterator[bytes]:
+        async def content() -> AsyncIterator[bytes]:
             yield sse({**head_of(stream), **asdict(started)}, "start")
             async for event in with_keep_alive(stream):
                 match event:
@@ -178,19 +180,22 @@ def add_stories(app: FastAPI, admission: AdmissionController) -> None:
                     case Failed():
                         yield sse({"error": event.error}, "error")
 
-        return EventStream(stream, body())
+        return EventStream(stream, content())
 
 
-def wish_of(ask: GenerateBody, admission: AdmissionController) -> GenerationRequest:
-    prompt = sanitised(ask.prompt).strip()
+def to_generation_request(body: GenerateBody, admission: AdmissionController) -> GenerationRequest:
+    prompt = sanitised(body.prompt).strip()
     if not prompt:
         raise HTTPException(400, EMPTY_PROMPT)
-    if ask.preset is not None and ask.preset not in PRESETS:
+    if body.preset is not None and body.preset not in PRESETS:
         raise HTTPException(422, {"error": f"preset: must be one of {', '.join(PRESETS)}", "field": "preset"})
-    seed = {} if ask.seed is None else {"seed": ask.seed}
-    settings = settings_of(ask, ask.preset)
     return GenerationRequest(
-        admission.model_named(ask.model), prompt, settings, ask.max_tokens, alternatives=ask.alternatives, **seed
+        admission.resolve_model(body.model),
+        prompt,
+        settings_of(body),
+        body.max_tokens,
+        seed=random_seed() if body.seed is None else body.seed,
+        alternatives=body.alternatives,
     )
 
 
@@ -206,23 +211,24 @@ def piece_data(piece: Piece) -> dict[str, Any]:
 
 
 def add_errors(app: FastAPI) -> None:
-    """Every error is a JSON object with one line for a person; never what was sent or where it broke."""
+    """Every error is a JSON object with one line of text, without the input or a traceback."""
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         bounds = completions.BOUNDS if request.url.path.startswith("/v1/") else BOUNDS
-        return answer(request, 422, mistake(error.errors(), bounds))
+        return answer(request, 422, validation_error(error.errors(), bounds))
 
     @app.exception_handler(StarletteHTTPException)  # FastAPI's own is one of these
     async def refused(request: Request, error: StarletteHTTPException) -> JSONResponse:
-        body = error.detail if isinstance(error.detail, dict) else {"error": str(error.detail)}
-        return answer(request, error.status_code, body, error.headers)
+        return answer(request, error.status_code, error_detail(error), error.headers)
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> JSONResponse:
-        return answer(request, 500, {"error": "a mistake of the server, not yours"})
+        return answer(request, 500, {"error": "internal server error"})
 
-    def answer(request: Request, status: int, body: dict[str, Any], headers: Any = None) -> JSONResponse:
+    def answer(
+        request: Request, status: int, body: dict[str, Any], headers: Mapping[str, str] | None = None
+    ) -> JSONResponse:
         if request.url.path.startswith("/v1/"):
             body = completions.error_body(status, body)
         return JSONResponse(body, status, headers)

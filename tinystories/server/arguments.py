@@ -1,60 +1,65 @@
-"""What run_server.py can be told, by option or by environment variable of the same name in capitals."""
+"""The options of run_server.py, each also an environment variable of the same name in capitals.
+
+Imports nothing heavy: the command line is checked before torch is loaded.
+"""
 
 import ipaddress
 from dataclasses import dataclass, field
 
 from tinystories.errors import UserError
-from tinystories.server.middleware import REQUEST_TIMEOUT
 
 
 DTYPES = ("auto", "float64", "float32", "bfloat16")
+REQUEST_TIMEOUT = 10.0  # seconds for a request's headers, and for its body
+RENAMED = {"farewell_seconds": "shutdown_grace_seconds", "patience_seconds": "request_timeout_seconds"}
 
 
 @dataclass(frozen=True)
 class ServerArguments:
     tokenizer_path: str | None = field(default=None, metadata={"help": "A tokenizer that is not the checkpoint's own."})
     revision: str | None = field(default=None, metadata={"help": "A branch, tag or commit of a Hub id."})
-    host: str = field(default="127.0.0.1", metadata={"help": "0.0.0.0 serves other machines too."})
-    port: int = field(default=7779, metadata={"help": "0 takes a free one."})
+    host: str = field(default="127.0.0.1", metadata={"help": "Address; 0.0.0.0 serves other machines too."})
+    port: int = field(default=7779, metadata={"help": "Port to listen on; 0 takes a free one."})
     device: str = field(default="auto", metadata={"help": "auto (the accelerator, if any), cpu, cuda, mps."})
     dtype: str = field(
         default="auto",
         metadata={"help": "auto: float64, in which a seed's story does not depend on what else is running; float32: "
-                          "faster, and a word may differ now and then; bfloat16."},
+                          "faster, but a word may differ now and then; bfloat16: the same, more often."},
     )  # fmt: skip
     threads: int = field(
         default=1,
-        metadata={"help": "Processor cores for the model. Two write faster on a machine that does nothing else, and "
-                          "wait for each other on one that does."},
+        metadata={"help": "Processor cores for the model. Two are faster on an otherwise idle machine, and slower on a "
+                          "busy one."},
     )  # fmt: skip
-    requests_per_minute: int = field(default=10, metadata={"help": "Stories that one client may ask for in a minute."})
-    max_running: int = field(default=16, metadata={"help": "Stories written together."})
-    max_waiting: int = field(default=64, metadata={"help": "Requests in the queue; one more is answered 429."})
-    max_seconds: float = field(default=120.0, metadata={"help": "For a story, its wait in the queue included."})
+    requests_per_minute: int = field(default=10, metadata={"help": "Stories that one client may request in a minute."})
+    max_running: int = field(default=16, metadata={"help": "Stories generated at the same time."})
+    max_waiting: int = field(default=64, metadata={"help": "Requests in the queue; one more gets 429."})
+    max_seconds: float = field(default=120.0, metadata={"help": "Limit for a story, including its wait in the queue."})
     request_timeout_seconds: float = field(
-        default=REQUEST_TIMEOUT, metadata={"help": "For a request's headers, and for its body, to arrive."}
+        default=REQUEST_TIMEOUT,
+        metadata={"help": "Limit for a request's headers, and again for its body."},
     )
-    max_connections: int = field(default=512, metadata={"help": "Open connections; one more is answered 503."})
+    max_connections: int = field(default=512, metadata={"help": "Open connections; one more gets 503."})
     shutdown_grace_seconds: float = field(
-        default=10.0, metadata={"help": "What running stories get when the server stops."}
+        default=10.0, metadata={"help": "Time that running stories still have when the server stops."}
     )
     trusted_proxies: str | None = field(
         default=None,
-        metadata={"help": "Addresses of proxies, with commas, whose X-Forwarded headers are believed; no one's else."},
+        metadata={"help": "Comma-separated addresses of proxies whose X-Forwarded headers are trusted."},
     )
     allowed_hosts: str | None = field(
         default=None,
-        metadata={"help": "Names this server is reached by, with commas, * for any (default: any, but on a loopback "
-                          "address only that of this machine, which keeps other sites' pages out)."},
+        metadata={"help": "Comma-separated host names this server answers to, * for any (default: any; on a loopback "
+                          "address only the names of this machine, which keeps other sites' pages out)."},
     )  # fmt: skip
     frame_ancestors: str | None = field(
         default=None,
-        metadata={"help": "Sites that may show the page in a frame, such as https://huggingface.co (default: none)."},
+        metadata={"help": "Sites that may embed the page in a frame, such as https://huggingface.co (default: none)."},
     )
     log_prompts: bool = field(default=False, metadata={"help": "Write prompts to the log."})
-    metrics: bool = field(default=False, metadata={"help": "Answer GET /metrics (extra: metrics)."})
+    metrics: bool = field(default=False, metadata={"help": "Answer GET /metrics (needs the extra `metrics`)."})
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         least = {
             "threads": 1,
             "requests_per_minute": 1,
@@ -73,12 +78,12 @@ class ServerArguments:
             raise UserError(f"port must be from 0 to 65535, got {self.port}")
         wrong = [name for name in self.hosts() or [] if "*" in name.removeprefix("*.") and name != "*"]
         if wrong:
-            raise UserError(f"allowed_hosts: {wrong[0]!r} is none; give names, *.example.org, or * for any")
+            raise UserError(f"allowed_hosts: {wrong[0]!r} is not a host name; give names, *.example.org, or * for any")
         if self.dtype not in DTYPES:
             raise UserError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype}")
 
     def hosts(self) -> list[str] | None:
-        """What the Host header may be; None: anything."""
+        """The accepted values of the Host header; None: any."""
         if self.allowed_hosts is not None:
             return [name.strip() for name in self.allowed_hosts.split(",")]
         return ["localhost", "127.0.0.1", "[::1]", self.host] if is_loopback(self.host) else None

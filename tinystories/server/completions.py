@@ -1,7 +1,7 @@
-"""OpenAI's legacy completions over the same engine, so that the clients there are can ask for stories.
+"""OpenAI's legacy completions over the same engine, so that existing clients can request stories.
 
-What this server has no use for (n, best_of, suffix, penalties, logit_bias) may be sent with its neutral value, and is
-refused with any other: a setting that has no effect would be a silent mistake.
+Settings that this server does not have (n, best_of, suffix, penalties, logit_bias) are accepted with their neutral
+value and refused with any other: a setting without effect would be a silent error.
 """
 
 import math
@@ -16,10 +16,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tinystories.server.admission import AdmissionController
 from tinystories.server.engine import Stream
-from tinystories.server.events import Failed, Finished, GenerationRequest, Piece
+from tinystories.server.events import Failed, Finished, GenerationRequest, Piece, random_seed
 from tinystories.server.sampling import Settings
 from tinystories.server.schema import BOUNDS as GENERATE_BOUNDS
-from tinystories.server.schema import LONGEST_PROMPT, MOST_TOKENS, RepetitionPenalty, Seed, TopK, responses
+from tinystories.server.schema import (
+    LONGEST_PROMPT,
+    MOST_TOKENS,
+    RepetitionPenalty,
+    Seed,
+    TopK,
+    error_detail,
+    responses,
+)
 from tinystories.server.streaming import (
     DONE,
     KEEP_ALIVE,
@@ -27,7 +35,7 @@ from tinystories.server.streaming import (
     all_events,
     first_event,
     sse,
-    succeeded,
+    to_http_error,
     with_keep_alive,
 )
 from tinystories.server.text import EMPTY_PROMPT, sanitised
@@ -42,11 +50,11 @@ NEUTRAL = {
     "frequency_penalty": (0,),
     "logit_bias": ({},),
 }
-LEAST_TEMPERATURE = 0.01  # below, nothing but the likeliest token is left, and dividing by it ends in no number
+LEAST_TEMPERATURE = 0.01  # below, only the likeliest token is left, and the division overflows
 BOUNDS = {**GENERATE_BOUNDS, "temperature": (0, 2), "top_p": (0, 1), "logprobs": (0, 5), "stop": (1, 100)}
 Prompt = Annotated[str, Field(min_length=1, max_length=LONGEST_PROMPT)]
 Stop = Annotated[str, Field(min_length=1, max_length=100)]
-SMALLEST = 5e-324  # a probability that rounds to 0 has a logarithm all the same
+SMALLEST = 5e-324  # stands for a probability that was rounded to 0, which has no logarithm
 UNFINISHED = {"timeout": (504, "the story took too long"), "cancelled": (503, "the server is stopping")}
 
 
@@ -58,7 +66,7 @@ class StreamOptions(BaseModel):
 
 
 class Completion(BaseModel):
-    """The body of POST /v1/completions; top_k and repetition_penalty are this server's own."""
+    """The body of POST /v1/completions. top_k and repetition_penalty are not OpenAI's."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -115,69 +123,80 @@ def add_routes(app: FastAPI, admission: AdmissionController) -> None:
         return {"object": "list", "data": [{"id": name, **common} for name in admission.engine.pool.entries]}
 
     @app.post("/v1/completions", responses=responses(AdmissionController.REFUSALS, Answer, OpenAIProblem))
-    async def complete(ask: Completion, request: Request) -> Response:
-        """A story, as OpenAI's clients ask for it."""
-        stream = admission.take(request, wish_of(ask, admission))
+    async def complete(body: Completion, request: Request) -> Response:
+        """A story, in the protocol of OpenAI's clients."""
+        stream = admission.admit(request, to_generation_request(body, admission))
         head = {"id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion", "created": int(time.time())}
-        head["model"] = stream.request.wish.model
-        if ask.stream:
+        head["model"] = stream.request.model
+        if body.stream:
             await first_event(request, stream)
-            return EventStream(stream, chunks(stream, head, ask))
+            return EventStream(stream, chunks(stream, head, body))
         pieces, finished = await all_events(request, stream)
-        check_ending(finished)
-        choice = choice_of(finished.text, finished.finish_reason, logprobs_of(pieces, ask.logprobs))
+        if error := unfinished(finished):
+            raise error
+        choice = choice_of(finished.text, finished.finish_reason, logprobs_of(pieces, body.logprobs))
         return JSONResponse({**head, "choices": [choice], "usage": usage(finished)})
 
 
-def wish_of(ask: Completion, admission: AdmissionController) -> GenerationRequest:
+def to_generation_request(body: Completion, admission: AdmissionController) -> GenerationRequest:
     for name, neutral in NEUTRAL.items():
-        if getattr(ask, name) not in (None, *neutral):
-            raise HTTPException(422, {"error": f"{name}: this server knows no value but {neutral[0]!r}", "field": name})
-    prompt = sanitised(ask.prompt if isinstance(ask.prompt, str) else ask.prompt[0])
+        if getattr(body, name) not in (None, *neutral):
+            message = f"{name}: this server supports no value but {neutral[0]!r}"
+            raise HTTPException(422, {"error": message, "field": name})
+    prompt = sanitised(body.prompt if isinstance(body.prompt, str) else body.prompt[0])
     if not prompt.strip():
         raise HTTPException(400, EMPTY_PROMPT)
-    temperature = 1.0 if ask.temperature is None else ask.temperature
+    temperature = 1.0 if body.temperature is None else body.temperature
     if 0 < temperature < LEAST_TEMPERATURE:
-        words = f"temperature: must be 0, for the likeliest token always, or at least {LEAST_TEMPERATURE}"
-        raise HTTPException(422, {"error": words, "field": "temperature"})
-    settings = Settings(temperature, ask.top_k, ask.top_p or 1.0, ask.repetition_penalty)
-    stop = (ask.stop,) if isinstance(ask.stop, str) else tuple(ask.stop or ())
-    seed = {} if ask.seed is None else {"seed": ask.seed}
-    # the chosen token is told even where no alternatives are asked for
-    alternatives = 0 if ask.logprobs is None else max(1, ask.logprobs)
-    model, max_tokens = admission.model_named(ask.model), ask.max_tokens or 16
-    return GenerationRequest(model, prompt, settings, max_tokens, alternatives=alternatives, stop=stop, **seed)
+        message = f"temperature: must be 0, for always the likeliest token, or at least {LEAST_TEMPERATURE}"
+        raise HTTPException(422, {"error": message, "field": "temperature"})
+    return GenerationRequest(
+        admission.resolve_model(body.model),
+        prompt,
+        Settings(temperature, body.top_k, body.top_p or 1.0, body.repetition_penalty),
+        body.max_tokens or 16,
+        seed=random_seed() if body.seed is None else body.seed,
+        # logprobs 0 asks for the logprob of the chosen token, which is recorded together with the alternatives
+        alternatives=0 if body.logprobs is None else max(1, body.logprobs),
+        stop=(body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ()),
+    )
 
 
-def check_ending(event: Finished | Failed) -> None:
-    """A story that was not finished is an error here: OpenAI's protocol has no word for it but `stop` and `length`."""
-    finished = succeeded(event)
-    if finished.finish_reason in UNFINISHED:
-        status, words = UNFINISHED[finished.finish_reason]
-        raise HTTPException(status, {"error": words}, {"Retry-After": "5"} if status == 503 else None)
+def unfinished(finished: Finished) -> HTTPException | None:
+    """The error for a story without an end: OpenAI's protocol has no finish reasons but `stop` and `length`."""
+    if finished.finish_reason not in UNFINISHED:
+        return None
+    status, message = UNFINISHED[finished.finish_reason]
+    return HTTPException(status, {"error": message}, {"Retry-After": "5"} if status == 503 else None)
 
 
-async def chunks(stream: Stream, head: dict[str, Any], ask: Completion) -> AsyncIterator[bytes]:
+async def chunks(stream: Stream, head: dict[str, Any], body: Completion) -> AsyncIterator[bytes]:
     offset = 0
     async for event in with_keep_alive(stream):
-        if event is None:
-            yield KEEP_ALIVE
-        elif isinstance(event, Piece):
-            yield sse({**head, "choices": [choice_of(event.text, None, logprobs_of([event], ask.logprobs, offset))]})
-            offset += len(event.text)
-        else:
-            yield last_chunks(event, head, ask)
+        match event:
+            case None:
+                yield KEEP_ALIVE
+            case Piece():
+                logprobs = logprobs_of([event], body.logprobs, offset)
+                yield sse({**head, "choices": [choice_of(event.text, None, logprobs)]})
+                offset += len(event.text)
+            case Failed():
+                yield sse_error(to_http_error(event))
+            case Finished():
+                yield last_chunks(event, head, body)
 
 
-def last_chunks(event: Finished | Failed, head: dict[str, Any], ask: Completion) -> bytes:
-    try:
-        check_ending(event)
-    except HTTPException as error:
-        return sse(error_body(error.status_code, error.detail))
-    body = sse({**head, "choices": [choice_of("", event.finish_reason, None)]})
-    if ask.stream_options and ask.stream_options.include_usage:
-        body += sse({**head, "choices": [], "usage": usage(event)})
-    return body + DONE
+def sse_error(error: HTTPException) -> bytes:
+    return sse(error_body(error.status_code, error_detail(error)))
+
+
+def last_chunks(finished: Finished, head: dict[str, Any], body: Completion) -> bytes:
+    if error := unfinished(finished):
+        return sse_error(error)
+    found = sse({**head, "choices": [choice_of("", finished.finish_reason, None)]})
+    if body.stream_options and body.stream_options.include_usage:
+        found += sse({**head, "choices": [], "usage": usage(finished)})
+    return found + DONE
 
 
 def choice_of(text: str, reason: str | None, logprobs: dict[str, Any] | None) -> dict[str, Any]:
@@ -185,7 +204,7 @@ def choice_of(text: str, reason: str | None, logprobs: dict[str, Any] | None) ->
 
 
 def logprobs_of(pieces: list[Piece], number: int | None, offset: int = 0) -> dict[str, Any] | None:
-    """None where none were asked for. A piece of several tokens has one logprob, and its first token's alternatives."""
+    """None if not requested. A piece of several tokens has their summed logprob and its first token's alternatives."""
     if number is None:
         return None
     return {
@@ -197,11 +216,12 @@ def logprobs_of(pieces: list[Piece], number: int | None, offset: int = 0) -> dic
 
 
 def top_logprobs(piece: Piece) -> dict[str, float]:
-    """The alternatives by their text, the likeliest of one text, and the piece itself in any case."""
+    """The logprobs of the alternatives by text (the highest where texts are equal), and of the piece itself."""
     found: dict[str, float] = {}
     for each in piece.alternatives:
         found.setdefault(each.text, math.log(max(each.probability, SMALLEST)))
-    found.setdefault(piece.text, piece.logprob)
+    if piece.logprob is not None:
+        found.setdefault(piece.text, piece.logprob)
     return found
 
 

@@ -1,6 +1,7 @@
-"""One model at work: stories join, get a token each at every step, and leave when they end.
+"""Continuous batching for one model: stories join, get one token each per step, and leave when they end.
 
-A batcher knows no threads and no network: the engine calls it from one thread, and each request says whom to tell.
+A batcher knows nothing of threads or the network: the engine calls it from one thread, and each request brings the
+function that receives its events.
 """
 
 import copy
@@ -22,136 +23,151 @@ from tinystories.server.sampling import Sampler
 
 logger = logging.getLogger(__name__)
 
-GIVEN_UP = "the server could not go on with this story"
-NOT_TEXT = "\ufffd"  # shown for a token that is only part of a character
+GENERATION_FAILED = "internal server error: generating this story failed"
+INCOMPLETE = "\ufffd"  # shown for an alternative that is only part of a character
 
 
 @dataclass(eq=False)
 class QueuedRequest:
-    """A wish, whom to tell, and until when. `cancelled` and `deadline` (monotonic seconds) may change at any time."""
+    """A request, the function that receives its events, and its deadline (monotonic seconds).
 
-    wish: GenerationRequest
-    tell: Callable[[Event], None]
+    `cancelled` and `deadline` may be changed at any time."""
+
+    request: GenerationRequest
+    emit: Callable[[Event], None]
     deadline: float
     cancelled: bool = False
 
 
-class ActiveStory:
-    """A request that is being written: its tokens, the text so far, and what has not been told yet."""
+@dataclass
+class Undecoded:
+    """Tokens that are not complete UTF-8 yet, with their summed logprob and the alternatives to the first one."""
 
-    def __init__(self, request: QueuedRequest, ids: list[int], room: int):
-        self.request, self.wish, self.ids = request, request.wish, list(ids)
-        allowed = min(self.wish.max_tokens, room)
-        self.started = Started(len(ids), allowed, allowed < self.wish.max_tokens)
-        self.sampler = Sampler(self.wish.settings, self.wish.seed)
+    tokens: int = 0
+    logprob: float = 0.0
+    alternatives: tuple[Alternative, ...] = ()
+
+
+class ActiveStory:
+    """A story that is being generated: its tokens, its text, and the pieces that are not emitted yet."""
+
+    def __init__(self, queued: QueuedRequest, ids: list[int], room: int):
+        self.queued, self.request, self.ids = queued, queued.request, list(ids)
+        allowed = min(self.request.max_tokens, room)
+        self.started = Started(len(ids), allowed, allowed < self.request.max_tokens)
+        self.sampler = Sampler(self.request.settings, self.request.seed)
         self.stream = DecodeStream(ids, skip_special_tokens=True)
         self.text, self.start = "", time.perf_counter()
-        self.open_tokens, self.open_logprob, self.open_alternatives = 0, 0.0, ()  # of the piece that is not yet text
-        self.held: list[Piece] = []  # told once it is sure that no stop sequence begins in them
-        request.tell(self.started)
+        self.undecoded = Undecoded()
+        self.pending: list[Piece] = []  # emitted once it is certain that no stop sequence begins in them
+        queued.emit(self.started)
 
     @property
     def new_tokens(self) -> int:
         return len(self.ids) - self.started.prompt_tokens
 
     def add(self, text: str) -> bool:
-        """The open tokens are text now: tell it, but for what may begin a stop sequence. True if one is complete."""
-        thoughts = (self.open_logprob, self.open_alternatives) if self.wish.alternatives else (None, ())
-        self.held.append(Piece(text, self.open_tokens, *thoughts))
-        self.open_tokens, self.open_logprob, self.open_alternatives = 0, 0.0, ()
-        waiting = "".join(piece.text for piece in self.held)
-        places = [place for stop in self.wish.stop if (place := waiting.find(stop)) >= 0]
+        """The undecoded tokens have become `text`: emit it, except for what may begin a stop sequence.
+
+        Returns whether a stop sequence is complete."""
+        done, self.undecoded = self.undecoded, Undecoded()
+        piece = Piece(text, done.tokens)
+        if self.request.alternatives:
+            piece = replace(piece, logprob=done.logprob, alternatives=done.alternatives)
+        self.pending.append(piece)
+        waiting = "".join(piece.text for piece in self.pending)
+        places = [place for stop in self.request.stop if (place := waiting.find(stop)) >= 0]
         if places:
-            self._tell_up_to(min(places))
+            self._emit_up_to(min(places))
             return True
-        begun = max((_overlap(waiting, stop) for stop in self.wish.stop), default=0)
-        while self.held and len(waiting) - len(self.held[0].text) >= begun:
-            waiting = waiting[len(self.held[0].text) :]
-            self._tell(self.held.pop(0))
+        begun = max((_overlap(waiting, stop) for stop in self.request.stop), default=0)
+        while self.pending and len(waiting) - len(self.pending[0].text) >= begun:
+            waiting = waiting[len(self.pending[0].text) :]
+            self._emit(self.pending.pop(0))
         return False
 
     def finish(self, reason: str) -> None:
-        for piece in self.held:
-            self._tell(piece)
+        for piece in self.pending:
+            self._emit(piece)
         seconds = time.perf_counter() - self.start
         counts = (self.started.prompt_tokens, self.new_tokens, seconds, self.started.max_tokens, self.started.clamped)
-        self.request.tell(Finished(reason, self.text, *counts))
+        self.queued.emit(Finished(reason, self.text, *counts))
 
-    def _tell_up_to(self, place: int) -> None:
-        for piece in self.held:
+    def _emit_up_to(self, place: int) -> None:
+        for piece in self.pending:
             if place > 0:
-                self._tell(replace(piece, text=piece.text[:place]))
+                self._emit(replace(piece, text=piece.text[:place]))
             place -= len(piece.text)
-        self.held = []
+        self.pending = []
 
-    def _tell(self, piece: Piece) -> None:
+    def _emit(self, piece: Piece) -> None:
         self.text += piece.text
-        self.request.tell(piece)
+        self.queued.emit(piece)
 
 
 class ContinuousBatcher:
-    """Stories that one model writes together; `rows` at most at a time."""
+    """The stories that one model generates together; at most `rows` at a time."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: int):
         self.model, self.tokenizer = model, tokenizer
         self.batch = Batch(model, rows)
         self.stories: list[ActiveStory] = []
-        self.ends = _end_tokens(model, tokenizer)
+        self.end_tokens = _end_tokens(model, tokenizer)
 
     def encode(self, prompt: str) -> list[int]:
-        """What a person typed is text: a special token's name in it is not the special token."""
+        """A special token's name in a prompt is encoded as plain text."""
         return self.tokenizer(prompt, split_special_tokens=True)["input_ids"]
 
-    def join(self, request: QueuedRequest) -> None:
-        """Begin a story: read its prompt and write its first token."""
-        ids = self.encode(request.wish.prompt)
+    def join(self, queued: QueuedRequest) -> None:
+        """Start a story: process its prompt and generate its first token."""
+        ids = self.encode(queued.request.prompt)
         room = self.batch.context - len(ids)
         if room < 1 or not ids:
-            words = f"the prompt has {len(ids)} tokens, and this model reads {self.batch.context}: shorten it"
-            request.tell(Failed(words if ids else "the prompt holds nothing to go on from", 422, "prompt"))
+            message = f"the prompt has {len(ids)} tokens, and this model reads {self.batch.context}: shorten it"
+            queued.emit(Failed(message if ids else "the prompt is empty", 422, "prompt"))
             return
-        self.stories.append(ActiveStory(request, ids, room))
-        self._try_to_write(len(self.stories) - 1, self.batch.join(ids))
+        self.stories.append(ActiveStory(queued, ids, room))
+        self._add_token(len(self.stories) - 1, self.batch.join(ids))
 
     def step(self) -> None:
-        """One more token for each story."""
+        """Generate one more token for each story."""
         now = time.monotonic()
-        for row in reversed(range(len(self.stories))):  # backwards: whoever leaves is replaced by one already seen
-            request = self.stories[row].request
-            if request.cancelled or now > request.deadline:
-                self._leave(row, "cancelled" if request.cancelled else "timeout")
+        for row in reversed(range(len(self.stories))):  # backwards: the last row, already seen, fills a row that leaves
+            queued = self.stories[row].queued
+            if queued.cancelled or now > queued.deadline:
+                self._finish(row, "cancelled" if queued.cancelled else "timeout")
         if self.stories:
             logits = self.batch.step([story.ids[-1] for story in self.stories])
             for row in reversed(range(len(self.stories))):
-                self._try_to_write(row, logits[row])
+                self._add_token(row, logits[row])
 
     def clear(self) -> None:
-        """Forget all stories without a word, after a failure that left their tokens and their cache out of step."""
+        """Drop all stories without an event, after a failure that left their tokens and the cache out of step."""
         self.stories, self.batch = [], Batch(self.model, self.batch.limit)
 
-    def _try_to_write(self, row: int, logits: torch.Tensor) -> None:
-        """What goes wrong with one story is no reason to end the others."""
+    def _add_token(self, row: int, logits: torch.Tensor) -> None:
+        """An error in one story ends that story only."""
         try:
-            self._write(row, logits)
+            self._sample_token(row, logits)
         except Exception as error:
-            logger.exception("one story had to be given up: %s", one_line(error))
-            self._remove(row).request.tell(Failed(GIVEN_UP, 500))
+            logger.exception("generating a story failed: %s", one_line(error))
+            self._remove(row).queued.emit(Failed(GENERATION_FAILED, 500))
 
-    def _write(self, row: int, logits: torch.Tensor) -> None:
+    def _sample_token(self, row: int, logits: torch.Tensor) -> None:
         story = self.stories[row]
         token = story.sampler.next_token(story.ids, logits)
-        self._note_thoughts(story, logits, token)
-        if token in self.ends:
-            return self._leave(row, "stop")
+        self._record_logprobs(story, logits, token)
+        if token in self.end_tokens:
+            return self._finish(row, "stop")
         story.ids.append(token)
-        story.open_tokens += 1
+        story.undecoded.tokens += 1
         text = story.stream.step(self.tokenizer.backend_tokenizer, token)
         if text and story.add(text):
-            return self._leave(row, "stop")
+            return self._finish(row, "stop")
         if story.new_tokens == story.started.max_tokens:
-            self._leave(row, "length")
+            self._finish(row, "length")
 
-    def _leave(self, row: int, reason: str) -> None:
+    def _finish(self, row: int, reason: str) -> None:
         self._remove(row).finish(reason)
 
     def _remove(self, row: int) -> ActiveStory:
@@ -161,23 +177,23 @@ class ContinuousBatcher:
         self.stories.pop()
         return story
 
-    def _note_thoughts(self, story: ActiveStory, logits: torch.Tensor, token: int) -> None:
-        number = story.wish.alternatives
+    def _record_logprobs(self, story: ActiveStory, logits: torch.Tensor, token: int) -> None:
+        number = story.request.alternatives
         if not number:
             return
         logprobs = logits.log_softmax(-1)
-        story.open_logprob += logprobs[token].item()
-        if story.open_tokens == 0:
+        story.undecoded.logprob += logprobs[token].item()
+        if story.undecoded.tokens == 0:
             values, tokens = logprobs.topk(min(number, len(logprobs)))
-            story.open_alternatives = tuple(
-                Alternative(self._text_of(story, other), value, other in self.ends)
+            story.undecoded.alternatives = tuple(
+                Alternative(self._text_of(story, other), value, other in self.end_tokens)
                 for value, other in zip(values.exp().tolist(), tokens.tolist(), strict=True)
             )
 
     def _text_of(self, story: ActiveStory, token: int) -> str:
-        if token in self.ends:
+        if token in self.end_tokens:
             return ""
-        return copy.copy(story.stream).step(self.tokenizer.backend_tokenizer, token) or NOT_TEXT
+        return copy.copy(story.stream).step(self.tokenizer.backend_tokenizer, token) or INCOMPLETE
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:

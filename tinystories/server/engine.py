@@ -1,7 +1,7 @@
-"""One thread owns the models; requests come in from the web server's event loop and stories go back to it.
+"""The engine: one thread that owns the models, between the queue of requests and the web server's event loop.
 
-At every turn the thread lets waiting requests join, writes one token of every story, and hands what was written to the
-event loop in one go. A story that nobody wants any more leaves before the next token.
+In each step the thread lets waiting requests join, generates one token of every story, and hands all events to the
+event loop in one call. A cancelled story ends before its next token.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from functools import partial
 import torch
 
 from tinystories.errors import UserError, one_line
-from tinystories.server.continuous_batching import GIVEN_UP, ContinuousBatcher, QueuedRequest
+from tinystories.server.continuous_batching import GENERATION_FAILED, ContinuousBatcher, QueuedRequest
 from tinystories.server.events import Event, Failed, Finished, GenerationRequest
 from tinystories.server.fair_queue import FairQueue
 from tinystories.server.model_pool import ModelPool
@@ -23,8 +23,8 @@ from tinystories.server.model_pool import ModelPool
 
 logger = logging.getLogger(__name__)
 
-GONE = "the client is gone"
-TOO_LATE = "no turn came up in time: try again later"
+DISCONNECTED = "the client disconnected"
+QUEUE_TIMEOUT = "timed out in the queue: try again later"
 
 LOADING, READY, STOPPING, FAILED = "loading", "ready", "stopping", "failed"
 REASONS = {
@@ -35,7 +35,7 @@ REASONS = {
 
 
 class Refused(Exception):
-    """A request that cannot be taken now: the queue is full (429) or there is no model at work (503)."""
+    """A request that is not accepted now. status: 429, the queue is full; 503, no model is ready."""
 
     def __init__(self, status: int, reason: str):
         super().__init__(reason)
@@ -44,8 +44,8 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """running: stories written at once; waiting: requests in the queue; seconds: for one story, its wait included;
-    shutdown_grace: seconds that running stories still get when the server is stopped."""
+    """running: stories generated at once; waiting: requests in the queue; seconds: for one story, including its wait;
+    shutdown_grace: seconds that running stories still have when the server is stopped."""
 
     running: int
     waiting: int
@@ -53,34 +53,32 @@ class Limits:
     shutdown_grace: float
 
 
-def log_ending(wish: GenerationRequest, event: Finished | Failed) -> None:
-    """One line without a word of the story."""
+def log_ending(request: GenerationRequest, event: Finished | Failed) -> None:
+    """One line, without any text of the prompt or the story."""
     if isinstance(event, Failed):
-        logger.info("story not written: %s", event.error)
+        logger.info("story failed: %s", event.error)
         return
     counts = f"{event.prompt_tokens} + {event.new_tokens} tokens, {event.tokens_per_second} tokens/s"
-    logger.info("story: %s, %s, %s, seed %d", wish.model, counts, event.finish_reason, wish.seed)
+    logger.info("story: %s, %s, %s, seed %d", request.model, counts, event.finish_reason, request.seed)
 
 
 class Stream:
-    """A story as the event loop sees it: an asynchronous iterator of events, the last being Finished or Failed."""
+    """A story as seen from the event loop: an asynchronous iterator of events, the last being Finished or Failed."""
 
-    def __init__(self, engine: "Engine", wish: GenerationRequest, deadline: float):
-        self.engine = engine
+    def __init__(self, engine: "Engine", request: GenerationRequest, deadline: float):
+        self.engine, self.request = engine, request
         self.events: asyncio.Queue[Event] = asyncio.Queue()
-        self.request = QueuedRequest(wish, self._told, deadline)
+        self.queued = QueuedRequest(request, self._emit, deadline)
         self.ended = False
 
-    def _told(self, event: Event) -> None:
+    def _emit(self, event: Event) -> None:
+        """Called in the engine's thread."""
         self.engine.outbox.append((self.events, event))
         if isinstance(event, (Finished, Failed)):
-            self._noted(event)
-
-    def _noted(self, event: Finished | Failed) -> None:
-        try:
-            self.engine.note(self.request.wish, event)
-        except Exception:  # bookkeeping is no reason to lose a story
-            logger.exception("an ending was not noted")
+            try:
+                self.engine.on_end(self.request, event)
+            except Exception:  # an error in logging or metrics must not end a story
+                logger.exception("the end of a story was not recorded")
 
     async def next(self) -> Event:
         event = await self.events.get()
@@ -92,94 +90,95 @@ class Stream:
             yield await self.next()
 
     def cancel(self) -> None:
-        """Nobody listens any more; no-op for a story that has ended."""
+        """End the story, whose client has disconnected; does nothing after its end."""
         if not self.ended:
-            self.engine.cancel(self.request)
+            self.engine.cancel(self.queued)
 
 
 class Engine:
-    """`note` is told how each story ended, in the engine's thread."""
+    """Owns the models and the queue. `on_end` is called in the engine's thread when a story ends."""
 
     def __init__(
         self,
         pool: ModelPool,
         limits: Limits,
         threads: int = 1,
-        note: Callable[[GenerationRequest, Finished | Failed], None] = log_ending,
+        on_end: Callable[[GenerationRequest, Finished | Failed], None] = log_ending,
     ):
-        self.pool, self.limits, self.threads, self.note = pool, limits, threads, note
-        self.state, self.failure = LOADING, None
-        self.running = 0  # stories, as of the last token
-        self._waiting: FairQueue[QueuedRequest] = FairQueue(limits.waiting)
+        self.pool, self.limits, self.threads, self.on_end = pool, limits, threads, on_end
+        self.state = LOADING
+        self.failure: Exception | None = None
+        self.running = 0  # stories, as of the last step
+        self._queue: FairQueue[QueuedRequest] = FairQueue(limits.waiting)
         self._changed = threading.Condition()
-        self.outbox: list[tuple[asyncio.Queue, Event]] = []  # what was written and not yet handed over
+        self.outbox: list[tuple[asyncio.Queue[Event], Event]] = []  # events that the event loop does not have yet
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
-        self._end = float("inf")  # monotonic; when a stopping server ends what is still running
+        self._stop_deadline = float("inf")  # monotonic; when a stopping server cancels the running stories
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._thread.start()
 
     def stop(self) -> None:
-        """No new story; those that run have `shutdown_grace` seconds. Saying it again changes nothing."""
+        """Accept no new story; running ones have `shutdown_grace` seconds, counted from the first call."""
         with self._changed:
             if self.state != STOPPING:
-                self.state, self._end = STOPPING, time.monotonic() + self.limits.shutdown_grace
+                self.state, self._stop_deadline = STOPPING, time.monotonic() + self.limits.shutdown_grace
             self._changed.notify()
 
     @property
     def waiting(self) -> int:
         with self._changed:
-            return len(self._waiting)
+            return len(self._queue)
 
-    def submit(self, client: str, wish: GenerationRequest) -> Stream:
-        """Called on the event loop.
+    def submit(self, client: str, request: GenerationRequest) -> Stream:
+        """Put a request into the queue; called on the event loop.
 
         Raises:
-            Refused: the queue is full, or no model is at work.
+            Refused: the queue is full, or no model is ready.
         """
-        stream = Stream(self, wish, time.monotonic() + self.limits.seconds)
+        stream = Stream(self, request, time.monotonic() + self.limits.seconds)
         with self._changed:
             if self.state != READY:
                 raise Refused(503, REASONS[self.state])
-            if not self._waiting.put(client, stream.request):
-                raise Refused(429, f"{self.limits.waiting} requests are waiting already: try again in a moment")
+            if not self._queue.put(client, stream.queued):
+                raise Refused(429, f"the queue is full ({self.limits.waiting} requests): try again in a moment")
             self._changed.notify()
         return stream
 
-    def cancel(self, request: QueuedRequest) -> None:
+    def cancel(self, queued: QueuedRequest) -> None:
         with self._changed:
-            request.cancelled = True
+            queued.cancelled = True
             self._changed.notify()
 
     def _work(self) -> None:
         try:
-            torch.set_num_threads(self.threads)  # counts for the thread that says it
+            torch.set_num_threads(self.threads)  # applies to the calling thread
             self.pool.batcher(self.pool.default)
             with self._changed:
                 self.state = READY if self.state == LOADING else self.state
-            while self._turn():
+            while self._step():
                 pass
-        except Exception as error:  # the thread must not die in silence: the server ends, and says why
+        except Exception as error:  # kept for the main thread, which ends the server with it
             self.failure = error
         with self._changed:
             self.state = STOPPING if self.failure is None else FAILED
-            left, self._waiting = [*self._running(), *self._waiting], FairQueue(0)
-        for request in left:
-            request.tell(Failed(REASONS[self.state], 503))
+            left, self._queue = [*self._running(), *self._queue], FairQueue(0)
+        for queued in left:
+            queued.emit(Failed(REASONS[self.state], 503))
         self._send()
 
-    def _turn(self) -> bool:
-        """One token of every story. False once the server has stopped and nothing is left to write."""
+    def _step(self) -> bool:
+        """One token of every story. Returns False once the server is stopping and nothing is left to generate."""
         with self._changed:
-            unwanted = self._take_the_unwanted()
-            idle = not (self._running() or self._waiting or unwanted)
+            dropped = self._drop_waiting()
+            idle = not (self._running() or self._queue or dropped)
             if idle and self.state == STOPPING:
                 return False
             if idle:
-                self._changed.wait_for(lambda: self._waiting or self.state == STOPPING)
-        for request, reason in unwanted:  # not under the lock: whoever is told may take time
-            request.tell(Failed(reason, 503))
+                self._changed.wait_for(lambda: self._queue or self.state == STOPPING)
+        for queued, reason in dropped:  # outside the lock: the receiver may take time
+            queued.emit(Failed(reason, 503))
         while len(self._running()) < self.limits.running and self._join_next():
             pass
         for batcher in list(self.pool.batchers.values()):
@@ -189,53 +188,54 @@ class Engine:
         return True
 
     def _running(self) -> list[QueuedRequest]:
-        return [story.request for batcher in self.pool.batchers.values() for story in batcher.stories]
+        return [story.queued for batcher in self.pool.batchers.values() for story in batcher.stories]
 
-    def _take_the_unwanted(self) -> list[tuple[QueuedRequest, str]]:
-        """Waiting requests that will not be written, out of the queue; running ones are ended by their batcher."""
+    def _drop_waiting(self) -> list[tuple[QueuedRequest, str]]:
+        """Remove the requests from the queue that are cancelled or too late, all if the server is stopping; return them
+        with the reason. Running stories are ended by their batcher."""
         now, stopping = time.monotonic(), self.state == STOPPING
-        if now > self._end:
-            for request in self._running():
-                request.cancelled = True
-        unwanted = [each for each in self._waiting if stopping or each.cancelled or now > each.deadline]
-        for request in unwanted:
-            self._waiting.remove(request)
-        reason = REASONS[STOPPING] if stopping else TOO_LATE
-        return [(request, GONE if request.cancelled else reason) for request in unwanted]
+        if now > self._stop_deadline:
+            for queued in self._running():
+                queued.cancelled = True
+        dropped = [each for each in self._queue if stopping or each.cancelled or now > each.deadline]
+        for queued in dropped:
+            self._queue.remove(queued)
+        reason = REASONS[STOPPING] if stopping else QUEUE_TIMEOUT
+        return [(queued, DISCONNECTED if queued.cancelled else reason) for queued in dropped]
 
     def _join_next(self) -> bool:
-        """Begin the story of the next client whose model is open or can be; False if there is none."""
+        """Start the story of the next client whose model is open or can be opened; False if there is none."""
         with self._changed:
-            request = self._waiting.take(lambda each: self.pool.has_room_for(each.wish.model))
-        if request is None:
+            queued = self._queue.take(lambda each: self.pool.has_room_for(each.request.model))
+        if queued is None:
             return False
         try:
-            batcher = self.pool.batcher(request.wish.model)
+            batcher = self.pool.batcher(queued.request.model)
         except Exception as error:
             logger.warning("%s", one_line(error), exc_info=not isinstance(error, UserError))
-            request.tell(Failed(f"the model {request.wish.model} cannot be opened", 503))
+            queued.emit(Failed(f"the model {queued.request.model} cannot be opened", 503))
         else:
-            self._try(batcher, partial(batcher.join, request), request)
+            self._try(batcher, partial(batcher.join, queued), queued)
         return True
 
     def _try(self, batcher: ContinuousBatcher, work: Callable[[], None], joining: QueuedRequest | None = None) -> None:
-        """Whatever fails here (memory, above all), the stories of this model end, and the server goes on."""
+        """An error (out of memory, most likely) ends the stories of this model; the server continues."""
         try:
             work()
         except Exception as error:
-            logger.exception("stories had to be given up: %s", one_line(error))
-            requests = [story.request for story in batcher.stories]
-            for request in requests if joining is None or joining in requests else [joining, *requests]:
-                request.tell(Failed(GIVEN_UP, 500))
+            logger.exception("the stories of one model failed: %s", one_line(error))
+            running = [story.queued for story in batcher.stories]
+            for queued in running if joining is None or joining in running else [joining, *running]:
+                queued.emit(Failed(GENERATION_FAILED, 500))
             batcher.clear()
 
     def _send(self) -> None:
-        """Hand over what was written, in one call for all stories."""
+        """Hand the events of all stories to the event loop in one call."""
         outbox, self.outbox = self.outbox, []
         if outbox and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(_deliver, outbox)
 
 
-def _deliver(outbox: list[tuple[asyncio.Queue, Event]]) -> None:
+def _deliver(outbox: list[tuple[asyncio.Queue[Event], Event]]) -> None:
     for events, event in outbox:
         events.put_nowait(event)

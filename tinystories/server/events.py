@@ -1,4 +1,4 @@
-"""A story on its way through the server: what was asked, and what is told while it is written."""
+"""What passes between the routes and the engine: a request for a story, and the events of its generation."""
 
 import dataclasses
 import math
@@ -8,24 +8,34 @@ from dataclasses import dataclass
 from tinystories.server.sampling import Settings
 
 
-LARGEST_SEED = 2**53 - 1  # what a page's numbers hold exactly
+LARGEST_SEED = 2**53 - 1  # the largest integer that is exact in JavaScript
+
+
+def random_seed() -> int:
+    return secrets.randbelow(LARGEST_SEED)
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """One request. max_tokens may be more than fits: the batcher clamps it, and says so."""
+    """One story to generate. The batcher clamps max_tokens to what fits the context, and reports that in `Started`.
+
+    alternatives: how many of the likeliest tokens to report with each piece; 0: none, and no logprobs either.
+    stop: sequences that end the story before they appear in it.
+    """
 
     model: str
     prompt: str
     settings: Settings
     max_tokens: int
-    seed: int = dataclasses.field(default_factory=lambda: secrets.randbelow(LARGEST_SEED))
+    seed: int = dataclasses.field(default_factory=random_seed)
     alternatives: int = 0
     stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Started:
+    """The prompt was accepted. max_tokens: of the new text, clamped to the context."""
+
     prompt_tokens: int
     max_tokens: int
     clamped: bool
@@ -33,6 +43,8 @@ class Started:
 
 @dataclass(frozen=True)
 class Alternative:
+    """A token the model could have continued with; end: it would have ended the story."""
+
     text: str
     probability: float
     end: bool = False
@@ -40,8 +52,8 @@ class Alternative:
 
 @dataclass(frozen=True)
 class Piece:
-    """Text that is complete UTF-8, made of `tokens` tokens. logprob (nats) and alternatives are the model's own, before
-    the sampling settings; alternatives are to the first token of the piece. Both only where they were asked for."""
+    """Complete UTF-8 text of `tokens` tokens. logprob (nats, summed over the tokens) and alternatives (to the first
+    token) are the model's own, before the sampling settings; None and empty unless requested."""
 
     text: str
     tokens: int
@@ -49,14 +61,14 @@ class Piece:
     alternatives: tuple[Alternative, ...] = ()
 
     @property
-    def probability(self) -> float:
-        return math.exp(self.logprob)
+    def probability(self) -> float | None:
+        return None if self.logprob is None else math.exp(self.logprob)
 
 
 @dataclass(frozen=True)
 class Finished:
-    """finish_reason: stop, length, timeout or cancelled; text: all pieces; new_tokens: all that were written, but for
-    the end of the story; seconds: from the reading of the prompt to the last token."""
+    """finish_reason: stop, length, timeout or cancelled; text: all pieces; new_tokens: without the token that ends the
+    story; seconds: from the prompt to the last token."""
 
     finish_reason: str
     text: str
@@ -73,7 +85,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """error: one line for the person who asked."""
+    """error: one line for the client; status: of HTTP; field: of the request, where one is at fault."""
 
     error: str
     status: int

@@ -1,15 +1,17 @@
-"""The keys and values of several stories in one cache, where stories join and leave between two tokens.
+"""One key-value cache for several stories, which join and leave between two tokens.
 
-A story has a row; its token at position i stands at column i of that row, so nothing moves as stories of different
-lengths grow side by side, and what lies behind a story's end is masked. transformers' own caches grow all rows in step,
-and its continuous batching has one seed for all requests and no repetition penalty for each: a story would depend on
-its neighbours.
+Each story has a row, and its token at position i is stored in column i, so stories of different lengths grow without
+anything being moved; columns after the end of a story are masked. transformers' own caches grow all rows in step, and
+its continuous batching has one seed for all requests and no repetition penalty per request: a story would depend on
+the others in its batch.
 
     batch = Batch(model, rows=16)
     logits = batch.join(ids)          # (vocabulary,) of the token after `ids`; the story is the last row
     logits = batch.step(tokens)       # one new token for each row -> (rows, vocabulary)
     batch.leave(row)                  # the last row takes its place
 """
+
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -18,13 +20,15 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from tinystories.errors import UserError, one_line
 
 
-FEWEST_COLUMNS = 128
+FEWEST_COLUMNS = 128  # of the first allocation
 
 
 class SlotLayer(CacheLayerMixin):
-    """Keys and values of one layer, (rows, heads, columns, head_dim), in room that grows as it is needed."""
+    """Keys and values of one layer, (rows, heads, columns, head_dim), in tensors that are enlarged when needed."""
 
     is_sliding = False
+    keys: torch.Tensor
+    values: torch.Tensor
 
     def __init__(self, slots: "SlotCache"):
         super().__init__()
@@ -34,18 +38,20 @@ class SlotLayer(CacheLayerMixin):
         self.keys, self.values = key_states[:0, :, :0], value_states[:0, :, :0]
         self.is_initialized = True
 
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         rows, columns, used = self.slots.rows, self.slots.columns, self.slots.used
-        self.keys, self.values = self._roomy(self.keys), self._roomy(self.values)
+        self.keys, self.values = self._enlarged(self.keys), self._enlarged(self.values)
         # (one story, its first tokens) or (all stories, one token each)
         self.keys[rows, :, columns] = key_states.transpose(1, 2).flatten(0, 1)
         self.values[rows, :, columns] = value_states.transpose(1, 2).flatten(0, 1)
         first, last = self.slots.seen
         return self.keys[first:last, :, :used], self.values[first:last, :, :used]
 
-    def _roomy(self, states: torch.Tensor) -> torch.Tensor:
+    def _enlarged(self, states: torch.Tensor) -> torch.Tensor:
         rows, columns = self.slots.room
         if states.shape[0] >= rows and states.shape[2] >= columns:
             return states
@@ -63,34 +69,41 @@ class SlotLayer(CacheLayerMixin):
         return query_length, 0
 
     def get_seq_length(self) -> int:
-        return 0  # positions and mask of a step are given, and a story that joins begins at 0
+        return 0  # a step is given its positions and mask, and a story that joins begins at 0
 
     def get_max_length(self) -> int:
         return -1
 
 
 class SlotCache(Cache):
-    """Where the next forward pass writes: `rows` and `columns` of each new token, and what it sees: rows `seen`, up to
-    column `used`."""
+    """Where the next forward pass writes (`rows` and `columns` of each new token) and what it reads: the rows from
+    `seen[0]` to before `seen[1]`, up to column `used`. `room`: the rows and columns to allocate."""
 
     def __init__(self, layers: int):
-        super().__init__(layers=[SlotLayer(self) for _ in range(layers)])
+        self.slot_layers = [SlotLayer(self) for _ in range(layers)]
+        super().__init__(layers=list(self.slot_layers))
         self.rows = self.columns = torch.zeros(0, dtype=torch.long)
         self.seen, self.used, self.room = (0, 0), 0, (0, 0)
 
 
 class Batch:
-    """The stories that one model is writing, a row each."""
+    """The stories that one model is generating, a row each. `lengths`: their tokens so far.
+
+    Raises:
+        ValueError: the model's config has no context length.
+    """
 
     def __init__(self, model: PreTrainedModel, rows: int):
-        self.model, self.limit = model, rows
-        self.context = context_of(model)
+        context = context_of(model)
+        if context is None:
+            raise ValueError("the config has no max_position_embeddings")
+        self.model, self.limit, self.context = model, rows, context
         self.slots = SlotCache(model.config.get_text_config().num_hidden_layers)
         self.lengths: list[int] = []
 
     @torch.inference_mode()
     def join(self, ids: list[int]) -> torch.Tensor:
-        """Add a story that begins with `ids`; returns the logits of its next token, (vocabulary,) float32."""
+        """Add a story that begins with `ids`; return the logits of its next token, (vocabulary,) float32."""
         row, length = len(self.lengths), len(ids)
         if row == self.limit or not 0 < length <= self.context:
             raise ValueError(f"no room: row {row} of {self.limit}, {length} tokens of {self.context}")
@@ -102,7 +115,7 @@ class Batch:
 
     @torch.inference_mode()
     def step(self, tokens: list[int]) -> torch.Tensor:
-        """Add one token to each story; returns the logits of the next ones, (stories, vocabulary) float32."""
+        """Add one token to each story; return the logits of the next ones, (stories, vocabulary) float32."""
         positions, number, used = torch.tensor(self.lengths), len(self.lengths), max(self.lengths) + 1
         self._write_to(torch.arange(number), positions, (0, number), used)
         places = positions.to(self.model.device).view(number, 1)
@@ -120,10 +133,10 @@ class Batch:
         return output.logits[:, -1].float().cpu()
 
     def leave(self, row: int) -> None:
-        """Free a row; the last one moves there, so that the rows in use are always the first ones."""
+        """Free a row; the last row is moved there, so that the rows in use are always the first ones."""
         last = len(self.lengths) - 1
         if row != last:
-            for layer in self.slots.layers:
+            for layer in self.slots.slot_layers:
                 layer.move(last, row, self.lengths[last])
             self.lengths[row] = self.lengths[last]
         self.lengths.pop()
@@ -137,8 +150,9 @@ class Batch:
 
 
 def context_of(model: PreTrainedModel) -> int | None:
-    """How many tokens a story may have. Within the window of sliding attention every token sees all before it, as these
-    rows do; beyond it they would not, so there a story ends."""
+    """How many tokens a story may have; None if the config does not say.
+
+    With sliding attention this is the window: within it every token sees all earlier ones, as the rows here do."""
     config = model.config.get_text_config()
     context, window = getattr(config, "max_position_embeddings", None), getattr(config, "sliding_window", None)
     return min(context, window) if context and window else context
@@ -146,10 +160,10 @@ def context_of(model: PreTrainedModel) -> int | None:
 
 @torch.inference_mode()
 def check_batches(model: PreTrainedModel, vocabulary: int) -> None:
-    """Two stories of different lengths in one batch must give what each gives in one pass by itself.
+    """Check that two stories of different lengths in one batch have the logits that each has in a pass of its own.
 
     Raises:
-        UserError: a model whose architecture cannot be batched this way (a recurrent state, for one).
+        UserError: the architecture cannot be batched this way, for example because of a recurrent state.
     """
     generator = torch.Generator().manual_seed(0)
     stories = [torch.randint(vocabulary, (length,), generator=generator).tolist() for length in (9, 5)]
@@ -168,6 +182,6 @@ def check_batches(model: PreTrainedModel, vocabulary: int) -> None:
             (last[0] - alone[0][5]).abs().max().item(),
         )
     except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
-        raise UserError(f"this architecture cannot write several stories at once: {one_line(error)}") from error
+        raise UserError(f"this architecture cannot generate several stories at once: {one_line(error)}") from error
     if not worst <= tolerance * max(1.0, max(each.abs().max().item() for each in alone)):
-        raise UserError(f"in a batch this architecture does not write what it writes alone (logits {worst:.3g} apart)")
+        raise UserError(f"a batch changes what this architecture generates (logits differ by {worst:.3g})")

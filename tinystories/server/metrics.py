@@ -1,4 +1,4 @@
-"""GET /metrics for Prometheus; needs the extra `metrics`, and is off unless asked for."""
+"""GET /metrics for Prometheus: off by default, and needs the extra `metrics`."""
 
 from fastapi import FastAPI
 from fastapi.responses import Response
@@ -15,21 +15,24 @@ except ImportError as error:
 
 
 class Metrics:
+    """The counters of one engine, in a registry of their own."""
+
     def __init__(self, engine: Engine):
-        engine.note = self.note
+        engine.on_end = self.count
         self.registry = CollectorRegistry()
-        self.stories = Counter("tinystories_stories", "Stories by how they ended", ["ending"], registry=self.registry)
-        self.tokens = Counter("tinystories_new_tokens", "Tokens written", registry=self.registry)
-        running = Gauge("tinystories_running", "Stories being written", registry=self.registry)
+        self.stories = Counter("tinystories_stories", "Stories by finish reason", ["ending"], registry=self.registry)
+        self.tokens = Counter("tinystories_new_tokens", "Tokens generated", registry=self.registry)
+        running = Gauge("tinystories_running", "Stories being generated", registry=self.registry)
         running.set_function(lambda: engine.running)
         waiting = Gauge("tinystories_waiting", "Requests in the queue", registry=self.registry)
         waiting.set_function(lambda: engine.waiting)
         self.seconds = Histogram(
-            "tinystories_story_seconds", "From the reading of the prompt to the last token", registry=self.registry
+            "tinystories_story_seconds", "Seconds from the prompt to the last token", registry=self.registry
         )
 
-    def note(self, wish: GenerationRequest, event: Finished | Failed) -> None:
-        log_ending(wish, event)
+    def count(self, request: GenerationRequest, event: Finished | Failed) -> None:
+        """Called by the engine when a story ends."""
+        log_ending(request, event)
         self.stories.labels("failed" if isinstance(event, Failed) else event.finish_reason).inc()
         if isinstance(event, Finished):
             self.tokens.inc(event.new_tokens)

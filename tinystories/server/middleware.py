@@ -1,4 +1,4 @@
-"""What stands between the network and the routes: sizes, times, addresses, rates and headers. Plain ASGI, no route."""
+"""Plain ASGI middleware: security headers on every answer, and limits on the size and duration of requests."""
 
 import asyncio
 
@@ -6,10 +6,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tinystories.server.arguments import REQUEST_TIMEOUT
 
-LARGEST_BODY = 64 * 1024  # bytes; a prompt of 2,048 characters takes 24,576 where each is written as two \\uXXXX
+
+LARGEST_BODY = 64 * 1024  # bytes; a prompt of 2,048 characters takes 24,576 if each is written as two \\uXXXX escapes
 LARGEST_HEADERS = 16 * 1024  # bytes
-REQUEST_TIMEOUT = 10.0  # seconds for a request's headers, and for its body
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; font-src 'none'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors "
@@ -27,13 +28,15 @@ STRICT_TRANSPORT_SECURITY = "max-age=31536000"
 
 
 class SecurityHeaders:
-    """On every answer, errors too. HSTS only where the request came by TLS; no frame but of the sites that may."""
+    """Security headers on every answer, including errors. HSTS only for requests over TLS.
+
+    frame_ancestors: sites that may embed the page in a frame; None: no site."""
 
     def __init__(self, app: ASGIApp, frame_ancestors: str | None = None):
         self.app, self.headers = app, dict(HEADERS)
         if frame_ancestors:
             self.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY + frame_ancestors
-            del self.headers["X-Frame-Options"]  # which can only say no
+            del self.headers["X-Frame-Options"]  # which cannot name sites
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def with_headers(message: Message) -> None:
@@ -42,18 +45,19 @@ class SecurityHeaders:
                 headers.update(self.headers)
                 if scope.get("scheme") == "https":
                     headers["Strict-Transport-Security"] = STRICT_TRANSPORT_SECURITY
-                # a file may be kept, but an update must not mix an old script with a new page; a story is nobody's
+                # browsers check files for updates, so that a new page never runs an old script; stories are not stored
                 headers["Cache-Control"] = "no-cache" if "etag" in headers else "no-store"
             await send(message)
 
         await self.app(scope, receive, with_headers)
 
 
-class LimitedSize:
-    """413 for a body that is too large, whatever its Content-Length claims; 408 for one that does not come; 431.
+class RequestLimits:
+    """413 for a body that is too large, whatever its Content-Length says; 408 for one that does not arrive in time; 431
+    for headers that are too large.
 
-    uvicorn limits headers only while they are incomplete. FastAPI's `max_body_size` answers outside all middleware, so
-    without the headers above, and has no clock."""
+    uvicorn limits headers only while they are incomplete. FastAPI's `max_body_size` answers outside of all middleware,
+    so without the headers above, and has no time limit."""
 
     def __init__(self, app: ASGIApp, request_timeout: float = REQUEST_TIMEOUT):
         self.app, self.request_timeout = app, request_timeout
@@ -75,7 +79,7 @@ class LimitedSize:
                         refusal = _refuse(413, f"the body is larger than {LARGEST_BODY} bytes")
                         return await refusal(scope, receive, send)
         except TimeoutError:
-            return await _refuse(408, f"the body did not come within {self.request_timeout:g} seconds")(
+            return await _refuse(408, f"the body did not arrive within {self.request_timeout:g} seconds")(
                 scope, receive, send
             )
 

@@ -1,7 +1,7 @@
-"""The models that can be asked for by name: a checkpoint, and every checkpoint-N of a run folder ("watch it learn").
+"""The models that a request can name: a checkpoint, and every checkpoint-N of a run folder.
 
-The default is opened when the server starts, the others when they are first asked for; of those that nobody is using,
-only the last few stay open.
+The default is opened when the server starts, the others when they are first requested. At most `OPEN_AT_ONCE` models
+are open; the idle one that was used least recently is closed for another.
 """
 
 import logging
@@ -22,12 +22,12 @@ from tinystories.server.kv_cache import check_batches, context_of
 
 logger = logging.getLogger(__name__)
 
-OPEN_AT_ONCE = 5  # the default and the four that a page compares
+OPEN_AT_ONCE = 5  # the default, and the four that the page can compare
 
 
 @dataclass(frozen=True)
 class Entry:
-    """id: what a request names; step: of the training, where the folder's name tells it."""
+    """id: the name in requests; source: folder or Hub id; step: the training step, if the folder's name has one."""
 
     id: str
     source: str
@@ -35,21 +35,25 @@ class Entry:
 
 
 class ModelPool:
+    """Opens models by name, and closes idle ones. `batchers`: the open models, least recently used first."""
+
     def __init__(self, checkpoint: str, arguments: ServerArguments):
         self.arguments = arguments
         self.device = _device(arguments.device)
         self.dtype = _dtype(arguments.dtype, self.device)
         self.entries = {entry.id: entry for entry in find_checkpoints(checkpoint)}
         self.default = next(iter(self.entries))
-        self.batchers: OrderedDict[str, ContinuousBatcher] = OrderedDict()  # the one used last comes last
+        self.batchers: OrderedDict[str, ContinuousBatcher] = OrderedDict()
 
     def has_room_for(self, name: str) -> bool:
-        """Whether `batcher` can give this one now, or all that are open are at work."""
+        """Whether `batcher` can open this model now. It cannot while all open models are generating."""
         return name in self.batchers or len(self.batchers) < OPEN_AT_ONCE or bool(self._idle())
 
     def batcher(self, name: str) -> ContinuousBatcher:
-        """Raises:
-        UserError: a checkpoint that cannot be opened or served.
+        """The batcher of the model, which is opened if necessary.
+
+        Raises:
+            UserError: the checkpoint cannot be opened or served.
         """
         if name not in self.batchers:
             for idle in self._idle()[: max(0, len(self.batchers) - OPEN_AT_ONCE + 1)]:
@@ -64,15 +68,17 @@ class ModelPool:
     def _open(self, entry: Entry) -> ContinuousBatcher:
         given = self.arguments
         model, tokenizer = load_checkpoint(entry.source, self.device, given.revision, given.tokenizer_path)
-        model = model.to(self.dtype)
+        model = model.to(self.dtype)  # type: ignore[arg-type]  # a decorator of transformers loses the type of self
         _check(entry.source, model, tokenizer)
-        logger.info("open: %s, %s parameters, %s, %s", entry.id, f"{model.num_parameters():,}", self.device, self.dtype)
+        logger.info(
+            "model opened: %s, %s parameters, %s, %s", entry.id, f"{model.num_parameters():,}", self.device, self.dtype
+        )
         return ContinuousBatcher(model, tokenizer, given.max_running)
 
 
 def find_checkpoints(checkpoint: str) -> list[Entry]:
-    """The checkpoint itself, then the checkpoint-N folders in it by step. A folder that holds only those stands for
-    the last one. A Hub id is only itself."""
+    """The checkpoint itself, then the checkpoint-N folders in it by step. In a folder that has only those, the last one
+    comes first. A Hub id has one entry."""
     folder = Path(checkpoint)
     steps = {}
     for path in folder.glob("checkpoint-*") if folder.is_dir() else ():
@@ -93,13 +99,14 @@ def _device(name: str) -> torch.device:
     try:
         return torch.device(name)
     except RuntimeError as error:
-        raise UserError(f"device: {name!r} is none; give auto, cpu, cuda or mps") from error
+        raise UserError(f"device: {name!r} is not a device; give auto, cpu, cuda or mps") from error
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:
-    """auto: float64, so that rounding, which depends on how many stories share a step, is too small to change a word.
+    """auto: float64, in which rounding is too small to change a word.
 
-    In float32 it changes a word of a seed's story now and then; in bfloat16 often."""
+    Rounding depends on how many stories share a step. In float32 it changes a word of a seed's story now and then, in
+    bfloat16 often."""
     if name == "auto":
         return torch.float64 if device.type in ("cpu", "cuda") else torch.float32
     return getattr(torch, name)
@@ -108,9 +115,9 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 def _check(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     config = model.config.get_text_config()
     if context_of(model) is None:
-        raise UserError(f"cannot serve {name}: its config names no max_position_embeddings, the context")
+        raise UserError(f"cannot serve {name}: its config has no max_position_embeddings (the context length)")
     if not tokenizer.is_fast:
-        raise UserError(f"cannot serve {name}: its tokenizer has no tokenizer.json, which streaming needs")
+        raise UserError(f"cannot serve {name}: its tokenizer has no tokenizer.json, which streaming requires")
     if len(tokenizer) > config.vocab_size:
         raise UserError(
             f"cannot serve {name}: the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}: they "

@@ -1,37 +1,54 @@
-"""The HTTP protocol of the server: connections that stay busy with nothing are closed."""
+"""The HTTP protocol of the server: closes connections that are held open without being used."""
 
 import asyncio
 import json
 import math
+from typing import Any
 
+from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
-from tinystories.server.middleware import HEADERS, REQUEST_TIMEOUT
+from tinystories.server.arguments import REQUEST_TIMEOUT
+from tinystories.server.middleware import HEADERS
 
 
 class TimeoutProtocol(H11Protocol):
-    """uvicorn's protocol, but for clients that keep a connection busy with nothing: those that send no request, or send
-    one letter by letter, that do not read what they asked for, or that open one connection after the other.
+    """uvicorn's protocol, plus limits for clients that hold connections without using them: no request in time, a
+    request sent byte by byte, an answer that is never read, or many connections from one address.
 
-    most_of_one_client: connections; None behind a proxy, which is one client for all.
+    max_per_client: connections from one address; None behind a proxy, where all clients have the proxy's address.
     """
 
     def __init__(
-        self, *args, request_timeout: float = REQUEST_TIMEOUT, most_of_one_client: int | None = None, **kwargs
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        request_timeout: float = REQUEST_TIMEOUT,
+        max_per_client: int | None = None,
     ):
-        super().__init__(*args, **kwargs)
-        self.request_timeout, self.most_of_one_client = request_timeout, most_of_one_client
+        super().__init__(config, server_state, app_state, _loop)
+        self.request_timeout, self.max_per_client = request_timeout, max_per_client
         self.timers: dict[str, asyncio.TimerHandle] = {}
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
-        of_this_client = sum(other.client and other.client[0] == self.client[0] for other in self.connections)
-        if len(self.connections) > (self.limit_concurrency or math.inf):
-            self._turn_away("too many connections")
-        elif of_this_client > (self.most_of_one_client or math.inf):
-            self._turn_away("too many connections from one address")
+        if self.client is None:  # reset before it was accepted: the socket has no peer any more
+            self.connections.discard(self)  # now, so that it takes no place from others
+            transport.abort()
+        elif len(self.connections) > (self.limit_concurrency or math.inf):
+            self._reject("too many connections")
+        elif self._connections_of_client() > (self.max_per_client or math.inf):
+            self._reject("too many connections from one address")
         else:
             self._start("request")
+
+    def _connections_of_client(self) -> int:
+        addresses = [other.client[0] for other in self.connections if isinstance(other, H11Protocol) and other.client]
+        return addresses.count(self.client[0]) if self.client else 0
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -40,8 +57,8 @@ class TimeoutProtocol(H11Protocol):
                 self._start("request")
             return
         self._stop("request")
-        if self.conn.trailing_data[0]:  # a second request before the first is answered: uvicorn would read no more,
-            self.transport.abort()  # and not notice that the client leaves
+        if self.conn.trailing_data[0]:  # pipelined: uvicorn would stop reading and not notice a disconnect
+            self.transport.abort()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -60,7 +77,7 @@ class TimeoutProtocol(H11Protocol):
         self.transport.write(raw_answer("400 Bad Request", "this is not an HTTP request"))
         self.transport.close()
 
-    def _turn_away(self, reason: str) -> None:
+    def _reject(self, reason: str) -> None:
         self.transport.write(raw_answer("503 Service Unavailable", reason))
         self.transport.close()
 
@@ -73,7 +90,7 @@ class TimeoutProtocol(H11Protocol):
 
 
 def raw_answer(status: str, reason: str) -> bytes:
-    """A whole answer, for where no application is at hand to make one."""
+    """A complete HTTP answer, for errors that occur before the application is called."""
     body = json.dumps({"error": reason})
     lines = [f"{name}: {value}" for name, value in HEADERS.items()]
     lines += ["Content-Type: application/json", f"Content-Length: {len(body)}", "Connection: close", "Retry-After: 5"]

@@ -1,4 +1,4 @@
-"""How many stories a client may ask for in a minute, and who a client is."""
+"""Limits the requests of each client, and defines what a client is."""
 
 import ipaddress
 import math
@@ -12,7 +12,7 @@ MINUTE = 60.0  # seconds
 
 
 class RateLimiter:
-    """How many stories a client may ask for in any minute. What is remembered of a client lasts a minute too."""
+    """At most `per_minute` stories for each client in any 60 seconds; forgets a client after that time."""
 
     def __init__(self, per_minute: int):
         self.per_minute = per_minute
@@ -20,7 +20,7 @@ class RateLimiter:
         self.next_sweep = 0.0
 
     def wait(self, client: str) -> int:
-        """Seconds to wait, at least one, for a client that has used up its minute, else 0."""
+        """0 if the client may request a story now, else how many seconds it must wait, at least 1."""
         now = time.monotonic()
         times = self.times.get(client, deque())
         while times and times[0] <= now - MINUTE:
@@ -28,7 +28,7 @@ class RateLimiter:
         return max(1, math.ceil(times[0] + MINUTE - now)) if len(times) >= self.per_minute else 0
 
     def count(self, client: str) -> None:
-        """One story more of this client."""
+        """Count one story of this client."""
         now = time.monotonic()
         if now > self.next_sweep:
             self.times = {each: times for each, times in self.times.items() if times and times[-1] > now - MINUTE}
@@ -37,7 +37,7 @@ class RateLimiter:
 
 
 def client_key(scope: Scope) -> str:
-    """An IPv4 address or the /64 of an IPv6 one: that of the socket, or the one that a trusted proxy reports."""
+    """The IPv4 address or the /64 network of the IPv6 address: of the socket, or as reported by a trusted proxy."""
     host = scope["client"][0] if scope.get("client") else "unknown"
     try:
         address = ipaddress.ip_address(host)

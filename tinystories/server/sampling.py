@@ -1,13 +1,14 @@
-"""The next token of one story: transformers' own logits processors and a random generator that no one else draws from.
+"""Samples the next token of one story with transformers' logits processors and a random generator of the story's own.
 
-With the same seed, prompt and settings it draws what `generate` draws after `torch.manual_seed(seed)`, whatever is
-running beside.
+The same seed, prompt and settings give the tokens that `generate` gives after `torch.manual_seed(seed)`, whatever else
+is running.
 """
 
 from dataclasses import dataclass
 
 import torch
 from transformers import (
+    LogitsProcessor,
     LogitsProcessorList,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
@@ -18,7 +19,7 @@ from transformers import (
 
 @dataclass(frozen=True)
 class Settings:
-    """How to sample; temperature 0: always the likeliest token; top_k 0: from all tokens."""
+    """temperature 0: always the likeliest token; top_k 0: from all tokens."""
 
     temperature: float
     top_k: int
@@ -27,10 +28,12 @@ class Settings:
 
 
 class Sampler:
+    """Draws the tokens of one story."""
+
     def __init__(self, settings: Settings, seed: int):
         self.greedy = settings.temperature == 0
         self.generator = torch.Generator().manual_seed(seed)
-        processors = []
+        processors: list[LogitsProcessor] = []
         if settings.repetition_penalty != 1:
             processors.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
         if not self.greedy and settings.temperature != 1:
@@ -43,7 +46,7 @@ class Sampler:
 
     def next_token(self, ids: list[int], logits: torch.Tensor) -> int:
         """ids: the story so far, its prompt included; logits: (vocabulary,) float32."""
-        scores = self.processors(torch.tensor([ids]), logits[None].clone())
+        scores = self.processors(torch.LongTensor([ids]), logits[None].clone())
         if self.greedy:
-            return scores.argmax(-1).item()
-        return torch.multinomial(scores.softmax(-1), 1, generator=self.generator).item()
+            return int(scores.argmax(-1))
+        return int(torch.multinomial(scores.softmax(-1), 1, generator=self.generator))

@@ -1,8 +1,10 @@
-"""What the routes take, and what a mistake in it is called."""
+"""The bodies of requests and answers, their bounds, and the messages for invalid ones."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
 
 from tinystories.generation.presets import DEFAULT_PRESET, PRESETS
 from tinystories.server.events import LARGEST_SEED
@@ -10,7 +12,7 @@ from tinystories.server.sampling import Settings
 
 
 LONGEST_PROMPT = 2048  # characters
-MOST_TOKENS = 1_000_000  # more than the context holds is clamped, and said
+MOST_TOKENS = 1_000_000  # what does not fit the context is clamped
 BOUNDS = {
     "prompt": (1, LONGEST_PROMPT),
     "max_tokens": (1, MOST_TOKENS),
@@ -37,7 +39,7 @@ Seed = Annotated[int, _within("seed")]
 
 
 class GenerateBody(BaseModel):
-    """The body of POST /generate. The preset gives what is not given here."""
+    """The body of POST /generate. Settings that are not given come from the preset."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -56,7 +58,7 @@ class GenerateBody(BaseModel):
 
 
 class Problem(BaseModel):
-    """Every answer but 200: one line for a person, and where it applies the field and its bounds."""
+    """Any answer but 200: one line of text, and where it applies the field and its bounds."""
 
     error: str
     field: str | None = None
@@ -64,7 +66,7 @@ class Problem(BaseModel):
 
 
 class GenerateResponse(BaseModel):
-    """A whole story; as server-sent events, the last object before [DONE]."""
+    """A complete story; in a stream of events, the last object before [DONE]."""
 
     finish_reason: Literal["stop", "length", "timeout", "cancelled"]
     text: str
@@ -80,19 +82,31 @@ class GenerateResponse(BaseModel):
 
 
 def responses(refusals: dict[int, str], answer: type[BaseModel], problem: type[BaseModel]) -> dict[int | str, Any]:
-    """What OpenAPI says of a route that streams or answers in JSON."""
+    """The `responses` for OpenAPI of a route that answers with a stream of events or JSON."""
     streamed = {"description": "the story", "model": answer, "content": {"text/event-stream": {}}}
-    return {200: streamed} | {status: {"description": words, "model": problem} for status, words in refusals.items()}
+    found: dict[int | str, Any] = {200: streamed}
+    return found | {status: {"description": text, "model": problem} for status, text in refusals.items()}
 
 
-def settings_of(ask: Any, preset: str | None = None) -> Settings:
-    """The preset's settings, where `ask` has none of its own."""
-    chosen = PRESETS[preset or DEFAULT_PRESET]
-    return Settings(**{name: value if (value := getattr(ask, name)) is not None else chosen[name] for name in chosen})
+def settings_of(body: GenerateBody) -> Settings:
+    """The settings of the body, completed by its preset."""
+    preset = PRESETS[body.preset or DEFAULT_PRESET]
+    return Settings(
+        temperature=preset["temperature"] if body.temperature is None else body.temperature,
+        top_k=int(preset["top_k"]) if body.top_k is None else body.top_k,
+        top_p=preset["top_p"] if body.top_p is None else body.top_p,
+        repetition_penalty=preset["repetition_penalty"] if body.repetition_penalty is None else body.repetition_penalty,
+    )
 
 
-def mistake(errors: list[dict[str, Any]], bounds: dict[str, tuple[float, float]]) -> dict[str, Any]:
-    """The first of pydantic's errors as one line, with its field and bounds. What was sent is not repeated."""
+def error_detail(error: HTTPException) -> dict[str, Any]:
+    """The body of an error: a dictionary where this server raised it, text where the framework did."""
+    detail: Any = error.detail  # declared as a string
+    return detail if isinstance(detail, dict) else {"error": str(detail)}
+
+
+def validation_error(errors: Sequence[dict[str, Any]], bounds: dict[str, tuple[float, float]]) -> dict[str, Any]:
+    """The first of pydantic's errors as one line, with its field and bounds, but without the input."""
     first = errors[0]
     field = next((str(part) for part in first["loc"] if part != "body"), None)
     context = first.get("ctx", {})
@@ -103,19 +117,19 @@ def mistake(errors: list[dict[str, Any]], bounds: dict[str, tuple[float, float]]
     body: dict[str, Any] = {"field": field}
     if first["type"] == "extra_forbidden":
         return {
-            "error": "a field in the body is unknown; GET /openapi.json lists those there are",
+            "error": "the body has an unknown field; GET /openapi.json lists the known ones",
             "field": field[:100],
         }
     if first["type"] in ("greater_than_equal", "less_than_equal", "greater_than") and field in bounds:
         body["bounds"] = list(bounds[field])
-        words = "must be between {} and {}".format(*bounds[field])
+        message = "must be between {} and {}".format(*bounds[field])
     elif first["type"] in ("string_too_short", "string_too_long"):
         body["bounds"] = list(bounds.get(field, (1, LONGEST_PROMPT)))
-        words = "must have {} to {} characters".format(*body["bounds"])
+        message = "must have {} to {} characters".format(*body["bounds"])
     elif first["type"] == "string_unicode":
-        words = "holds half of a character (a lone surrogate)"
+        message = "has an incomplete character (a lone surrogate)"
     elif "ge" in context:
-        words = f"must be at least {context['ge']}"
+        message = f"must be at least {context['ge']}"
     else:
-        words = first["msg"][:1].lower() + first["msg"][1:]
-    return {"error": f"{field}: {words}", **body}
+        message = first["msg"][:1].lower() + first["msg"][1:]
+    return {"error": f"{field}: {message}", **body}

@@ -1,10 +1,10 @@
-"""Stories as answers: server-sent events, JSON, and what happens when nobody listens any more."""
+"""Stories as HTTP answers: server-sent events or JSON. A client that disconnects ends its story."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import HTTPException, Request
 from fastapi.sse import EventSourceResponse, format_sse_event
@@ -14,9 +14,12 @@ from tinystories.server.engine import Stream
 from tinystories.server.events import Event, Failed, Finished, Piece, Started
 
 
+Kind = TypeVar("Kind", Started, Finished)
+Result = TypeVar("Result")
+
 DONE = format_sse_event(data_str="[DONE]")
 KEEP_ALIVE = format_sse_event(comment="")
-SILENCE = 15  # seconds after which a comment keeps proxies from closing the connection
+KEEP_ALIVE_SECONDS = 15  # without an event, after which a comment keeps proxies from closing the connection
 
 
 def sse(data: Any, event: str | None = None) -> bytes:
@@ -24,81 +27,81 @@ def sse(data: Any, event: str | None = None) -> bytes:
 
 
 def head_of(stream: Stream) -> dict[str, Any]:
-    wish = stream.request.wish
-    return {"model": wish.model, "seed": wish.seed, "settings": asdict(wish.settings)}
+    request = stream.request
+    return {"model": request.model, "seed": request.seed, "settings": asdict(request.settings)}
 
 
-def ending(stream: Stream, finished: Finished) -> dict[str, Any]:
-    """The final object: reason, counts, speed, and what it takes to write the same story again."""
+def final_object(stream: Stream, finished: Finished) -> dict[str, Any]:
+    """The last object of a story: finish reason, counts, speed, and what is needed to generate the same story again."""
     speed = {"seconds": round(finished.seconds, 3), "tokens_per_second": finished.tokens_per_second}
     return {**asdict(finished), **speed, **head_of(stream)}
 
 
 async def first_event(request: Request, stream: Stream) -> Started:
-    """What the stream begins with, once its turn has come.
+    """The first event, once the story has left the queue.
 
     Raises:
-        HTTPException: the story cannot be written; the answer has not begun, so its status can say so.
+        HTTPException: the story failed; the answer has not begun, so this is its status.
     """
-    return succeeded(await unless_gone(request, stream, stream.next()))
+    return _expect(Started, await unless_disconnected(request, stream, stream.next()))
 
 
 async def all_events(request: Request, stream: Stream) -> tuple[list[Piece], Finished]:
-    """The pieces of a story and its end; raises as `first_event`."""
+    """The pieces of a story and its end; raises like `first_event`."""
 
     async def collect() -> list[Event]:
         return [event async for event in stream]
 
-    *events, last = await unless_gone(request, stream, collect())
-    return [event for event in events if isinstance(event, Piece)], succeeded(last)
+    *events, last = await unless_disconnected(request, stream, collect())
+    return [event for event in events if isinstance(event, Piece)], _expect(Finished, last)
 
 
-def succeeded(event: Event) -> Any:
-    """The event itself, unless it is a failure."""
+def _expect(kind: type[Kind], event: Event) -> Kind:
     if isinstance(event, Failed):
-        raise failure(event)
+        raise to_http_error(event)
+    assert isinstance(event, kind), event
     return event
 
 
-def failure(event: Failed) -> HTTPException:
+def to_http_error(event: Failed) -> HTTPException:
     body = {"error": event.error, **({"field": event.field} if event.field else {})}
     return HTTPException(event.status, body, {"Retry-After": "5"} if event.status == 503 else None)
 
 
-async def unless_gone(request: Request, stream: Stream, awaited: Any) -> Any:
-    """The result of `awaited`; a client that hangs up before ends the story."""
-    work, gone = asyncio.ensure_future(awaited), asyncio.ensure_future(_hung_up(request))
+async def unless_disconnected(request: Request, stream: Stream, work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of `work`; if the client disconnects before, the story is cancelled."""
+    result, disconnected = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
     try:
-        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            return work.result()
-        raise HTTPException(499, {"error": "the client is gone"})  # nobody will read it
+        await asyncio.wait((result, disconnected), return_when=asyncio.FIRST_COMPLETED)
+        if result.done():
+            return result.result()
+        raise HTTPException(499, {"error": "the client disconnected"})  # nobody reads it
     finally:
-        if not work.done() or work.cancelled():
+        if not result.done() or result.cancelled():
             stream.cancel()
-        for task in (work, gone):
-            task.cancel()
+        result.cancel()
+        disconnected.cancel()
 
 
-async def _hung_up(request: Request) -> None:
+async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
 async def with_keep_alive(stream: Stream) -> AsyncIterator[Event | None]:
-    """The events of a stream, and None after a while of silence."""
+    """The events of a stream, and None whenever there was none for `KEEP_ALIVE_SECONDS`."""
     while not stream.ended:
         try:
-            yield await asyncio.wait_for(stream.next(), SILENCE)
+            yield await asyncio.wait_for(stream.next(), KEEP_ALIVE_SECONDS)
         except TimeoutError:
             yield None
 
 
 class EventStream(EventSourceResponse):
-    """Server-sent events of a story. However the answer ends, so does the story: nobody else listens to it."""
+    """Server-sent events of a story. The story is cancelled when the answer ends, however it ends."""
 
     def __init__(self, stream: Stream, content: AsyncIterator[bytes]):
-        super().__init__(content, headers={"X-Accel-Buffering": "no"})  # asks nginx to pass on each piece at once
+        super().__init__(content, headers={"X-Accel-Buffering": "no"})  # tells nginx to forward each piece at once
         self.stream = stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,24 +1,24 @@
-"""What a person typed, made fit to go on from, and what the model wrote, made fit to look at."""
+"""Cleans the prompt before generation, and tidies the text after it."""
 
 import unicodedata
 
 from tinystories.generation.tidy import tidy
 
 
-BROKEN = "\ufffd"
-EMPTY_PROMPT = {"error": "prompt: nothing is left without spaces and control characters", "field": "prompt"}
+REPLACEMENT = "\ufffd"  # U+FFFD, shown for an invalid or incomplete character
+EMPTY_PROMPT = {"error": "prompt: nothing is left after removing spaces and control characters", "field": "prompt"}
 
 
 def sanitised(prompt: str) -> str:
-    """Without control characters (line ends and tabs stay), and without the sign for a broken character, which a
-    tokenizer could not tell from the beginning of one that is still to be written."""
+    """Without control characters other than line ends and tabs, and without U+FFFD, which decoding could not tell from
+    a character that is still incomplete."""
     plain = prompt.replace("\r\n", "\n").replace("\r", "\n")
     controls = {letter for letter in plain if unicodedata.category(letter) == "Cc"} - {"\n", "\t"}
-    return "".join(letter for letter in plain if letter not in controls | {BROKEN})
+    return "".join(letter for letter in plain if letter not in controls | {REPLACEMENT})
 
 
 def tidied(prompt: str, text: str) -> str:
-    """`text`, which goes on from `prompt`, tidied. What a sentence is depends on the last word before it."""
+    """`text`, the continuation of `prompt`, tidied. The prompt's last word decides whether it begins a sentence."""
     if not text.strip():
         return text
     last = prompt.split()[-1] if prompt.split() else ""

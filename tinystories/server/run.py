@@ -1,0 +1,102 @@
+"""The server as a whole: model pool, engine, application and sockets, put together from the arguments."""
+
+import asyncio
+import logging
+import socket
+from functools import partial
+from types import FrameType
+
+import uvicorn
+from transformers.utils import logging as transformers_logging
+
+from tinystories.errors import UserError, one_line
+from tinystories.server.admission import AdmissionController
+from tinystories.server.app import create_app
+from tinystories.server.arguments import ServerArguments
+from tinystories.server.engine import Engine, Limits
+from tinystories.server.middleware import LARGEST_HEADERS
+from tinystories.server.model_pool import ModelPool
+from tinystories.server.protocol import TimeoutProtocol
+
+
+logger = logging.getLogger(__name__)
+
+SECONDS_FOR_ANSWERS = 5  # after the grace period of the stories, for their answers to be sent
+
+
+class Server(uvicorn.Server):
+    """uvicorn, except that a signal reaches the engine at once, and an engine that fails ends the server."""
+
+    def __init__(self, config: uvicorn.Config, engine: Engine):
+        super().__init__(config)
+        self.engine = engine
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        if self.loop is not None:  # not called from here: the interrupted thread may hold a lock
+            self.loop.call_soon_threadsafe(self.engine.stop)
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or self.engine.failure is not None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.loop = asyncio.get_running_loop()
+        for listener in sockets or []:
+            host, port = listener.getsockname()[:2]
+            address = f"[{host}]" if ":" in host else host
+            logger.info("open http://%s:%d in a browser; Ctrl-C ends the server", address, port)
+
+
+def serve(checkpoint: str, arguments: ServerArguments) -> None:
+    """Serve until a signal ends the process.
+
+    Raises:
+        UserError: the checkpoint cannot be served, or the address cannot be used.
+    """
+    server = build_server(checkpoint, arguments)
+    server.run([listen(arguments.host, arguments.port)])
+    if server.engine.failure is not None:
+        raise server.engine.failure
+
+
+def build_server(checkpoint: str, arguments: ServerArguments) -> Server:
+    transformers_logging.set_verbosity_error()
+    given = arguments
+    limits = Limits(given.max_running, given.max_waiting, given.max_seconds, given.shutdown_grace_seconds)
+    engine = Engine(ModelPool(checkpoint, given), limits, given.threads)
+    admission = AdmissionController(engine, given.requests_per_minute, given.log_prompts)
+    app = create_app(engine, admission, given.hosts(), given.request_timeout_seconds, given.frame_ancestors)
+    if given.metrics:
+        from tinystories.server.metrics import Metrics
+
+        Metrics(engine).add_route(app)
+    protocol = partial(
+        TimeoutProtocol,
+        request_timeout=given.request_timeout_seconds,
+        max_per_client=None if given.trusted_proxies else max(1, given.max_connections // 4),
+    )
+    config = uvicorn.Config(
+        app,
+        http=protocol,  # type: ignore[arg-type]  # declared as a class, but only called
+        ws="none",
+        h11_max_incomplete_event_size=LARGEST_HEADERS,
+        limit_concurrency=given.max_connections,
+        timeout_graceful_shutdown=int(given.shutdown_grace_seconds) + SECONDS_FOR_ANSWERS,
+        proxy_headers=given.trusted_proxies is not None,
+        forwarded_allow_ips=given.trusted_proxies,
+        server_header=False,
+        access_log=False,
+        log_level="error",
+    )
+    return Server(config, engine)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise UserError(f"cannot listen on {host}, port {port}: {reason}; give another --host or --port") from error
