@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.runs import mistake, run_command
-from tinystories.commands import train
 from tinystories.reporting.figures import CHARTS
 from tinystories.reporting.format import duration, number
 from tinystories.reporting.run_report import SHOWN_SAMPLES, write_report
 from tinystories.run_files import spread
+from tinystories.training.run import report
 
 
 class Page(HTMLParser):
@@ -223,5 +223,5 @@ def test_a_report_that_cannot_be_written_is_no_end_of_a_finished_run(run, caplog
     assert "cannot write the report to" in mistake(write_report, run)
     (run / "trainer_state.json").write_text('{"log_history": 7}')  # nothing that was foreseen
     (run / "report").unlink()
-    train.report(str(run))
-    assert "no report (python report_run.py" in caplog.text
+    report(str(run))
+    assert "no report (tinystories report" in caplog.text

@@ -7,10 +7,15 @@ Every checkpoint carries them: `generation_config.json` is the balanced one, whi
 opens another anywhere.
 """
 
+from __future__ import annotations
+
 import copy
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 
 PRESETS = {
@@ -21,8 +26,12 @@ PRESETS = {
 DEFAULT_PRESET = "balanced"
 
 
-def generation_config(tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, preset: str = DEFAULT_PRESET):
+def generation_config(
+    tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, preset: str = DEFAULT_PRESET
+) -> GenerationConfig:
     """The `GenerationConfig` of a preset: sampling, stopping at the end of the story."""
+    from transformers import GenerationConfig  # slow to import, and not needed to know the presets
+
     return GenerationConfig(
         do_sample=True,
         use_cache=True,
