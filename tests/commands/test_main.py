@@ -1,5 +1,6 @@
 """The command `tinystories`, how commands call themselves, and what they import before they know that they need it."""
 
+import json
 import subprocess
 import sys
 
@@ -96,3 +97,11 @@ def test_module_and_script_are_the_same_command():
         assert process.stderr == "error: unknown key 'learnin_rate'; did you mean learning_rate?\n"
     assert "usage: tinystories train RECIPE" in run("-m", "tinystories", "train", "--help").stdout
     assert "usage: python run_clm.py RECIPE" in run("run_clm.py", "--help").stdout
+
+
+def test_start_on_record():
+    """docs/results/command_start.json: every command, each answer within a second of processor time."""
+    record = json.loads((ROOT / "docs/results/command_start.json").read_text(encoding="utf-8"))
+    seconds = record["this"]["processor_seconds"]
+    assert set(seconds) == set(SCRIPTS.values())
+    assert all(0 < value < 1 for times in seconds.values() for value in times.values())

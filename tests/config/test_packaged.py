@@ -1,5 +1,7 @@
 """Recipes by name: what a name stands for, and what is said about one that is unknown."""
 
+import tomllib
+
 import pytest
 
 from helpers.runs import ROOT, mistake
@@ -52,3 +54,19 @@ def test_wheel_has_its_own_copy(monkeypatch, tmp_path):
     (tmp_path / "recipes" / "only.yaml").write_text("seed: 1", encoding="utf-8")
     monkeypatch.setattr(packaged, "PACKAGE", tmp_path)
     assert recipe_names() == ["only"]
+
+
+def test_wheel_carries_every_recipe():
+    """configs/ is the single source: pyproject maps the folder to tinystories.recipes, with all files in it."""
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    assert setuptools["package-dir"]["tinystories.recipes"] == CONFIGS.name
+    assert "tinystories.recipes" in setuptools["packages"]
+    carried = {path for pattern in setuptools["package-data"]["tinystories.recipes"] for path in CONFIGS.glob(pattern)}
+    assert carried == {path for path in CONFIGS.rglob("*") if path.is_file()}
+
+
+def test_every_package_is_listed():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    folders = {path.parent for path in (ROOT / "tinystories").rglob("__init__.py")}
+    names = {folder.relative_to(ROOT).as_posix().replace("/", ".") for folder in folders}
+    assert names == set(listed) - {"tinystories.recipes"}

@@ -1,9 +1,9 @@
-"""Check a recipe before its run, a model after it, or a text: what is wrong, why, and what to do.
+"""Find out what is wrong with a recipe, a model or a text, why, and what to do.
 
     python check_run.py configs/demo.yaml       will this run work, and how long?
     python check_run.py runs/demo               what is wrong with this model?
     python check_run.py --data stories.txt      what is wrong with this text?
-    python check_run.py --data stories.txt --clean out.txt      and a copy without it
+    python check_run.py --data stories.txt --clean out.txt  and write a clean copy
 
 A file that ends in .yaml, .yml or .json is a recipe, as is the name of a
 packaged recipe; any of its keys can be overridden. Any other name is a

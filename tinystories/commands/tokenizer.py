@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
     parser = StrictParser(
         (DataArguments, TokenizerArguments, OutputArguments),
         prog=program_name("tokenizer"),
-        usage=f"{command_name('tokenizer')} --train_file FILE [--vocab_size N] [--key value ...]",
+        usage=f"{command_name('tokenizer')} --train_file FILE [--key value ...]",
         description="Train a byte-level BPE tokenizer on stories.",
     )
     parser.check(argv)
