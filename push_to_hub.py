@@ -1,10 +1,10 @@
-"""Publish a finished run, or any checkpoint of it, on the Hugging Face Hub: private unless you say otherwise.
+"""Publish a finished run, or any checkpoint of it, on the Hugging Face Hub: private unless --public is given.
 
     python push_to_hub.py runs/demo USER/NAME
     python push_to_hub.py runs/demo USER/NAME --tag v1 --public
 
-Needs a token that may write: `hf auth login` once, or HF_TOKEN in the environment. A push that breaks off changes
-nothing there; the same command goes on where it was.
+Needs a token that may write: `hf auth login` once, or HF_TOKEN in the environment. A push that is interrupted
+changes nothing there; the same command continues it.
 """
 
 from tinystories.commands.push import main

@@ -6,7 +6,7 @@
 
 CHECKPOINT is a folder, a Hub id, or a llama2.c file. It prints a table, writes evaluation.json and the page index.html
 to --output_dir, and, where the checkpoint is a folder of our own, its evaluation.json and its model card. What each
-number means: docs/evaluation.md. A command that is stopped goes on where it was when it is started again.
+number means: docs/evaluation.md. A command that was stopped continues when it is started again.
 """
 
 from tinystories.commands.evaluate import main

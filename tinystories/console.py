@@ -1,21 +1,20 @@
-"""How every command starts, speaks and fails.
+"""How every command starts, reports and fails.
 
     if __name__ == "__main__":
         run_command(main)
 
 A user's mistake is one line on stderr and a non-zero exit status; a traceback means a bug. `--debug` on any command
-shows the traceback of a user's mistake too.
+shows the traceback of a user's mistake too. Nothing heavy is imported here: `--help` and a mistyped key answer at once.
 """
 
+import io
 import logging
 import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
-import torch.distributed as dist
-import transformers
-from accelerate.utils.memory import should_reduce_batch_size
 from tqdm.auto import tqdm
 
 from tinystories.atomic import is_no_room
@@ -23,6 +22,28 @@ from tinystories.errors import Interrupted, UserError, one_line
 
 
 PATIENCE = 60  # seconds
+SCRIPTS = {
+    "train": "run_clm.py",
+    "tokenizer": "train_tokenizer.py",
+    "generate": "run_generation.py",
+    "evaluate": "run_evaluation.py",
+    "serve": "run_server.py",
+    "check": "check_run.py",
+    "report": "report_run.py",
+    "push": "push_to_hub.py",
+}
+
+
+def program_name(command: str) -> str:
+    """What usage messages call a command: `run_clm.py` where a script was started, else `tinystories train`."""
+    started_as_script = Path(sys.argv[0]).name in SCRIPTS.values()
+    return SCRIPTS[command] if started_as_script else f"tinystories {command}"
+
+
+def command_name(command: str) -> str:
+    """What to type for a command, in messages that name the next one: `python run_clm.py` or `tinystories train`."""
+    name = program_name(command)
+    return f"python {name}" if name in SCRIPTS.values() else name
 
 
 class _AboveProgressBar(logging.Handler):
@@ -34,10 +55,17 @@ def set_up_logging(level: int = logging.INFO) -> None:
     """Send the log of this library to stderr, one plain line a message, without tearing a progress bar."""
     handler = _AboveProgressBar()
     handler.setFormatter(logging.Formatter("%(message)s"))
-    transformers.logging.disable_progress_bar()  # its bars for a file or two; the Trainer's own bar is another
+    _hide_small_progress_bars()
     logger = logging.getLogger("tinystories")
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(level)
+
+
+def _hide_small_progress_bars() -> None:
+    """Those of transformers and huggingface_hub, for a file or two. The Trainer's own bar is another."""
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # both read it when they are imported
+    if "transformers" in sys.modules:
+        sys.modules["transformers"].logging.disable_progress_bar()
 
 
 def run_command(main: Callable[[list[str]], None]) -> None:
@@ -49,7 +77,8 @@ def run_command(main: Callable[[list[str]], None]) -> None:
     if debug:
         del argv[places[-1]]
     for stream in (sys.stdout, sys.stderr):  # a Windows console must not crash on a character it cannot show
-        stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     set_up_logging()
     try:
         main(argv)
@@ -65,41 +94,56 @@ def run_command(main: Callable[[list[str]], None]) -> None:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        mistake = _of_the_machine(error)
+        mistake = _full_disk_or_memory(error)
         if debug or mistake is None:
             raise
         _say_once(f"error: {mistake}")
         _end(UserError.exit_status)
     finally:
-        if dist.is_available() and dist.is_initialized():
-            dist.destroy_process_group()  # its threads, still running at exit, may abort the process and its status
+        if _processes():  # the group's threads, still running at exit, may abort the process and its exit status
+            sys.modules["torch.distributed"].destroy_process_group()
+
+
+def _processes() -> int:
+    """The number of processes that train together; 0 where no group was formed."""
+    dist = sys.modules.get("torch.distributed")  # who has not imported it is in no group
+    return dist.get_world_size() if dist is not None and dist.is_available() and dist.is_initialized() else 0
 
 
 def _end(status: int) -> None:
-    """Exit with `status`. One of several processes does so at once: the threads that connect them, at work while the
-    interpreter winds down, may abort one of them, and the launcher would report that instead of the mistake.
+    """Exit with `status`; one of several processes without the interpreter's shutdown. During that, the threads that
+    connect the processes may abort one of them, and the launcher would report the abort instead of the mistake.
     """
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    if _processes() > 1:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(status)
     sys.exit(status)
 
 
-def _of_the_machine(error: Exception) -> str | None:
-    """What may happen at any place of a program and is no bug of it."""
+def _full_disk_or_memory(error: Exception) -> str | None:
+    """The message for what can happen anywhere in a program and is no bug of it; None for any other error."""
     if is_no_room(error):
         return f"the disk is full: {one_line(error)}; make room and start again, what was saved is whole"
-    if isinstance(error, MemoryError) or should_reduce_batch_size(error):
+    if isinstance(error, MemoryError) or _is_out_of_memory(error):
         return f"out of memory: {one_line(error)}; give smaller batches (per_device_eval_batch_size too) or model"
     return None
 
 
-def _say_once(message: str, patience: float = PATIENCE) -> None:
-    """Of the processes of one machine, which make the same mistake together, the first one says so.
+def _is_out_of_memory(error: Exception) -> bool:
+    if "torch" not in sys.modules:
+        return False
+    from accelerate.utils.memory import should_reduce_batch_size
 
-    The others wait for the launcher, which ends them as soon as the first one has ended; were they to end first, it
-    would be ended before it could speak. A mistake of another process alone is said after all.
+    return should_reduce_batch_size(error)
+
+
+def _say_once(message: str, patience: float = PATIENCE) -> None:
+    """Print `message` once on a machine, though all its processes make the same mistake.
+
+    The first process prints it. The others wait `patience` seconds for the launcher, which ends them as soon as the
+    first one has ended; if one of them ended before, the launcher would end the first before it could print. A mistake
+    of another process alone is printed after that time.
     """
     if os.environ.get("LOCAL_RANK", "0") != "0":
         if not patience:

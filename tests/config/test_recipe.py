@@ -311,9 +311,15 @@ def test_the_hub_token_is_used_and_not_saved(recipe_file, tmp_path):
     assert "mysecret" not in text and "me/model" in text
 
 
-def test_help_lists_the_keys_and_succeeds(capsys):
-    with pytest.raises(SystemExit) as caught:
-        read_recipe(["--help"])
-    assert caught.value.code == 0
-    text = capsys.readouterr().out
-    assert "--hidden_size" in text and "--learning_rate" in text
+def test_help(capsys):
+    """--help shows the keys of this project in groups, --help_all those of TrainingArguments too."""
+    for option in ("--help", "--help_all"):
+        with pytest.raises(SystemExit) as caught:
+            read_recipe([option])
+        assert not caught.value.code
+        text = capsys.readouterr().out
+        groups = [text.index(f"\n{name}:\n") for name in ("model", "data", "tokenizer", "training")]
+        assert groups == sorted(groups)
+        assert "--hidden_size INT " in text and "(default: 448)" in text and "--help_all" in text
+        assert ("--learning_rate FLOAT" in text) == (option == "--help_all")
+        assert max(map(len, text.splitlines())) <= 80

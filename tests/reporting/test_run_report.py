@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from helpers.run_folder import write_run
 from helpers.runs import mistake
-from tinystories.commands import report, train
+from tinystories.commands import report
 from tinystories.reporting.figures import CHARTS
 from tinystories.reporting.format import duration, number, spread
 from tinystories.reporting.run_report import SHOWN_SAMPLES, write_report
@@ -252,5 +252,5 @@ def test_failure_does_not_end_a_finished_run(run, caplog):
     assert "cannot write the report to" in mistake(write_report, run)
     (run / "trainer_state.json").write_text('{"global_step": 1, "log_history": [{"loss": "low", "step": 1}]}')
     (run / "report").unlink()
-    train.report(str(run))
-    assert "no report (python report_run.py" in caplog.text
+    report(str(run))
+    assert "no report (tinystories report" in caplog.text

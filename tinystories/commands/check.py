@@ -1,28 +1,33 @@
-"""Look before a run, after a run, and at the text: what is wrong, why, and what to do.
+"""Find out what is wrong with a recipe, a model or a text, why, and what to do.
 
-    python check_run.py configs/demo.yaml                    will this run work, and how long will it take?
-    python check_run.py runs/demo                            what is wrong with this model, if anything?
-    python check_run.py --data stories.txt                   what is wrong with this text?
-    python check_run.py --data stories.txt --clean out.txt   the same, and a copy without it
+    python check_run.py configs/demo.yaml       will this run work, and how long?
+    python check_run.py runs/demo               what is wrong with this model?
+    python check_run.py --data stories.txt      what is wrong with this text?
+    python check_run.py --data stories.txt --clean out.txt  and write a clean copy
 
-A file that ends in .yaml, .yml or .json is a recipe, and any of its keys can be overridden; what is no option is a
-checkpoint, a folder or a Hub id. `--output_file FILE` writes the findings as JSON too. `--help` after any of the three
-tells its options. Exit status: 0 if all is well, 1 if not.
+A file that ends in .yaml, .yml or .json is a recipe, as is the name of a
+packaged recipe; any of its keys can be overridden. Any other name is a
+checkpoint, a folder or a Hub id. `--output_file FILE` writes the findings as
+JSON too. `--help` after any of the three lists its options. Exit status: 0 if
+nothing is wrong, 1 otherwise.
 """
 
+import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from tinystories.checks import diagnosis
-from tinystories.checks.preflight import preflight
-from tinystories.config.arguments import DataArguments
+from tinystories.config.keys import DataArguments, QualityArguments
+from tinystories.config.packaged import packaged_recipe
 from tinystories.config.parser import StrictParser
-from tinystories.data import quality as data_quality
+from tinystories.config.recipe import check_keys
+from tinystories.console import command_name, program_name
 from tinystories.errors import UserError
 from tinystories.output_file import check_output_file, write_output_file
 
+
+if TYPE_CHECKING:
+    from tinystories.data.quality import Examined
 
 RECIPES = (".yaml", ".yml", ".json")
 PARTS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
@@ -30,25 +35,36 @@ PARTS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_c
 
 def main(argv: list[str]) -> None:
     if not argv or argv[0] in ("-h", "--help"):
-        print(__doc__)
+        print((__doc__ or "").replace("python check_run.py", command_name("check")))
         return
-    if Path(argv[0]).name in PARTS:
-        raise UserError(f"{argv[0]} is part of a checkpoint and no recipe: give the folder, {Path(argv[0]).parent}")
-    if Path(argv[0]).suffix.lower() in RECIPES and not argv[0].startswith("-"):
-        healthy = check_recipe(argv)
-    elif not argv[0].startswith("-"):
-        healthy = check_model(argv)
-    else:
+    name = argv[0]
+    if Path(name).name in PARTS:
+        raise UserError(f"{name} is part of a checkpoint and not a recipe: give the folder, {Path(name).parent}")
+    if name.startswith("-"):
         healthy = check_data(argv)
+    elif is_recipe(name):
+        healthy = check_recipe(argv)
+    else:
+        healthy = check_model(argv)
     if not healthy:
         sys.exit(1)
 
 
+def is_recipe(name: str) -> bool:
+    """Whether `name` is that of a recipe file or, where no file or folder has that name, of a packaged recipe."""
+    if Path(name).suffix.lower() in RECIPES:
+        return True
+    return not os.path.exists(name) and packaged_recipe(name) is not None
+
+
 def check_recipe(argv: list[str]) -> bool:
     parser = StrictParser((), add_help=False)
-    parser.add_argument("--output_file")
+    parser.add_argument("--output_file", help="write the findings to this JSON file")
     arguments, recipe = parser.parse_known_args(argv)
     check_output_file(arguments.output_file)
+    check_keys(recipe)
+    from tinystories.checks.preflight import preflight  # seconds of imports, for a recipe that is understood
+
     result = preflight(recipe, report=lambda finding: print(finding, flush=True))
     write_output_file(arguments.output_file, result)
     print("ready" if result["ready"] else "not ready")
@@ -56,14 +72,13 @@ def check_recipe(argv: list[str]) -> bool:
 
 
 def check_model(argv: list[str]) -> bool:
-    parser = StrictParser(
-        (), prog="check_run.py", description="Find out what is wrong with a model. Exit status: 0 fine"
-    )
+    description = "Find out what is wrong with a model. Exit status: 0 if nothing is wrong, 1 otherwise."
+    parser = StrictParser((), prog=program_name("check"), description=description)
     parser.add_argument("checkpoint", help="folder or Hub id")
     parser.add_argument("--revision", help="a branch, tag or commit of a Hub id")
     parser.add_argument("--data", help="a file of held-out stories (default: those of its run)")
     parser.add_argument("--prompt", help="show the likeliest tokens after this")
-    parser.add_argument("--stories", type=int, default=200, help="read at most so many")
+    parser.add_argument("--stories", type=int, default=200, help="read at most this many")
     parser.add_argument("--device", help="cpu, cuda, mps (default: the accelerator if there is one)")
     parser.add_argument("--output_file", help="write the findings to this JSON file")
     arguments = vars(parser.check(argv))
@@ -71,35 +86,48 @@ def check_model(argv: list[str]) -> bool:
     check_output_file(output_file)
     if arguments["stories"] < 1:
         raise UserError(f"stories must be at least 1, got {arguments['stories']}")
+    import torch  # seconds of imports, for a command line that is understood
+
+    from tinystories.checks.diagnosis import describe, diagnose
+
     arguments["device"] = arguments["device"] or torch.accelerator.current_accelerator() or "cpu"
-    result = diagnosis.diagnose(**arguments)
-    print(*diagnosis.describe(result), sep="\n")
+    result = diagnose(**arguments)
+    print(*describe(result), sep="\n")
     write_output_file(output_file, result)
     return result["verdict"] == "fine"
 
 
 def check_data(argv: list[str]) -> bool:
     parser = StrictParser(
-        (data_quality.QualityArguments, DataArguments),
-        prog="check_run.py",
-        usage="python check_run.py --data SOURCE [--clean OUT] [--output_file FILE] [--key value ...]",
-        description="Look at a text, story by story.",
+        (QualityArguments, DataArguments),
+        prog=program_name("check"),
+        usage=f"{command_name('check')} --data SOURCE [--clean OUT] [--key value ...]",
+        description="Check a text, story by story.",
     )
     parser.add_argument("--output_file", help="write the findings to this JSON file")
     parser.check(argv)
     quality, data, other = parser.build(argv)
     check_output_file(other.output_file)
+    from tinystories.data.quality import check_target, describe, examine  # seconds of imports
+
     if quality.clean is not None:
-        data_quality.check_target(quality)
-    examined = data_quality.examine(quality, data)
-    result = examined.report
-    print(*data_quality.describe(result), sep="\n")
+        check_target(quality)
+    examined = examine(quality, data)
+    print(*describe(examined.report), sep="\n")
     if quality.clean is not None:
-        copy = result["clean_copy"] = data_quality.write_clean_copy(examined, quality)
-        reasons = ", ".join(f"{number:,} {name}" for name, number in copy["dropped_for"].items())
-        print(
-            f"{copy['file']}: {copy['stories']:,} stories, {copy['repaired']:,} of them repaired; "
-            f"{copy['dropped']:,} dropped" + (f" ({reasons})" if reasons else "")
-        )
-    write_output_file(other.output_file, result)
-    return quality.clean is not None or not (result["problems"] or result["rows_not_read"])
+        write_copy(examined, quality)
+    write_output_file(other.output_file, examined.report)
+    return quality.clean is not None or not (examined.report["problems"] or examined.report["rows_not_read"])
+
+
+def write_copy(examined: "Examined", quality: QualityArguments) -> None:
+    """Write the clean copy, add what was dropped to the report, and print it."""
+    from tinystories.data.quality import write_clean_copy
+
+    copy: dict[str, Any] = write_clean_copy(examined, quality)
+    examined.report["clean_copy"] = copy
+    reasons = ", ".join(f"{number:,} {name}" for name, number in copy["dropped_for"].items())
+    print(
+        f"{copy['file']}: {copy['stories']:,} stories, {copy['repaired']:,} of them repaired; "
+        f"{copy['dropped']:,} dropped" + (f" ({reasons})" if reasons else "")
+    )

@@ -10,18 +10,24 @@ settings override them.
 import argparse
 import time
 
-import torch
-from transformers import TextStreamer
-
-from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.config.parser import StrictParser
+from tinystories.console import program_name
 from tinystories.errors import UserError
-from tinystories.generation.presets import DEFAULT_PRESET, PRESETS, generation_config
+from tinystories.generation.presets import DEFAULT_PRESET, PRESETS
 from tinystories.output_file import check_output_file, write_output_file
 
 
 def main(argv: list[str]) -> None:
-    arguments = parse(argv)
+    generate(parse(argv))
+
+
+def generate(arguments: argparse.Namespace) -> None:
+    import torch  # these take seconds, and a command line that is not understood does not need them
+    from transformers import TextStreamer
+
+    from tinystories.checkpoint.loading import load_checkpoint
+    from tinystories.generation.presets import generation_config
+
     device = arguments.device or (torch.accelerator.current_accelerator() or torch.device("cpu"))
     model, tokenizer = load_checkpoint(arguments.checkpoint, device, arguments.revision)
     inputs = tokenizer(arguments.prompt, return_tensors="pt").to(model.device)
@@ -40,7 +46,7 @@ def main(argv: list[str]) -> None:
     if arguments.seed is not None:
         torch.manual_seed(arguments.seed)
     start = time.perf_counter()
-    ids = model.generate(
+    ids = model.generate(  # type: ignore[operator]  # PreTrainedModel has none, its classes for causal models do
         **inputs, generation_config=config, streamer=TextStreamer(tokenizer, skip_special_tokens=True)
     )[0]
     seconds = time.perf_counter() - start
@@ -65,7 +71,7 @@ def main(argv: list[str]) -> None:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = StrictParser((), prog="run_generation.py", description="Write a story with a checkpoint.")
+    parser = StrictParser((), prog=program_name("generate"), description="Write a story with a checkpoint.")
     parser.add_argument("checkpoint", help="folder or Hub id")
     parser.add_argument("prompt", help="how the story begins")
     parser.add_argument("--revision", help="a branch, tag or commit of a Hub id")
@@ -79,7 +85,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="the same seed writes the same story")
     parser.add_argument("--device", help="cpu, cuda, mps (default: the accelerator if there is one)")
     parser.add_argument("--output_file", help="write text, settings and counts to this JSON file")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_exactly(argv)
     bounds = {"temperature": (1e-3, 10), "top_k": (0, 10**6), "top_p": (1e-3, 1), "repetition_penalty": (0.1, 10)}
     for name, (low, high) in (bounds | {"max_new_tokens": (1, 10**6)}).items():
         value = getattr(arguments, name)

@@ -1,23 +1,25 @@
-"""Publish a finished run, or any checkpoint of it, on the Hugging Face Hub: private unless you say otherwise.
+"""Publish a finished run, or any checkpoint of it, on the Hugging Face Hub: private unless --public is given.
 
     python push_to_hub.py runs/demo USER/NAME
     python push_to_hub.py runs/demo USER/NAME --tag v1 --public
 
-Needs a token that may write: `hf auth login` once, or HF_TOKEN in the environment. A push that breaks off changes
-nothing there; the same command goes on where it was.
+Needs a token that may write: `hf auth login` once, or HF_TOKEN in the environment. A push that is interrupted
+changes nothing there; the same command continues it.
 """
 
 import argparse
 from pathlib import Path
 
-from tinystories.checkpoint.hub import push
 from tinystories.config.parser import StrictParser
+from tinystories.console import command_name, program_name
 from tinystories.errors import UserError
 from tinystories.output_file import check_output_file, write_output_file
 
 
 def main(argv: list[str]) -> None:
     arguments = parse(argv)
+    from tinystories.checkpoint.hub import push  # seconds of imports, for a command line that is understood
+
     commit = push(
         arguments.checkpoint,
         arguments.repo_id,
@@ -30,7 +32,7 @@ def main(argv: list[str]) -> None:
     repo_id, revision = commit.repo_url.repo_id, arguments.tag or arguments.revision
     print(f"Published: {commit.commit_url}")
     print(
-        f'Write with it: python run_generation.py {repo_id} "Once upon a time"'
+        f'Write with it: {command_name("generate")} {repo_id} "Once upon a time"'
         + (f" --revision {revision}" if revision else "")
     )
     result = {"repo_id": repo_id, "revision": arguments.revision, "tag": arguments.tag, "commit": commit.oid}
@@ -38,7 +40,7 @@ def main(argv: list[str]) -> None:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = StrictParser((), prog="push_to_hub.py", description="Publish a checkpoint on the Hugging Face Hub.")
+    parser = StrictParser((), prog=program_name("push"), description="Publish a checkpoint on the Hugging Face Hub.")
     parser.add_argument("checkpoint", help="a run folder, or a checkpoint-N in it")
     parser.add_argument("repo_id", help="USER/NAME, or NAME under your own account")
     parser.add_argument("--public", action="store_true", help="readable by everyone, if the repository is created")
@@ -47,8 +49,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--message", default="Upload the model", help="the commit's message")
     parser.add_argument("--overwrite_card", action="store_true", help="replace a card that was edited on the Hub")
     parser.add_argument("--output_file", help="write the repository and the commit to this JSON file")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_exactly(argv)
     if not Path(arguments.checkpoint).is_dir():
-        raise UserError(f"{arguments.checkpoint} is no folder: name a run folder, or a checkpoint-N in one")
+        raise UserError(f"{arguments.checkpoint} is not a folder", "name a run folder, or a checkpoint-N in one")
     check_output_file(arguments.output_file)
     return arguments

@@ -7,12 +7,14 @@ RUN_FOLDER is the output_dir of run_clm.py, finished or not. The page is RUN_FOL
 """
 
 from tinystories.config.parser import StrictParser
-from tinystories.reporting.run_report import write_report
+from tinystories.console import program_name
 
 
 def main(argv: list[str]) -> None:
-    parser = StrictParser((), prog="report_run.py", description="Write the report of a run as a page.")
-    parser.add_argument("run_folder", help="the output_dir of run_clm.py, finished or not")
+    parser = StrictParser((), prog=program_name("report"), description="Write the report of a run as a page.")
+    parser.add_argument("run_folder", help=f"the output_dir of {program_name('train')}, finished or not")
     parser.add_argument("--output_dir", help="where to write it (default: RUN_FOLDER/report)")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_exactly(argv)
+    from tinystories.reporting.run_report import write_report  # seconds of imports
+
     print(f"Report: {write_report(arguments.run_folder, arguments.output_dir)}")

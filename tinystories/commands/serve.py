@@ -12,6 +12,7 @@ import os
 from dataclasses import fields
 
 from tinystories.config.parser import StrictParser
+from tinystories.console import program_name
 from tinystories.errors import UserError
 from tinystories.server.arguments import RENAMED, ServerArguments
 
@@ -31,9 +32,11 @@ def main(argv: list[str]) -> None:
 
 def parse(argv: list[str]) -> tuple[str, ServerArguments]:
     """The checkpoint and the arguments, from the environment and the command line; the command line wins."""
+    program = program_name("serve")
     parser = StrictParser(
         (ServerArguments,),
-        prog="run_server.py",
+        prog=program,
+        usage=f"{program} CHECKPOINT [--key value ...]",
         description="Serve a checkpoint. Every option can also be set by an environment variable of its name in "
         "capitals, the checkpoint by CHECKPOINT_PATH.",
     )

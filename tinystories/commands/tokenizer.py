@@ -12,34 +12,41 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tinystories.config.arguments import DataArguments, TokenizerArguments
+from tinystories.config.keys import DataArguments, TokenizerArguments
 from tinystories.config.parser import StrictParser
-from tinystories.data.corpus import load_corpus
-from tinystories.data.tokenizer import describe, tokenizer_report, train_tokenizer
+from tinystories.console import command_name, program_name
 from tinystories.errors import UserError
 
 
 @dataclass
 class OutputArguments:
+    _argument_group_name = "output"
+
     output_dir: str = field(default="tokenizer", metadata={"help": "Folder for the tokenizer."})
 
 
 def main(argv: list[str]) -> None:
     parser = StrictParser(
         (DataArguments, TokenizerArguments, OutputArguments),
-        prog="train_tokenizer.py",
-        usage="python train_tokenizer.py --train_file FILE [--vocab_size N] [--output_dir DIR] [--key value ...]",
+        prog=program_name("tokenizer"),
+        usage=f"{command_name('tokenizer')} --train_file FILE [--key value ...]",
         description="Train a byte-level BPE tokenizer on stories.",
     )
     parser.check(argv)
     data, arguments, output = parser.build(argv)
     if arguments.tokenizer_name is not None:
-        raise UserError("tokenizer_name names a tokenizer that exists: leave it out to train one")
+        raise UserError("tokenizer_name names an existing tokenizer: leave it out to train one")
     folder = Path(output.output_dir)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: give another --output_dir")
     if (folder / "config.json").exists():
-        raise UserError(f"{folder} is a model's folder, whose tokenizer must stay: give another --output_dir")
+        raise UserError(f"{folder} holds a model, whose tokenizer must not change: give another --output_dir")
+    train(folder, data, arguments)
+
+
+def train(folder: Path, data: DataArguments, arguments: TokenizerArguments) -> None:
+    from tinystories.data.corpus import load_corpus  # seconds of imports, for a command line that is understood
+    from tinystories.data.tokenizer import describe, tokenizer_report, train_tokenizer
 
     corpus = load_corpus(data)
     tokenizer = train_tokenizer(corpus.train, arguments)

@@ -1,191 +1,39 @@
-"""What a run is asked to do: dataclasses whose fields are the keys of a recipe and the options of the command line."""
+"""What a run is asked to do: the dataclasses of keys.py and `RunArguments`, whose import takes seconds, torch's."""
 
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from transformers import TrainingArguments
-from transformers.utils import is_torch_bf16_gpu_available
+from transformers.utils.import_utils import is_torch_bf16_gpu_available
+
+from tinystories.config.keys import (
+    DataArguments,
+    ModelArguments,
+    QualityArguments,
+    TokenizerArguments,
+    TrainingDefaults,
+    model_fields,
+)
+
+
+__all__ = [
+    "DataArguments",
+    "ModelArguments",
+    "QualityArguments",
+    "RunArguments",
+    "TokenizerArguments",
+    "bf16_is_fast",
+    "model_fields",
+]
 
 
 @dataclass
-class ModelArguments:
-    """The network. The context is `block_size`, the vocabulary is the tokenizer's."""
+class RunArguments(TrainingDefaults, TrainingArguments):  # type: ignore[misc]  # bf16 may be None until __post_init__
+    """How a run is trained: `TrainingArguments` with the keys and defaults of `TrainingDefaults`.
 
-    model_name_or_path: str | None = field(
-        default=None,
-        metadata={"help": "Go on with this checkpoint (a folder or Hub id): its network, weights and tokenizer."},
-    )
-    model_revision: str | None = field(default=None, metadata={"help": "Its branch, tag or commit on the Hub."})
-    hidden_size: int = field(default=448, metadata={"help": "Width of the residual stream."})
-    intermediate_size: int = field(default=1536, metadata={"help": "Inner width of the SwiGLU feed-forward block."})
-    num_hidden_layers: int = field(default=7, metadata={"help": "Number of decoder layers."})
-    num_attention_heads: int = field(default=7, metadata={"help": "Query heads; must divide hidden_size."})
-    num_key_value_heads: int | None = field(default=None, metadata={"help": "Key/value heads (default: as many)."})
-    partial_rotary_factor: float = field(default=1.0, metadata={"help": "Share of each head that RoPE rotates."})
-    rope_theta: float = field(default=10000.0, metadata={"help": "Base of the RoPE frequencies."})
-    rms_norm_eps: float = field(default=1e-6, metadata={"help": "Epsilon of the RMS norms."})
-    initializer_range: float = field(default=0.02, metadata={"help": "Standard deviation of the fresh weights."})
-    tie_word_embeddings: bool = field(default=True, metadata={"help": "Share the embedding with the output layer."})
-    embd_pdrop: float = field(default=0.0, metadata={"help": "Dropout on the embeddings."})
-    resid_pdrop: float = field(default=0.0, metadata={"help": "Dropout on what each block adds."})
-    attention_dropout: float = field(
-        default=0.0, metadata={"help": "Dropout on the attention weights; it leaves the fast attention kernel on CPU."}
-    )
-    attn_implementation: str = field(default="sdpa", metadata={"help": "sdpa, eager, flex_attention, ..."})
-    residual_init: str = field(
-        default="normal",
-        metadata={
-            "help": "How the two projections that add to the residual stream begin: like all weights, at zero, or with "
-            "their standard deviation divided by sqrt(2 x layers).",
-            "choices": ["normal", "zero", "depth_scaled"],
-        },
-    )
-
-
-@dataclass
-class DataArguments:
-    """Where the stories come from. Exactly one of train_file, dataset_name, num_sample_stories."""
-
-    train_file: str | None = field(
-        default=None, metadata={"help": "A .txt, .jsonl, .csv or .parquet file, or a folder of them."}
-    )
-    validation_file: str | None = field(
-        default=None, metadata={"help": "The same for validation (default: validation_fraction of the training data)."}
-    )
-    dataset_name: str | None = field(default=None, metadata={"help": "A dataset on the Hub: roneneldan/TinyStories."})
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration, if it has several."})
-    train_split_name: str = field(default="train", metadata={"help": "Its split to train on."})
-    validation_split_name: str | None = field(
-        default=None, metadata={"help": "Its split to validate on (default: 'validation' where it has one)."}
-    )
-    num_sample_stories: int | None = field(
-        default=None, metadata={"help": "Use so many stories of the embedded sample corpus: no file, no download."}
-    )
-    text_column: str = field(default="text", metadata={"help": "The field that holds the story (jsonl, csv, parquet)."})
-    story_separator: str = field(
-        default="auto",
-        metadata={
-            "help": "What ends a story in a .txt file. auto: <|endoftext|> where the file has one, else blank lines.",
-            "choices": ["auto", "endoftext", "blank_line", "file"],
-        },
-    )
-    on_bad_row: str = field(
-        default="error",
-        metadata={"help": "A row that cannot be read: stop, or skip it and count.", "choices": ["error", "skip"]},
-    )
-    validation_fraction: float = field(
-        default=0.05, metadata={"help": "Share of the distinct stories held out when no validation data is named."}
-    )
-    split_seed: int = field(default=0, metadata={"help": "Picks the held-out stories; not the training seed."})
-    remove_overlap: bool = field(
-        default=False, metadata={"help": "Drop training stories that also stand in the validation data, and say so."}
-    )
-    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first so many stories."})
-    max_eval_samples: int | None = field(
-        default=None, metadata={"help": "Stories scored at each evaluation (the final one scores all of them)."}
-    )
-    train_eval_samples: int = field(
-        default=200,
-        metadata={"help": "Training stories scored at each evaluation beside the others, at most as many; 0: none."},
-    )
-    block_size: int = field(default=512, metadata={"help": "Tokens in a training row; the context of the model."})
-    align_to_stories: bool = field(
-        default=False, metadata={"help": "Begin every row with a story and pad the rest, instead of one long stream."}
-    )
-    isolate_stories: bool = field(
-        default=False, metadata={"help": "Attention stays inside a story, as if each story of a row stood alone."}
-    )
-    preprocessing_num_workers: int | None = field(
-        default=None, metadata={"help": "Processes that tokenize (default: one, with a thread for each core)."}
-    )
-    data_cache_dir: str | None = field(
-        default=None, metadata={"help": "Where tokenized data is kept (default: in the datasets cache)."}
-    )
-
-
-@dataclass
-class TokenizerArguments:
-    """The tokenizer: one that exists, or how to train one on the training stories."""
-
-    tokenizer_name: str | None = field(default=None, metadata={"help": "A folder or Hub id (default: train one)."})
-    tokenizer_revision: str | None = field(default=None, metadata={"help": "Its branch, tag or commit on the Hub."})
-    vocab_size: int = field(default=10000, metadata={"help": "Vocabulary of a tokenizer trained here."})
-    min_frequency: int = field(default=2, metadata={"help": "A pair is merged if it occurs so often."})
-    max_samples: int | None = field(
-        default=None, metadata={"help": "Train the tokenizer on the first so many stories."}
-    )
-
-
-@dataclass
-class RunArguments(TrainingArguments):
-    """`TrainingArguments` with the defaults of this project."""
-
-    output_dir: str = field(default="runs/model", metadata={"help": "The run folder; a checkpoint when the run ends."})
-    overwrite_output_dir: bool = field(default=False, metadata={"help": "Replace an earlier run in output_dir."})
-    resume: bool = field(
-        default=False,
-        metadata={"help": "Go on with the run in output_dir at its last checkpoint, or begin it if it has none yet."},
-    )
-    save_total_limit: int | None = field(
-        default=None,
-        metadata={"help": "Checkpoints kept: the best, the last, and the others spread evenly over log(steps)."},
-    )
-    save_log_spaced: bool = field(
-        default=False, metadata={"help": "Also save at steps 1, 2, 4, 8, ... before the first save of save_strategy."}
-    )
-    early_stopping_patience: int | None = field(
-        default=None,
-        metadata={"help": "Stop after so many evaluations in a row without a better metric_for_best_model."},
-    )
-    restore_callback_states_from_checkpoint: bool = field(
-        default=True, metadata={"help": "A run that goes on keeps its early-stopping count."}
-    )
-    bf16: bool | None = field(
-        default=None,
-        metadata={"help": "bf16 autocast (default: where the device is fast at it)."},
-    )
-    optimizer: str = field(
-        default="adamw",
-        metadata={
-            "help": "adamw, by optim, for all weights; or muon for the matrices of the layers and adamw for the rest.",
-            "choices": ["adamw", "muon"],
-        },
-    )
-    muon_learning_rate: float | None = field(
-        default=None, metadata={"help": "Peak learning rate of Muon (default: learning_rate, then AdamW's alone)."}
-    )
-    adam_beta2: float = field(default=0.95, metadata={"help": "Beta2 of AdamW."})
-    weight_decay: float = field(default=0.1, metadata={"help": "Weight decay, on matrices only."})
-    include_num_input_tokens_seen: str = field(
-        default="non_padding", metadata={"help": "Which tokens trained on are counted: non_padding, all, no."}
-    )
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Kept off: the collator names its columns."})
-    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide NaN losses in the log."})
-    hub_private_repo: bool | None = field(
-        default=True, metadata={"help": "With push_to_hub: whether a repository that is created is private."}
-    )
-    hub_strategy: str = field(
-        default="end",
-        metadata={"help": "Publish the finished run (end), or each checkpoint too (every_save)."},
-    )
-    ddp_find_unused_parameters: bool = field(
-        default=False, metadata={"help": "Search each step for weights without a gradient; this model has none."}
-    )
-    skip_guards: bool = field(default=False, metadata={"help": "Train without the checks against silent mistakes."})
-    max_loss_spike: float = field(
-        default=3.0,
-        metadata={"help": "Stop at a step whose loss is so many nats above the median of the last 100; 0: never."},
-    )
-    model_license: str | None = field(
-        default=None, metadata={"help": "Licence of the weights, for the model card, such as mit or cc-by-4.0."}
-    )
-    data_license: str | None = field(
-        default=None, metadata={"help": "Licence of the training stories, for the model card."}
-    )
-    sample_prompts: list[str] = field(
-        default_factory=lambda: ["Once upon a time"], metadata={"help": "Continued at each evaluation, in the log."}
-    )
+    Raises:
+        ValueError: a setting that would make the evaluation inexact, or settings that contradict each other.
+    """
 
     def __post_init__(self):
         self._refuse_what_would_change_the_numbers()
@@ -232,9 +80,3 @@ def bf16_is_fast(use_cpu: bool) -> bool:
         capabilities = torch.cpu.get_capabilities()
         return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
     return is_torch_bf16_gpu_available()
-
-
-def model_fields(arguments: ModelArguments) -> dict[str, Any]:
-    """The keyword arguments of `TinyStoriesConfig` that a recipe sets."""
-    names = [item.name for item in fields(arguments) if not item.name.startswith(("model_", "residual_init"))]
-    return {name: getattr(arguments, name) for name in names}

@@ -2,34 +2,44 @@
 
 `read_recipe(["configs/demo.yaml", "--learning_rate", "1e-3"])` reads the file, lets the command line override any key,
 checks every name and type, and returns dataclasses. The names of the training keys are those of
-`transformers.TrainingArguments`.
+`transformers.TrainingArguments`. Names and types are checked twice: first with keys that are read from its source, so
+that a mistake is answered at once, then with the class itself, whose import takes seconds.
 """
 
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from yaml import MarkedYAMLError
 from yaml.reader import ReaderError
 
 from tinystories.atomic import write_atomically
-from tinystories.config.arguments import DataArguments, ModelArguments, RunArguments, TokenizerArguments
+from tinystories.config.keys import DataArguments, ModelArguments, TokenizerArguments
+from tinystories.config.packaged import find_recipe, recipe_names
 from tinystories.config.parser import StrictParser
+from tinystories.config.training_keys import training_keys
+from tinystories.console import command_name, program_name
 from tinystories.errors import UserError, one_line
 from tinystories.run_files import RECIPE
 
 
+if TYPE_CHECKING:
+    from tinystories.config.arguments import RunArguments
+
+
 @dataclass
 class Recipe:
-    """One run. `values`: every key with its resolved value, which reads back as a recipe. `given`: the keys named."""
+    """One run. `values`: every key with its resolved value, which reads back as a recipe. `given`: the keys that the
+    file or the command line names.
+    """
 
     model: ModelArguments
     data: DataArguments
     tokenizer: TokenizerArguments
-    training: RunArguments
+    training: "RunArguments"
     values: dict[str, Any]
     given: set[str]
 
@@ -39,7 +49,7 @@ class Recipe:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML in which a key given twice is a mistake, not the last one wins."""
+    """YAML in which a key that is given twice is a mistake; plain YAML takes the last one."""
 
     def construct_mapping(self, node, deep=False):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -61,46 +71,74 @@ _StrictLoader.add_implicit_resolver(  # YAML 1.1 would read 5e-4 as text
 
 
 def read_recipe(argv: list[str]) -> Recipe:
-    """Read `[RECIPE.yaml] [--key value ...]`.
+    """Read `[RECIPE] [--key value ...]`. RECIPE is a file, or the name of a packaged recipe.
 
     Raises:
         UserError: a file that is missing or is no flat mapping, an unknown key (with the nearest known one), a value of
             the wrong type. The message names the file or the option.
     """
-    parser = _parser()
-    overrides = list(argv)
-    from_file: list[str] = []
-    if overrides and not overrides[0].startswith("-"):
-        path = overrides.pop(0)
-        values = _read_yaml(path)
-        from_file = _as_arguments(values)
-        parser.check(from_file, source=f"{path}: ")
-        replaced = _replaced_keys(overrides)
-        kept = {key: value for key, value in values.items() if str(key).replace("-", "_") not in replaced}
-        from_file = _as_arguments(kept)
-    namespace = parser.check(from_file + overrides)
-    model, data, tokenizer, training = parser.build(from_file + overrides)
+    check_keys(argv)
+    from tinystories.config.arguments import RunArguments
+
+    parser = _parser(RunArguments)
+    words = _words(argv, parser)
+    namespace = parser.check(words)
+    model, data, tokenizer, training = parser.build(words)
     if model.attn_implementation == "flex_attention" and training.use_cpu:
         raise UserError("attn_implementation flex_attention cannot train on a CPU, only generate", "use sdpa")
     values = {key: value for key, value in vars(namespace).items() if key not in _NOT_RECORDED}
     values |= {"bf16": training.bf16}
-    given = _names(from_file + overrides)
-    return Recipe(model, data, tokenizer, training, values, given)
+    return Recipe(model, data, tokenizer, training, values, given=_names(words))
+
+
+def check_keys(argv: list[str]) -> None:
+    """Refuse most mistakes, and answer `--help`, without importing torch, which takes seconds.
+
+    Raises:
+        UserError: as `read_recipe` does for the same mistake.
+        SystemExit: after `--help` and `--help_all`.
+    """
+    if "--help_all" in argv:
+        from tinystories.config.arguments import RunArguments
+
+        _parser(RunArguments).print_help()
+        raise SystemExit(0)
+    _words(argv, _parser(training_keys()))
 
 
 def default_values() -> dict[str, Any]:
-    """Every key that is recorded with a run, and what it is where nobody gives it; looks at no device."""
-    namespace = _parser().check([])
+    """Every key that is recorded with a run, with its default. No device is looked at."""
+    from tinystories.config.arguments import RunArguments
+
+    namespace = _parser(RunArguments).check([])
     return {key: value for key, value in vars(namespace).items() if key not in _NOT_RECORDED}
 
 
-def _parser() -> StrictParser:
+def _parser(training: type) -> StrictParser:
+    start = command_name("train")
     return StrictParser(
-        (ModelArguments, DataArguments, TokenizerArguments, RunArguments),
-        prog="run_clm.py",
-        usage="python run_clm.py RECIPE.yaml [--any_key value ...] [--debug]",
-        description="Train a story-writing language model from a recipe; any key of the recipe can be overridden.",
+        (ModelArguments, DataArguments, TokenizerArguments, training),
+        prog=program_name("train"),
+        usage=f"{start} RECIPE [--any_key value ...] [--debug]",
+        description="Train a story-writing language model from a recipe; any key of the recipe can be overridden. "
+        f"RECIPE is a file or one of: {', '.join(recipe_names())}.",
+        epilog=f"All keys of transformers.TrainingArguments can be given too: {start} --help_all lists them.",
     )
+
+
+def _words(argv: list[str], parser: StrictParser) -> list[str]:
+    """The recipe file and then the command line as `--key value` words, each checked with `parser`."""
+    overrides = list(argv)
+    from_file: list[str] = []
+    if overrides and not overrides[0].startswith("-"):
+        path = find_recipe(overrides.pop(0))
+        values = _read_yaml(path)
+        parser.check(_as_arguments(values), source=f"{path}: ")
+        replaced = _replaced_keys(overrides)
+        kept = {key: value for key, value in values.items() if str(key).replace("-", "_") not in replaced}
+        from_file = _as_arguments(kept)
+    parser.check(from_file + overrides)
+    return from_file + overrides
 
 
 _NOT_RECORDED = ("hub_token", "push_to_hub_token", "resume", "resume_from_checkpoint", "overwrite_output_dir")
@@ -126,18 +164,19 @@ def _replaced_keys(arguments: list[str]) -> set[str]:
     return {*(_DATA_SOURCES if names_data else ()), *(["lr_scheduler_kwargs"] if "lr_scheduler_type" in given else ())}
 
 
-def _read_yaml(path: str) -> dict[str, Any]:
+def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
         values = yaml.load(text, Loader=_StrictLoader)
     except OSError as error:
-        raise UserError(f"cannot read the recipe {path}: {error.strerror}; recipes stand in configs/") from error
+        raise UserError(f"cannot read the recipe {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}:{line}: not UTF-8", "save the file as UTF-8") from error
     except MarkedYAMLError as error:
-        line, problem = (error.problem_mark or error.context_mark).line + 1, error.problem or error.context
-        raise UserError(f"{path}:{line}: not YAML that can be read: {one_line(problem)}") from error
+        mark, problem = error.problem_mark or error.context_mark, error.problem or error.context
+        place = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise UserError(f"{place}: not YAML that can be read: {one_line(problem or '')}") from error
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise UserError(f"{path}:{line}: a character that YAML does not allow, {chr(error.character)!r}") from error
@@ -155,7 +194,7 @@ def _as_arguments(values: dict[str, Any]) -> list[str]:
         if value is None:
             continue
         if key == "help":
-            raise UserError("help: no key of a recipe; python run_clm.py --help lists all")
+            raise UserError(f"help: not a key of a recipe; {command_name('train')} --help lists the keys")
         if isinstance(value, bool):
             words = ["true" if value else "no"]  # a bare `no` is False to YAML: right for flags and for eval_strategy
         elif isinstance(value, dict):
@@ -175,4 +214,4 @@ def _as_json(key: str, value: dict) -> str:
     try:
         return json.dumps(value)
     except (TypeError, ValueError) as error:  # a date, a key that is a list; a mapping that holds itself
-        raise UserError(f"{key}: a mapping holds numbers and texts alone ({one_line(error)})") from error
+        raise UserError(f"{key}: a mapping may hold numbers and texts only ({one_line(error)})") from error

@@ -13,7 +13,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from tinystories.config.arguments import DataArguments
+from tinystories.config.arguments import QualityArguments as QualityArguments
 from tinystories.data.corpus import read_sources, text_hashes
 from tinystories.data.mojibake import clean_text
 from tinystories.data.readers import END_OF_TEXT, STORIES_PER_BATCH, story_places
@@ -56,18 +57,6 @@ MOJIBAKE, SHORT, LONG, DUPLICATE, OVERLAP = (
 PROBLEMS = (MOJIBAKE, *PATTERNS, SHORT, LONG, DUPLICATE, OVERLAP)
 EXAMPLES = 3
 AROUND = 25  # characters of an example on each side of what was found
-
-
-@dataclass
-class QualityArguments:
-    """The text to check, and where to write the clean copy."""
-
-    data: str = field(metadata={"help": "A .txt, .jsonl, .csv or .parquet file, a folder of them, or a Hub dataset."})
-    clean: str | None = field(
-        default=None, metadata={"help": "Write a clean copy to this .jsonl or .txt file, which must not exist."}
-    )
-    min_characters: int = field(default=20, metadata={"help": "A story with fewer characters is too short."})
-    max_characters: int = field(default=20000, metadata={"help": "A story with more characters is too long."})
 
 
 @dataclass

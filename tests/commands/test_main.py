@@ -1,0 +1,107 @@
+"""The command `tinystories`, how commands call themselves, and what they import before they know that they need it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from helpers.runs import ROOT, mistake
+from tinystories.commands.main import COMMANDS, dispatch
+from tinystories.console import SCRIPTS, command_name, program_name
+
+
+HEAVY = {"torch", "transformers", "accelerate", "datasets", "matplotlib", "fastapi", "uvicorn"}
+# The last command line of each command before it has to import what is heavy: all but its mistake is right.
+MISTYPED = {
+    "train": ["configs/demo.yaml", "--learnin_rate", "1"],
+    "tokenizer": ["--train_file", "stories.txt", "--vocab_sise", "300"],
+    "generate": ["runs/demo", "Once", "--sed", "1"],
+    "evaluate": ["runs/demo", "--quik"],
+    "serve": ["runs/demo", "--prt", "80"],
+    "check": ["configs/demo.yaml", "--learnin_rate", "1"],
+    "report": ["runs/demo", "--output_dr", "page"],
+    "push": ["docs", "me/name", "--tagg", "v1"],
+}
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def test_help_lists_the_commands(capsys):
+    dispatch(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    for name in COMMANDS:
+        assert len([line for line in lines if line.startswith(f"  {name} ")]) == 1
+    assert set(COMMANDS) == set(SCRIPTS) and max(map(len, lines)) <= 80
+
+
+def test_unknown_command():
+    assert mistake(dispatch, ["evalute"]) == "unknown command 'evalute'; did you mean evaluate?"
+    assert "the commands are train, tokenizer" in mistake(dispatch, ["xyzzy"])
+
+
+def test_version(capsys):
+    dispatch(["--version"])
+    assert capsys.readouterr().out.startswith("tinystories ")
+
+
+def test_commands_are_called_as_they_were_started(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["some/folder/run_clm.py", "demo"])
+    assert program_name("train") == "run_clm.py" and command_name("generate") == "python run_generation.py"
+    monkeypatch.setattr("sys.argv", ["/usr/bin/tinystories", "train"])
+    assert program_name("train") == command_name("train") == "tinystories train"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_each_command(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    try:
+        dispatch([command, "--help"])
+    except SystemExit as ended:
+        assert not ended.code
+    text = capsys.readouterr().out
+    assert f"tinystories {command}" in text and ".py" not in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_mistyped_key(command):
+    assert "did you mean " in mistake(dispatch, [command, *MISTYPED[command]])
+
+
+@pytest.mark.slow
+def test_no_heavy_import_before_it_is_needed():
+    """Neither `--help` nor a mistyped key waits for torch; one process tries them all."""
+    code = f"""
+import contextlib, io, sys
+from tinystories.commands.main import dispatch
+from tinystories.errors import UserError
+for command, mistyped in {MISTYPED!r}.items():
+    for arguments in (["--help"], mistyped):
+        with contextlib.suppress(SystemExit, UserError), contextlib.redirect_stdout(io.StringIO()):
+            dispatch([command, *arguments])
+print(sorted({HEAVY!r} & set(sys.modules)))
+"""
+    process = run("-c", code)
+    assert process.stdout == "[]\n", process.stderr
+
+
+@pytest.mark.slow
+def test_module_and_script_are_the_same_command():
+    """Exit status 1 and one line, each under the name that was typed."""
+    for start in (["-m", "tinystories", "train"], ["run_clm.py"]):
+        process = run(*start, "configs/demo.yaml", "--learnin_rate", "1")
+        assert process.returncode == 1
+        assert process.stderr == "error: unknown key 'learnin_rate'; did you mean learning_rate?\n"
+    assert "usage: tinystories train RECIPE" in run("-m", "tinystories", "train", "--help").stdout
+    assert "usage: python run_clm.py RECIPE" in run("run_clm.py", "--help").stdout
+
+
+def test_start_on_record():
+    """docs/results/command_start.json: every command, each answer within a second of processor time."""
+    record = json.loads((ROOT / "docs/results/command_start.json").read_text(encoding="utf-8"))
+    seconds = record["this"]["processor_seconds"]
+    assert set(seconds) == set(SCRIPTS.values())
+    assert all(0 < value < 1 for times in seconds.values() for value in times.values())

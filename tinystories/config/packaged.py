@@ -1,0 +1,57 @@
+"""Recipes by name: `tinystories train demo` works in any folder, from an installed package and from a checkout.
+
+The recipes are those of configs/. A wheel carries them as package data, in tinystories/recipes.
+"""
+
+from difflib import get_close_matches
+from pathlib import Path
+
+from tinystories.errors import UserError
+
+
+PACKAGE = Path(__file__).parent.parent
+
+
+def recipes_folder() -> Path:
+    """configs/ of the checkout, or its copy in the installed package."""
+    packaged = PACKAGE / "recipes"
+    return packaged if packaged.is_dir() else PACKAGE.parent / "configs"
+
+
+def recipe_names() -> list[str]:
+    """Such as `demo` and `tinystories-1m`."""
+    return [path.stem for path in _recipes()]
+
+
+def packaged_recipe(name: str) -> Path | None:
+    """The packaged recipe that is called `name`: `demo`, `demo.yaml`, `configs/demo.yaml`; None if there is none."""
+    wanted = name.removeprefix("configs/").removesuffix(".yaml")
+    for path in _recipes():
+        if wanted in (path.stem, path.relative_to(recipes_folder()).with_suffix("").as_posix()):
+            return path
+    return None
+
+
+def find_recipe(name: str) -> Path:
+    """The file `name` if it exists, else the packaged recipe of that name.
+
+    Raises:
+        UserError: there is neither. The message gives the nearest name, or all of them.
+    """
+    path = Path(name)
+    try:
+        if path.exists():
+            return path
+    except OSError as error:  # a name that is too long
+        raise UserError(f"cannot read the recipe {name}: {error.strerror}") from error
+    packaged = packaged_recipe(name)
+    if packaged is None:
+        nearest = get_close_matches(path.stem, recipe_names(), n=1)
+        known = f"did you mean {nearest[0]}?" if nearest else f"recipes by name: {', '.join(recipe_names())}"
+        raise UserError(f"cannot read the recipe {name}: no such file; {known}")
+    return packaged
+
+
+def _recipes() -> list[Path]:
+    folder = recipes_folder()
+    return [*sorted(folder.glob("*.yaml")), *sorted(folder.glob("ladder/*.yaml"))]

@@ -1,0 +1,117 @@
+"""One run from its recipe to the finished, scored and described checkpoint."""
+
+import logging
+import shlex
+
+from transformers import set_seed
+
+from tinystories.checkpoint.loading import load_checkpoint
+from tinystories.config.arguments import RunArguments
+from tinystories.config.recipe import Recipe
+from tinystories.console import command_name
+from tinystories.data.corpus import Corpus
+from tinystories.errors import UserError, one_line
+from tinystories.evaluation.scoring import score, scoring_rows
+from tinystories.generation.sample import sample_story
+from tinystories.reporting.model_card import read_facts, write_card
+from tinystories.reporting.run_report import write_report
+from tinystories.run_files import step_of
+from tinystories.training.budget import check_room_for_checkpoints
+from tinystories.training.build import make_trainer, prepare_data, use_compiler_if_it_works
+from tinystories.training.distributed import check_launch, on_one_process
+from tinystories.training.finetuning import settle_continued
+from tinystories.training.optimizers import check_optimization
+from tinystories.training.resume import check_resumed, check_run_folder, prepare_run_folder
+from tinystories.training.trainer import StoryTrainer
+
+
+logger = logging.getLogger("tinystories")
+
+
+def run(recipe: Recipe) -> None:
+    """Train as the recipe says, or resume; score, describe and, where it asks for that, publish the result.
+
+    Raises:
+        UserError: a mistake in the recipe or the data, a failed guard, too little disk space, a push that failed.
+    """
+    training = recipe.training
+    if not training.should_log:
+        logger.setLevel(logging.ERROR)
+    check_launch(training)
+    check_optimization(training)
+    if recipe.model.model_name_or_path is not None:
+        settle_continued(recipe)
+    checkpoint = on_one_process(lambda: check_run_folder(training))
+    set_seed(training.seed)
+    use_compiler_if_it_works(training)
+
+    corpus, tokenizer, packed = prepare_data(recipe)
+    if checkpoint is not None:
+        check_resumed(checkpoint, recipe, corpus.report)
+    trainer = make_trainer(recipe, corpus, tokenizer, packed)
+    recipe.values |= {"torch_compile": training.torch_compile, "vocab_size": len(tokenizer)}
+    finished = checkpoint is not None and trainer.restore_finished(checkpoint)
+    if not finished:
+        on_one_process(lambda: check_room_for_checkpoints(trainer.model, training, len(packed.rows)))
+    metrics = on_one_process(lambda: prepare_run_folder(recipe, corpus.report, checkpoint))
+    if finished:
+        logger.info("the training had ended before: what is left is the final score")
+    else:
+        metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+        metrics["elapsed_seconds"] = trainer.meters.progress()["elapsed_seconds"]  # of all sessions
+        if checkpoint is not None:
+            metrics["resumed_from_step"] = step_of(checkpoint)  # runtime and train_loss are those of the steps since
+    trainer.save_metrics("train", metrics)
+    trainer.save_model(_internal_call=True)  # saves and does not push: the push comes last, with the final numbers
+    trainer.save_state()
+    if trainer.is_world_process_zero():
+        finish(trainer, training, corpus)
+        if training.push_to_hub:
+            publish(trainer, training)
+
+
+def finish(trainer: StoryTrainer, training: RunArguments, corpus: Corpus) -> None:
+    """Score the saved checkpoint on every validation story; write its card, a sample story and the report."""
+    folder = training.output_dir
+    model, tokenizer = load_checkpoint(folder, training.device)
+    stories = scoring_rows(corpus.validation, tokenizer, model.config.max_position_embeddings)
+    final = score(model, stories, tokenizer.pad_token_id, training.eval_batch_size).as_dict()
+    trainer.save_metrics("eval", {f"eval_{name}": value for name, value in final.items()})
+    facts = read_facts(folder)
+    if facts is None:
+        raise UserError(f"{folder}: its recipe.json, data_report.json or trainer_state.json was removed during the run")
+    write_card(folder, model, facts)
+    best = training.load_best_model_at_end and trainer.state.best_model_checkpoint
+    logger.info("weights: %s", f"the best checkpoint, {best}" if best else "those of the last step")
+    logger.info(
+        "all %s validation stories: loss %.4f nats per token, perplexity %.3f, %.4f bits per byte",
+        f"{final['stories']:,}",
+        final["loss"],
+        final["perplexity"],
+        final["bits_per_byte"],
+    )
+    prompt = next(iter(training.sample_prompts), "Once upon a time")
+    print(sample_story(model, tokenizer, prompt, training.seed))
+    print(f'\nYour model: {folder}\nWrite more: {command_name("generate")} {folder} "{prompt}"')
+    report(folder)
+
+
+def report(folder: str) -> None:
+    """Write the report. The run is finished and saved: a page that cannot be written does not make it fail."""
+    try:
+        print(f"Report: {write_report(folder)}")
+    except Exception as error:
+        logger.warning("no report (%s %s tries again): %s", command_name("report"), folder, one_line(error))
+
+
+def publish(trainer: StoryTrainer, training: RunArguments) -> None:
+    try:
+        commit = trainer.push_to_hub()
+        if commit is not None:  # as on the first process
+            print(f"Published: {commit.commit_url}")
+    except UserError as error:
+        options = ["--revision", training.hub_revision] if training.hub_revision else []
+        options += [] if training.hub_private_repo else ["--public"]
+        start = command_name("push").split()
+        again = shlex.join([*start, training.output_dir, str(trainer.hub_model_id), *options])
+        raise UserError(f"the run is finished and saved, but not published: {error}. Then: {again}") from error
