@@ -81,9 +81,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="sampling settings")
     parser.add_argument("--temperature", type=float, help="above 1: more random; below 1: less")
     parser.add_argument("--top_k", type=int, help="sample from the k likeliest tokens; 0: from all")
-    parser.add_argument(
-        "--top_p", type=float, help="sample from the likeliest tokens whose probabilities add up to this"
-    )
+    parser.add_argument("--top_p", type=float, help="sample from the likeliest tokens that hold this probability")
     parser.add_argument("--repetition_penalty", type=float, help="above 1 punishes tokens already used")
     parser.add_argument("--greedy", action="store_true", help="always the likeliest token, without repetition penalty")
     parser.add_argument("--max_new_tokens", type=int, default=256, help="stop after this many tokens")

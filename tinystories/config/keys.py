@@ -97,7 +97,7 @@ class DataArguments:
     )
     train_eval_samples: int = field(
         default=200,
-        metadata={"help": "Training stories also scored at each evaluation; at most as many as validation stories."},
+        metadata={"help": "Training stories also scored at each evaluation, at most as many as the others; 0: none."},
     )
     block_size: int = field(default=512, metadata={"help": "Tokens in a training row; the context of the model."})
     align_to_stories: bool = field(
