@@ -42,8 +42,8 @@ class ModelArguments:
     residual_init: str = field(
         default="normal",
         metadata={
-            "help": "Initial weights of the two projections that add to the residual stream: like all weights, zero, or "
-            "with their standard deviation divided by sqrt(2 x layers).",
+            "help": "Initial weights of the two projections that add to the residual stream: like all weights, zero, "
+            "or with their standard deviation divided by sqrt(2 x layers).",
             "choices": ["normal", "zero", "depth_scaled"],
         },
     )
