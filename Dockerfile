@@ -1,4 +1,4 @@
-# The server of one checkpoint, as a container. docs/server.md tells how to run it.
+# The server with one checkpoint, as a container. docs/server.md explains how to run it.
 #
 #     docker build -t tinystories .
 #     docker run --rm --init -p 127.0.0.1:7779:7779 -v "$PWD/runs/demo:/checkpoint:ro" tinystories
@@ -6,20 +6,20 @@
 # the version of Python that constraints.txt was tested with
 FROM python:3.11-slim
 
-# Torch for the CPU, far smaller than the one with CUDA. For a GPU take the one on PyPI, or one of the other indices under
-# https://download.pytorch.org/whl for another version of CUDA than that one's:
+# torch for the CPU, which is far smaller than the build with CUDA. For a GPU, take the build on PyPI, or for another
+# version of CUDA one of the other indices under https://download.pytorch.org/whl:
 #     docker build --build-arg TORCH_INDEX=https://pypi.org/simple -t tinystories .
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
-# Spaces run a container with this uid. It owns its home and nothing else; what comes from the Hub is kept there.
+# Spaces run a container with this uid. The user owns its home only; downloads from the Hub are stored there.
 RUN useradd --uid 1000 --create-home writer \
     && install --directory --owner writer --group writer /home/writer/hub
 ENV HF_HOME=/home/writer/hub
 
 WORKDIR /app
 
-# What the server needs, before the server: a change of its code downloads nothing again. Torch comes from its own index
-# and from no other, all else from PyPI; setuptools, of [build-system], installs the sources below.
+# Dependencies before sources, so that a change of code downloads nothing again. torch comes from its own index only,
+# all else from PyPI; setuptools, from [build-system], installs the sources below.
 COPY pyproject.toml constraints.txt ./
 RUN python -c "import tomllib; t = tomllib.load(open('pyproject.toml', 'rb')); p = t['project']; \
 e = p['optional-dependencies']; r = t['build-system']['requires']; \
@@ -33,16 +33,16 @@ RUN python -m pip install --no-cache-dir --no-deps --no-build-isolation -e .
 
 USER 1000
 
-# Every option of run_server.py is a variable. CHECKPOINT_PATH may be a Hub id.
+# Every option of run_server.py is an environment variable too. CHECKPOINT_PATH can be a Hub id.
 ENV CHECKPOINT_PATH=/checkpoint \
     HOST=0.0.0.0 \
     PORT=7779
 EXPOSE 7779
 
-# http.client, because urllib would ask a proxy where the environment names one
+# http.client, because urllib would use a proxy from the environment
 HEALTHCHECK --interval=15s --timeout=5s --start-period=120s CMD ["python", "-c", "import http.client, os; \
-door = http.client.HTTPConnection('127.0.0.1', int(os.environ['PORT']), timeout=4); door.request('GET', '/health'); \
-raise SystemExit(door.getresponse().status != 200)"]
+connection = http.client.HTTPConnection('127.0.0.1', int(os.environ['PORT']), timeout=4); connection.request('GET', '/health'); \
+raise SystemExit(connection.getresponse().status != 200)"]
 
 STOPSIGNAL SIGTERM
 CMD ["python", "run_server.py"]

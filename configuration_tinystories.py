@@ -1,4 +1,4 @@
-"""Configuration of the TinyStories model: one of the two code files that travel inside every checkpoint.
+"""Configuration of the TinyStories model: one of the two code files inside every checkpoint.
 
 It imports transformers and nothing of this project, so that a checkpoint opens wherever transformers is installed:
 
@@ -16,8 +16,8 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
-# What `PreTrainedConfig` accepts beside its dataclass fields. Anything else is a spelling mistake, which the base class
-# would store without a word.
+# What `PreTrainedConfig` accepts beside its dataclass fields. The base class would store anything else, such as a
+# misspelled name, without an error.
 _ACCEPTED_KWARGS = {
     "attn_implementation",
     "auto_map",
@@ -37,7 +37,7 @@ _ACCEPTED_KWARGS = {
 
 @strict
 class TinyStoriesConfig(PreTrainedConfig):
-    """A Llama-style decoder. Fields bear the names of `LlamaConfig`; the defaults are the 24.6M reference model.
+    """A Llama-style decoder. Fields have the names of `LlamaConfig`; the defaults are the 24.6M reference model.
 
     Args:
         vocab_size: number of tokens, the first dimension of the embedding matrix.
@@ -49,10 +49,10 @@ class TinyStoriesConfig(PreTrainedConfig):
         head_dim: width of one head. Default: `hidden_size // num_attention_heads`.
         max_position_embeddings: the context in tokens that the model is trained for.
         partial_rotary_factor: keyword only; share of each head that RoPE rotates, in (0, 1]. Stored in
-            `rope_parameters`. 1.0 (the default) is Llama; 0.5 is Phi-3 style.
+            `rope_parameters`. 1.0 (the default) is as in Llama; 0.5 is as in Phi-3.
         rope_theta: keyword only; base of the RoPE frequencies, 10000.0 by default. Stored in `rope_parameters`.
         embd_pdrop, resid_pdrop, attention_dropout: dropout on the embeddings, on what each block adds to the residual
-            stream, and on the attention weights. The last one leaves SDPA's fast kernel on CPU.
+            stream, and on the attention weights. With the last one SDPA does not use its fast kernel on CPU.
 
     Raises:
         ValueError: an unknown field (with the nearest known name), sizes that do not divide, an odd rotary width.
@@ -104,7 +104,7 @@ class TinyStoriesConfig(PreTrainedConfig):
         if self.head_dim is None and self.num_attention_heads > 0:
             self.head_dim = self.hidden_size // self.num_attention_heads
         kwargs.setdefault("partial_rotary_factor", 1.0)
-        # Named from the start: every kind of save then writes a config.json that points at the code files beside it.
+        # Set here, so that every way of saving writes a config.json that names the code files beside it.
         kwargs.setdefault(
             "auto_map",
             {
@@ -126,15 +126,16 @@ class TinyStoriesConfig(PreTrainedConfig):
             hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
             if self.transformers_version is None:
                 raise ValueError(f"TinyStoriesConfig has no field {name!r}{hint}")
-            # Out of a config.json, where other libraries leave notes of their own: no reason not to open it.
-            logger.warning_once(f"config.json holds {name!r}, which is no field of TinyStoriesConfig{hint}")
+            # From a config.json, to which other libraries add fields of their own: it is opened nevertheless.
+            logger.warning_once(f"config.json has {name!r}, which is not a field of TinyStoriesConfig{hint}")
 
     def validate_architecture(self):
-        """Checks across fields; `@strict` runs it after every construction and load."""
+        """Check fields against each other; `@strict` calls this after every construction and load."""
         sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
         for name in (*sizes, "num_key_value_heads", "max_position_embeddings"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        assert self.num_key_value_heads and self.head_dim is not None and self.rope_parameters  # by __post_init__
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "

@@ -1,12 +1,15 @@
 """The TinyStories model: a self-contained Llama-style decoder, one of the two code files inside every checkpoint.
 
 Weight names, RMSNorm and the rotate-half RoPE convention are exactly those of transformers' `LlamaForCausalLM`, so the
-weights open every door that Llama weights open. With `partial_rotary_factor` below 1 the network is that of
-`Phi3ForCausalLM` (with its fused projections unfused). It imports torch and transformers and nothing of this project:
+weights can be used wherever Llama weights can. With `partial_rotary_factor` below 1 the network is that of
+`Phi3ForCausalLM` (with separate instead of fused projections). It imports torch and transformers and nothing of this
+project:
 
     from transformers import AutoModelForCausalLM
     model = AutoModelForCausalLM.from_pretrained("path/or/hub-id", trust_remote_code=True)
 """
+
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,8 +21,7 @@ from transformers.modeling_layers import GenericForSequenceClassification, Gradi
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils import can_return_tuple
-from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 
@@ -50,10 +52,10 @@ class TinyStoriesRMSNorm(nn.Module):
 
 
 class TinyStoriesRotaryEmbedding(nn.Module):
-    """Cosines and sines of the rotary position embedding, shape (batch, length, rotary width).
+    """Cosines and sines of the rotary position embedding, each of shape (batch, length, rotary width).
 
-    transformers finds this class by the ending of its name and the two buffers, and fills them again after a load on
-    the meta device: rename neither.
+    Do not rename the class or its two buffers: transformers finds them by the end of the class name, and computes the
+    buffers again after a load on the meta device.
     """
 
     def __init__(self, config: TinyStoriesConfig):
@@ -68,7 +70,9 @@ class TinyStoriesRotaryEmbedding(nn.Module):
         self.original_inv_freq = nn.Buffer(inv_freq.clone(), persistent=False)
 
     @staticmethod
-    def compute_default_rope_parameters(config: TinyStoriesConfig, device=None, **kwargs) -> tuple[torch.Tensor, float]:
+    def compute_default_rope_parameters(
+        config: TinyStoriesConfig, device: torch.device | None = None, **kwargs: Any
+    ) -> tuple[torch.Tensor, float]:
         rope = config.rope_parameters
         rotary_width = int(config.head_dim * rope["partial_rotary_factor"])
         exponents = torch.arange(0, rotary_width, 2, dtype=torch.float, device=device) / rotary_width
@@ -89,7 +93,10 @@ def rotate_half(x: torch.Tensor) -> torch.Tensor:
 
 
 def apply_rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate the first `cos.shape[-1]` dimensions of every head; x: (batch, heads, length, head_dim)."""
+    """Rotate the first `cos.shape[-1]` dimensions of every head.
+
+    x and result: (batch, heads, length, head_dim); cos, sin: (batch, length, rotary width).
+    """
     cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
     rotary_width = cos.shape[-1]
     if rotary_width == x.shape[-1]:
@@ -99,7 +106,7 @@ def apply_rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
 
 
 def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
-    """Attention written out, for `attn_implementation="eager"`; returns the output and the attention weights."""
+    """Attention in plain PyTorch, for `attn_implementation="eager"`; returns the output and the attention weights."""
     key = key.repeat_interleave(module.num_key_value_groups, dim=1)
     value = value.repeat_interleave(module.num_key_value_groups, dim=1)
     scores = query @ key.transpose(2, 3) * scaling
@@ -135,7 +142,7 @@ class TinyStoriesAttention(nn.Module):
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         attention_mask: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         batch_and_length = hidden_states.shape[:-1]
         per_head = (*batch_and_length, -1, self.head_dim)
@@ -184,7 +191,7 @@ class TinyStoriesDecoderLayer(GradientCheckpointingLayer):
         self.post_attention_layernorm = TinyStoriesRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.resid_dropout = nn.Dropout(config.resid_pdrop)
 
-    def forward(self, hidden_states: torch.Tensor, **kwargs) -> torch.Tensor:
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         attended, _ = self.self_attn(self.input_layernorm(hidden_states), **kwargs)
         hidden_states = hidden_states + self.resid_dropout(attended)
         return hidden_states + self.resid_dropout(self.mlp(self.post_attention_layernorm(hidden_states)))
@@ -223,11 +230,11 @@ class TinyStoriesModel(TinyStoriesPreTrainedModel):
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """input_ids, position_ids: (batch, length); attention_mask: (batch, cached + new), 1 for tokens to see."""
         if (input_ids is None) == (inputs_embeds is None):
@@ -258,10 +265,10 @@ class TinyStoriesModel(TinyStoriesPreTrainedModel):
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
 
     def _causal_mask(self, inputs_embeds, attention_mask, position_ids, past_key_values):
-        """The mask that the attention implementation wants; None where SDPA's own causal kernel is enough.
+        """The mask for the attention implementation; None where SDPA's own causal kernel is enough.
 
-        Under torch.compile `create_causal_mask` writes out a dense (batch, 1, length, length) mask even for plain
-        causal rows, which loses SDPA's fast kernel: plain rows, all of training, skip it.
+        Under torch.compile `create_causal_mask` builds a dense (batch, 1, length, length) mask even for plain causal
+        rows, and with a mask SDPA does not use its fast kernel. Plain rows, such as all rows of training, go without.
         """
         plain_rows = attention_mask is None and position_ids is None and past_key_values is None
         if plain_rows and self.config._attn_implementation == "sdpa":
@@ -276,10 +283,11 @@ class TinyStoriesModel(TinyStoriesPreTrainedModel):
 
 
 def keep_positions(hidden_states: torch.Tensor, kept: int | torch.Tensor) -> torch.Tensor:
-    """The positions that logits are wanted for (transformers has this function too, but not in 5.17).
+    """The positions for which logits are computed (transformers has this function too, but not in 5.17).
 
+    hidden_states: (rows, length, hidden size).
     kept: how many at the end (0: all), or positions (number,), or positions of each row (rows, number), or a bool mask
-    (rows, length), which gives the positions of all rows in one line.
+    (rows, length), for which the result has the shape (number of True, hidden size).
     """
     if isinstance(kept, int):
         return hidden_states[:, -kept:]
@@ -291,11 +299,11 @@ def keep_positions(hidden_states: torch.Tensor, kept: int | torch.Tensor) -> tor
 
 
 class TinyStoriesForCausalLM(TinyStoriesPreTrainedModel, GenerationMixin):
-    """The language model. `labels` are the input ids themselves: the shift to the next token happens in the loss."""
+    """The language model. `labels` are the input ids: they are shifted to the next token in the loss."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
-    _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}
+    _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}  # type: ignore[dict-item]  # transformers means lists
     _fsdp_plan = {"lm_head": "keep_full_weight"}
 
     def __init__(self, config: TinyStoriesConfig):
@@ -310,15 +318,15 @@ class TinyStoriesForCausalLM(TinyStoriesPreTrainedModel, GenerationMixin):
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        **kwargs,
+        **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """As `TinyStoriesModel.forward`; labels: (batch, length), -100 where no loss is wanted. Loss is in nats."""
+        """As `TinyStoriesModel.forward`; labels: (batch, length), -100 for tokens without loss. The loss is in nats."""
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -342,10 +350,10 @@ class TinyStoriesForCausalLM(TinyStoriesPreTrainedModel, GenerationMixin):
 
 
 class TinyStoriesForSequenceClassification(GenericForSequenceClassification, TinyStoriesPreTrainedModel):
-    """The decoder with a score head on the last token of each text: for graders and classifiers of stories."""
+    """The decoder with a classification head on the last token of each text, for graders of stories."""
 
     def __init__(self, config: TinyStoriesConfig):
-        # Not the generic class's own: it asks AutoModel for the decoder, which inside a checkpoint needs consent again.
+        # Not super().__init__: it creates the decoder by AutoModel, which inside a checkpoint needs trust_remote_code.
         TinyStoriesPreTrainedModel.__init__(self, config)
         self.num_labels = config.num_labels
         self.model = TinyStoriesModel(config)

@@ -1,11 +1,10 @@
-"""Make the word list of the article metrics out of training stories, and measure the rule on held-out ones.
+"""Make the word list of the article metrics from training stories, and measure the rule on held-out stories.
 
     python benchmarks/count_nouns.py --train_file train.txt --validation_file valid.txt
 
-Writes tinystories/evaluation/determiners.json and docs/results/determiners.json. The rule is measured with known
-truth: each article of held-out stories is dropped with a probability of one in ten, one at a time counts as found if
-the noun it belonged to is called bare now and was not before. Untouched stories give the false alarms. `--keep_list`
-measures the list that stands.
+Writes tinystories/evaluation/text/determiners.json and docs/results/determiners.json. To measure the rule, one in ten
+articles of held-out stories is dropped, one at a time. It counts as found if its noun is bare now and was not before.
+Unchanged stories give the false alarms. `--keep_list` measures the present list and writes no new one.
 """
 
 import argparse
@@ -43,7 +42,7 @@ def main(argv: list[str]) -> None:
     validation, _ = read_files(arguments.validation_file, DataArguments())
     if not arguments.keep_list:
         lists = {name: sorted(words) for name, words in build_lexicon(train["text"])._asdict().items()}
-        write_json(ROOT / "tinystories" / "evaluation" / "determiners.json", lists)
+        write_json(ROOT / "tinystories" / "evaluation" / "text" / "determiners.json", lists)
         lexicon.cache_clear()
     stories = validation["text"][: arguments.max_stories]
     result = {
@@ -67,7 +66,7 @@ def false_alarms(stories: list[str]) -> dict:
 
 
 def recall(stories: list[str]) -> dict:
-    """Of all dropped articles, and of those before a noun of the list, how many the rule found."""
+    """The share of dropped articles that the rule found: of all, and of those right before a noun of the list."""
     random = np.random.default_rng(0)
     found = {"all_articles": [], "before_a_listed_noun": []}
     for story in stories:

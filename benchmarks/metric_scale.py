@@ -1,12 +1,12 @@
-"""What every metric gives an untrained network, nonsense, a model with shifted labels, models, and people.
+"""The value of every metric for an untrained network, nonsense, a model with shifted labels, models, and people.
 
     python benchmarks/shifted_labels.py configs/tinystories-cpu.yaml --train_file train.txt --output_dir runs/shifted
     python benchmarks/metric_scale.py --data valid.txt --train_file train.txt \
         --shifted runs/shifted --model runs/tinystories-cpu --peer stories260K.bin
     python benchmarks/metric_scale.py --render
 
-Writes docs/results/metric_scale.json, and from it the table of docs/evaluation.md; --render measures nothing. A metric
-by which the model is not clearly nearer to people than all of its floors is named at the end: it is of no use.
+Writes docs/results/metric_scale.json, and from it the tables in docs/evaluation.md; --render only writes the tables. At
+the end it names the metrics for which the model is not clearly nearer to people than all floors: they are useless.
 """
 
 import argparse
@@ -26,8 +26,10 @@ from tinystories.config.arguments import DataArguments
 from tinystories.console import set_up_logging
 from tinystories.data.corpus import read_files
 from tinystories.evaluation.arguments import EvaluationArguments
+from tinystories.evaluation.estimates import as_json
+from tinystories.evaluation.registry import all_metrics
 from tinystories.evaluation.scoring import token_nll
-from tinystories.evaluation.suite import all_metrics, as_json, evaluate
+from tinystories.evaluation.suite import evaluate
 from tinystories.evaluation.table import Metric, distance
 from tinystories.evaluation.text.generation import write_samples
 from tinystories.evaluation.text.metrics import METRICS
@@ -53,14 +55,14 @@ def main() -> None:
         parser.add_argument(f"--{name}")
     parser.add_argument("--stories", type=int, default=1000)
     parser.add_argument("--output_dir", default="evaluation")
-    parser.add_argument("--render", action="store_true", help="measure nothing")
+    parser.add_argument("--render", action="store_true", help="write the tables only")
     arguments = parser.parse_args()
     if not arguments.render:
         set_up_logging()
         RECORD.write_text(json.dumps(measure(arguments), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     record = json.loads(RECORD.read_text(encoding="utf-8"))
     DOCUMENT.write_text(with_numbers(DOCUMENT.read_text(encoding="utf-8"), record), encoding="utf-8")
-    print("of no use here:", ", ".join(useless(record)) or "none")
+    print("useless metrics:", ", ".join(useless(record)) or "none")
 
 
 def measure(arguments: argparse.Namespace) -> dict:
@@ -94,7 +96,7 @@ def measure(arguments: argparse.Namespace) -> dict:
 
 @torch.inference_mode()
 def cut_stories(peer: str, data: str, tokens: int = 512) -> dict:
-    """The peer on stories 2 to 121 alone, each cut at 512 tokens, its text alone: as others have measured it."""
+    """The peer on the text of stories 2 to 121, each cut at 512 tokens, as others have measured it."""
     model, tokenizer, _ = open_model(peer)
     stories, _ = read_files(data, DataArguments())
     nats, num_tokens, num_bytes, in_names = 0.0, 0, 0, 0
@@ -116,7 +118,7 @@ def cut_stories(peer: str, data: str, tokens: int = 512) -> dict:
 
 
 def try_penalties(checkpoint: str) -> dict[str, dict]:
-    """The balanced preset with other repetition penalties: does a hero keep the name?"""
+    """The balanced preset with other repetition penalties: do characters keep their names?"""
     model, tokenizer, _ = open_model(checkpoint)
     found = {}
     for penalty in PENALTIES:
@@ -128,7 +130,7 @@ def try_penalties(checkpoint: str) -> dict[str, dict]:
 
 
 def trained(folder: str) -> dict:
-    """Tokens, steps and seed of the run that made a checkpoint; none of a file of somebody else."""
+    """Tokens, steps and seed of the run that made a checkpoint; empty if it is not from a run."""
     state, recipe = read_json(Path(folder) / "trainer_state.json"), read_json(Path(folder) / "recipe.json")
     if state is None or recipe is None:
         return {}
@@ -150,7 +152,7 @@ def table(record: dict, alarms: bool) -> list[str]:
 
 
 def text_of(metric: Metric, column: str, record: dict) -> str:
-    """A value; in brackets that of people at the lengths of this column, where it should be like theirs."""
+    """A value; if it should be like people's, theirs at the lengths of this column in brackets."""
     value = record["metrics"][metric.name].get(column)
     people = record["people"].get(column, {}).get(metric.name) if metric.good == "like human" else None
     return (f"{value['value']:.3g}" if value else "") + (f" ({people['value']:.3g})" if people else "")
@@ -172,7 +174,7 @@ def facts(record: dict) -> list[str]:
 
 
 def noise() -> list[str]:
-    """How many pairs of each rule the reader of the sample found bad."""
+    """A table: how many pairs of each rule the reader of the sample found bad."""
     found: dict[str, list[bool]] = {}
     for verdict in json.loads(CHECKED.read_text(encoding="utf-8"))["pairs"]:
         found.setdefault(verdict["rule"], []).append(not verdict["good_is_better"])
@@ -201,7 +203,7 @@ def peer(record: dict) -> list[str]:
 
 
 def with_numbers(document: str, record: dict) -> str:
-    """The document with everything between its marks as the record has it."""
+    """The document with the text between its marks written from the record."""
     for name, lines in (
         ("scale", [*table(record, alarms=False), "", *facts(record)]),
         ("alarms", table(record, alarms=True)),
@@ -216,7 +218,7 @@ def with_numbers(document: str, record: dict) -> str:
 
 
 def useless(record: dict) -> list[str]:
-    """Metrics, not alarms, by which the model is not clearly nearer to people than untrained, nonsense and shifted."""
+    """Metrics, without alarms, for which the model is not clearly nearer to people than all floors are."""
     found = []
     for metric in all_metrics():
         values, people = record["metrics"][metric.name], record["metrics"][metric.name].get("people")

@@ -1,12 +1,12 @@
-"""Which optimizer, schedule and start of the residual projections train best at equal tokens: three seeds of each.
+"""Compare optimizers, schedules and initializations of the residual projections at equal tokens, three seeds each.
 
     python benchmarks/optimizers.py --train_file train.txt --validation_file valid.txt
     python benchmarks/optimizers.py --render
 
-Each run is a run_clm.py of its own; one that is in docs/results/optimizers.json already is not repeated, so the command
-can be stopped and started again. First a sweep, one seed, finds the learning rates; then three other seeds compare.
-Writes the record, the tables of docs/experiments.md and, with matplotlib, docs/figures/optimizers.svg; --render trains
-nothing and writes the latter two from the record.
+Each run is a process of run_clm.py. Runs that are already in docs/results/optimizers.json are not repeated, so the
+command can be stopped and started again. First a sweep with one seed finds the learning rates; then three other seeds
+compare. Writes the record, the tables of docs/experiments.md and, with matplotlib, docs/figures/optimizers.svg;
+--render trains nothing and writes tables and figure from the record.
 """
 
 import argparse
@@ -56,23 +56,24 @@ SCHEDULES = {
 SWEEP_SEED, SEEDS = 0, (1, 2, 3)
 FIRST_RATES = (4e-3, 8e-3, 1.6e-2)
 COSINE = "cosine to 10 %"
-WIDER = {"hidden_size": 128, "intermediate_size": 384, "num_attention_heads": 4}  # does the rate change?
+# does the best rate depend on the width?
+WIDER = {"hidden_size": 128, "intermediate_size": 384, "num_attention_heads": 4}
 RESULTS = ("bits_per_byte", "stories", "tokens", "train_seconds", "curve", "cpu_seconds")
 Choice = tuple[str, str, str]  # optimizer, schedule, residual_init
 
 
 class Experiment:
-    """The record, and the runs that are still missing in it."""
+    """The record, and the runs that it still lacks."""
 
     def __init__(self, train_file: str, validation_file: str, work_dir: Path):
         self.files, self.work_dir = {"train_file": train_file, "validation_file": validation_file}, work_dir
         begun = json.loads(json.dumps({"recipe": RECIPE, "schedules": SCHEDULES}))
         self.record = read_record() or begun | {"machine": machine(), "runs": []}
         if any(self.record[name] != begun[name] for name in begun):
-            sys.exit(f"{RECORD} is of another recipe: move it away to begin anew")
+            sys.exit(f"{RECORD} was made with another recipe: move it away to start a new record")
 
     def run(self, choice: Choice, keys: dict[str, float], seed: int) -> dict:
-        """The record of one run with these keys of the recipe; it is made if it is not there."""
+        """The record of one run with these recipe keys; trains it if it is not recorded yet."""
         optimizer, schedule, residual_init = choice
         settings = {"optimizer": optimizer, "schedule": schedule, "residual_init": residual_init, **keys, "seed": seed}
         for run in self.record["runs"]:
@@ -98,14 +99,14 @@ class Experiment:
         return run
 
     def best(self, choices: list[tuple[Choice, dict[str, float]]], seeds: tuple[int, ...]) -> tuple:
-        """The choice with the lowest mean, after running what is missing; seed by seed, so that all advance alike."""
+        """The choice with the lowest mean, after the missing runs: seed by seed, so that a stop leaves equal counts."""
         scores = {index: [] for index in range(len(choices))}
         for seed, index in product(seeds, scores):
             scores[index].append(self.run(*choices[index], seed)["bits_per_byte"])
         return choices[min(scores, key=lambda index: mean(scores[index]))]
 
     def tune(self, optimizer: str, key: str, fixed: dict[str, float]) -> dict[str, float]:
-        """The best value of a learning rate, among powers of two that go on until it is not the first or last."""
+        """The best learning rate, in factors of two, extended until the best is neither the first nor the last."""
         values = list(FIRST_RATES)
         while True:
             sweep = [((optimizer, COSINE, "normal"), fixed | {key: value}) for value in values]
@@ -131,7 +132,7 @@ def read_record() -> dict | None:
 
 
 def write_record(record: dict) -> None:
-    """One run a line."""
+    """One run on each line, for readable diffs."""
     head = "".join(f"  {json.dumps(name)}: {json.dumps(record[name])},\n" for name in record if name != "runs")
     runs = ",\n".join(f"    {json.dumps(run)}" for run in record["runs"])
     RECORD.write_text(f'{{\n{head}  "runs": [\n{runs}\n  ]\n}}\n', encoding="utf-8")
@@ -148,7 +149,7 @@ def machine() -> dict[str, str]:
 
 
 def read_result(folder: Path) -> dict:
-    """The final score, and the score on a sample of stories over the tokens seen."""
+    """The final score, and the curve of scores on a sample of stories: pairs of (tokens seen, bits per byte)."""
     results = json.loads((folder / "all_results.json").read_text(encoding="utf-8"))
     history = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
     rows = [row for row in history if "eval_bits_per_byte" in row]
@@ -162,7 +163,7 @@ def read_result(folder: Path) -> dict:
 
 
 def compared(runs: list[dict]) -> list[list[dict]]:
-    """The runs of the comparison, by choice, best mean first."""
+    """The runs of the comparison, grouped by choice, best mean first."""
     groups: dict[Choice, list[dict]] = {}
     for run in runs:
         if not is_sweep(run):
@@ -187,7 +188,7 @@ def is_sweep(run: dict) -> bool:
 
 
 def tables(runs: list[dict]) -> str:
-    """The comparison, the time it took and the sweep, as Markdown."""
+    """The comparison, its CPU time and the sweep, as Markdown."""
     seeds = " | ".join(f"seed {seed}" for seed in SEEDS)
     lines = [f"| optimizer | schedule | residual init | learning rate | {seeds} | mean |", "|---" * 8 + "|"]
     for group in compared(runs):
@@ -212,7 +213,7 @@ def tables(runs: list[dict]) -> str:
 
 
 def with_tables(document: str, runs: list[dict]) -> str:
-    """The document with what stands between the markers made anew."""
+    """The document with new tables between the markers."""
     begin, end = "<!-- optimizers: tables -->\n", "<!-- optimizers: end -->"
     before, rest = document.split(begin)
     return f"{before}{begin}\n{tables(runs)}\n\n{end}{rest.split(end)[1]}"
@@ -222,8 +223,8 @@ def draw(runs: list[dict]) -> None:
     try:
         import matplotlib.pyplot as plt
     except ImportError:
-        sys.exit("no picture: it needs matplotlib (python -m pip install matplotlib)")
-    plt.rcParams["svg.hashsalt"] = "optimizers"  # the same numbers give the same file
+        sys.exit("no figure: matplotlib is missing (python -m pip install matplotlib)")
+    plt.rcParams["svg.hashsalt"] = "optimizers"  # equal data give an identical file
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), width_ratios=(2, 3), layout="constrained")
     groups = compared(runs)
     for place, group in enumerate(groups):
@@ -256,7 +257,7 @@ def render() -> None:
 
 
 def first_stories(path: str, number: int, copy: Path) -> str:
-    """The first stories of a .txt file in which each ends at <|endoftext|>, in a file of their own."""
+    """Copy the first stories of a .txt file, in which each ends with <|endoftext|>."""
     stories = Path(path).read_text(encoding="utf-8").split("<|endoftext|>")
     copy.write_text("".join(f"{story}<|endoftext|>" for story in islice(stories, number)), encoding="utf-8")
     return str(copy)
@@ -264,11 +265,11 @@ def first_stories(path: str, number: int, copy: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--train_file", help="a .txt file, stories ended by <|endoftext|>")
-    parser.add_argument("--validation_file", help="the same, held out")
-    parser.add_argument("--validation_stories", type=int, default=1000, help="the first so many give the final score")
+    parser.add_argument("--train_file", help="a .txt file in which each story ends with <|endoftext|>")
+    parser.add_argument("--validation_file", help="the same format, held-out stories")
+    parser.add_argument("--validation_stories", type=int, default=1000, help="stories in the final score")
     parser.add_argument("--work_dir", type=Path, default=ROOT / "runs" / "optimizers", help="run folders and logs")
-    parser.add_argument("--render", action="store_true", help="train nothing: table and figure from the record")
+    parser.add_argument("--render", action="store_true", help="train nothing: write tables and figure from the record")
     arguments = parser.parse_args()
     if not arguments.render:
         if not (arguments.train_file and arguments.validation_file):

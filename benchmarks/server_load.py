@@ -1,14 +1,15 @@
-"""What the server does under load: no story mixed, lost or hung, memory flat, and how fast it is.
+"""The server under load: checks that no story is mixed, lost or stalled and that memory stays flat; measures its speed.
 
     python benchmarks/server_load.py runs/tinystories-cpu --write
 
-1. Every pair of beginning and seed is asked for alone; its text is what it must be ever after.
-2. Tokens a second and the time to the first token with 1, 4, 8 and 16 stories at a time, and, for comparison, with
-   two threads, and with a server that writes one story after the other (--max_running 1). The ways take turns, so that
-   a busy machine is unfair to all of them; medians over the rounds.
-3. A hundred clients for ten minutes: each asks for one of the stories, reads it, compares it, and asks again; one in
-   twenty hangs up half-way. More clients than places: 429 must be the only refusal, and must say how long to wait.
-4. Eight clients hang up at once: how soon no story runs any more, and how much processor time the next second takes.
+1. Every pair of beginning and seed is requested alone; its text is the reference for all that follows.
+2. Tokens per second and the time to the first token with 1, 4, 8 and 16 stories at a time, and, for comparison, with
+   two threads, and with one story after the other (--max_running 1). The variants take turns, so that other load on
+   the machine affects all of them; medians over the rounds.
+3. A hundred clients for ten minutes: each requests one of the stories, reads it, compares it, and repeats; one in
+   twenty disconnects half-way. There are more clients than the queue holds: 429 must be the only refusal, with the
+   time to wait.
+4. Eight clients disconnect at once: the time until no story is running, and the processor time of the next second.
 
 It starts its own servers on free ports, and ends them.
 """
@@ -47,12 +48,12 @@ BEGINNINGS = (
     "\U0001f98a",
     "It was raining and",
 )
-PATIENCE = 60  # seconds without a byte: the stream hangs
+STALL_TIMEOUT = 60  # seconds without a byte
 
 
 @contextmanager
 def server(checkpoint: str, *options: str):
-    """A server of its own process on a free port; yields its address and process."""
+    """A server process on a free port; yields its address and process."""
     command = [
         sys.executable,
         str(ROOT / "run_server.py"),
@@ -68,7 +69,7 @@ def server(checkpoint: str, *options: str):
         with httpx.Client() as client:
             while client.get(f"{address}/health").status_code != 200:
                 time.sleep(0.1)
-        threading.Thread(target=process.stderr.read, daemon=True).start()  # the log must not fill a pipe
+        threading.Thread(target=process.stderr.read, daemon=True).start()  # a full pipe would block the server
         yield address, psutil.Process(process.pid)
     finally:
         process.terminate()
@@ -88,7 +89,7 @@ async def events(answer: httpx.Response) -> AsyncIterator[tuple[str, str]]:
 async def story(
     client: httpx.AsyncClient, pair: tuple[str, int], tokens: int, leave: bool = False, count: Callable = lambda n: None
 ) -> dict[str, Any]:
-    """What came of one request: status, text, times, and whether it ended as it should. `count` is told of tokens."""
+    """The result of one request: status, text, times and whether it is complete. `count` gets the tokens of a piece."""
     prompt, seed = pair
     start, pieces, first = time.perf_counter(), [], None
     body = {"prompt": prompt, "seed": seed, "max_tokens": tokens}
@@ -115,14 +116,14 @@ async def story(
 
 
 async def alone(address: str, pairs: list[tuple[str, int]], tokens: int) -> dict[tuple[str, int], str]:
-    async with httpx.AsyncClient(base_url=address, timeout=PATIENCE) as client:
+    async with httpx.AsyncClient(base_url=address, timeout=STALL_TIMEOUT) as client:
         return {pair: (await story(client, pair, tokens))["text"] for pair in tqdm(pairs, desc="each story alone")}
 
 
 async def rush(
     address: str, expected: dict, clients: int, seconds: float, tokens: int, leaving: float = 0.0
 ) -> tuple[list[dict], float]:
-    """`clients` that ask for story after story: what came of every request, and tokens a second."""
+    """`clients` that request story after story: the result of every request, and tokens per second."""
     results: list[dict] = []
     written = 0
     end = time.perf_counter() + seconds
@@ -146,7 +147,7 @@ async def rush(
             if found["status"] in (429, 503):
                 await asyncio.sleep(float(found["retry_after"] or 1) * dice.uniform(0.8, 1.2))
 
-    async with httpx.AsyncClient(base_url=address, timeout=PATIENCE, limits=limits) as client:
+    async with httpx.AsyncClient(base_url=address, timeout=STALL_TIMEOUT, limits=limits) as client:
         await asyncio.gather(*(ask(number, client) for number in range(clients)))
     return results, written / seconds
 
@@ -161,7 +162,7 @@ def speed(results: list[dict], rate: float) -> dict[str, float]:
 
 
 def throughput(checkpoint: str, expected: dict, tokens: int, rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """Rounds of each number of clients in turn; medians over the rounds."""
+    """Rounds of each variant and number of clients in turn; medians over the rounds."""
     ways = [("together", clients) for clients in (1, 4, 8, 16)]
     ways += [("together, two threads", clients) for clients in (1, 16)] + [("one after the other", 16)]
     found: dict[tuple[str, int], list[dict]] = {way: [] for way in ways}
@@ -184,7 +185,7 @@ def throughput(checkpoint: str, expected: dict, tokens: int, rounds: int, second
 
 
 def siege(address: str, process: psutil.Process, expected: dict, clients: int, seconds: float, tokens: int) -> tuple:
-    """What came of the long run, and the server's memory, MiB, over it."""
+    """The results of the long run, and the server's memory during it, in MiB."""
 
     async def with_memory() -> tuple[list[dict], float, list[float]]:
         memory: list[float] = []
@@ -219,14 +220,14 @@ def siege(address: str, process: psutil.Process, expected: dict, clients: int, s
 
 
 async def hang_up(address: str, process: psutil.Process, expected: dict, clients: int, tokens: int) -> dict[str, float]:
-    """Processor seconds of a second in which `clients` read stories, the time until no story runs after they are all
-    gone at once, and the processor seconds of the second after that."""
+    """Processor seconds of one second in which `clients` read stories, the time until no story is running after all of
+    them disconnect at once, and the processor seconds of the second after that."""
 
     def processor() -> float:
         return sum(process.cpu_times()[:2])
 
-    async with httpx.AsyncClient(base_url=address, timeout=PATIENCE) as client:
-        crowd = asyncio.create_task(rush(address, expected, clients, PATIENCE, tokens))
+    async with httpx.AsyncClient(base_url=address, timeout=STALL_TIMEOUT) as client:
+        crowd = asyncio.create_task(rush(address, expected, clients, STALL_TIMEOUT, tokens))
         while (await client.get("/api/info")).json()["load"]["running"] < clients:
             await asyncio.sleep(0.01)
         before = processor()
@@ -247,13 +248,13 @@ async def hang_up(address: str, process: psutil.Process, expected: dict, clients
 
 
 def render(result: dict[str, Any]) -> str:
-    """What docs/server.md says of the load, in Markdown."""
+    """The section of docs/server.md about load, in Markdown."""
     run, gone, model, memory = (result[key] for key in ("long_run", "hang_up", "model", "memory_mib"))
     statuses = ", ".join(f"{number:,} answered {status}" for status, number in sorted(run["statuses"].items()))
     introduction = (
         f"Measured by `python benchmarks/server_load.py CHECKPOINT --write` on {result['machine']}, with a model of",
         f"{model['parameters']:,} parameters in {model['dtype']} and stories of at most {result['tokens_of_a_story']}",
-        f"tokens; medians of {result['rounds']} rounds in turn ([record](results/server_load.json)):",
+        f"tokens; medians of {result['rounds']} rounds ([record](results/server_load.json)):",
     )
     rows = (
         f"| {each['clients']} | {each['way']} | {each['tokens_per_second']:.0f} "
@@ -262,21 +263,22 @@ def render(result: dict[str, Any]) -> str:
     )
     long_run = (
         f"{run['clients']} clients for {run['seconds'] / 60:g} minutes: {run['requests']:,} requests, {statuses};",
-        f"{run['refused_without_retry_after']} of the refusals did not say how long to wait.",
-        f"{run['whole']:,} stories were read to the end at {run['tokens_per_second']:.0f} tokens a second;",
-        f"{run['different_from_alone']} of them differed from what the same seed writes alone, {run['not_whole']} were",
-        f"not whole, {run['hung']} hung, {len(run['lost'])} were lost; {run['hung_up_by_client']} clients hung up",
-        f"half-way. Memory: {memory['after_a_tenth']:.0f} MiB after a tenth of the time,",
+        f"{run['refused_without_retry_after']} of the refusals had no Retry-After.",
+        f"{run['whole']:,} stories were read to the end at {run['tokens_per_second']:.0f} tokens per second;",
+        f"{run['different_from_alone']} of them differed from the story of the same seed alone,",
+        f"{run['not_whole']} were incomplete, {run['hung']} stalled, {len(run['lost'])} were lost;",
+        f"{run['hung_up_by_client']} clients disconnected half-way. Memory:",
+        f"{memory['after_a_tenth']:.0f} MiB after a tenth of the time,",
         f"{memory['at_the_end']:.0f} MiB at the end.",
     )
     hung_up = (
-        f"{gone['clients']} clients that hang up at once: no story ran any more after",
-        f"{1000 * gone['seconds_until_idle']:.0f} ms; the server took {gone['processor_seconds_before']:.2f} processor",
+        f"{gone['clients']} clients that disconnect at once: no story was running after",
+        f"{1000 * gone['seconds_until_idle']:.0f} ms; the server used {gone['processor_seconds_before']:.2f} processor",
         f"seconds in the second before, and {gone['processor_seconds_after']:.2f} in the second after.",
     )
     return f"""{" ".join(introduction)}
 
-| clients | stories are written | tokens a second, all together | first token, median, ms | 95th percentile, ms |
+| clients | stories are generated | tokens per second, all together | first token, median, ms | 95th percentile, ms |
 |---:|---|---:|---:|---:|
 {chr(10).join(rows)}
 

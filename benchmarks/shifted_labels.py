@@ -1,9 +1,9 @@
-"""Train a recipe with its labels shifted twice: the model that no metric of docs/evaluation.md may reward.
+"""Train a recipe with labels shifted twice: a faulty model that no metric of docs/evaluation.md may reward.
 
     python benchmarks/shifted_labels.py configs/tinystories-cpu.yaml --train_file stories.txt --output_dir runs/shifted
 
-It learns the token after the next, and its training loss looks healthy. Everything else is run_clm.py with the same
-arguments, without the guards, which would stop it before the first step; the weights are those of the last step.
+The model learns to predict the token after the next, and its training loss looks normal. The rest is run_clm.py with
+the same arguments, without the guards, which would stop the run before its first step, and with the last weights.
 """
 
 import sys
@@ -21,7 +21,7 @@ from tinystories.training.trainer import StoryTrainer
 
 
 class ShiftedTwice(StoryTrainer):
-    """The mistake: a batch whose labels are shifted already goes to a model that shifts them."""
+    """Shifts the labels of a batch, although the model shifts them too."""
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         labels = torch.nn.functional.pad(inputs["labels"][:, 1:], (0, 1), value=IGNORED)

@@ -1,4 +1,4 @@
-"""One process and two over gloo, with the same rows in every step: both loss curves, side by side.
+"""Train with one process and with two over gloo, with the same rows in every step, and compare the loss curves.
 
     python benchmarks/two_processes.py
 
@@ -27,20 +27,20 @@ RECIPE = {
     "max_steps": 100,
     "eval_steps": 50,
     "save_steps": 50,
-    "max_eval_samples": 99,  # an odd number, which two processes do not divide
+    "max_eval_samples": 99,  # odd, so that two processes get unequal shares
     "logging_steps": 1,
     "bf16": False,
     "use_cpu": True,
-    "dataloader_drop_last": True,  # else two processes fill the last batch of an epoch with other rows than one
+    "dataloader_drop_last": True,  # else two processes fill the last batch of an epoch differently
 }
 KEYS = ("loss", "eval_loss", "eval_bits_per_byte", "num_input_tokens_seen")
 
 
 def run(launcher: list[str], rows: int, folder: Path) -> dict[str, list]:
-    """What a run logged, by name: a list of (step, value)."""
+    """The logged values of a run: {name: [(step, value)]}."""
     values = RECIPE | {"output_dir": folder, "per_device_train_batch_size": rows}
     options = [word for key, value in values.items() for word in (f"--{key}", str(value))]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # the same number of threads for each process of both
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # the same for every process in both runs
     command = [sys.executable, *launcher, "run_clm.py", "configs/demo.yaml", *options]
     subprocess.run(command, check=True, cwd=ROOT, env=environment)
     history = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
@@ -51,8 +51,8 @@ def draw(one: list, two: list, path: Path) -> None:
     try:
         import matplotlib.pyplot as plt
     except ImportError:
-        sys.exit("no picture: it needs matplotlib (python -m pip install matplotlib)")
-    plt.rcParams["svg.hashsalt"] = "two-processes"  # the same numbers give the same file
+        sys.exit("no figure: matplotlib is missing (python -m pip install matplotlib)")
+    plt.rcParams["svg.hashsalt"] = "two-processes"  # equal data give an identical file
     figure, (top, bottom) = plt.subplots(2, 1, sharex=True, figsize=(7, 6), height_ratios=(2, 1), layout="constrained")
     top.plot(*zip(*one, strict=True), label="1 process x 16 rows", linewidth=4, alpha=0.4)
     top.plot(*zip(*two, strict=True), label="2 processes x 8 rows", linewidth=1, color="black")

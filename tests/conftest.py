@@ -3,8 +3,14 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from helpers.runs import TINY, as_options, run_command, write_counting_corpus
+
+
+# The same examples in every run, so that a failure can be repeated; no deadline, because machines differ in speed.
+settings.register_profile("tinystories", derandomize=True, deadline=None)
+settings.load_profile("tinystories")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""docs/experiments.md says what its record says, and the record holds what the experiment was to measure."""
+"""docs/experiments.md agrees with its record, and the record is complete."""
 
 from collections import defaultdict
 from itertools import product
@@ -13,11 +13,13 @@ RUNS = BENCHMARK.read_record()["runs"]
 DOCUMENT = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
 
 
-def test_the_tables_are_those_of_the_record():
+def test_tables_match_record():
+    """Tables edited by hand, or left behind by a new record."""
     assert BENCHMARK.with_tables(DOCUMENT, RUNS) == DOCUMENT
 
 
-def test_every_choice_has_all_its_seeds_and_saw_as_many_tokens_and_stories():
+def test_comparison_is_fair():
+    """Every choice has every seed, and all runs have the same number of tokens and of scored stories."""
     groups = BENCHMARK.compared(RUNS)
     assert all([run["seed"] for run in group] == list(BENCHMARK.SEEDS) for group in groups)
     assert len({(run["tokens"], run["stories"]) for run in RUNS}) == 1
@@ -26,7 +28,8 @@ def test_every_choice_has_all_its_seeds_and_saw_as_many_tokens_and_stories():
     assert {group[0]["residual_init"] for group in groups} == {"normal", "zero", "depth_scaled"}
 
 
-def test_the_best_learning_rate_is_neither_the_lowest_nor_the_highest_that_was_tried():
+def test_best_rate_is_inside_sweep():
+    """A best rate at the edge of a sweep would mean that a better one was not tried."""
     sweeps = defaultdict(list)
     for run in filter(BENCHMARK.is_sweep, RUNS):
         sweeps[run["optimizer"], BENCHMARK.width(run)].append((BENCHMARK.rates(run), run["bits_per_byte"]))
@@ -36,12 +39,14 @@ def test_the_best_learning_rate_is_neither_the_lowest_nor_the_highest_that_was_t
         assert min(scores) < min(scores[0], scores[-1])
 
 
-def test_the_recipe_of_the_experiment_is_still_understood():
+def test_recipe_is_valid():
+    """The benchmark can still be run, and the record was made with its recipe."""
     assert read_recipe(as_options(BENCHMARK.RECIPE)).training.max_steps == BENCHMARK.RECIPE["max_steps"]
     assert BENCHMARK.read_record()["recipe"] == BENCHMARK.RECIPE
 
 
-def test_what_the_document_concludes_is_so():
+def test_conclusions_hold():
+    """Each sentence under "Conclusions", and the one on the sweep at twice the width, follows from the record."""
     groups = BENCHMARK.compared(RUNS)
     scores = {
         (g[0]["optimizer"], g[0]["schedule"], g[0]["residual_init"]): [r["bits_per_byte"] for r in g] for g in groups

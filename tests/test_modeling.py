@@ -43,14 +43,14 @@ def tokens(rows=2, length=24) -> torch.Tensor:
     return torch.randint(3, SIZES["vocab_size"], (rows, length), generator=torch.Generator().manual_seed(1))
 
 
-def test_reference_model_has_the_parameters_it_claims():
+def test_parameters_of_the_reference_model():
     model = TinyStoriesForCausalLM(TinyStoriesConfig(partial_rotary_factor=0.5))
     assert model.num_parameters() == 24_557_120
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("tied", [True, False])
-def test_same_weights_as_llama_give_exactly_llamas_logits(attention, tied):
+def test_same_logits_as_llama(attention, tied):
     ours = make_model(attention, tie_word_embeddings=tied)
     llama = LlamaForCausalLM(LlamaConfig(**SIZES, tie_word_embeddings=tied, attn_implementation=attention)).eval()
     llama.load_state_dict(ours.state_dict(), strict=True)
@@ -59,7 +59,8 @@ def test_same_weights_as_llama_give_exactly_llamas_logits(attention, tied):
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_same_weights_as_phi3_give_exactly_phi3s_logits_with_half_rotary(attention):
+def test_same_logits_as_phi3(attention):
+    """With half of each head rotated."""
     ours = make_model(attention, partial_rotary_factor=0.5)
     config = Phi3Config(
         **SIZES, partial_rotary_factor=0.5, tie_word_embeddings=True, rms_norm_eps=1e-6, attn_implementation=attention
@@ -83,7 +84,8 @@ def test_same_weights_as_phi3_give_exactly_phi3s_logits_with_half_rotary(attenti
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_no_token_sees_the_future(attention):
+def test_causal(attention):
+    """No token sees the ones after it."""
     model, ids = make_model(attention), tokens()
     changed = ids.clone()
     changed[:, 12:] = (changed[:, 12:] - 3 + 1) % 90 + 3
@@ -112,7 +114,8 @@ def static_cache(model):
 
 @pytest.mark.parametrize("make_cache", [lambda model: DynamicCache(config=model.config), static_cache])
 @pytest.mark.parametrize("partial_rotary_factor", [0.5, 1.0])
-def test_cached_decoding_without_position_ids_equals_the_full_pass(make_cache, partial_rotary_factor):
+def test_cached_decoding(make_cache, partial_rotary_factor):
+    """Without position ids it equals the full pass."""
     model, ids = make_model(partial_rotary_factor=partial_rotary_factor), tokens()
     cache = make_cache(model)
     pieces = [model(ids[:, :10], past_key_values=cache, use_cache=True).logits]
@@ -121,7 +124,8 @@ def test_cached_decoding_without_position_ids_equals_the_full_pass(make_cache, p
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_left_padding_changes_nothing(attention):
+def test_left_padding(attention):
+    """It changes nothing."""
     model = make_model(attention)
     prompts = [tokens(1, 9), tokens(1, 5) + 1]
     padded = torch.zeros(2, 9, dtype=torch.long)
@@ -140,12 +144,12 @@ def test_left_padding_changes_nothing(attention):
     ("attention", "compiled", "tolerance"),
     [
         ("sdpa", False, 1e-12),
-        ("sdpa", True, 1e-12),
+        pytest.param("sdpa", True, 1e-12, marks=pytest.mark.slow),
         ("eager", False, 1e-5),  # its softmax is float32 and sums over the other story's zeros too
     ],
 )
 @torch.no_grad()
-def test_packed_stories_do_not_see_each_other_when_positions_restart(attention, compiled, tolerance):
+def test_document_masking(attention, compiled, tolerance):
     """In double precision, where what another story adds to a logit could not hide behind rounding."""
     model = make_model(attention).double()
     first, second = tokens(1, 10), tokens(1, 14) + 1
@@ -157,7 +161,8 @@ def test_packed_stories_do_not_see_each_other_when_positions_restart(attention, 
     torch.testing.assert_close(logits[:, 10:], model(second).logits, rtol=0, atol=tolerance)
 
 
-def test_a_packed_batch_of_the_collator_has_the_loss_of_its_stories_alone():
+def test_document_masking_by_the_collator():
+    """Packed stories have the logits that they have alone."""
     model, collate = make_model().double(), StoryCollator(pad_token_id=0, bos_token_id=1)
     stories = [[1, *tokens(1, length)[0].tolist(), 2] for length in (5, 9, 3)]
     rows = [stories[0] + stories[1], stories[2]]
@@ -171,7 +176,8 @@ def test_a_packed_batch_of_the_collator_has_the_loss_of_its_stories_alone():
     assert "position_ids" not in StoryCollator(pad_token_id=0)([{"input_ids": row} for row in rows]), "off by default"
 
 
-def test_gradient_checkpointing_gives_the_same_gradients():
+def test_gradient_checkpointing():
+    """The gradients are the same."""
     ids = tokens()
     gradients = []
     for checkpointing in (False, True):
@@ -197,14 +203,16 @@ def test_logits_to_keep():
 
 
 @pytest.mark.parametrize("field", ["embd_pdrop", "resid_pdrop", "attention_dropout"])
-def test_each_dropout_acts_in_training_only(field):
+def test_dropout(field):
+    """Each kind acts in training only."""
     model, ids = make_model(**{field: 0.5}), tokens()
     assert torch.equal(model(ids).logits, make_model()(ids).logits)
     model.train()
     assert not torch.allclose(model(ids).logits, model(ids).logits)
 
 
-def test_labels_are_shifted_once_and_ignored_labels_left_out():
+def test_loss():
+    """Labels are shifted once, and ignored labels do not count."""
     model, ids = make_model(), tokens()
     labels = ids.clone()
     labels[:, :5] = -100
@@ -213,14 +221,16 @@ def test_labels_are_shifted_once_and_ignored_labels_left_out():
     assert model(ids, labels=labels).loss.item() == pytest.approx(torch.stack(wanted).mean().item(), abs=1e-5)
 
 
-def test_loss_is_a_sum_over_the_given_number_of_items_in_gradient_accumulation():
+def test_num_items_in_batch():
+    """With gradient accumulation the loss is a sum over the given number of items."""
     model, ids = make_model(), tokens()
     mean = model(ids, labels=ids).loss
     scaled = model(ids, labels=ids, num_items_in_batch=92).loss
     torch.testing.assert_close(scaled, mean * 46 / 92)
 
 
-def test_keyword_arguments_reach_the_attention_function():
+def test_attention_arguments():
+    """Keyword arguments reach the attention function."""
     seen = []
 
     def spy(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
@@ -234,19 +244,22 @@ def test_keyword_arguments_reach_the_attention_function():
     assert seen == [(0, "here"), (1, "here"), (2, "here")]
 
 
-def test_hidden_states_and_attentions_are_recorded():
+def test_recorded_outputs():
     outputs = make_model("eager")(tokens(), output_hidden_states=True, output_attentions=True)
     assert len(outputs.hidden_states) == SIZES["num_hidden_layers"] + 1
     assert outputs.attentions[0].shape == (2, 4, 24, 24)
 
 
-def test_compiles_as_one_graph_with_the_same_logits():
+@pytest.mark.slow
+def test_compiled():
+    """As one graph, with the same logits."""
     model, ids = make_model(), tokens()
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(ids, labels=ids).logits, model(ids).logits)
 
 
-def test_inputs_embeds_stand_in_for_ids_and_one_of_them_is_needed():
+def test_inputs_embeds():
+    """They replace the ids; exactly one of the two is needed."""
     model, ids = make_model(), tokens()
     torch.testing.assert_close(model(inputs_embeds=model.model.embed_tokens(ids)).logits, model(ids).logits)
     for wrong in ({}, {"input_ids": ids, "inputs_embeds": model.model.embed_tokens(ids)}):
@@ -254,7 +267,8 @@ def test_inputs_embeds_stand_in_for_ids_and_one_of_them_is_needed():
             model(**wrong)
 
 
-def test_base_model_loads_from_a_checkpoint_of_the_whole(tmp_path):
+def test_base_model(tmp_path):
+    """It loads from a checkpoint of the language model."""
     model = make_model()
     model.save_pretrained(tmp_path)
     base = TinyStoriesModel.from_pretrained(tmp_path).eval()
@@ -275,12 +289,12 @@ def test_base_model_loads_from_a_checkpoint_of_the_whole(tmp_path):
         ({"resid_pdrop": 1.0}, r"resid_pdrop must be in \[0, 1\)"),
     ],
 )
-def test_a_wrong_config_is_refused_with_its_reason(fields, message):
+def test_wrong_config(fields, message):
     with pytest.raises((ValueError, StrictDataclassError), match=f"(?s){message}"):
         TinyStoriesConfig(**(SIZES | fields))
 
 
-def test_config_survives_saving(tmp_path):
+def test_saved_config(tmp_path):
     config = TinyStoriesConfig(**SIZES, partial_rotary_factor=0.5, rope_theta=5000.0)
     config.save_pretrained(tmp_path)
     loaded = TinyStoriesConfig.from_pretrained(tmp_path)
@@ -288,14 +302,16 @@ def test_config_survives_saving(tmp_path):
     assert loaded.to_diff_dict() == config.to_diff_dict()
 
 
-def test_notes_of_other_libraries_in_a_saved_config_do_not_keep_it_from_opening(tmp_path):
+def test_unknown_field_in_a_saved_config(tmp_path):
+    """Other libraries add fields of their own to config.json: it opens nevertheless."""
     config = TinyStoriesConfig(**SIZES)
     config.note_of_another_library = 1
     config.save_pretrained(tmp_path)
     assert TinyStoriesConfig.from_pretrained(tmp_path).note_of_another_library == 1
 
 
-def test_a_grader_reads_the_last_token_of_each_text_whatever_the_padding(tmp_path):
+def test_sequence_classification(tmp_path):
+    """The score is that of the last token of each text, whatever the padding."""
     model = make_model()
     model.save_pretrained(tmp_path)
     grader = TinyStoriesForSequenceClassification.from_pretrained(tmp_path, num_labels=3).eval()

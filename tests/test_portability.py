@@ -1,4 +1,4 @@
-"""Linux, macOS and Windows: nothing in the package calls what only one of them has. (The tests themselves may.)"""
+"""The package runs on Linux, macOS and Windows: it calls nothing that only one of them has. (Tests may.)"""
 
 import ast
 import re
@@ -25,14 +25,14 @@ POSIX_NAMES = {
     ),
     *("signal." + name for name in ("SIGKILL", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGCHLD", "alarm", "pause")),
     *("signal." + name for name in ("setitimer", "sigwait", "pthread_kill", "pthread_sigmask")),
-    "os.system",  # a shell's language is not the same everywhere
+    "os.system",  # shells differ
     "os.popen",
     "asyncio.add_signal_handler",
 }
 
 
 def names_of(tree: ast.AST):
-    """(dotted name, line) of everything that is imported or looked up on a module."""
+    """(dotted name, line) of every import and of every attribute of a plain name."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
@@ -52,7 +52,7 @@ def posix_only(source: str) -> list[str]:
 
 
 def without_encoding(source: str) -> list[str]:
-    """Text files opened in the encoding of the machine, which on Windows is not UTF-8."""
+    """Text files opened with the default encoding of the system, which is not UTF-8 on Windows."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call):
@@ -67,7 +67,8 @@ def without_encoding(source: str) -> list[str]:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_no_source_needs_posix_or_the_encoding_of_the_machine(path):
+def test_source_is_portable(path):
+    """Found by reading the source, so that it also holds for code that no test on Linux reaches."""
     source = path.read_text(encoding="utf-8")
     assert posix_only(source) == []
     assert without_encoding(source) == []
@@ -75,7 +76,7 @@ def test_no_source_needs_posix_or_the_encoding_of_the_machine(path):
     assert '"fork"' not in source, "processes are spawned on Windows and macOS"
 
 
-def test_the_scan_finds_what_it_is_to_find():
+def test_scan_finds_violations():
     assert (
         posix_only("import fcntl") and posix_only("import os\nos.fork()") and posix_only("from signal import SIGKILL")
     )
@@ -83,15 +84,16 @@ def test_the_scan_finds_what_it_is_to_find():
     assert not without_encoding("open('a', 'rb')") and not without_encoding("path.read_text(encoding='utf-8')")
 
 
-def test_every_module_is_imported_where_posix_has_no_modules(tmp_path):
-    """As on Windows: the modules are not there, for ours to import. (Libraries that want one may have it.)"""
+@pytest.mark.slow
+def test_imports_without_posix_modules(tmp_path):
+    """Every module can be imported where the modules of POSIX are missing, as on Windows. Libraries may have them."""
     modules = [path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".") for path in SOURCES]
     modules = [name.removesuffix(".__init__") for name in modules if not name.startswith("benchmarks")]
     code = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-import accelerate, datasets, torch, transformers.trainer  # these know what to do without; they are not what is tested
-sys.modules |= dict.fromkeys({POSIX_MODULES!r})  # to import one of them is an ImportError from here on
+import accelerate, datasets, torch, transformers.trainer  # they can do without; not what is tested
+sys.modules |= dict.fromkeys({POSIX_MODULES!r})  # from here on, importing one of them is an ImportError
 for module in {modules!r}:
     __import__(module)
     print(module)
@@ -101,7 +103,7 @@ for module in {modules!r}:
     assert process.stdout.split() == modules
 
 
-def test_every_file_can_stand_on_a_windows_disk():
+def test_file_names_are_valid_on_windows():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
         files = [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*") if path.is_file()]

@@ -1,7 +1,7 @@
-"""Files that are whole or not there, whatever happens to the process or the power while they are written.
+"""Files that are complete or absent, even if the process is killed or the power fails while they are written.
 
-A text is written aside and put in its place in one step. A folder is sealed when it is complete: sealed.json holds the
-size and SHA-256 of each of its files, so that one that was cut off or changed afterwards is named, never read.
+A text is written to a second file, which then replaces the first in one step. A folder is sealed when it is complete:
+sealed.json holds the size and SHA-256 of each of its files, so that a file that was cut off or changed later is found.
 """
 
 import errno
@@ -13,15 +13,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 
 SEAL = "sealed.json"
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace the file, or leave it as it is."""
+    """Replace the text of a file. If that fails, the file is as it was."""
     unfinished = path.with_name(path.name + ".unfinished")
     unfinished.write_text(text, encoding="utf-8", newline="\n")
     _to_disk(unfinished)
@@ -29,7 +27,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def seal(folder: Path, belongs: Callable[[Path], bool] = lambda file: True) -> None:
-    """Bring every file of the folder to the disk, then write down those that `belongs` to what was promised."""
+    """Flush every file of the folder to the disk, then list in sealed.json those for which `belongs` is true."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for file in files:
         _to_disk(file)
@@ -46,39 +44,42 @@ def is_sealed(folder: Path) -> bool:
 
 
 def damage(folder: Path, contents: bool = True) -> str | None:
-    """What is wrong with a sealed folder, in words, or None. `contents`: read every file, not only its size."""
+    """What is wrong with a sealed folder, in words, or None. `contents`: compare the hashes, not only the sizes."""
     try:
         entries = json.loads((folder / SEAL).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        expected_files = {name: (entry["bytes"], entry["sha256"]) for name, entry in entries.items()}
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):  # the last three: JSON of another shape
         return f"its {SEAL} cannot be read"
-    for name, expected in entries.items():
+    for name, (num_bytes, digest) in expected_files.items():
         file = folder / name
         if not file.is_file():
             return f"{name} is missing"
-        if file.stat().st_size != expected["bytes"]:
-            return f"{name} has {file.stat().st_size:,} bytes of {expected['bytes']:,}"
-        if contents and _digest(file) != expected["sha256"]:
+        if file.stat().st_size != num_bytes:
+            return f"{name} has {file.stat().st_size:,} bytes of {num_bytes:,}"
+        if contents and _digest(file) != digest:
             return f"{name} is not what was written"
     return None
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder so that a kill half way leaves no part of it under its name."""
+    """Remove a folder. A kill during the removal leaves no part of it under its name."""
     shutil.rmtree(move_aside(folder), ignore_errors=True)
 
 
 def move_aside(folder: Path) -> Path:
-    """Into a folder beside it whose name says that nothing in it counts; returns that."""
+    """Move `folder` into a new folder unfinished-* beside it, which a later run removes; returns that one."""
     aside = Path(tempfile.mkdtemp(prefix="unfinished-", dir=folder.parent))
     os.replace(folder, aside / folder.name)
     return aside
 
 
 def is_no_room(error: BaseException) -> bool:
-    """Whether a write failed because a disk or quota is full, or a file as large as allowed, in any library's words."""
+    """Whether a write failed because the disk or a quota is full, or the file is as large as a file may be."""
     if isinstance(error, OSError):
         return error.errno in _NO_ROOM
-    # safetensors reports the system's message; torch.save only that its zip file came out too short
+    from safetensors import SafetensorError  # here: most commands never meet a failed write, and must start fast
+
+    # safetensors repeats the message of the system; torch.save only says that its zip file came out too short
     words = ("os error 28", "os error 27", "os error 122", "inline_container", "PytorchStreamWriter", "iostream error")
     return isinstance(error, (RuntimeError, SafetensorError)) and any(word in str(error) for word in words)
 

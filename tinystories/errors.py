@@ -1,16 +1,24 @@
-"""What a user can get wrong. The commands turn these into one line and an exit status (console.py)."""
+"""Errors that end a command with one line on stderr and an exit status (console.py)."""
 
 import signal
 
 
 class UserError(Exception):
-    """Something the user can mend. The message is one line: what is wrong, where, and what to do."""
+    """A mistake that the user can correct.
+
+    message: one line that says what is wrong and where. remedy: what to do about it, where the message does not say so
+    itself. `str()` is both in one line.
+    """
 
     exit_status = 1
 
+    def __init__(self, message: str, remedy: str | None = None):
+        super().__init__(message if remedy is None else f"{message}; {remedy}")
+        self.message, self.remedy = message, remedy
+
 
 class GuardError(UserError):
-    """A guard found that the run would train a silently broken model."""
+    """A guard found that the run would train a broken model without any other sign of it."""
 
     exit_status = 2
 

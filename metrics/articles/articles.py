@@ -1,8 +1,8 @@
-"""Articles left out and articles too many in generated stories.
+"""Missing and doubled articles in generated stories.
 
     evaluate.load("metrics/articles").compute(predictions=texts)
 
-tinystories/evaluation/determiners.py has the rule. Give what people wrote as well, and compare.
+The rule is in tinystories/evaluation/text/determiners.py. Compare with the values of human texts.
 """
 
 import datasets

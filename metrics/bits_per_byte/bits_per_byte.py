@@ -4,8 +4,8 @@
     bits_per_byte = evaluate.load("metrics/bits_per_byte")
     bits_per_byte.compute(predictions=stories, model_id="runs/demo")
 
-Total nats / ln 2 / bytes of UTF-8 over all texts together, not a mean of texts; each text with its end, as
-tinystories/evaluation/scoring.py scores it. `low` and `high` are the 95 % interval over resampled texts.
+Total nats / ln 2 / bytes of UTF-8, over all texts together and not a mean over texts. Each text includes its end, as in
+tinystories/evaluation/scoring.py. `low` and `high` are the 95 % interval over resampled texts.
 """
 
 import datasets
@@ -18,11 +18,11 @@ from tinystories.evaluation.likelihood import likelihood
 _DESCRIPTION = "Bits per byte of UTF-8 that a causal language model needs for texts; lower is better."
 _INPUTS = """
 Args:
-    predictions: texts to be scored, whole stories.
+    predictions: texts to score, whole stories.
     model_id: a checkpoint folder or Hub id.
-    batch_size: windows scored at once.
+    batch_size: number of windows scored at once.
     stride: tokens from one window of a long text to the next (default: half the context).
-    device: where to score.
+    device: such as cpu or cuda.
 Returns:
     bits_per_byte, low, high: with the end of each text; text_bits_per_byte: without it.
 """

@@ -2,7 +2,7 @@
 
     evaluate.load("metrics/grammar").compute(predictions=texts)
 
-docs/results/grammar_checker.json says how much it finds.
+docs/results/grammar_checker.json says how many mistakes it finds.
 """
 
 import datasets

@@ -2,7 +2,7 @@
 
     evaluate.load("metrics/repetition").compute(predictions=texts)
 
-All depend on length: compare with human texts cut to the same numbers of words.
+The values depend on length: compare with human texts cut to the same numbers of words.
 """
 
 import datasets

@@ -1,8 +1,8 @@
-"""What a tidy-up would change in generated stories: white space, capitals, full stops.
+"""How much a tidy-up would change in generated stories: white space, capitals, full stops.
 
     evaluate.load("metrics/surface").compute(predictions=texts)
 
-This is what a text looks like, and no grammar.
+This is about the looks of a text, not its grammar.
 """
 
 import datasets

@@ -1,5 +1,6 @@
-"""Models of others are opened so that they give the numbers that their own program gives."""
+"""Models of other projects are opened so that they give the numbers of their own program."""
 
+import json
 import math
 import random
 import shutil
@@ -14,8 +15,11 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from configuration_tinystories import TinyStoriesConfig
 from helpers.runs import mistake
+from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.checkpoint.foreign import open_model
+from tinystories.checkpoint.loading import CodeNotTrustedError, load_checkpoint
 from tinystories.data.sample_corpus import sample_stories
 from tinystories.evaluation.scoring import score, scoring_rows
 
@@ -167,7 +171,8 @@ def tokenizer(peer):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_llama2c_file_gives_the_logits_of_the_c_program(peer, vocabulary, tied):
+def test_llama2c_logits(peer, vocabulary, tied):
+    """They are those of the C program."""
     model, _, facts = open_model(str(peer / ("model.bin" if tied else "untied.bin")))
     weights = random_weights(len(vocabulary), tied)
     ids = [1, *random.Random(0).choices(range(len(vocabulary)), k=CONTEXT - 1)]
@@ -180,17 +185,20 @@ def test_a_llama2c_file_gives_the_logits_of_the_c_program(peer, vocabulary, tied
     assert facts["context"] == CONTEXT and facts["kind"] == "llama2.c"
 
 
-def test_a_llama2c_tokenizer_gives_the_ids_of_the_c_program(tokenizer, vocabulary):
+@pytest.mark.slow
+def test_llama2c_ids(tokenizer, vocabulary):
+    """They are those of the C program."""
     for text in [*(story[:250] for story in STORIES), *STORIES[:10], *ODD]:
         assert tokenizer(text)["input_ids"] == ids_of_the_c_program(text, vocabulary), text
 
 
-def test_text_of_a_llama2c_tokenizer_comes_back_whole(tokenizer):
+def test_llama2c_round_trip(tokenizer):
     for text in [*STORIES[:50], *ODD]:
         assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
 
 
-def test_a_llama2c_model_scores_text_with_all_its_bytes_and_words(peer, tokenizer):
+def test_llama2c_scores(peer, tokenizer):
+    """All bytes and articles of a text are scored."""
     model, _, _ = open_model(str(peer / "model.bin"))
     stories = Dataset.from_dict({"text": ["He saw a dog, the na\u00efve cat.", "The end."]})
     rows = scoring_rows(stories, tokenizer, CONTEXT)
@@ -200,7 +208,7 @@ def test_a_llama2c_model_scores_text_with_all_its_bytes_and_words(peer, tokenize
     assert ["".join(tokens).split() for tokens in articles] == [["a", "the"], ["The"]]
 
 
-def test_a_damaged_or_foreign_llama2c_file_is_named(peer, vocabulary, tmp_path):
+def test_damaged_llama2c_file(peer, vocabulary, tmp_path):
     whole = (peer / "model.bin").read_bytes()
     shutil.copy(peer / "tokens.bin", tmp_path / "tokenizer.bin")
     path = tmp_path / "peer.bin"
@@ -220,7 +228,7 @@ def test_a_damaged_or_foreign_llama2c_file_is_named(peer, vocabulary, tmp_path):
     assert "cannot be read" in mistake(open_model, str(tmp_path / "absent.bin"))
 
 
-def test_a_tokenizer_that_is_not_the_models_own_is_refused(peer, vocabulary, tmp_path):
+def test_tokenizer_of_another_model(peer, vocabulary, tmp_path):
     model, other = str(peer / "model.bin"), tmp_path / "other.bin"
 
     def opened() -> str:
@@ -238,21 +246,25 @@ def test_a_tokenizer_that_is_not_the_models_own_is_refused(peer, vocabulary, tmp
     assert "--tokenizer" in mistake(open_model, str(alone))
 
 
-def test_the_tokenizer_that_fits_is_found_among_several(peer, vocabulary, tmp_path):
+def test_fitting_tokenizer_is_found(peer, vocabulary, tmp_path):
     for name in ("model.bin", "tokens.bin"):
         shutil.copy(peer / name, tmp_path / name)
     write_tokenizer(tmp_path / "tok4096.bin", vocabulary[:-1])
     assert len(open_model(str(tmp_path / "model.bin"))[1]) == len(vocabulary)
 
 
-def test_our_checkpoint_is_opened_without_its_code(counting_run):
+@pytest.mark.slow
+def test_our_checkpoint(counting_run):
+    """It is opened without its code files."""
     model, tokenizer, facts = open_model(str(counting_run))
     assert type(model).__module__ == "modeling_tinystories"
     assert facts["model"] == counting_run.name and facts["parameters"] == model.num_parameters()
     assert facts["vocabulary"] == len(tokenizer) and facts["notes"] == []
 
 
-def test_a_strangers_code_runs_only_when_asked(counting_run, tmp_path):
+@pytest.mark.slow
+def test_foreign_code(counting_run, tmp_path):
+    """It runs only with trust_remote_code."""
     folder = tmp_path / "stranger"
     shutil.copytree(counting_run, folder, ignore=shutil.ignore_patterns("checkpoint-*"))
     witness = tmp_path / "ran"
@@ -263,6 +275,8 @@ def test_a_strangers_code_runs_only_when_asked(counting_run, tmp_path):
         file.write_text(f"{code}\nopen({str(witness)!r}, 'w').close()\n", encoding="utf-8")
     assert "--trust_remote_code" in mistake(open_model, str(folder))
     assert not witness.exists()
+    with pytest.raises(CodeNotTrustedError, match="cannot open"):
+        load_checkpoint(str(folder))
     model, _, _ = open_model(str(folder), trust_remote_code=True)
     assert witness.exists() and model.config.model_type == "stranger"
 
@@ -275,7 +289,31 @@ def write_gpt2(folder, **special):
     GPT2LMHeadModel(GPT2Config(vocab_size=7, n_positions=16, n_embd=8, n_layer=1, n_head=2)).save_pretrained(folder)
 
 
-def test_a_model_with_one_special_token_is_scored_to_the_end_of_the_story(tmp_path):
+def test_tokenizer_with_own_code(tmp_path):
+    """A model whose class is installed, with a tokenizer whose class is not: that too needs trust."""
+    write_gpt2(tmp_path, eos_token="<|end|>")
+    sizes = {"vocab_size": 7, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    TinyStoriesForCausalLM(TinyStoriesConfig(**sizes, num_attention_heads=2)).save_pretrained(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    settings = json.loads(path.read_text()) | {"auto_map": {"AutoTokenizer": ["own.Own", None]}}
+    path.write_text(json.dumps(settings | {"tokenizer_class": "Own"}))
+    with pytest.raises(CodeNotTrustedError):
+        open_model(str(tmp_path))
+
+
+def test_other_failures_do_not_ask_for_trust(tmp_path):
+    """Guards: advice to run foreign code because of the words in a message; a checkpoint of ours names code too."""
+    folder = tmp_path / "trust_remote_code"
+    assert "brings its own" not in mistake(open_model, str(folder))
+    write_gpt2(folder, eos_token="<|end|>")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"auto_map": {"AutoModelForCausalLM": "own.Own"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes(b"damaged")
+    assert "brings its own" not in mistake(open_model, str(folder))
+
+
+def test_one_special_token(tmp_path):
     """Where the end, the beginning and the padding are one token, the end must still count."""
     write_gpt2(tmp_path, eos_token="<|end|>")
     model, tokenizer, facts = open_model(str(tmp_path))
@@ -290,7 +328,7 @@ def test_a_model_with_one_special_token_is_scored_to_the_end_of_the_story(tmp_pa
     assert result.bits_per_byte == pytest.approx(nats / math.log(2) / 10, rel=1e-5)
 
 
-def test_a_model_that_cannot_score_text_is_refused_in_one_line(tmp_path):
+def test_model_that_cannot_score(tmp_path):
     write_gpt2(tmp_path)
     assert "no token that ends" in mistake(open_model, str(tmp_path))
     assert "llama2.c" in mistake(open_model, str(tmp_path), tokenizer="tok512.bin")

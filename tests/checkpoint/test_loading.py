@@ -1,6 +1,7 @@
 """A checkpoint is a complete Hub repository: it opens with transformers alone, and saves itself whole again."""
 
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -8,11 +9,16 @@ import sysconfig
 
 import pytest
 from huggingface_hub import ModelCard
+from torch.utils.data import DataLoader
 from transformers import GenerationConfig
 
-from helpers.runs import COUNTING, ROOT, output_of, run_with_transformers_only
+from helpers.runs import COUNTING, ROOT, mistake, output_of, run_with_transformers_only
+from tinystories.checkpoint.loading import load_checkpoint
+from tinystories.data.packing import StoryCollator
 from tinystories.generation.presets import PRESETS
 
+
+pytestmark = pytest.mark.slow
 
 FILES = {
     "README.md",
@@ -28,28 +34,66 @@ FILES = {
     "tokenizer_config.json",
 }
 
-OPEN = """
+# One process does all of it, because starting Python with torch takes longer than any part of it.
+ALONE = """
 import importlib.util, json, sys
 assert importlib.util.find_spec("tinystories") is None and importlib.util.find_spec("modeling_tinystories") is None
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, pipeline
-folder = sys.argv[1] if len(sys.argv) > 1 else {folder!r}
-tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
-model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+
+def open_both(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    return tokenizer, AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+
+def write(folder):
+    tokenizer, model = open_both(folder)
+    inputs = tokenizer("Story 7. one two", return_tensors="pt")
+    ids = model.generate(**inputs, do_sample=False, repetition_penalty=1.0, max_new_tokens=48)[0]
+    return [tokenizer.decode(ids, skip_special_tokens=True), ids[-1].item() == tokenizer.eos_token_id]
+"""
+LOOK = """
+run, checkpoint, again = {folders!r}
+found = {{}}
+for auto_class in (AutoConfig, AutoModelForCausalLM):
+    try:
+        auto_class.from_pretrained(run, trust_remote_code=False)
+    except ValueError as error:
+        found.setdefault("refused", []).append(str(error))
+found["executed"] = [name for name in sys.modules if "tinystories" in name]
+found["written"] = [write(run), write(checkpoint)]
+tell = pipeline("text-generation", model=run, trust_remote_code=True)
+found["pipeline"] = tell("Story 7. one two", do_sample=False, repetition_penalty=1.0)[0]["generated_text"]
+tokenizer, model = open_both(run)
+base = AutoModel.from_pretrained(run, trust_remote_code=True)
+config = AutoConfig.from_pretrained(run, trust_remote_code=True)
+ids = torch.tensor([[1, 5, 6, 7]])
+same = torch.equal(base(ids).last_hidden_state, model.model(ids).last_hidden_state)
+found["base"] = [type(base).__name__, type(config).__name__, same]
+model.save_pretrained(again)
+tokenizer.save_pretrained(again)
+print(json.dumps(found))
 """
 
-WRITE = """
-inputs = tokenizer("Story 7. one two", return_tensors="pt")
-ids = model.generate(**inputs, do_sample=False, repetition_penalty=1.0, max_new_tokens=48)[0]
-print(json.dumps([tokenizer.decode(ids, skip_special_tokens=True), ids[-1].item() == tokenizer.eos_token_id]))
-"""
+
+@pytest.fixture(scope="module")
+def again(tmp_path_factory):
+    """Where the fresh process saves the model that it opened."""
+    return tmp_path_factory.mktemp("alone") / "again"
+
+
+@pytest.fixture(scope="module")
+def alone(counting_run, again) -> dict:
+    """What a fresh process in another folder finds with transformers alone."""
+    folders = [str(folder) for folder in (counting_run, counting_run / "checkpoint-100", again)]
+    process = run_with_transformers_only(ALONE + LOOK.format(folders=folders), again.parent)
+    return json.loads(output_of(process).splitlines()[-1])
 
 
 def everyone(counting_run):
     return [counting_run, *sorted(counting_run.glob("checkpoint-*"))]
 
 
-def test_every_checkpoint_is_a_complete_repository(counting_run):
+def test_files_of_every_checkpoint(counting_run):
     folders = everyone(counting_run)
     assert len(folders) == 3
     for folder in folders:
@@ -69,101 +113,52 @@ def test_every_checkpoint_is_a_complete_repository(counting_run):
         assert ModelCard.load(folder / "README.md").data.library_name == "transformers"
 
 
-@pytest.mark.parametrize("which", ["run folder", "checkpoint-100"])
-def test_a_fresh_process_elsewhere_opens_it_with_transformers_alone(which, counting_run, tmp_path):
-    folder = str(counting_run if which == "run folder" else counting_run / which)
-    text, ended = json.loads(
-        output_of(run_with_transformers_only(OPEN.format(folder=folder) + WRITE, tmp_path)).splitlines()[-1]
-    )
-    assert text == f"Story 7. {COUNTING}"
-    assert ended
+def test_opens_with_transformers_alone(alone):
+    assert alone["written"] == [[f"Story 7. {COUNTING}", True]] * 2
 
 
-def test_the_pipeline_writes_and_stops(counting_run, tmp_path):
-    code = (
-        OPEN
-        + """
-write = pipeline("text-generation", model=folder, trust_remote_code=True)
-result = write("Story 7. one two", do_sample=False, repetition_penalty=1.0)
-print(json.dumps(result[0]["generated_text"]))
-"""
-    )
-    out = output_of(run_with_transformers_only(code.format(folder=str(counting_run)), tmp_path))
-    assert json.loads(out.splitlines()[-1]) == f"Story 7. {COUNTING}"
+def test_pipeline(alone):
+    """It writes the story and stops where the story ends."""
+    assert alone["pipeline"] == f"Story 7. {COUNTING}"
 
 
-def test_a_loaded_model_saved_again_carries_its_code(counting_run, tmp_path):
-    code = (
-        OPEN.format(folder=str(counting_run))
-        + f"""
-model.save_pretrained({str(tmp_path / "again")!r})
-tokenizer.save_pretrained({str(tmp_path / "again")!r})
-"""
-    )
-    output_of(run_with_transformers_only(code, tmp_path))
+def test_base_model_and_config(alone):
+    assert alone["base"] == ["TinyStoriesModel", "TinyStoriesConfig", True]
+
+
+def test_code_is_not_run_without_trust(alone):
+    assert len(alone["refused"]) == 2 and all("trust_remote_code" in message for message in alone["refused"])
+    assert alone["executed"] == []
+
+
+def test_saved_again(alone, again):
+    """A model that was loaded and saved carries its code; two processes may open it at once for the first time."""
     for name in ("configuration_tinystories.py", "modeling_tinystories.py"):
-        assert (tmp_path / "again" / name).read_text() == (ROOT / name).read_text()
-    out = output_of(run_with_transformers_only(OPEN.format(folder=str(tmp_path / "again")) + WRITE, tmp_path))
-    assert json.loads(out.splitlines()[-1]) == [f"Story 7. {COUNTING}", True]
-
-
-def test_two_processes_may_open_it_at_once_for_the_first_time(counting_run, tmp_path):
-    code = OPEN.format(folder=str(counting_run)) + WRITE
-    modules = str(tmp_path / "modules")
-    processes = [run_with_transformers_only(code, tmp_path, HF_MODULES_CACHE=modules) for _ in range(2)]
+        assert (again / name).read_text() == (ROOT / name).read_text()
+    code = ALONE + f"print(json.dumps(write({str(again)!r})))"
+    modules = str(again.parent / "modules")
+    processes = [run_with_transformers_only(code, again.parent, HF_MODULES_CACHE=modules) for _ in range(2)]
     for process in processes:
         assert json.loads(output_of(process).splitlines()[-1]) == [f"Story 7. {COUNTING}", True]
 
 
-def test_base_model_and_config_open_by_their_auto_classes(counting_run, tmp_path):
-    code = (
-        OPEN
-        + """
-base = AutoModel.from_pretrained(folder, trust_remote_code=True)
-config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
-ids = torch.tensor([[1, 5, 6, 7]])
-same = torch.equal(base(ids).last_hidden_state, model.model(ids).last_hidden_state)
-print(json.dumps([type(base).__name__, type(config).__name__, same]))
-"""
-    )
-    out = output_of(run_with_transformers_only(code.format(folder=str(counting_run)), tmp_path))
-    assert json.loads(out.splitlines()[-1]) == ["TinyStoriesModel", "TinyStoriesConfig", True]
-
-
-def test_without_trust_the_code_is_not_run(counting_run, tmp_path):
-    code = OPEN.format(folder=str(counting_run)).replace("trust_remote_code=True", "trust_remote_code=False")
-    process = run_with_transformers_only(code, tmp_path)
-    assert "trust_remote_code" in process.communicate(timeout=300)[1]
-    assert process.returncode != 0
-
-
-def test_model_and_batches_survive_spawned_data_loader_workers(counting_run, tmp_path):
-    """Workers that are spawned pickle the collator and the rows, and import everything anew."""
-    script = tmp_path / "workers.py"
-    script.write_text(
-        f"""
-import pickle, sys
-sys.path.insert(0, {str(ROOT)!r})
-from torch.utils.data import DataLoader
-from tinystories.checkpoint import load_checkpoint
-from tinystories.packing import StoryCollator
-
-if __name__ == "__main__":
-    model, tokenizer = load_checkpoint({str(counting_run)!r})
+def test_spawned_data_worker(counting_run):
+    """A worker that is spawned gets the collator and the rows pickled; a model can be pickled as well."""
+    model, _ = load_checkpoint(str(counting_run))
     assert pickle.loads(pickle.dumps(model)).num_parameters() == model.num_parameters()
-    rows = [{{"input_ids": list(range(1, 9))}}] * 8
-    loader = DataLoader(rows, batch_size=4, num_workers=2, collate_fn=StoryCollator(0), multiprocessing_context="spawn")
-    print(sum(batch["labels"].numel() for batch in loader))
-""",
-        encoding="utf-8",
-    )
-    process = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
-    assert process.returncode == 0, process.stderr[-2000:]
-    assert process.stdout.strip() == "64"
+    rows = [{"input_ids": list(range(1, 9))}] * 8
+    loader = DataLoader(rows, batch_size=4, num_workers=1, collate_fn=StoryCollator(0), multiprocessing_context="spawn")
+    assert [batch["labels"].numel() for batch in loader] == [32, 32]
 
 
-def test_an_installed_package_makes_complete_checkpoints(counting_run, tmp_path):
-    """Installed as a wheel, not in a checkout: the code files and the templates must be found there."""
+def test_missing_file_is_named(counting_run, tmp_path):
+    """Guards: the library's own message, which asks for a package that would not help."""
+    shutil.copytree(counting_run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoint-*", "tokenizer.json"))
+    assert "it holds no tokenizer.json" in mistake(load_checkpoint, str(tmp_path / "run"))
+
+
+def test_installed_package(counting_run, tmp_path):
+    """Installed as a wheel, without a checkout, the package finds its code files and templates."""
     source, prefix = tmp_path / "source", tmp_path / "prefix"
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".git", "runs", "__pycache__", "*.egg-info", "build"))
     install = f"-m pip install -q --ignore-installed --no-deps --no-build-isolation --prefix {prefix} {source}"
@@ -174,16 +169,17 @@ def test_an_installed_package_makes_complete_checkpoints(counting_run, tmp_path)
     code = f"""
 import sys
 sys.path.insert(0, {site!r})
-import json, modeling_tinystories, tinystories.card as card, tinystories.checkpoint as checkpoint
-import tinystories.report as report
-assert modeling_tinystories.__file__.startswith({site!r}) and checkpoint.__file__.startswith({site!r})
-model, tokenizer = checkpoint.load_checkpoint({str(counting_run)!r})
+import json, modeling_tinystories
+from tinystories.checkpoint import loading
+from tinystories.reporting import model_card, run_report
+assert modeling_tinystories.__file__.startswith({site!r}) and loading.__file__.startswith({site!r})
+model, tokenizer = loading.load_checkpoint({str(counting_run)!r})
 model.save_pretrained("saved")
 recipe = json.load(open({str(counting_run / "recipe.json")!r}, encoding="utf-8"))
 data = json.load(open({str(counting_run / "data_report.json")!r}, encoding="utf-8"))
 empty = dict.fromkeys(["step", "epoch", "best_step", "tokens_seen", "last_evaluation", "evaluated_stories", "final"])
-card.write_card("saved", model, empty | {{"recipe": recipe, "data": data}})
-report.write_report({str(counting_run)!r}, "report")
+model_card.write_card("saved", model, empty | {{"recipe": recipe, "data": data}})
+run_report.write_report({str(counting_run)!r}, "report")
 """
     output_of(run_with_transformers_only(code, tmp_path))
     saved = {file.name for file in (tmp_path / "saved").iterdir()}

@@ -1,4 +1,4 @@
-"""check_run.py CHECKPOINT: a small model is made to have each disease, and the verdict must be that one."""
+"""check_run.py CHECKPOINT: small models are trained to have each fault, and the verdict must name it."""
 
 import json
 import re
@@ -10,17 +10,20 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
-from helpers.runs import mistake, run_command
+from helpers.runs import mistake
 from tinystories.checkpoint.loading import new_model
-from tinystories.checks.diagnosis import diagnose, measure, verdict
+from tinystories.checks.diagnosis import Texts, diagnose, find_texts, measure, records_of
 from tinystories.checks.measurements import encode, loss_of_pairs, read_stories, repeated_share
+from tinystories.checks.rules import Records, verdict
 from tinystories.commands import check
 from tinystories.config.arguments import ModelArguments, TokenizerArguments
-from tinystories.data.held_out import Texts, find_texts
 from tinystories.data.sample_corpus import sample_stories
 from tinystories.data.tokenizer import train_tokenizer
 from tinystories.evaluation.scoring import score, scoring_rows
-from tinystories.run_files import Records, read_records
+from tinystories.run_files import Run
+
+
+pytestmark = pytest.mark.slow  # it trains models
 
 
 def beginnings(number: int, seed: int) -> list[str]:
@@ -44,7 +47,7 @@ def tokenizer():
 
 
 def trained(tokenizer, texts=TRAINING, steps=180, shift=1, eos_in_loss=True, learning_rate=5e-3):
-    """A model that has learned, `shift` tokens ahead, by a loop that has nothing of the project's."""
+    """A model trained to predict `shift` tokens ahead, by a loop that shares nothing with the project's."""
     torch.manual_seed(0)
     model = new_model(SIZES, tokenizer, block_size=96).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.95))
@@ -78,48 +81,50 @@ def diagnosis(model, tokenizer, training=TRAINING, records=None, own=False, held
 
 
 @pytest.mark.parametrize("training", [TRAINING, None], ids=["training text known", "not known"])
-def test_a_healthy_model_is_fine(healthy, tokenizer, training):
+def test_healthy_is_fine(healthy, tokenizer, training):
     result = diagnosis(healthy, tokenizer, training)
     assert result["verdict"] == "fine", result
     assert (result["symptoms"].training_loss is None) == (training is None)
 
 
-def test_a_model_fresh_from_its_config_is_untrained(tokenizer):
+def test_fresh_is_untrained(tokenizer):
     assert diagnosis(trained(tokenizer, steps=0), tokenizer)["verdict"] == "untrained"
 
 
-def test_a_model_stopped_after_a_few_steps_is_undertrained(tokenizer):
+def test_few_steps_are_undertrained(tokenizer):
     result = diagnosis(trained(tokenizer, steps=25), tokenizer)
     assert result["verdict"] == "undertrained" and "pairs of tokens" in result["reason"], result
 
 
 @pytest.mark.parametrize(("evaluations", "expected"), [([3.0, 2.0], "undertrained"), ([2.0, 3.0], "fine")])
-def test_a_run_that_was_stopped_is_undertrained_unless_it_had_stopped_learning(
-    healthy, tokenizer, evaluations, expected
-):
+def test_stopped_run_is_undertrained(healthy, tokenizer, evaluations, expected):
+    """Unless its evaluations had stopped getting better."""
     records = Records(step=100, planned_steps=500, evaluations=evaluations)
     assert diagnosis(healthy, tokenizer, records=records)["verdict"] == expected
 
 
 @pytest.mark.parametrize(("shift", "reason"), [(2, "the token after the next"), (0, "to repeat its input")])
-def test_labels_shifted_twice_or_not_at_all_are_labels_shifted(tokenizer, shift, reason):
+def test_labels_shifted(tokenizer, shift, reason):
+    """Labels that are shifted twice, or not at all."""
     result = diagnosis(trained(tokenizer, steps=80, shift=shift), tokenizer, training=None)
     assert result["verdict"] == "labels shifted" and reason in result["reason"], result
 
 
-def test_a_model_that_was_never_shown_an_end_has_no_eos(tokenizer):
+def test_no_eos(tokenizer):
+    """EOS was left out of the loss."""
     result = diagnosis(trained(tokenizer, steps=100, eos_in_loss=False), tokenizer)
     assert result["verdict"] == "no EOS", result
 
 
-def test_ten_stories_for_hundreds_of_epochs_are_overfit(tokenizer):
+def test_overfit(tokenizer):
+    """Ten stories for many epochs."""
     model = trained(tokenizer, texts=TRAINING[:10], steps=100)
     result = diagnosis(model, tokenizer, training=TRAINING[:10], own=True)
     assert result["verdict"] == "overfit" and "held-out" in result["reason"], result
 
 
-def test_a_tokenizer_with_other_ids_is_the_wrong_one(healthy, tokenizer):
-    """Of the same size: only the model's expectations can tell. Its own ids are taken in another order."""
+def test_wrong_tokenizer_by_ids(healthy, tokenizer):
+    """Of the same size, with the ids in another order: only the model's predictions show it."""
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     words = list(content["model"]["vocab"])
     order = [*range(3), *np.random.default_rng(0).permutation(np.arange(3, len(words))).tolist()]
@@ -132,7 +137,7 @@ def test_a_tokenizer_with_other_ids_is_the_wrong_one(healthy, tokenizer):
     assert result["verdict"] == "wrong tokenizer" and "other tokens" in result["reason"], result
 
 
-def test_a_larger_tokenizer_or_other_special_tokens_are_the_wrong_one(healthy, tokenizer):
+def test_wrong_tokenizer_by_size_or_special_ids(healthy, tokenizer):
     result = diagnosis(healthy, tokenizer_of(TRAINING, 450))
     assert result["verdict"] == "wrong tokenizer" and "the model knows 400" in result["reason"]
     other = tokenizer_of(TRAINING)
@@ -141,7 +146,8 @@ def test_a_larger_tokenizer_or_other_special_tokens_are_the_wrong_one(healthy, t
     assert result["verdict"] == "wrong tokenizer" and "eos_token_id is 2 for the model" in result["reason"]
 
 
-def test_what_the_run_recorded_gives_a_changed_tokenizer_or_changed_weights_away(healthy, tokenizer):
+def test_wrong_tokenizer_by_records(healthy, tokenizer):
+    """What the run recorded shows that the tokenizer or the weights have changed since."""
     result = diagnosis(healthy, tokenizer, records=Records(tokenizer_size=500))
     assert result["verdict"] == "wrong tokenizer" and "trained with 500" in result["reason"]
     result = diagnosis(healthy, tokenizer, records=Records(bits_per_byte=0.1), own=True)
@@ -153,8 +159,8 @@ UNLIKE = ["".join(np.random.default_rng(i).choice([*"QXZJKVWPFG"], size=40)) for
 
 
 @pytest.mark.parametrize("training", [TRAINING, None], ids=["training text known", "not known"])
-def test_a_text_of_another_kind_is_not_called_a_fault_of_a_healthy_model(healthy, tokenizer, training):
-    """A foreign model may have the wrong tokenizer or the wrong text: both are said."""
+def test_another_kind_of_text(healthy, tokenizer, training):
+    """A healthy model is not blamed for the text; if its training text is not known, the reason names both causes."""
     result = diagnosis(healthy, tokenizer, training, held_out=UNLIKE)
     even = np.log(len(tokenizer))
     assert result["symptoms"].reading.mean_prediction_loss > even, "the test needs a text nothing like stories"
@@ -165,13 +171,14 @@ def test_a_text_of_another_kind_is_not_called_a_fault_of_a_healthy_model(healthy
     assert result["verdict"] == "another kind of text" and "--data" in result["remedy"], result
 
 
-def test_a_text_of_a_few_tokens_gives_no_verdict_and_hides_none_that_needs_no_text(healthy, tokenizer):
+def test_too_little_text(healthy, tokenizer):
+    """A verdict that needs no text comes first."""
     assert diagnosis(healthy, tokenizer, held_out=HELD_OUT[:1])["verdict"] == "too little text"
     records = Records(tokenizer_size=500)
     assert diagnosis(healthy, tokenizer, records=records, held_out=HELD_OUT[:1])["verdict"] == "wrong tokenizer"
 
 
-def test_a_generation_config_that_draws_from_everything_is_too_hot(healthy, tokenizer):
+def test_sampling_too_hot(healthy, tokenizer):
     usual = healthy.generation_config
     healthy.generation_config = GenerationConfig(do_sample=True, temperature=5.0, top_k=0, top_p=1.0)
     try:
@@ -183,7 +190,7 @@ def test_a_generation_config_that_draws_from_everything_is_too_hot(healthy, toke
     assert own > balanced + 1
 
 
-def test_weights_that_are_no_numbers_are_said_to_be_broken(tokenizer):
+def test_broken_weights(tokenizer):
     model = trained(tokenizer, steps=0)
     torch.nn.init.constant_(model.model.norm.weight, float("nan"))
     assert diagnosis(model, tokenizer)["verdict"] == "broken weights"
@@ -192,7 +199,8 @@ def test_weights_that_are_no_numbers_are_said_to_be_broken(tokenizer):
 # The numbers
 
 
-def test_the_loss_is_that_of_an_evaluation_also_for_stories_longer_than_the_context(healthy, tokenizer):
+def test_loss_equals_evaluation(healthy, tokenizer):
+    """For a story longer than the context, too."""
     texts = [*HELD_OUT[:20], " ".join(HELD_OUT[20:40])]
     reading = read_stories(healthy, tokenizer, texts)
     rows = scoring_rows(datasets.Dataset.from_dict({"text": texts}), tokenizer, healthy.config.max_position_embeddings)
@@ -201,7 +209,7 @@ def test_the_loss_is_that_of_an_evaluation_also_for_stories_longer_than_the_cont
     assert reading.tokens == expected.tokens
 
 
-def test_articles_are_words_and_not_the_beginnings_of_words(healthy, tokenizer):
+def test_articles_are_whole_words(healthy, tokenizer):
     """With 400 tokens " an" begins " animal" as well; only the article counts."""
     parts = [
         read_stories(healthy, tokenizer, [text]) for text in ("She saw a an", "She saw animals and then", "She saw")
@@ -209,14 +217,14 @@ def test_articles_are_words_and_not_the_beginnings_of_words(healthy, tokenizer):
     assert [part.article_loss is not None for part in parts] == [True, False, False]
 
 
-def test_pairs_are_counted_as_by_hand():
+def test_loss_of_pairs_by_hand():
     counted, scored = [np.array([0, 1, 0, 1, 2])], [np.array([0, 1]), np.array([2, 0])]
     frequency = np.array([3, 3, 2, 1]) / 9
     expected = [-np.log((2 + 10 * frequency[1]) / 12), -np.log(10 * frequency[0] / 10)]
     assert loss_of_pairs(counted, scored, vocab_size=4) == pytest.approx(np.mean(expected))
 
 
-def test_the_repeated_share_is_of_runs_of_four_words():
+def test_repeated_share():
     assert repeated_share("one two three") == 0.0
     assert repeated_share("one two three four five") == 0.0
     assert repeated_share("on and on and on and on and") == pytest.approx(3 / 5)
@@ -225,40 +233,42 @@ def test_the_repeated_share_is_of_runs_of_four_words():
 # Checkpoints
 
 
-def test_the_command_finds_a_run_fine_and_says_what_it_knows_of_it(counting_run, tmp_path):
+def test_command_on_a_run(counting_run, tmp_path, capsys):
     out = tmp_path / "result.json"
-    process = run_command("check_run.py", counting_run, "--prompt", "Story 7. one two", "--output_file", out)
-    assert process.returncode == 0, process.stdout + process.stderr[-2000:]
-    assert "step 100 of 100" in process.stdout and "(10 of the 10 validation stories of its run)" in process.stdout
-    assert "after 'Story 7. one two': ' three' 0.9" in process.stdout
-    assert process.stdout.splitlines()[-1].startswith("verdict: FINE")
+    check.main([str(counting_run), "--prompt", "Story 7. one two", "--output_file", str(out), "--device", "cpu"])
+    printed = capsys.readouterr().out
+    assert "step 100 of 100" in printed and "(10 of the 10 validation stories of its run)" in printed
+    assert "after 'Story 7. one two': ' three' 0.9" in printed
+    assert printed.splitlines()[-1].startswith("verdict: FINE")
     result = json.loads(out.read_text(encoding="utf-8"))
     recorded = json.loads((counting_run / "all_results.json").read_text(encoding="utf-8"))
     assert result["symptoms"]["reading"]["loss"] == pytest.approx(recorded["eval_loss"], abs=1e-5)
 
 
-def test_stories_are_those_of_the_run_only_while_their_text_is_the_same(counting_run):
-    records = read_records(str(counting_run), None)
-    texts = find_texts(records, None, 4)
+def test_changed_text_is_not_own(counting_run):
+    """Stories count as the run's only as long as their text is the same."""
+    run = Run(counting_run)
+    texts = find_texts(run, None, 4)
     assert texts.own and texts.training and texts.source == "4 of the 10 validation stories of its run"
-    records.validation_key = "of another text"
-    texts = find_texts(records, None, 4)
+    run.data["began_with"]["validation"] = "of another text"
+    texts = find_texts(run, None, 4)
     assert not texts.own and texts.training is None and "has changed" in texts.source
 
 
-def test_a_checkpoint_of_the_way_knows_the_recipe_of_its_run(counting_run):
-    records = read_records(str(counting_run / "checkpoint-50"), None)
+def test_records_of_a_checkpoint(counting_run):
+    """The recipe and the data report lie in the run folder above it."""
+    records = records_of(Run(counting_run / "checkpoint-50"))
     assert (records.step, records.planned_steps) == (50, 100)
     assert records.recipe["vocab_size"] == records.tokenizer_size == 315
 
 
-def test_records_that_are_damaged_or_missing_are_not_known(tmp_path):
+def test_damaged_records_are_not_known(tmp_path):
     (tmp_path / "trainer_state.json").write_text('{"global_step": 5', encoding="utf-8")
     (tmp_path / "recipe.json").write_text("[1, 2]", encoding="utf-8")
-    assert read_records(str(tmp_path), None) == Records()
+    assert records_of(Run(tmp_path)) == Records()
 
 
-def test_a_foreign_model_without_records_is_read_all_the_same(tokenizer, tmp_path, capsys):
+def test_foreign_model(tokenizer, tmp_path, capsys):
     """GPT-2 has one token for the beginning and the end, and none for padding."""
     other = tokenizer_of(TRAINING)
     other.bos_token, other.pad_token = other.eos_token, None
@@ -274,5 +284,5 @@ def test_a_foreign_model_without_records_is_read_all_the_same(tokenizer, tmp_pat
     assert "embedded sample corpus" in "".join(lines)
 
 
-def test_a_folder_that_is_no_checkpoint_is_one_line(tmp_path):
+def test_no_checkpoint(tmp_path):
     assert str(tmp_path) in mistake(diagnose, str(tmp_path))

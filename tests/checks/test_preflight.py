@@ -1,4 +1,4 @@
-"""check_run.py RECIPE: what would go wrong in hours is said in seconds, and nothing is left behind."""
+"""check_run.py RECIPE: reports in seconds what would fail after hours, and leaves no files behind."""
 
 import json
 
@@ -7,8 +7,9 @@ import torch
 from transformers import Trainer
 
 from helpers.runs import TINY, as_options, run_command, write_counting_corpus
-from tinystories.checks.preflight import preflight
+from tinystories.checks.preflight import CHECKS, Facts, _find, preflight
 from tinystories.config.recipe import read_recipe
+from tinystories.errors import UserError
 from tinystories.training.budget import planned_steps
 
 
@@ -27,7 +28,9 @@ def finding(result, name) -> str:
     return f"{check['finding']} — {check['remedy']}"
 
 
-def test_a_sound_recipe_is_ready_and_its_run_folder_is_not_touched(options, tmp_path):
+@pytest.mark.slow
+def test_sound_recipe(options, tmp_path):
+    """As a command: its output and exit status. The run folder is not touched."""
     recipe, out = tmp_path / "tiny.yaml", tmp_path / "result.json"
     recipe.write_text("\n".join(f"{key}: {json.dumps(value, default=str)}" for key, value in options.items()))
     process = run_command("check_run.py", recipe, "--gradient_accumulation_steps", "2", "--output_file", out)
@@ -43,8 +46,11 @@ def test_a_sound_recipe_is_ready_and_its_run_folder_is_not_touched(options, tmp_
     assert not (tmp_path / "run").exists()
 
 
-def test_one_failure_does_not_hide_the_next(options, counting_run):
-    options |= {"num_attention_heads": 3, "train_file": "missing.txt", "output_dir": counting_run}
+def test_one_failure_does_not_hide_the_next(options, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "run" / "model.safetensors").write_bytes(b"")
+    options |= {"num_attention_heads": 3, "train_file": "missing.txt"}
     result = preflight(as_options(options))
     assert not result["ready"]
     expected = {"recipe": "ok", "output_dir": "FAIL", "device": "ok", "stories": "FAIL", "model": "FAIL"}
@@ -57,29 +63,53 @@ def test_one_failure_does_not_hide_the_next(options, counting_run):
     assert result["estimate"] is None
 
 
-def test_a_recipe_that_cannot_be_read_skips_what_needs_it():
+def test_unreadable_recipe_skips_the_rest():
     result = preflight(["--learning_rte", "1"])
     assert statuses(result).pop("recipe") == "FAIL" and "learning_rate" in finding(result, "recipe")
     assert {status for name, status in statuses(result).items() if name != "recipe"} == {"skip"}
 
 
-def test_a_guard_that_fails_fails_the_check_and_long_stories_and_epochs_are_warned_of(options, tmp_path):
+def test_remedy_is_never_cut_from_the_message():
+    """A remedy is a field of the error: a message that quotes "; " keeps all of its text."""
+
+    def check(facts):
+        raise UserError("file 'a; b.txt': no column 'c; d'", "name one with --text_column")
+
+    found = _find("stories", check, Facts())
+    assert (found.finding, found.remedy) == ("file 'a; b.txt': no column 'c; d'", "name one with --text_column")
+    assert str(UserError("wrong", "mend it")) == "wrong; mend it" and UserError("wrong; mend it").remedy is None
+
+
+@pytest.mark.slow
+def test_dry_run_uses_no_callback_of_a_run(options):
+    """It would print the Trainer's log, write samples to the run folder, or save checkpoints."""
+    facts = Facts()
+    facts.argv, facts.folder = as_options(options), str(options["output_dir"])
+    for name in ("recipe", "stories", "tokenizer", "rows", "guards"):
+        CHECKS[name](facts)
+    ours = {type(callback).__name__ for callback in facts.trainer.callback_handler.callbacks}
+    assert ours == {"DefaultFlowCallback", "PrinterCallback", "LossSpikeGuard", "ThroughputCallback"}
+
+
+def test_failed_guard_and_warnings(options, tmp_path):
+    """A failed guard is a failed check; cut stories and many epochs are warnings."""
     options |= {"validation_file": options["train_file"], "block_size": 16, "max_steps": 100_000}
     result = preflight(as_options(options))
     assert statuses(result)["guards"] == "FAIL" and "--remove_overlap" in finding(result, "guards")
     assert statuses(result)["rows"] == "warn" and "larger block_size" in finding(result, "rows")
-    assert statuses(result)["length"] == "warn" and "learned by heart" in finding(result, "length")
+    assert statuses(result)["length"] == "warn" and "memorized" in finding(result, "length")
     assert not result["ready"] and not (tmp_path / "run").exists()
 
 
-def test_steps_that_give_no_number_fail_the_check(options):
+@pytest.mark.slow
+def test_steps_without_a_finite_loss(options):
     result = preflight(as_options(options | {"learning_rate": 1e30, "warmup_steps": 0, "max_grad_norm": 0}))
     assert statuses(result)["steps"] == "FAIL" and "learning_rate" in finding(result, "steps")
 
 
 @pytest.mark.parametrize("drop_last", [False, True])
 @pytest.mark.parametrize(("batch", "accumulation", "rows", "epochs"), [(8, 1, 8, 2), (8, 3, 100, 1.5), (3, 4, 10, 4)])
-def test_the_planned_steps_are_those_of_the_trainer(batch, accumulation, rows, epochs, drop_last, tmp_path):
+def test_planned_steps_equal_the_trainers(batch, accumulation, rows, epochs, drop_last, tmp_path):
     keys = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
     keys |= {"num_train_epochs": epochs, "dataloader_drop_last": drop_last, "output_dir": tmp_path}
     training = read_recipe(as_options(keys)).training
@@ -88,7 +118,8 @@ def test_the_planned_steps_are_those_of_the_trainer(batch, accumulation, rows, e
     assert planned_steps(training, rows)[0] == steps
 
 
-def test_the_planned_steps_are_those_that_a_run_took(counting_run):
+@pytest.mark.slow
+def test_planned_steps_equal_a_runs(counting_run):
     state = json.loads((counting_run / "trainer_state.json").read_text(encoding="utf-8"))
     rows = json.loads((counting_run / "data_report.json").read_text(encoding="utf-8"))["packing"]["rows"]
     training = read_recipe([str(counting_run / "recipe.json")]).training

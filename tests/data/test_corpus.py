@@ -1,4 +1,4 @@
-"""The corpus: the same stories from any kind of file, nothing lost silently, and a hold-out that holds out."""
+"""The corpus: the same stories from files of any format, no row lost silently, and a hold-out without copies."""
 
 import csv
 import io
@@ -99,14 +99,14 @@ def texts(dataset: datasets.Dataset) -> list[str]:
 
 
 @pytest.mark.parametrize("suffix", [*FORMATS, ".TXT"])
-def test_every_kind_of_file_gives_the_same_stories(write, read, suffix):
+def test_formats_give_the_same_stories(write, read, suffix):
     stories, report = read(write(f"stories{suffix}", FORMATS[suffix.lower()](STORIES)))
     assert stories == STORIES
     assert (report["stories"], report["empty"], report["bad"]) == (len(STORIES), 0, 0)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_every_kind_of_file_gives_the_same_hold_out(write, data, suffix):
+def test_formats_give_the_same_hold_out(write, data, suffix):
     reference = load_corpus(data(train_file=write("reference.txt", FORMATS[".txt"](STORIES)), validation_fraction=0.3))
     path = write(f"stories{suffix}", FORMATS[suffix](STORIES))
     corpus = load_corpus(data(train_file=path, validation_fraction=0.3))
@@ -114,7 +114,8 @@ def test_every_kind_of_file_gives_the_same_hold_out(write, data, suffix):
     assert texts(corpus.train) == texts(reference.train)
 
 
-def test_a_folder_is_read_whole_in_the_order_of_its_paths(write, read, tmp_path, caplog):
+def test_folder(write, read, tmp_path, caplog):
+    """All its files are read, in the order of their paths; files of other formats are named in a warning."""
     caplog.set_level(logging.WARNING)
     for name, part in (("d.txt", STORIES[4:]), ("a.txt", STORIES[:1]), ("b.parquet", STORIES[1:2])):
         write(f"all/{name}", FORMATS["." + name.split(".")[1]](part))
@@ -126,7 +127,8 @@ def test_a_folder_is_read_whole_in_the_order_of_its_paths(write, read, tmp_path,
     assert "notes.md" in caplog.text  # left out, and said so
 
 
-def test_the_separator_is_found_for_each_file_of_a_folder_alone(write, read, tmp_path):
+def test_separator_of_each_file(write, read, tmp_path):
+    """It is found for each file of a folder on its own."""
     write("all/a.txt", f"One.\n\nStill one.{MARK}Two.")
     write("all/b.txt", "Three.\n\nFour.")
     stories, report = read(tmp_path / "all")
@@ -157,40 +159,43 @@ SEPARATED = {
 
 
 @pytest.mark.parametrize(("content", "separator", "expected"), SEPARATED.values(), ids=SEPARATED)
-def test_text_is_cut_where_stories_end_and_nowhere_else(write, read, content, separator, expected):
+def test_separators(write, read, content, separator, expected):
+    """Text is cut where stories end and nowhere else."""
     stories, report = read(write("stories.txt", content), story_separator=separator)
     assert stories == expected
     assert report["stories"] == len(expected)
     assert len(report["separators"]) == 1
 
 
-def test_the_separator_is_part_of_the_cache_key(write, read):
+def test_separator_is_part_of_the_key(write, read):
     path = write("stories.txt", f"One.\n\nTwo.{MARK}Three.")
     assert [len(read(path, story_separator=rule)[0]) for rule in ("auto", "blank_line", "file", "auto")] == [2, 2, 1, 2]
     assert read(path, story_separator="blank_line")[0] != read(path)[0]
 
 
-def test_the_marker_inside_a_story_of_a_jsonl_file_stays_text(write, read):
+def test_marker_in_jsonl_is_text(write, read):
     story = f"The sign said {MARK} and nobody\n\nknew why."
     assert read(write("stories.jsonl", json.dumps({"text": story})))[0] == [story]
 
 
-def test_jsonl_may_hold_bare_strings_blank_lines_and_a_byte_order_mark(write, read):
+def test_jsonl_variants(write, read):
+    """JSON strings without an object, blank lines and a byte order mark are read."""
     assert read(write("stories.jsonl", '\ufeff"One."\r\n\r\n{"text": "Two."}\n\n'))[0] == ["One.", "Two."]
 
 
-def test_quoted_line_breaks_commas_and_quotes_of_csv_are_text(write, read):
+def test_quoted_csv(write, read):
+    """Quoted line breaks, commas and quotes are text."""
     content = '\ufefftext,id\r\n"One,\r\nthe ""first"".\n\nStill one.",1\r\n\r\nTwo.,2'
     assert read(write("stories.csv", content))[0] == ['One,\nthe "first".\n\nStill one.', "Two."]
 
 
-def test_a_very_long_field_of_csv_is_read(write, read):
+def test_long_csv_field(write, read):
     story = "The worm was long. " * 20_000
     assert read(write("stories.csv", as_csv([["text"], [story]])))[0] == [story.strip()]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
-def test_the_story_may_stand_in_another_column(write, read, suffix):
+def test_text_column(write, read, suffix):
     content = {
         ".jsonl": b'{"text": "no", "story": "yes"}',
         ".csv": b"text,story\nno,yes\n",
@@ -201,7 +206,8 @@ def test_the_story_may_stand_in_another_column(write, read, suffix):
     assert read(path, text_column="story")[0] == ["yes"]
 
 
-def test_white_space_around_a_story_goes_and_empty_stories_are_counted(write, read):
+def test_white_space_and_empty_stories(write, read):
+    """White space around a story is removed, and empty stories are counted."""
     path = write("stories.jsonl", "\n".join(json.dumps({"text": text}) for text in ("  One. \n", "", " \t\n", "Two.")))
     stories, report = read(path)
     assert stories == ["One.", "Two."]
@@ -209,7 +215,7 @@ def test_white_space_around_a_story_goes_and_empty_stories_are_counted(write, re
     assert read(path)[1] == report
 
 
-def test_more_stories_than_fit_a_batch_all_arrive_in_order(write, read):
+def test_several_batches_keep_order(write, read):
     stories = [f"Story {i}." for i in range(2345)]
     assert read(write("stories.txt", "\n\n".join(stories)))[0] == stories
 
@@ -218,7 +224,8 @@ def test_more_stories_than_fit_a_batch_all_arrive_in_order(write, read):
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".csv"])
-def test_text_that_is_not_utf8_is_refused_with_its_line(write, read, suffix):
+def test_not_utf8(write, read, suffix):
+    """The error names the line."""
     lines = {
         ".txt": ["Zoë.", "", "Caf\udce9."],
         ".jsonl": ['{"text": "Zoë."}', "", '{"text": "Caf\udce9."}'],
@@ -248,7 +255,8 @@ BAD_ROWS = {
 
 
 @pytest.mark.parametrize(("name", "content", "line"), BAD_ROWS.values(), ids=BAD_ROWS)
-def test_a_bad_row_stops_with_its_file_and_line_and_can_be_skipped(write, read, caplog, name, content, line):
+def test_bad_row(write, read, caplog, name, content, line):
+    """It stops with its file and line, and can be skipped; also when the stories come from the cache."""
     path = write(name, content)
     place = f"{path}:{line}:" if line else f"{path}: row 2:"
     message = mistake(read, path)
@@ -262,34 +270,36 @@ def test_a_bad_row_stops_with_its_file_and_line_and_can_be_skipped(write, read, 
         assert "skipped 1 row" in caplog.text and place in caplog.text
 
 
-def test_all_bad_rows_are_counted_and_the_first_one_named(write, read):
+def test_bad_rows_are_counted(write, read):
     _, report = read(write("bad.jsonl", '"One."\n1\n2\n3\n'), on_bad_row="skip")
     assert report["bad"] == 3
     assert ":2:" in report["first_bad"]
 
 
-def test_bad_rows_are_reported_under_the_name_of_the_file_that_was_read(write, read):
+def test_bad_row_of_a_copied_file(write, read):
     """Another file with the same content comes from the same cache."""
     content = '"One."\n1\n'
     read(write("first.jsonl", content), on_bad_row="skip")
     assert "second.jsonl:2:" in read(write("second.jsonl", content), on_bad_row="skip")[1]["first_bad"]
 
 
-def test_skipping_is_part_of_the_cache_key(write, read):
+def test_skipping_is_part_of_the_key(write, read):
     path = write("bad.jsonl", '"One."\n1\n')
     read(path, on_bad_row="skip")
     mistake(read, path)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
-def test_a_wrong_column_name_is_refused_and_the_columns_named(write, read, suffix):
+def test_wrong_column(write, read, suffix):
+    """The error names the columns that there are."""
     path = write(f"stories{suffix}", FORMATS[suffix](STORIES))
     message = mistake(read, path, text_column="story")
     assert str(path) in message and "'story'" in message and "'text'" in message and "'id'" in message
     assert "text_column" in message
 
 
-def test_when_every_row_is_bad_the_file_is_not_called_empty(write, read):
+def test_all_rows_bad(write, read):
+    """Guards: an error that calls such a file empty."""
     path = write("stories.jsonl", '{"story": "One."}\n{"story": "Two."}\n')
     message = mistake(read, path, on_bad_row="skip")
     assert "empty" not in message
@@ -298,17 +308,17 @@ def test_when_every_row_is_bad_the_file_is_not_called_empty(write, read):
 
 @pytest.mark.parametrize("content", ["", "\n", " \n\t\n\r\n  "], ids=["empty", "line end", "white space"])
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_a_file_without_a_story_is_refused_by_name(write, read, suffix, content):
+def test_file_without_story(write, read, suffix, content):
     path = write(f"stories{suffix}", content)
     assert str(path) in mistake(read, path)
 
 
 @pytest.mark.parametrize("content", [b"text\n", b'text,id\n"",1\n'])
-def test_a_csv_without_a_story_is_refused_by_name(write, read, content):
+def test_csv_without_story(write, read, content):
     assert "no story" in mistake(read, write("stories.csv", content))
 
 
-def test_a_csv_header_that_cannot_be_read_is_refused_with_its_line(write, read):
+def test_broken_csv_header(write, read):
     path = write("stories.csv", '"te"xt,id\nOne.,1\n')
     assert mistake(read, path).startswith(f"{path}:1:")
 
@@ -326,12 +336,12 @@ def parquet_with_invalid_text() -> bytes:
 @pytest.mark.parametrize(
     "content", [b"no parquet", damaged_parquet(), parquet_with_invalid_text()], ids=["other", "damaged", "not UTF-8"]
 )
-def test_a_broken_parquet_file_is_refused_by_name(write, read, content):
+def test_broken_parquet(write, read, content):
     path = write("stories.parquet", content)
     assert str(path) in mistake(read, path)
 
 
-def test_paths_that_cannot_be_read_are_refused_by_name(write, read, tmp_path):
+def test_wrong_paths(write, read, tmp_path):
     assert str(tmp_path / "missing.txt") in mistake(read, tmp_path / "missing.txt")
     message = mistake(read, write("stories.docx", "One."))
     assert "stories.docx" in message and ".docx" in message and ".jsonl" in message
@@ -342,7 +352,7 @@ def test_paths_that_cannot_be_read_are_refused_by_name(write, read, tmp_path):
     assert str(tmp_path / "others") in mistake(read, tmp_path / "others")
 
 
-def test_a_cache_folder_that_is_a_file_is_a_message_not_a_traceback(write, read):
+def test_cache_folder_is_a_file(write, read):
     path = write("stories.txt", "One.")
     message = mistake(read, path, data_cache_dir=str(write("cache-file", "")))
     assert "cache-file" in message
@@ -351,7 +361,8 @@ def test_a_cache_folder_that_is_a_file_is_a_message_not_a_traceback(write, read)
 # The cache
 
 
-def test_changed_content_is_read_again_though_name_size_and_time_stay(write, read):
+def test_changed_content(write, read):
+    """It is read again though name, size and time stay."""
     path = write("stories.txt", "The red hen.")
     before = path.stat()
     assert read(path)[0] == ["The red hen."]
@@ -361,13 +372,13 @@ def test_changed_content_is_read_again_though_name_size_and_time_stay(write, rea
     assert read(path)[0] == ["The old hen."]
 
 
-def test_a_file_moved_between_kinds_is_read_again(write, read):
+def test_changed_suffix(write, read):
     content = '{"text": "One."}'
     assert read(write("stories.jsonl", content))[0] == ["One."]
     assert read(write("stories.txt", content))[0] == [content]
 
 
-def test_a_refused_file_leaves_nothing_in_the_cache(write, read, tmp_path):
+def test_refused_file_is_not_cached(write, read, tmp_path):
     mistake(read, write("bad.jsonl", '"One."\n1\n'))
     assert list((tmp_path / "cache").iterdir()) == []
 
@@ -375,7 +386,8 @@ def test_a_refused_file_leaves_nothing_in_the_cache(write, read, tmp_path):
 # Sources
 
 
-def test_exactly_one_source_must_be_named(write, data):
+def test_one_source(write, data):
+    """Exactly one source must be given."""
     path = write("stories.txt", "One.\n\nTwo.")
     message = mistake(load_corpus, data())
     assert "none" in message and "--train_file" in message
@@ -386,7 +398,8 @@ def test_exactly_one_source_must_be_named(write, data):
     mistake(load_corpus, data(validation_file=path))
 
 
-def test_named_validation_data_is_used_whole_and_nothing_is_held_out(write, data):
+def test_validation_file(write, data):
+    """It is used whole, and no training story is held out."""
     train, validation = write("train.txt", "One.\n\nTwo."), write("validation.txt", "Three.\n\nOne.")
     corpus = load_corpus(data(train_file=train, validation_file=validation))
     assert texts(corpus.train) == ["One.", "Two."]
@@ -395,7 +408,7 @@ def test_named_validation_data_is_used_whole_and_nothing_is_held_out(write, data
     assert corpus.report["validation"]["source"] == str(validation)
 
 
-def test_the_sample_corpus_needs_no_file_and_is_always_the_same(data, tmp_path):
+def test_sample_corpus(data, tmp_path):
     first = load_corpus(data(num_sample_stories=20))
     again = load_corpus(data(num_sample_stories=20, data_cache_dir=str(tmp_path / "other")))
     assert texts(first.train) == texts(again.train)
@@ -414,7 +427,7 @@ def hub_dataset(write, tmp_path, monkeypatch):
     return str(tmp_path / "hub")
 
 
-def test_a_dataset_gives_its_splits(hub_dataset, data):
+def test_hub_dataset(hub_dataset, data):
     corpus = load_corpus(data(dataset_name=hub_dataset, on_bad_row="skip"))
     assert texts(corpus.train) == STORIES[:4]
     assert texts(corpus.validation) == STORIES[4:]
@@ -423,7 +436,8 @@ def test_a_dataset_gives_its_splits(hub_dataset, data):
     assert texts(corpus.train) == texts(corpus.validation) == STORIES[4:]
 
 
-def test_mistakes_with_a_dataset_say_what_it_has(hub_dataset, data):
+def test_wrong_split_or_column(hub_dataset, data):
+    """The error names the splits or columns that there are."""
     message = mistake(load_corpus, data(dataset_name=hub_dataset, train_split_name="training"))
     assert "'training'" in message and "'train'" in message
     message = mistake(load_corpus, data(dataset_name=hub_dataset, text_column="story"))
@@ -434,7 +448,8 @@ def test_mistakes_with_a_dataset_say_what_it_has(hub_dataset, data):
 # Hold-out
 
 
-def test_the_hold_out_does_not_depend_on_the_training_seed_or_the_state_of_any_generator(numbered, data):
+def test_hold_out_is_independent_of_seeds(numbered, data):
+    """Neither the training seed nor the state of a random generator changes it."""
     path = numbered(100)
     held_out = []
     for seed in (1, 2):
@@ -447,14 +462,15 @@ def test_the_hold_out_does_not_depend_on_the_training_seed_or_the_state_of_any_g
     assert held_out[0] == held_out[1]
 
 
-def test_another_split_seed_holds_out_others(numbered, data):
+def test_split_seed(numbered, data):
     path = numbered(100)
     held_out = [texts(load_corpus(data(train_file=path, split_seed=seed)).validation) for seed in (0, 1, -1)]
     assert len({tuple(stories) for stories in held_out}) == 3
 
 
 @pytest.mark.parametrize("fraction", [0.001, 0.05, 0.5, 0.98])
-def test_the_hold_out_has_its_size_and_loses_nothing(numbered, data, fraction):
+def test_hold_out_size(numbered, data, fraction):
+    """No story is lost, and both sides keep the order of the file."""
     corpus = load_corpus(data(train_file=numbered(100), validation_fraction=fraction))
     assert len(corpus.validation) == max(1, round(100 * fraction))
     train, validation = texts(corpus.train), texts(corpus.validation)
@@ -464,7 +480,7 @@ def test_the_hold_out_has_its_size_and_loses_nothing(numbered, data, fraction):
     assert (corpus.report["train_stories"], corpus.report["validation_stories"]) == (len(train), len(validation))
 
 
-def test_the_same_stories_are_held_out_whatever_their_order(write, data):
+def test_hold_out_is_independent_of_order(write, data):
     stories = [f"Cat number {i} slept." for i in range(60)]
     held_out = []
     for name in ("forward", "backward"):
@@ -474,7 +490,7 @@ def test_the_same_stories_are_held_out_whatever_their_order(write, data):
     assert held_out[0] == held_out[1]
 
 
-def test_copies_of_a_story_never_stand_on_both_sides(write, data):
+def test_copies_are_on_one_side(write, data):
     """Copies that differ in white space only are copies."""
     stories = [f"Cat {i % 20}{' ' * (1 + i // 20)}slept.{chr(10) * (i // 40)} Late." for i in range(60)]
     path = write("stories.jsonl", "\n".join(json.dumps(story) for story in stories))
@@ -487,11 +503,11 @@ def test_copies_of_a_story_never_stand_on_both_sides(write, data):
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 0.0, 1.0, 5.0, float("nan")])
-def test_a_fraction_that_is_none_is_refused(numbered, data, fraction):
+def test_wrong_fraction(numbered, data, fraction):
     assert "validation_fraction" in mistake(load_corpus, data(train_file=numbered(10), validation_fraction=fraction))
 
 
-def test_too_few_distinct_stories_to_hold_any_out_are_refused(write, data):
+def test_too_few_distinct_stories(write, data):
     message = mistake(load_corpus, data(train_file=write("stories.txt", "One.\n\nOne.\n\nOne.")))
     assert "validation_file" in message
 
@@ -499,7 +515,7 @@ def test_too_few_distinct_stories_to_hold_any_out_are_refused(write, data):
 # Overlap and numbers of stories
 
 
-def test_remove_overlap_drops_training_stories_that_are_validated_on_and_counts_them(write, data):
+def test_remove_overlap(write, data):
     sources = {
         "train_file": write("train.txt", "One.\n\nTwo  and\nthree.\n\nFour.\n\nOne."),
         "validation_file": write("validation.txt", "One.\n\nTwo and three.\n\nFive."),
@@ -512,13 +528,14 @@ def test_remove_overlap_drops_training_stories_that_are_validated_on_and_counts_
     assert len(kept.train) == 4 and "overlap_removed" not in kept.report
 
 
-def test_no_training_story_left_is_refused(write, data):
+def test_no_training_story_left(write, data):
     path = write("stories.txt", "One.\n\nTwo.")
     mistake(load_corpus, data(train_file=path, validation_file=path, remove_overlap=True))
     mistake(load_corpus, data(train_file=path, validation_file=path, max_train_samples=0))
 
 
-def test_max_train_samples_takes_the_first_stories_and_leaves_the_validation_data(numbered, data):
+def test_max_train_samples(numbered, data):
+    """It takes the first stories and does not change the validation data."""
     everything = load_corpus(data(train_file=numbered(50)))
     some = load_corpus(data(train_file=numbered(50), max_train_samples=7))
     assert texts(some.train) == texts(everything.train)[:7]
@@ -527,7 +544,8 @@ def test_max_train_samples_takes_the_first_stories_and_leaves_the_validation_dat
     assert len(load_corpus(data(train_file=numbered(50), max_train_samples=1000)).train) == len(everything.train)
 
 
-def test_pick_stories_takes_the_same_stories_each_time_from_all_over_the_data(numbered, data):
+def test_pick_stories(numbered, data):
+    """The same stories each time, from all over the data."""
     stories, _ = read_files(str(numbered(200)), data())
     picked = texts(pick_stories(stories, 20))
     assert picked == texts(pick_stories(stories, 20))

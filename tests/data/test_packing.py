@@ -1,4 +1,4 @@
-"""Rows of tokens: every story whole and in order, caches that cannot be stale, and each token scored exactly once."""
+"""Rows of tokens: every story whole and in order, no stale cache, and each token scored exactly once."""
 
 import json
 import math
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -90,30 +90,32 @@ def assert_is_stream(rows, report, texts, tokenizer, block_size) -> None:
 
 
 @pytest.mark.parametrize("block_size", [2, 7, 16, 64, 500])
-def test_the_rows_are_all_stories_in_order_up_to_the_dropped_tail(packed, tokenizer, block_size):
+def test_stream(packed, tokenizer, block_size):
+    """Rows hold all stories in order, up to the dropped tail."""
     rows, report = packed(SHORT, block_size=block_size)
     assert_is_stream(rows, report, SHORT, tokenizer, block_size)
 
 
-def test_no_token_is_lost_between_batches_of_stories(packed, tokenizer):
+def test_stream_over_several_batches(packed, tokenizer):
     texts = [f"{i}" for i in range(2500)]
     rows, report = packed(texts, block_size=13)
     assert_is_stream(rows, report, texts, tokenizer, 13)
 
 
-def test_a_story_longer_than_a_row_is_kept_whole(packed, tokenizer):
+def test_stream_with_a_long_story(packed, tokenizer):
     assert len(encode_story(LONG, tokenizer)) > 10 * 16
     texts = [SHORT[0], LONG, SHORT[1]]
     rows, report = packed(texts)
     assert_is_stream(rows, report, texts, tokenizer, 16)
 
 
-def test_a_stream_that_fills_its_rows_exactly_drops_nothing(packed, byte_tokenizer):
+def test_stream_without_tail(packed, byte_tokenizer):
     rows, report = packed(["a" * 6, "b" * 14], tokenizer=byte_tokenizer, block_size=8)
     assert (len(rows), report["dropped_tokens"]) == (3, 0)
 
 
-def test_a_story_is_bos_text_eos_and_a_typed_special_token_in_it_is_text(tokenizer):
+def test_encode_story(tokenizer):
+    """BOS, text, EOS; the name of a special token in a story is text."""
     text = "The sign said <|eos|>."
     ids = encode_story(text, tokenizer)
     assert (ids[0], ids[-1]) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
@@ -121,7 +123,7 @@ def test_a_story_is_bos_text_eos_and_a_typed_special_token_in_it_is_text(tokeniz
     assert tokenizer.decode(ids[1:-1]) == text
 
 
-def test_the_order_of_selected_stories_is_kept(tokenizer, tmp_path):
+def test_selected_stories(tokenizer, tmp_path):
     """`select` leaves the file as it is and puts an index above it."""
     stories = as_dataset(SHORT).select([5, 3, 40, 3])
     rows = pack(stories, tokenizer, data_arguments(tmp_path, block_size=2)).rows[:]["input_ids"]
@@ -134,7 +136,7 @@ def value_type_on_disk(rows: datasets.Dataset) -> pa.DataType:
         return stream.schema.field("input_ids").type.value_type
 
 
-def test_tokens_take_two_bytes_on_disk_where_the_vocabulary_allows(tokenizer, tmp_path):
+def test_two_bytes_a_token(tokenizer, tmp_path):
     rows = pack(as_dataset(SHORT), tokenizer, data_arguments(tmp_path)).rows
     assert value_type_on_disk(rows) == pa.uint16()
     (folder,) = (tmp_path / "cache").iterdir()
@@ -142,7 +144,8 @@ def test_tokens_take_two_bytes_on_disk_where_the_vocabulary_allows(tokenizer, tm
     assert files == {"rows.arrow", "report.json", "sealed.json"}  # no second copy of the tokens
 
 
-def test_a_vocabulary_of_more_than_65536_tokens_does_not_wrap_around(tmp_path):
+def test_large_vocabulary(tmp_path):
+    """Guards: ids above 65,535 that wrap around."""
     words = ["<p>", "<b>", "<e>", *(f"w{i}" for i in range(70_000))]
     backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -155,7 +158,8 @@ def test_a_vocabulary_of_more_than_65536_tokens_does_not_wrap_around(tmp_path):
 
 
 @pytest.mark.parametrize("aligned", [False, True])
-def test_several_processes_give_the_same_rows_as_one(tokenizer, tmp_path, aligned):
+def test_tokenizing_in_two_processes(tokenizer, tmp_path, aligned):
+    """The rows are those of one process."""
     texts = [*SHORT, LONG]
     results = []
     for workers in (None, 2):
@@ -201,7 +205,8 @@ ALIGNED = {
 
 
 @pytest.mark.parametrize(("texts", "block_size"), ALIGNED.values(), ids=ALIGNED)
-def test_aligned_rows_hold_every_story_whole_and_pad_on_the_right_only(packed, tokenizer, texts, block_size):
+def test_aligned_rows(packed, tokenizer, texts, block_size):
+    """Every story is whole, and padding is on the right only."""
     rows, report = packed(texts, block_size=block_size, align_to_stories=True)
     pieces = Counter(tuple(piece) for row in segments(rows, tokenizer) for piece in row)
     assert pieces == expected_pieces(texts, tokenizer, block_size)
@@ -212,31 +217,34 @@ def test_aligned_rows_hold_every_story_whole_and_pad_on_the_right_only(packed, t
 
 
 @pytest.mark.parametrize(("texts", "block_size"), ALIGNED.values(), ids=ALIGNED)
-def test_in_an_aligned_row_every_story_after_the_first_begins_with_bos(packed, tokenizer, texts, block_size):
-    """The rest of a long story may begin a row; behind the end of another story it would teach nonsense."""
+def test_aligned_stories_begin_with_bos(packed, tokenizer, texts, block_size):
+    """The rest of a long story may begin a row; behind the end of another story it would be nonsense."""
     rows, _ = packed(texts, block_size=block_size, align_to_stories=True)
     for row in segments(rows, tokenizer):
         assert all(piece[0] == tokenizer.bos_token_id for piece in row[1:])
 
 
-def test_the_short_rest_of_a_long_story_is_not_put_behind_another_story(packed, byte_tokenizer):
+def test_rest_of_a_long_story(packed, byte_tokenizer):
+    """It is not put behind another story."""
     rows, _ = packed(["a" * 8, "b" * 18], tokenizer=byte_tokenizer, block_size=16, align_to_stories=True)
     rest = byte_tokenizer("bbb", add_special_tokens=False)["input_ids"]
     assert [*rest, byte_tokenizer.eos_token_id] in rows[:, :4].tolist()
 
 
-def test_where_all_stories_fit_a_row_every_aligned_row_begins_with_bos(packed, tokenizer):
+def test_aligned_rows_begin_with_bos(packed, tokenizer):
+    """So it is where all stories fit into a row."""
     rows, _ = packed(SHORT, block_size=64, align_to_stories=True)
     assert set(rows[:, 0].tolist()) == {tokenizer.bos_token_id}
 
 
-def test_aligned_rows_hold_little_padding(packed, byte_tokenizer):
+def test_little_padding(packed, byte_tokenizer):
     texts = ["a" * (1 + 17 * i % 40) for i in range(400)]  # 3 to 42 tokens
     _, report = packed(texts, tokenizer=byte_tokenizer, block_size=64, align_to_stories=True)
     assert report["padding_tokens"] < 0.05 * report["tokens"]
 
 
-def test_stories_that_fit_a_row_exactly_share_none_and_are_not_padded(packed, byte_tokenizer):
+def test_exact_fit(packed, byte_tokenizer):
+    """A story as long as a row shares it with none, and needs no padding."""
     rows, report = packed(["a" * 6, "b" * 2, "c" * 2], tokenizer=byte_tokenizer, block_size=8, align_to_stories=True)
     assert (len(rows), report["padding_tokens"]) == (2, 0)
 
@@ -244,19 +252,20 @@ def test_stories_that_fit_a_row_exactly_share_none_and_are_not_padded(packed, by
 # What is refused
 
 
-def test_a_corpus_smaller_than_one_row_is_refused_each_time(tokenizer, tmp_path):
+def test_too_little_text(tokenizer, tmp_path):
+    """It is refused each time, also from the cache."""
     for _ in range(2):
         message = mistake(pack, as_dataset(["One."]), tokenizer, data_arguments(tmp_path, block_size=64))
         assert "64" in message and "block_size" in message
 
 
 @pytest.mark.parametrize("block_size", [1, 0, -4])
-def test_a_block_size_without_a_target_is_refused(packed, block_size):
+def test_wrong_block_size(packed, block_size):
     assert "block_size" in mistake(packed, SHORT, block_size=block_size)
 
 
 @pytest.mark.parametrize("missing", ["pad", "bos", "eos"])
-def test_a_tokenizer_without_a_special_token_is_refused_and_the_token_named(packed, tokenizer, missing):
+def test_missing_special_token(packed, tokenizer, missing):
     names = {f"{name}_token": getattr(tokenizer, f"{name}_token") for name in ("pad", "bos", "eos") if name != missing}
     incomplete = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, **names)
     assert f"no {missing} token" in mistake(packed, SHORT, tokenizer=incomplete)
@@ -265,7 +274,7 @@ def test_a_tokenizer_without_a_special_token_is_refused_and_the_token_named(pack
 # The cache
 
 
-def test_the_same_input_is_packed_once(packed, tmp_path):
+def test_packed_once(packed, tmp_path):
     first, report = packed(SHORT)
     (file,) = (tmp_path / "cache").glob("rows-*/rows.arrow")
     identity = (file.stat().st_ino, file.stat().st_mtime_ns)
@@ -287,14 +296,14 @@ def test_the_same_input_is_packed_once(packed, tmp_path):
     ],
     ids=["a story more", "a story less", "another order", "two stories joined", "block_size", "align_to_stories"],
 )
-def test_any_other_input_is_packed_anew(packed, tmp_path, texts, arguments):
+def test_other_input_is_packed_anew(packed, tmp_path, texts, arguments):
     before, _ = packed(SHORT)
     after, _ = packed(texts, **arguments)
     assert len(cached(tmp_path)) == 2
     assert not np.array_equal(before, after)
 
 
-def test_another_tokenizer_under_the_same_path_is_another_input(packed, tokenizer, byte_tokenizer, tmp_path):
+def test_other_tokenizer_at_the_same_path(packed, tokenizer, byte_tokenizer, tmp_path):
     for number, kind in enumerate((tokenizer, byte_tokenizer), start=1):
         kind.save_pretrained(tmp_path / "tokenizer")
         rows, report = packed(SHORT, tokenizer=AutoTokenizer.from_pretrained(tmp_path / "tokenizer"))
@@ -302,14 +311,15 @@ def test_another_tokenizer_under_the_same_path_is_another_input(packed, tokenize
         assert len(cached(tmp_path)) == number
 
 
-def test_whether_special_tokens_can_be_typed_is_part_of_the_key(packed, tokenizer, tokenizer_folder):
+def test_split_special_tokens_is_part_of_the_key(packed, tokenizer, tokenizer_folder):
     """Not part of tokenizer.json, and yet it changes the tokens."""
     texts = [f"{text} <|eos|>" for text in SHORT]
     other = AutoTokenizer.from_pretrained(tokenizer_folder, split_special_tokens=False)
     assert not np.array_equal(packed(texts)[0][:5], packed(texts, tokenizer=other)[0][:5])
 
 
-def test_parts_of_a_key_are_kept_apart():
+def test_content_key():
+    """Guards: two lists of parts with the same key because their joined text is the same."""
     keys = [["ab", "c"], ["a", "bc"], ["abc"], ["abc", ""], ["1"], [1], [True], [None], [b"abc"], []]
     assert len({content_key(key) for key in keys}) == len(keys)
     assert content_key(iter(["a", 1])) == content_key(["a", 1])
@@ -341,7 +351,8 @@ def fail():
     raise RuntimeError("the disk is full")
 
 
-def test_a_build_that_fails_half_way_leaves_nothing(packed, tokenizer, tmp_path):
+def test_failed_build(packed, tokenizer, tmp_path):
+    """It leaves nothing behind."""
     with pytest.raises(RuntimeError, match="the disk is full"):
         packed(TWO_BATCHES, tokenizer=Interfering(tokenizer, fail))
     assert not list((tmp_path / "cache").iterdir())
@@ -350,7 +361,7 @@ def test_a_build_that_fails_half_way_leaves_nothing(packed, tokenizer, tmp_path)
 
 
 def pack_and_interfere(tokenizer_folder, tmp_path, interfere, arguments=()) -> None:
-    """What a process of its own does."""
+    """Build the rows, and call `interfere` after the first batch of stories."""
     tokenizer = Interfering(AutoTokenizer.from_pretrained(tokenizer_folder), lambda: interfere(*arguments))
     result = pack(as_dataset(TWO_BATCHES), tokenizer, data_arguments(tmp_path))
     assert tokenizer.calls == 2
@@ -358,29 +369,32 @@ def pack_and_interfere(tokenizer_folder, tmp_path, interfere, arguments=()) -> N
     (tmp_path / f"{os.getpid()}.json").write_text(json.dumps([rows, result.report]), encoding="utf-8")
 
 
-def start_processes(number, *arguments) -> list:
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=pack_and_interfere, args=arguments) for _ in range(number)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=300)
-    return processes
+def start_process(*arguments):
+    process = multiprocessing.get_context("spawn").Process(target=pack_and_interfere, args=arguments)
+    process.start()
+    return process
 
 
-def test_a_build_that_is_killed_half_way_is_never_taken_for_complete(packed, tokenizer, tokenizer_folder, tmp_path):
-    (process,) = start_processes(1, tokenizer_folder, tmp_path, os._exit, (9,))
+@pytest.mark.slow
+def test_killed_build(packed, tokenizer, tokenizer_folder, tmp_path):
+    """It is never taken for complete."""
+    process = start_process(tokenizer_folder, tmp_path, os._exit, (9,))
+    process.join(timeout=300)
     assert process.exitcode == 9
     assert not cached(tmp_path)
     rows, report = packed(TWO_BATCHES)
     assert_is_stream(rows, report, TWO_BATCHES, tokenizer, 16)
 
 
-def test_two_processes_that_build_at_once_both_succeed_with_the_same_rows(tokenizer, tokenizer_folder, tmp_path):
+@pytest.mark.slow
+def test_two_builds_at_once(tokenizer, tokenizer_folder, tmp_path):
+    """This process and another one both succeed, with the same rows."""
     barrier = multiprocessing.get_context("spawn").Barrier(2, timeout=240)
-    processes = start_processes(2, tokenizer_folder, tmp_path, wait_for_the_other, (barrier,))
-    assert [process.exitcode for process in processes] == [0, 0]
-    first, second = (json.loads((tmp_path / f"{process.pid}.json").read_text()) for process in processes)
+    process = start_process(tokenizer_folder, tmp_path, wait_for_the_other, (barrier,))
+    pack_and_interfere(tokenizer_folder, tmp_path, wait_for_the_other, (barrier,))
+    process.join(timeout=300)
+    assert process.exitcode == 0
+    first, second = (json.loads((tmp_path / f"{pid}.json").read_text()) for pid in (os.getpid(), process.pid))
     assert first == second
     assert_is_stream(np.array(first[0]), first[1], TWO_BATCHES, tokenizer, 16)
     assert {path.name for path in (tmp_path / "cache").iterdir()} == cached(tmp_path)  # nothing unfinished is left
@@ -390,8 +404,8 @@ def wait_for_the_other(barrier) -> None:
     barrier.wait()
 
 
-def test_a_build_that_another_finishes_first_uses_the_others_rows(packed, tokenizer, tmp_path):
-    """The same race without chance: the whole second build happens inside the first one."""
+def test_build_finished_by_another(packed, tokenizer, tmp_path):
+    """The same race, but deterministic: the whole second build happens inside the first one."""
     inner = []
     slow = Interfering(tokenizer, lambda: inner.append(packed(TWO_BATCHES)[0]))
     rows, report = packed(TWO_BATCHES, tokenizer=slow)
@@ -400,7 +414,7 @@ def test_a_build_that_another_finishes_first_uses_the_others_rows(packed, tokeni
     assert {path.name for path in (tmp_path / "cache").iterdir()} == cached(tmp_path)
 
 
-def test_a_cached_folder_is_built_once_and_returned_complete(tmp_path):
+def test_cached_folder(tmp_path):
     built = []
 
     def build(folder):
@@ -422,7 +436,8 @@ def collate(*rows, **first_target):
     return StoryCollator(PAD)([{"input_ids": np.array(row, dtype=np.uint16)} | first_target for row in rows])
 
 
-def test_labels_are_the_input_ids_end_of_story_included_and_not_shifted():
+def test_labels():
+    """They are the input ids, EOS included, not shifted."""
     rows = [[BOS, 7, 8, EOS, BOS, 9], [7, EOS, BOS, 65535, 8, EOS]]
     batch = collate(*rows)
     assert set(batch) == {"input_ids", "labels"}  # no attention mask: it would leave the fast attention kernel
@@ -431,25 +446,27 @@ def test_labels_are_the_input_ids_end_of_story_included_and_not_shifted():
         assert tensor.tolist() == rows
 
 
-def test_padding_is_left_out_of_the_loss_and_the_end_of_story_is_not():
+def test_padding_has_no_label():
     batch = collate([BOS, 7, EOS, PAD, PAD])
     assert batch["input_ids"].tolist() == [[BOS, 7, EOS, PAD, PAD]]
     assert batch["labels"].tolist() == [[BOS, 7, EOS, IGNORED, IGNORED]]
 
 
-def test_rows_of_different_length_are_padded_on_the_right():
+def test_rows_of_different_length():
     batch = collate([BOS, 7, EOS], [BOS, 7, 8, 9, EOS])
     assert batch["input_ids"].tolist() == [[BOS, 7, EOS, PAD, PAD], [BOS, 7, 8, 9, EOS]]
     assert batch["labels"].tolist() == [[BOS, 7, EOS, IGNORED, IGNORED], [BOS, 7, 8, 9, EOS]]
 
 
-def test_what_stands_before_the_first_target_is_read_and_not_scored():
+def test_first_target():
+    """Tokens before it are read and not scored."""
     batch = collate([6, 7, 8, EOS], [6, 7, EOS], first_target=2)
     assert batch["input_ids"].tolist() == [[6, 7, 8, EOS], [6, 7, EOS, PAD]]
     assert batch["labels"].tolist() == [[IGNORED, IGNORED, 8, EOS], [IGNORED, IGNORED, EOS, IGNORED]]
 
 
-def test_collating_leaves_the_rows_as_they_are(packed, tokenizer, tmp_path):
+def test_collating_copies(packed, tokenizer, tmp_path):
+    """Neither the rows nor the input ids change with the labels."""
     rows, _ = packed(SHORT)
     dataset = pack(as_dataset(SHORT), tokenizer, data_arguments(tmp_path)).rows
     collator = StoryCollator(tokenizer.pad_token_id)
@@ -487,7 +504,7 @@ def assert_each_token_is_scored_once(texts, tokenizer, block_size) -> None:
 
 @pytest.mark.parametrize("block_size", [2, 3, 8, 9])
 @pytest.mark.parametrize("length", ["shorter", "equal", "one longer", "half longer", "twice", "several times"])
-def test_each_token_of_a_story_of_any_length_is_scored_once(byte_tokenizer, block_size, length):
+def test_each_token_is_scored_once(byte_tokenizer, block_size, length):
     tokens = {
         "shorter": block_size - 1,
         "equal": block_size,
@@ -499,17 +516,18 @@ def test_each_token_of_a_story_of_any_length_is_scored_once(byte_tokenizer, bloc
     assert_each_token_is_scored_once([ALPHABET[: max(0, tokens - 2)]], byte_tokenizer, block_size)
 
 
-@settings(max_examples=60, deadline=None, database=None, derandomize=True)
 @given(lengths=st.lists(st.integers(0, len(ALPHABET)), min_size=1, max_size=6), block_size=st.integers(2, 60))
-def test_each_token_of_any_stories_is_scored_once(byte_tokenizer, lengths, block_size):
+def test_each_token_of_any_stories(byte_tokenizer, lengths, block_size):
+    """It is scored once, however long the stories are."""
     assert_each_token_is_scored_once([ALPHABET[:length] for length in lengths], byte_tokenizer, block_size)
 
 
-def test_bytes_are_those_of_utf8_and_not_characters(tokenizer):
+def test_utf8_bytes(tokenizer):
     assert scoring_rows(as_dataset(["Zoë", "🦊."]), tokenizer, 16).num_bytes == 4 + 5
 
 
-def test_the_loss_of_a_token_stands_at_its_place_and_ignored_ones_cost_nothing():
+def test_token_nll():
+    """The loss of a token is at its place, and ignored tokens have none."""
     logits = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([[1, 3, 2, IGNORED], [IGNORED, IGNORED, 4, 0]])
     nll = -logits.double().log_softmax(-1)
@@ -517,7 +535,7 @@ def test_the_loss_of_a_token_stands_at_its_place_and_ignored_ones_cost_nothing()
     np.testing.assert_allclose(token_nll(logits, labels).numpy(), expected, rtol=1e-5)
 
 
-def test_half_precision_logits_are_scored_in_single_precision():
+def test_half_precision_logits():
     nll = token_nll(torch.zeros(1, 3, 7, dtype=torch.bfloat16), torch.ones(1, 3, dtype=torch.int64))
     assert nll.dtype == torch.float32
     np.testing.assert_allclose(nll.numpy(), [[0, math.log(7), math.log(7)]], rtol=1e-6)
@@ -531,7 +549,8 @@ def rows_of(*articles: list[int], num_bytes: int = 10) -> ScoringRows:
     return ScoringRows(rows, len(rows), num_bytes)
 
 
-def test_a_score_is_taken_over_tokens_and_bytes_and_not_over_rows():
+def test_score():
+    """It is a mean over tokens and bytes, not over rows."""
     nll = np.array([[9, 5.0, 3.0, -100, -100], [9, 0.5, 0.25, 0.25, 0.0]], dtype=np.float32)
     result = score_from_tokens(nll, rows_of([0, 1, 0], [0, 0, 0, 1, 0]))
     assert (result.loss, result.tokens, result.bytes, result.stories) == (9 / 6, 6, 10, 2)
@@ -540,20 +559,20 @@ def test_a_score_is_taken_over_tokens_and_bytes_and_not_over_rows():
     assert (result.article_loss, result.article_tokens, result.other_loss) == (5.25 / 2, 2, 3.75 / 4)
 
 
-def test_a_hopeless_loss_is_infinite_perplexity_and_no_overflow():
+def test_infinite_perplexity():
     result = score_from_tokens([np.array([0.0, 8000.0])], rows_of([0, 0]))
     assert result.perplexity == math.inf
     assert result.article_loss is None and result.other_loss == 8000
 
 
-def test_a_score_with_a_row_too_few_is_no_score():
+def test_score_with_a_row_too_few():
     """A story left out of the sum would still count in the bytes: the number would look better than it is."""
     with pytest.raises(GuardError, match="1 rows were scored instead of 2"):
         score_from_tokens([np.array([0.0, 8.0])], rows_of([0, 0], [0, 0]))
 
 
 class Reader(torch.nn.Module):
-    """A causal model of a sort: what it predicts depends on every token that it has read, and on nothing to come."""
+    """A simple causal model: its prediction depends on every token before it and on none after it."""
 
     device = torch.device("cpu")
 
@@ -581,7 +600,8 @@ def nats_token_by_token(model, ids, block_size) -> float:
 
 
 @pytest.mark.parametrize("block_size", [7, 16, 400])
-def test_a_score_equals_the_sum_over_single_tokens_whatever_the_batch_size(tokenizer, block_size):
+def test_score_of_a_model(tokenizer, block_size):
+    """It equals the sum over single tokens for each batch size."""
     texts = [*SHORT[:5], LONG[:300], "🦊", ""]
     model = Reader(len(tokenizer)).train()
     encoded = [encode_story(text, tokenizer) for text in texts]

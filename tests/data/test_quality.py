@@ -1,4 +1,4 @@
-"""check_run.py --data: every disease of a text is found where it stands, and nothing healthy is touched."""
+"""check_run.py --data: every problem of a text is found with its place, and healthy text is not changed."""
 
 # ruff: noqa: RUF001 (curly quotes and dashes are what is tested)
 import json
@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.runs import mistake, run_command
+from helpers.runs import as_options, mistake
+from tinystories.commands import check
 from tinystories.config.arguments import DataArguments
 from tinystories.data.mojibake import clean_text, repair_mojibake
 from tinystories.data.quality import PROBLEMS, QualityArguments, check_target, examine, write_clean_copy
@@ -31,7 +32,7 @@ SICK = {
     "too short": "The end.",
     "too long": "The hen went on and on. " * 1000,
     "exact duplicate of an earlier story": HEALTHY[0].replace(" ", "  "),
-    "stands in the validation data": "This story about a hen is also in the other file.",
+    "also in the validation data": "This story about a hen is also in the other file.",
 }
 
 
@@ -65,19 +66,20 @@ def read(path) -> list[str]:
     return [json.loads(line)["text"] for line in text.split("\n")[:-1]]
 
 
-def test_every_problem_has_its_example_here():
+def test_every_problem_has_an_example():
     assert set(SICK) == set(PROBLEMS)
 
 
-def test_healthy_stories_have_no_problem(look):
+def test_healthy_stories(look):
     report = look(HEALTHY)[0].report
     assert report["problems"] == {} and report["stories_without_problem"] == report["stories"] == len(HEALTHY)
 
 
 @pytest.mark.parametrize("name", SICK)
-def test_each_problem_is_found_at_its_story_and_line(look, name):
+def test_each_problem(look, name):
+    """It is found with its story and line."""
     stories = [*HEALTHY, SICK[name]]
-    examined, arguments = look(stories, validation=[SICK["stands in the validation data"]])
+    examined, arguments = look(stories, validation=[SICK["also in the validation data"]])
     assert list(examined.report["problems"]) == [name]
     problem = examined.report["problems"][name]
     (example,) = problem["examples"]
@@ -85,7 +87,8 @@ def test_each_problem_is_found_at_its_story_and_line(look, name):
     assert example["file"] == arguments.data
 
 
-def test_a_line_is_that_of_the_file_where_the_story_begins(tmp_path):
+def test_line_of_a_story(tmp_path):
+    """It is the line of the file in which the story begins."""
     texts = {
         "mark.txt": "\nOne hen and\n\na duck went out.\n<|endoftext|>\n\nThe end.\n<|endoftext|>\n",
         "blank.txt": "One hen and\na duck went out.\n\n\n\n\nThe end.\nNo.\n",
@@ -99,7 +102,8 @@ def test_a_line_is_that_of_the_file_where_the_story_begins(tmp_path):
         assert (example["story"], example["line"]) == (2, {"mark.txt": 7, "blank.txt": 7, "quoted.csv": 6}[name])
 
 
-def test_counts_are_of_all_stories_and_examples_of_the_first(look):
+def test_counts_and_examples(look):
+    """All stories are counted; the examples are the first ones."""
     stories = [f"Story {i} has a <b>word</b> in it that is bold." for i in range(1500)]
     report = look(stories)[0].report
     problem = report["problems"]["HTML"]
@@ -108,10 +112,11 @@ def test_counts_are_of_all_stories_and_examples_of_the_first(look):
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".txt"])
-def test_the_clean_copy_holds_the_healthy_and_the_repaired_and_cleaning_it_changes_nothing(look, tmp_path, suffix):
+def test_clean_copy(look, tmp_path, suffix):
+    """It holds the healthy and the repaired stories, and cleaning it changes nothing."""
     stories = [*HEALTHY, *SICK.values()]
     target, again = tmp_path / f"clean{suffix}", tmp_path / f"again{suffix}"
-    validation = [SICK["stands in the validation data"]]
+    validation = [SICK["also in the validation data"]]
     examined, arguments = look(stories, validation=validation, clean=str(target))
     report = write_clean_copy(examined, arguments)
     assert read(target) == [*HEALTHY, "The fish said, “Let us swim.” And they did swim."]
@@ -124,7 +129,7 @@ def test_the_clean_copy_holds_the_healthy_and_the_repaired_and_cleaning_it_chang
     assert again.read_bytes() == target.read_bytes()
 
 
-def test_the_copy_of_two_stories_that_are_one_when_repaired_holds_one(look, tmp_path):
+def test_duplicate_after_repair(look, tmp_path):
     """Compared before the repair, both would stay, and cleaning the copy again would change it."""
     stories = ["The café by the sea was open.", "The cafÃ© by the sea was open."]
     examined, arguments = look(stories, clean=str(tmp_path / "clean.txt"))
@@ -138,13 +143,14 @@ words = st.sampled_from([*WORDS.split(), "5 €", "\n"])
 
 
 @given(st.lists(words, max_size=12), st.sampled_from([" ", "  ", ". "]))
-def test_text_without_mojibake_comes_back_as_it_is(parts, between):
+def test_text_without_mojibake(parts, between):
+    """It is not changed."""
     text = between.join(parts)
     assert repair_mojibake(text) == text
 
 
 @given(st.lists(words, max_size=8).map(" ".join))
-def test_the_repair_is_the_same_when_repeated(text):
+def test_repair_is_idempotent(text):
     broken = text.encode().decode("cp1252", errors="replace")
     assert repair_mojibake(repair_mojibake(broken)) == repair_mojibake(broken)
 
@@ -154,7 +160,8 @@ def test_the_repair_is_the_same_when_repeated(text):
 @pytest.mark.parametrize(
     "text", ["She said, “I don’t know…” — and left.", "Zoë saw a café.", "Ein schöner Übungsplatz."]
 )
-def test_mojibake_is_undone_also_where_it_happened_twice(text, times, encoding):
+def test_repair(text, times, encoding):
+    """Also of text that was broken twice."""
     broken = text
     for _ in range(times):  # cp1252 has no character for five bytes; programs show them as control characters
         broken = "".join(bytes([b]).decode(encoding, errors="ignore") or chr(b) for b in broken.encode())
@@ -162,30 +169,32 @@ def test_mojibake_is_undone_also_where_it_happened_twice(text, times, encoding):
     assert repair_mojibake(broken) == text
 
 
-def test_a_closing_quote_whose_last_byte_was_dropped_is_a_quote_and_not_a_dagger():
+def test_cut_closing_quote():
+    """A closing quote whose last byte was dropped is a quote, not a dagger."""
     broken = "“Let us go!â€ he said. â€œYes.â€\nThey went."
     assert repair_mojibake(broken) == "“Let us go!” he said. “Yes.”\nThey went."
     assert repair_mojibake("“Yes.Ã¢â‚¬\nThey went.") == "“Yes.”\nThey went."  # twice
     assert repair_mojibake("voilÃ\xa0 et Ã la fin") == "voilà et à la fin"
 
 
-def test_one_broken_word_does_not_change_healthy_ones():
+def test_repair_keeps_healthy_words():
     assert repair_mojibake("“MANHÃ” naÃ¯ve") == "“MANHÃ” naïve"
     assert repair_mojibake("“Yes â€” noâ€”” “ðŸ”¥ and âœ”” naÃ¯ve") == "“Yes — no—” “🔥 and ✔” naïve"
     assert repair_mojibake("He saw a naÃ¯ve hen. She is Å‚ here.") == "He saw a naïve hen. She is Å‚ here."
 
 
 @given(st.lists(st.sampled_from([*"Ãâ€œ”Â\xa0 \x85.", "The end", "naÃ¯ve", "Ã‚"]), max_size=12).map("".join))
-def test_cleaning_what_is_clean_changes_nothing(text):
+def test_cleaning_is_idempotent(text):
     assert clean_text(clean_text(text)) == clean_text(text) == clean_text(text).strip()
 
 
-def test_a_run_of_a_million_letters_is_searched_in_one_pass(look):
-    """Begun anew at each letter, the search for an e-mail address would take the better part of an hour."""
+def test_million_letters(look):
+    """Guards: a search for e-mail addresses that begins again at each letter, which would take almost an hour."""
     assert list(look(["hen" * 333_333, HEALTHY[0]])[0].report["problems"]) == ["too long"]
 
 
-def test_a_copy_of_a_story_that_is_dropped_stays(look, tmp_path):
+def test_copy_of_a_dropped_story(look, tmp_path):
+    """It stays."""
     sick, healthy = "A hen\x0cand a duck went out.", "A hen and a duck went out."
     examined, arguments = look([sick, healthy, healthy], clean=str(tmp_path / "clean.jsonl"))
     assert write_clean_copy(examined, arguments)["dropped"] == 2
@@ -194,13 +203,14 @@ def test_a_copy_of_a_story_that_is_dropped_stays(look, tmp_path):
     assert example["story"] == 3 and example["excerpt"].startswith("story 2: ")
 
 
-def test_a_copy_that_would_hold_nothing_is_not_written(look, tmp_path):
+def test_empty_clean_copy(look, tmp_path):
+    """It is not written."""
     examined, arguments = look([SICK["URL"]], clean=str(tmp_path / "clean.jsonl"))
     assert "no story" in mistake(write_clean_copy, examined, arguments)
     assert not (tmp_path / "clean.jsonl").exists()
 
 
-def test_options_that_contradict_each_other_are_refused(tmp_path):
+def test_contradicting_options(tmp_path):
     source = str(write(tmp_path / "stories.jsonl", HEALTHY))
     assert "train_file" in mistake(examine, QualityArguments(source), DataArguments(train_file=source))
     assert "dataset_name" in mistake(examine, QualityArguments(source), DataArguments(dataset_name="some/stories"))
@@ -209,7 +219,8 @@ def test_options_that_contradict_each_other_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["stories.jsonl", "clean.md", "folder/clean.jsonl"])
-def test_nothing_is_written_over_nor_to_places_that_cannot_be(tmp_path, name):
+def test_wrong_target(tmp_path, name):
+    """No file is overwritten, and the folder must exist."""
     source = write(tmp_path / "stories.jsonl", HEALTHY)
     assert "clean" in mistake(check_target, QualityArguments(str(source), clean=str(tmp_path / name)))
     assert read_lines(source) == HEALTHY
@@ -219,22 +230,23 @@ def read_lines(path) -> list[str]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_a_copy_into_the_folder_that_is_read_is_refused(tmp_path):
+def test_target_in_the_source_folder(tmp_path):
     (tmp_path / "all").mkdir()
     write(tmp_path / "all" / "a.jsonl", HEALTHY)
     arguments = QualityArguments(str(tmp_path / "all"), clean=str(tmp_path / "all" / "clean.jsonl"))
     assert "next time" in mistake(check_target, arguments)
 
 
-def test_the_command_reports_cleans_and_tells_by_its_exit_status(tmp_path):
+def test_command(tmp_path, capsys):
+    """It reports the problems, also as JSON, and its exit status says that there are some."""
     source = tmp_path / "stories.jsonl"
     source.write_text("".join(json.dumps(text) + "\n" for text in [*HEALTHY, SICK["URL"]]) + "7\n", encoding="utf-8")
     out = tmp_path / "result.json"
-    process = run_command(
-        "check_run.py", "--data", source, "--data_cache_dir", tmp_path / "cache", "--output_file", out
-    )
-    assert process.returncode == 1, process.stderr
-    assert "URL: 1 stories (20.00%)" in process.stdout and f"{source}:5" in process.stdout
-    assert "1 rows cannot be read" in process.stdout and f"{source}:6" in process.stdout
+    options = {"data": source, "data_cache_dir": tmp_path / "cache", "output_file": out}
+    with pytest.raises(SystemExit, match="1"):
+        check.main(as_options(options))
+    printed = capsys.readouterr().out
+    assert "URL: 1 stories (20.00%)" in printed and f"{source}:5" in printed
+    assert "1 rows cannot be read" in printed and f"{source}:6" in printed
     result = json.loads(out.read_text(encoding="utf-8"))
     assert result["rows_not_read"] == 1 and result["problems"]["URL"]["stories"] == 1

@@ -1,4 +1,4 @@
-"""The sample stories must be clean, plain English, always the same ones, and truly different from each other."""
+"""The sample stories are clean, plain English, the same for the same seed, and different from each other."""
 
 import hashlib
 import os
@@ -104,12 +104,12 @@ def show(bad: list) -> str:
     return f"{len(bad)} bad, such as {bad[:5]}"
 
 
-def test_gives_as_many_different_stories_as_asked_for(stories):
+def test_number_of_stories(stories):
     assert len(stories) == 20_000
     assert len(set(stories)) == 20_000
 
 
-def test_draws_again_where_a_story_comes_twice(monkeypatch):
+def test_repeated_story_is_drawn_again(monkeypatch):
     monkeypatch.setattr(sample_corpus, "PLOTS", (lambda teller: f"Story {teller.rng.randrange(50)}.",))
     assert len(set(sample_stories(50, SEED))) == 50
 
@@ -122,20 +122,22 @@ def test_no_plot_runs_dry(plot):
     assert len(drawn) - len(set(drawn)) <= 5
 
 
-def test_a_smaller_number_is_the_beginning_of_a_larger_one(stories):
+def test_smaller_number_is_a_prefix(stories):
     assert sample_stories(1, SEED) == stories[:1]
     assert sample_stories(137, SEED) == stories[:137]
 
 
-def test_another_seed_gives_other_stories(stories):
+def test_other_seed(stories):
     others = sample_stories(1_000, SEED + 1)
     assert len(set(others) & set(stories)) <= 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hash_seed", ["1", "4321"])
-def test_hash_randomisation_changes_nothing(stories, hash_seed):
+def test_hash_randomisation(stories, hash_seed):
+    """It changes nothing."""
     code = (
-        "import hashlib; from tinystories.sample_corpus import sample_stories as s;"
+        "import hashlib; from tinystories.data.sample_corpus import sample_stories as s;"
         f"print(hashlib.sha256('\\0'.join(s(2000, {SEED})).encode()).hexdigest())"
     )
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)}
@@ -144,13 +146,14 @@ def test_hash_randomisation_changes_nothing(stories, hash_seed):
 
 
 @pytest.mark.parametrize("num_stories", [0, -3])
-def test_refuses_less_than_one_story_in_one_line(num_stories):
+def test_less_than_one_story(num_stories):
     with pytest.raises(ValueError, match=str(num_stories)) as caught:
         sample_stories(num_stories)
     assert "\n" not in str(caught.value)
 
 
-def test_command_prints_on_a_windows_console(stories):
+@pytest.mark.slow
+def test_command_on_a_windows_console(stories):
     command = [sys.executable, "-m", "tinystories.data.sample_corpus", "--num_stories", "3", "--seed", str(SEED)]
     environment = {**os.environ, "PYTHONIOENCODING": "cp1252:strict", "PYTHONPATH": str(ROOT)}
     result = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, check=True)
@@ -164,7 +167,8 @@ def test_is_fast():
     assert time.process_time() - start < 2.5  # 20,000 in less than 10 seconds
 
 
-def test_plain_characters_and_white_space(stories):
+def test_characters(stories):
+    """Only plain characters, and no untidy white space."""
     allowed = re.compile(r"[A-Za-z0-9 \n.,!?'\"-]+")
     assert not (bad := [story for story in stories if not allowed.fullmatch(story)]), show(bad)
     untidy = re.compile(r"  |\n\n| \n|\n | [.,!?]|^\s|\s$|[.,!?]{2}|,[^ \"]")
@@ -178,7 +182,8 @@ def test_length(stories):
     assert {story.count("\n") + 1 for story in stories} <= {3, 4, 5}
 
 
-def test_every_sentence_begins_and_ends_properly(stories):
+def test_sentences(stories):
+    """Each begins with a capital and ends with a mark."""
     whole = re.compile(r'"?[A-Z].*[.!?]"?')
     tag = re.compile(r'[.!?]" (?=[a-z])(?!(she|he|they|everybody|(his|her|their) \w+) |(asked|cried|called|shouted) )')
     bad = []
@@ -191,7 +196,7 @@ def test_every_sentence_begins_and_ends_properly(stories):
     assert not bad, show(bad)
 
 
-def test_speech_is_quoted_properly(stories):
+def test_quotation_marks(stories):
     bad = []
     for story in stories:
         for paragraph in story.split("\n"):
@@ -216,12 +221,14 @@ def test_speech_is_quoted_properly(stories):
     assert not bad, show(bad)
 
 
-def test_tags_fit_what_is_said(stories):
+def test_tags(stories):
+    """They fit what is said: a question is asked."""
     text = "\n".join(stories)
     assert not (bad := re.findall(r'\?" \w+ said|\?" said \w+|," \w+ asked|," asked \w+', text)), show(bad)
 
 
-def test_a_and_an_follow_the_sound(stories):
+def test_articles(stories):
+    """The article follows the sound of the next word."""
     bad, seen = [], Counter()
     for article, word in re.findall(r"\b([Aa]n?) ([\w-]+)", "\n".join(stories)):
         vowel_sound = word in SILENT_H or (word[0].lower() in "aeiou" and word not in VOWEL_LETTER_CONSONANT_SOUND)
@@ -238,19 +245,19 @@ def test_no_doubled_word(stories):
     assert not (bad := re.findall(r"\b(\w+)\s+\1\b", "\n".join(stories), flags=re.IGNORECASE)), show(bad)
 
 
-def test_no_clash_of_adjectives_of_size(stories):
+def test_adjectives_of_size(stories):
     size = "little|small|tiny|big|long|round|tall"
     assert not (bad := re.findall(rf"\b(?:{size}),? (?:{size}) \w+", "\n".join(stories))), show(sorted(set(bad)))
 
 
-def test_no_two_heroes_with_one_name(stories):
+def test_names_differ(stories):
     assert not (bad := [story for story in stories if re.search(r"\b([A-Z]\w+) and \1\b", story)]), show(bad)
     bad = [story for story in stories if len(heroes := re.findall(r" named (\w+)", story)) != len(set(heroes))]
     assert not bad, show(bad)
 
 
 @pytest.mark.parametrize(("sex", "wrong"), [("girl", r"\b(he|him|his|himself)\b"), ("boy", r"\b(she|her|herself)\b")])
-def test_pronouns_fit_an_only_hero(stories, names, sex, wrong):
+def test_pronouns(stories, names, sex, wrong):
     """Where nobody of the other sex is in the story, nobody may be called "he" ("she")."""
     other = "boy" if sex == "girl" else "girl"
     relatives = {"girl": {"mom", "grandma", "woman"}, "boy": {"dad", "grandpa", "man"}}
@@ -284,7 +291,7 @@ def test_openings(stories):
     assert len(openings) >= 30
 
 
-def test_variety_of_words_and_sentences(stories, record_property):
+def test_variety(stories, record_property):
     words = {word for story in stories for word in re.findall(r"[a-z'-]+", story.lower())}
     assert len(words) >= 600
     every = [sentence for story in stories for paragraph in story.split("\n") for sentence in sentences(paragraph)]

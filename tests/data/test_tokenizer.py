@@ -1,21 +1,20 @@
-"""The tokenizer: exact round trips, special tokens that cannot be typed, and a file that loads without this project."""
+"""The tokenizer: exact round trips, special tokens that cannot be typed, a file that loads without this project."""
 
 import json
 import logging
 
 import datasets
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer
 
-from helpers.runs import output_of, run_command, run_with_transformers_only
+from helpers.runs import mistake, output_of, run_command, run_with_transformers_only
 from tinystories.commands.tokenizer import main
 from tinystories.config.arguments import DataArguments, TokenizerArguments
 from tinystories.data.corpus import load_corpus
 from tinystories.data.tokenizer import load_or_train_tokenizer, load_tokenizer, tokenizer_report, train_tokenizer
-from tinystories.errors import UserError
 
 
 SENTENCES = (
@@ -57,15 +56,6 @@ def content(tokenizer) -> dict:
     return json.loads(tokenizer.backend_tokenizer.to_str())
 
 
-def mistake(function, *args) -> str:
-    """The one line that the user sees."""
-    with pytest.raises(UserError) as caught:
-        function(*args)
-    message = str(caught.value)
-    assert message and "\n" not in message
-    return message
-
-
 # Any text
 
 TRICKY = (
@@ -79,9 +69,8 @@ TRICKY = (
 any_text = st.lists(st.one_of(st.text(max_size=12), st.sampled_from([*TRICKY, *SENTENCES])), max_size=8).map("".join)
 
 
-@settings(max_examples=150, deadline=None, database=None, derandomize=True)
 @given(text=any_text)
-def test_every_string_round_trips_exactly(tokenizer, text):
+def test_round_trip(tokenizer, text):
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     assert tokenizer.decode(ids) == text
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
@@ -90,23 +79,23 @@ def test_every_string_round_trips_exactly(tokenizer, text):
 
 
 @pytest.mark.parametrize("text", TRICKY)
-def test_awkward_text_round_trips_behind_the_bos_of_a_prompt(tokenizer, text):
+def test_round_trip_of_a_prompt(tokenizer, text):
     assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
 
 
 @pytest.mark.parametrize("text", ["<|bos|>", "<|eos|>", "<|pad|>", "She read <|eos|><|pad|> aloud.", " <|bos|> "])
-def test_a_typed_special_token_is_text_and_not_the_token(tokenizer, text):
+def test_typed_special_token_is_text(tokenizer, text):
     for ids in (tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer([text])["input_ids"][0][1:]):
         assert not set(ids) & {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
         assert tokenizer.decode(ids, skip_special_tokens=True) == text
 
 
-def test_all_bytes_are_in_the_vocabulary_though_the_stories_hold_few(tokenizer):
+def test_all_bytes_are_tokens(tokenizer):
     assert set(pre_tokenizers.ByteLevel.alphabet()) <= set(tokenizer.get_vocab())
     assert tokenizer.unk_token is None
 
 
-def test_a_prompt_gets_bos_once_and_no_eos(tokenizer):
+def test_prompt_gets_bos_and_no_eos(tokenizer):
     plain = tokenizer(SENTENCES[0], add_special_tokens=False)["input_ids"]
     assert tokenizer.bos_token_id not in plain
     assert tokenizer(SENTENCES[0])["input_ids"] == [tokenizer.bos_token_id, *plain]
@@ -114,35 +103,36 @@ def test_a_prompt_gets_bos_once_and_no_eos(tokenizer):
     assert tokenizer.encode(SENTENCES[0]) == [tokenizer.bos_token_id, *plain]
 
 
-def test_prompts_of_a_batch_are_padded_on_the_left_where_generation_does_not_go_on(tokenizer):
+def test_left_padding(tokenizer):
     batch = tokenizer([SENTENCES[0], "The"], padding=True)
     assert batch["input_ids"][1][0] == tokenizer.pad_token_id
     assert batch["input_ids"][1][-1] != tokenizer.pad_token_id
     assert batch["attention_mask"][1][0] == 0 and batch["attention_mask"][1][-1] == 1
 
 
-def test_padding_beginning_and_end_are_three_tokens_and_their_ids_are_in_the_vocabulary(tokenizer):
+def test_special_tokens_are_distinct(tokenizer):
     ids = {tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id}
     assert len(ids) == 3 and None not in ids
     assert sorted(tokenizer.get_vocab().values()) == list(range(len(tokenizer)))
     assert len(tokenizer) == tokenizer.vocab_size == ARGUMENTS.vocab_size
 
 
-def test_no_truncation_is_stored_and_a_long_text_is_not_cut(folder, tokenizer):
+def test_no_truncation(folder, tokenizer):
     stored = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     assert stored["truncation"] is None and stored["padding"] is None
     text = SENTENCES[0] * 2000
     assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
 
 
-def test_the_saved_tokenizer_is_the_trained_one(trained, folder):
+def test_saved_tokenizer(trained, folder):
     reloaded = AutoTokenizer.from_pretrained(folder)
     assert content(reloaded) == content(trained)
     for name in ("bos_token", "eos_token", "pad_token", "padding_side", "split_special_tokens", "vocab_size"):
         assert getattr(reloaded, name) == getattr(trained, name)
 
 
-def test_it_loads_where_only_transformers_is_installed(trained, folder, tmp_path):
+@pytest.mark.slow
+def test_loads_with_transformers_alone(trained, folder, tmp_path):
     text = "She said <|eos|> to the fox 🦊.  Nobody  knew."
     code = f"""
 import json, sys
@@ -160,7 +150,7 @@ print(json.dumps([ids, tokenizer.decode(ids, skip_special_tokens=True), tokenize
 # Training
 
 
-def test_training_is_deterministic(stories, trained):
+def test_deterministic_training(stories, trained):
     assert content(train_tokenizer(stories, ARGUMENTS)) == content(trained)
 
 
@@ -168,7 +158,7 @@ def test_frequent_words_become_tokens(trained):
     assert trained.tokenize(" the") == ["Ġthe"]
 
 
-def test_a_smaller_vocabulary_than_asked_for_warns_and_works(caplog):
+def test_too_few_pairs_warn(caplog):
     caplog.set_level(logging.WARNING)
     tokenizer = train_tokenizer(as_dataset(["aa aa", "aa"]), TokenizerArguments(vocab_size=5000))
     assert 259 < len(tokenizer) < 300
@@ -176,36 +166,36 @@ def test_a_smaller_vocabulary_than_asked_for_warns_and_works(caplog):
     assert tokenizer.decode(tokenizer("aa, bé")["input_ids"], skip_special_tokens=True) == "aa, bé"
 
 
-def test_the_vocabulary_asked_for_gives_no_warning(stories, caplog):
+def test_enough_pairs_do_not_warn(stories, caplog):
     caplog.set_level(logging.WARNING)
     train_tokenizer(stories, ARGUMENTS)
     assert not caplog.text
 
 
-def test_the_smallest_vocabulary_is_the_bytes_and_the_special_tokens(stories):
+def test_smallest_vocabulary(stories):
     tokenizer = train_tokenizer(stories, TokenizerArguments(vocab_size=259))
     assert len(tokenizer) == 259
     assert len(tokenizer("the é", add_special_tokens=False)["input_ids"]) == 6
 
 
 @pytest.mark.parametrize("size", [258, 256, 3, 0, -1])
-def test_a_vocabulary_without_room_for_all_bytes_is_refused(stories, size):
+def test_vocabulary_without_all_bytes_is_refused(stories, size):
     assert "259" in mistake(train_tokenizer, stories, TokenizerArguments(vocab_size=size))
 
 
-def test_min_frequency_keeps_rare_pairs_apart():
+def test_min_frequency():
     stories = as_dataset(["zq"] * 3)
     assert train_tokenizer(stories, TokenizerArguments(vocab_size=300, min_frequency=3)).tokenize("zq") == ["zq"]
     assert train_tokenizer(stories, TokenizerArguments(vocab_size=300, min_frequency=4)).tokenize("zq") == ["z", "q"]
 
 
-def test_max_samples_trains_on_the_first_stories_only(stories):
+def test_max_samples(stories):
     some = train_tokenizer(stories, TokenizerArguments(vocab_size=300, max_samples=6))
     assert content(some) == content(train_tokenizer(stories.select(range(6)), TokenizerArguments(vocab_size=300)))
     assert content(some) != content(train_tokenizer(stories, TokenizerArguments(vocab_size=300)))
 
 
-def test_a_tokenizer_is_trained_once_for_the_same_stories_and_settings(stories, tmp_path):
+def test_trained_once_for_the_same_input(stories, tmp_path):
     def tokenizer(stories, **settings):
         return content(load_or_train_tokenizer(TokenizerArguments(**settings), stories, str(tmp_path)))
 
@@ -222,13 +212,13 @@ def test_a_tokenizer_is_trained_once_for_the_same_stories_and_settings(stories, 
     assert len({json.dumps(other) for other in [first, *others]}) == 5
 
 
-def test_a_named_tokenizer_is_used_and_none_is_trained(stories, trained, folder, tmp_path):
+def test_named_tokenizer(stories, trained, folder, tmp_path):
     arguments = TokenizerArguments(tokenizer_name=str(folder), vocab_size=500)
     assert content(load_or_train_tokenizer(arguments, stories, str(tmp_path))) == content(trained)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_without_tokenizer_is_refused_by_name(tmp_path):
+def test_folder_without_tokenizer(tmp_path):
     assert str(tmp_path) in mistake(load_tokenizer, str(tmp_path))
     assert "missing" in mistake(load_tokenizer, str(tmp_path / "missing"))
     (tmp_path / "tokenizer.json").write_text("{", encoding="utf-8")
@@ -236,7 +226,7 @@ def test_a_folder_without_tokenizer_is_refused_by_name(tmp_path):
     assert str(tmp_path) in mistake(load_tokenizer, str(tmp_path))
 
 
-def test_the_report_counts_utf8_bytes_and_tokens_of_the_stories_alone():
+def test_report():
     tokenizer = train_tokenizer(as_dataset(["a"]), TokenizerArguments(vocab_size=259))
     report = tokenizer_report(tokenizer, as_dataset(["Zoë", "🦊 an"]))
     assert (report["vocab_size"], report["held_out_stories"], report["held_out_bytes"]) == (259, 2, 4 + 7)
@@ -254,39 +244,37 @@ def story_file(stories, tmp_path):
     return path
 
 
-def test_the_command_writes_the_tokenizer_and_its_report(story_file, tmp_path):
+def test_command(story_file, tmp_path, capsys):
+    """It writes the tokenizer and its report; training a second time, with a cache of its own, gives the same."""
     data = {"train_file": str(story_file), "validation_fraction": 0.2, "data_cache_dir": str(tmp_path / "cache")}
     options = [f"--{key}={value}" for key, value in data.items()]
     out = tmp_path / "out"
-    process = run_command("train_tokenizer.py", *options, "--vocab_size", 300, "--output_dir", out, cwd=tmp_path)
-    assert process.returncode == 0, process.stderr
+    main([*options, "--vocab_size", "300", "--output_dir", str(out)])
+    printed = capsys.readouterr()
 
     corpus = load_corpus(DataArguments(**data))
-    trained = train_tokenizer(corpus.train, TokenizerArguments(vocab_size=300))  # in another process, and alike
+    trained = train_tokenizer(corpus.train, TokenizerArguments(vocab_size=300))
     assert content(AutoTokenizer.from_pretrained(out)) == content(trained)
     report = json.loads((out / "tokenizer_report.json").read_text(encoding="utf-8"))
     assert report == tokenizer_report(trained, corpus.validation)
     assert report["vocab_size"] == 300 and report["held_out_stories"] == 8
     for part in ("300 tokens", f"{report['bytes_per_token']:.2f} bytes per token", "' a' =", "' an' =", "' the' ="):
-        assert part in process.stdout
-    assert "error" not in process.stderr
+        assert part in printed.out
+    assert "error" not in printed.err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [(["--train_file", "missing.txt"], "missing.txt"), (["--train_fil", "stories.txt"], "train_file")],
-    ids=["missing file", "misspelled option"],
-)
-def test_a_mistake_is_one_line_and_exit_status_1(tmp_path, arguments, named):
-    process = run_command("train_tokenizer.py", *arguments, cwd=tmp_path)
+@pytest.mark.slow
+def test_error_of_the_command(tmp_path):
+    """One line on stderr, exit status 1, and nothing written."""
+    process = run_command("train_tokenizer.py", "--train_file", "missing.txt", cwd=tmp_path)
     assert process.returncode == 1
     (line,) = process.stderr.splitlines()
-    assert line.startswith("error: ") and named in line
+    assert line.startswith("error: ") and "missing.txt" in line
     assert not process.stdout
     assert not list(tmp_path.iterdir())
 
 
-def test_what_the_command_refuses_it_refuses_before_it_writes(story_file, tmp_path):
+def test_refused_before_anything_is_written(story_file, tmp_path):
     data = [f"--train_file={story_file}", f"--data_cache_dir={tmp_path / 'cache'}", "--vocab_size=300"]
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}", encoding="utf-8")
@@ -295,6 +283,7 @@ def test_what_the_command_refuses_it_refuses_before_it_writes(story_file, tmp_pa
     assert "259" in mistake(main, [*data, f"--output_dir={tmp_path / 'out'}", "--vocab_size=100"])
     assert "tokenizer_name" in mistake(main, [*data, "--tokenizer_name", "any"])
     assert "vocab_size" in mistake(main, [*data, "--vocab_size", "many"])
+    assert "train_file" in mistake(main, ["--train_fil", str(story_file)])
     assert "source" in mistake(main, [f"--output_dir={tmp_path / 'out'}"])
     assert not (tmp_path / "out").exists()
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["config.json"]

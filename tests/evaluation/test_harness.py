@@ -1,36 +1,19 @@
-"""Our tasks in the real lm-evaluation-harness: the same numbers as ours."""
+"""Our tasks in the real lm-evaluation-harness give the numbers of our own evaluation."""
 
 import json
 
 import datasets
 import pytest
-import torch
 
 from helpers.runs import mistake
-from tinystories.checkpoint.loading import load_checkpoint, new_model
-from tinystories.config.arguments import ModelArguments, TokenizerArguments
+from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.data.sample_corpus import END_OF_STORY, sample_stories
-from tinystories.data.tokenizer import train_tokenizer
 from tinystories.evaluation import harness
 from tinystories.evaluation.likelihood import likelihood
 from tinystories.evaluation.minimal_pairs.pairs import blimp_pairs, build_pairs, score_pairs
 
 
 STORIES = sample_stories(250, seed=6)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """An untrained model: what it answers is arbitrary, and the same everywhere."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    tokenizer = train_tokenizer(datasets.Dataset.from_dict({"text": STORIES}), TokenizerArguments(vocab_size=800))
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
-    model = new_model(ModelArguments(**sizes), tokenizer, block_size=512)
-    torch.nn.init.normal_(model.get_input_embeddings().weight)  # else all words are nearly equally likely
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +37,7 @@ def tasks(tmp_path_factory, blimp):
 
 
 def evaluated(checkpoint, tasks, *names: str, **model_args) -> dict[str, dict]:
-    import lm_eval  # seconds to import, and needed here alone
+    import lm_eval  # takes seconds to import, and only this function needs it
     from lm_eval.tasks import TaskManager
 
     settings = {"pretrained": str(checkpoint), "dtype": "float32"}
@@ -71,10 +54,12 @@ def evaluated(checkpoint, tasks, *names: str, **model_args) -> dict[str, dict]:
     return result["results"]
 
 
-def test_pairs_and_blimp_come_out_of_lm_eval_as_we_score_them(checkpoint, tasks, blimp):
-    results = evaluated(checkpoint, tasks, harness.PAIRS, harness.BLIMP, logits_cache=False)
+@pytest.mark.slow
+def test_pairs_and_blimp(untrained_checkpoint, tasks, blimp):
+    """lm-eval gives every rule and group the score of score_pairs."""
+    results = evaluated(untrained_checkpoint, tasks, harness.PAIRS, harness.BLIMP, logits_cache=False)
     stories = datasets.Dataset.from_dict({"text": STORIES})
-    model, tokenizer = load_checkpoint(str(checkpoint))
+    model, tokenizer = load_checkpoint(str(untrained_checkpoint))
     ours = {harness.PAIRS: build_pairs(stories, 10), harness.BLIMP: blimp_pairs(blimp)}
     for group, pairs in ours.items():
         scores = score_pairs(model, tokenizer, pairs)
@@ -84,16 +69,19 @@ def test_pairs_and_blimp_come_out_of_lm_eval_as_we_score_them(checkpoint, tasks,
             assert results[task]["acc,none"] == pytest.approx(estimate.value, abs=1e-3), task
 
 
-def test_bits_per_byte_comes_out_of_lm_eval_as_we_score_it(checkpoint, tmp_path):
+@pytest.mark.slow
+def test_bits_per_byte(untrained_checkpoint, tmp_path):
+    """lm-eval gives our text_bits_per_byte."""
     texts = ["Story 7. one two three.", "Zoë saw one."]
     harness.write_stories(tmp_path, texts)
-    results = evaluated(checkpoint, tmp_path, harness.BITS_PER_BYTE, add_bos_token=False)
-    ours = likelihood(*load_checkpoint(str(checkpoint)), datasets.Dataset.from_dict({"text": texts}))
+    results = evaluated(untrained_checkpoint, tmp_path, harness.BITS_PER_BYTE, add_bos_token=False)
+    ours = likelihood(*load_checkpoint(str(untrained_checkpoint)), datasets.Dataset.from_dict({"text": texts}))
     found = results[harness.BITS_PER_BYTE]["bits_per_byte,none"]
     assert found == pytest.approx(ours["text_bits_per_byte"].value, abs=1e-3)
 
 
-def test_mistakes_of_the_command_are_one_line(tmp_path):
+def test_mistakes(tmp_path):
+    """A mistake in the options is one line."""
     data = tmp_path / "stories.txt"
     data.write_text(STORIES[0], encoding="utf-8")
     options = ["--data", str(data), "--output_dir", str(tmp_path / "tasks")]

@@ -1,4 +1,4 @@
-"""A judge over HTTP: what a server may do wrong is counted or said, and never turned into a grade."""
+"""A judge over HTTP: failures of the server are counted or reported, and never become grades."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ from tinystories.evaluation.text.samples import Sample
 
 KEY = "sk-very-secret"
 GOOD = "Grammar: 8/10\nCreativity: 5/10\nConsistency: 7/10\nPlot: 6/10\nAge group: C"
-WAYWARD = {  # what the case in a story's text makes the server do, by attempt; afterwards it answers as it should
+MISBEHAVIOUR = {  # by the case named in the story: what the server does at each attempt, before it answers correctly
     "busy": [(429, {"Retry-After": "0"}), (429, {"Retry-After": "0"})],
     "dated": [(503, {"Retry-After": formatdate(0, usegmt=True)})],
     "patience": [(429, {"Retry-After": "86400"})],
@@ -26,7 +26,7 @@ WAYWARD = {  # what the case in a story's text makes the server do, by attempt; 
     "dropped": ["drop", "drop"],
     "silent": ["silent"],
     "dripping": ["drip"],
-    "paced": [(429, {"Retry-After": "1"})],  # and so is every attempt that comes earlier than that
+    "paced": [(429, {"Retry-After": "0.5"})],  # and the same for every attempt that comes earlier than that
     "malformed": ["<html>", '{"choices": []}', '{"choices": [{"message": {"content": null}}]}'],
     "down": [(500, {})] * 99,
     "endless": ["drip"] * 99,
@@ -41,7 +41,7 @@ class Judge(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
         self.attempts, self.requests, self.headers = Counter(), [], []
         self.key, self.model, self.lock = None, "judge-1", threading.Lock()
-        self.released = threading.Event()  # lets silent handlers go when a test ends
+        self.released = threading.Event()  # ends silent handlers when a test ends
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -61,10 +61,10 @@ class Handler(BaseHTTPRequestHandler):
         if body["model"] != server.model:
             return self.answer(404, "no such model")
         if case == "paced" and attempt == 0:
-            server.not_before = time.monotonic() + 0.9
+            server.not_before = time.monotonic() + 0.45
         elif case == "paced" and time.monotonic() < server.not_before:
-            return self.answer(429, "too early", {"Retry-After": "1"})
-        planned = WAYWARD.get(case, [])[attempt : attempt + 1]
+            return self.answer(429, "too early", {"Retry-After": "0.5"})
+        planned = MISBEHAVIOUR.get(case, [])[attempt : attempt + 1]
         if not planned:
             return self.complete(self.speak(case, body["messages"]))
         return self.misbehave(planned[0])
@@ -106,7 +106,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body.encode())
 
     def do_GET(self):
-        raise AssertionError("a redirected question")
+        raise AssertionError("a redirect was followed")
 
     def log_message(self, *arguments):
         pass
@@ -115,7 +115,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(Judge, "handle_error", lambda *arguments: None)  # a client that left is what is tested
+    monkeypatch.setattr(Judge, "handle_error", lambda *arguments: None)  # clients that disconnect are part of the tests
     with Judge() as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -126,7 +126,7 @@ def server(monkeypatch):
 
 
 def endpoint(server, **settings) -> Endpoint:
-    return Endpoint(server.url, "judge-1", **({"first_pause": 0.01, "timeout": 1.0, "longest_pause": 1.0} | settings))
+    return Endpoint(server.url, "judge-1", **({"first_pause": 0.01, "timeout": 1.0, "longest_pause": 0.5} | settings))
 
 
 def story(text: str, prompt: str = "Tom had a", seed: int = 0) -> Sample:
@@ -137,7 +137,8 @@ def judge_cases(server, tmp_path, *cases, **settings):
     return judge([story(f" CASE {case} .") for case in cases], endpoint(server, **settings), tmp_path / "answers.jsonl")
 
 
-def test_the_judge_sees_where_the_students_text_begins_and_grades_in_a_second_turn(server, tmp_path):
+def test_two_turns(server, tmp_path):
+    """The judge sees where the student's text begins, and grades in a second turn."""
     result = judge([story(" dog. {braces} stay.")], endpoint(server), tmp_path / "answers.jsonl")
     first, second = server.requests
     assert "Tom had a*** dog. {braces} stay." in first["messages"][0]["content"]
@@ -153,28 +154,33 @@ def test_the_judge_sees_where_the_students_text_begins_and_grades_in_a_second_tu
 @pytest.mark.parametrize(
     "case", ["busy", "dated", "patience", "crash", "dropped", "silent", "dripping", "paced", "malformed"]
 )
-def test_a_server_that_comes_to_its_senses_is_asked_again(server, tmp_path, case):
-    result = judge_cases(server, tmp_path, case)
+def test_retry(server, tmp_path, case):
+    """After a transient failure the question is asked again."""
+    timeout = 0.5 if case in ("silent", "dripping") else 1.0
+    result = judge_cases(server, tmp_path, case, timeout=timeout)
     assert (result.graded, result.failed) == (1, 0)
-    assert server.attempts[case] == len(WAYWARD[case]) + 2
+    assert server.attempts[case] == len(MISBEHAVIOUR[case]) + 2
 
 
 @pytest.mark.parametrize("case", ["down", "endless"])
-def test_a_story_without_a_reply_is_failed_and_not_a_grade(server, tmp_path, case):
-    result = judge_cases(server, tmp_path, case, "fine", attempts=2)
+def test_no_reply(server, tmp_path, case):
+    """A story without a reply counts as failed and gets no grade."""
+    result = judge_cases(server, tmp_path, case, "fine", attempts=2, timeout=0.5)
     assert (result.graded, result.unparsed, result.failed) == (1, 0, 1)
     assert result.grades["grammar"]["value"] == 8 and result.grades["grammar"]["number"] == 1
     assert "2 times" in result.first_failure and server.attempts[case] == 2
 
 
-def test_an_unparsed_reply_is_asked_for_once_more_and_is_not_a_grade(server, tmp_path):
+def test_unparsed_reply(server, tmp_path):
+    """A reply without grades is asked for once more, and then counts as unparsed and not as a grade."""
     result = judge_cases(server, tmp_path, "chatty", "chatty-once")
     assert (result.graded, result.unparsed, result.failed) == (1, 1, 0)
     assert server.attempts["chatty"] == server.attempts["chatty-once"] == 3
     assert result.grades["plot"] == {"value": 6, "standard_error": None, "low": None, "high": None, "number": 1}
 
 
-def test_means_come_with_their_standard_error(server, tmp_path):
+def test_standard_error(server, tmp_path):
+    """A mean has its standard error and interval."""
     result = judge_cases(server, tmp_path, "fine", "good", "poor")
     grammar = result.grades["grammar"]  # 8, 8, 0
     assert grammar["value"] == pytest.approx(16 / 3) and grammar["standard_error"] == pytest.approx(8 / 3)
@@ -182,14 +188,16 @@ def test_means_come_with_their_standard_error(server, tmp_path):
     assert result.grades["plot"]["standard_error"] == 0
 
 
-def test_a_server_that_is_down_is_not_asked_about_every_story(server, tmp_path):
+def test_server_down(server, tmp_path):
+    """After several failures in a row, the other stories are not sent."""
     stories = [story(f" CASE down {i}.") for i in range(60)]
     result = judge(stories, endpoint(server, attempts=2), tmp_path / "answers.jsonl")
     assert result.failed == 60 and result.grades == {}
     assert server.attempts["down"] < 60
 
 
-def test_a_wrong_key_or_model_stops_at_once_and_the_key_is_not_shown(server, tmp_path, monkeypatch):
+def test_wrong_key_or_model(server, tmp_path, monkeypatch):
+    """A wrong key or model ends the judging at once, and the key is shown nowhere."""
     server.key = KEY
     monkeypatch.setenv("JUDGE_API_KEY", "sk-mistyped")
     asked = endpoint_from_environment(server.url, "judge-1")
@@ -205,21 +213,24 @@ def test_a_wrong_key_or_model_stops_at_once_and_the_key_is_not_shown(server, tmp
     assert KEY not in (tmp_path / "answers.jsonl").read_text(encoding="utf-8") + repr(right)
 
 
-@pytest.mark.parametrize(("status", "said"), [(400, "refuses the question"), (302, "another address")])
-def test_a_refused_or_redirected_question_stops_at_once_without_the_key(server, tmp_path, monkeypatch, status, said):
+@pytest.mark.parametrize(("status", "said"), [(400, "refuses the request"), (302, "another address")])
+def test_refused_or_redirected(server, tmp_path, monkeypatch, status, said):
+    """A refused or redirected request ends the judging at once, and the message does not show the key."""
     headers = {"Location": server.url}
-    monkeypatch.setitem(WAYWARD, "refused", [(status, headers)])
+    monkeypatch.setitem(MISBEHAVIOUR, "refused", [(status, headers)])
     message = mistake(judge_cases, server, tmp_path, "refused", key=KEY)
     assert said in message and KEY not in message and len(server.requests) == 1
 
 
-def test_what_the_server_says_is_shown_without_the_key(server, tmp_path, monkeypatch):
+def test_message_without_key(server, tmp_path, monkeypatch):
+    """The server's error message is shown with the key removed."""
     monkeypatch.setattr(Handler, "complete", lambda self, text: self.answer(422, f"{KEY} asks too\nmuch"))
     message = mistake(judge_cases, server, tmp_path, "fine", key=KEY)
     assert "asks too much" in message and KEY not in message
 
 
-def test_stories_with_an_answer_are_not_asked_about_again(server, tmp_path):
+def test_answers_are_reused(server, tmp_path):
+    """A story with an answer is not sent again; another prompt makes it another story."""
     first = judge_cases(server, tmp_path, "fine", "chatty")
     asked = len(server.requests)
     again = judge_cases(server, tmp_path, "fine", "chatty")
@@ -230,12 +241,14 @@ def test_stories_with_an_answer_are_not_asked_about_again(server, tmp_path):
     assert len(server.requests) == asked + 4
 
 
-def test_failed_stories_are_asked_about_again(server, tmp_path):
+def test_failed_story_again(server, tmp_path):
+    """A failed story is sent again the next time."""
     assert judge_cases(server, tmp_path, "crash", attempts=1).failed == 1
     assert judge_cases(server, tmp_path, "crash", attempts=1).graded == 1
 
 
-def test_the_answers_are_kept_word_for_word(server, tmp_path):
+def test_answers_verbatim(server, tmp_path):
+    """The file holds every reply verbatim."""
     judge_cases(server, tmp_path, "chatty")
     (line,) = (tmp_path / "answers.jsonl").read_text(encoding="utf-8").splitlines()
     kept = json.loads(line)
@@ -243,7 +256,8 @@ def test_the_answers_are_kept_word_for_word(server, tmp_path):
     assert kept["grades"] is None and kept["model"] == "judge-1-2026" and kept["prompt"] == "Tom had a"
 
 
-def test_a_line_cut_off_by_a_stop_is_asked_again_and_a_damaged_one_is_named(server, tmp_path):
+def test_damaged_answers(server, tmp_path):
+    """An incomplete last line is asked again; a damaged line is an error with its number."""
     path = tmp_path / "answers.jsonl"
     judge_cases(server, tmp_path, "fine", "good")
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -271,11 +285,13 @@ def test_a_line_cut_off_by_a_stop_is_asked_again_and_a_damaged_one_is_named(serv
         f"{GOOD}\n{GOOD}",
     ],
 )
-def test_a_reply_that_is_not_the_five_lines_has_no_grades(reply):
+def test_no_grades(reply):
+    """A reply other than the five lines has no grades."""
     assert parse_grades(reply) is None
 
 
-def test_the_five_lines_are_read():
+def test_grades():
+    """The five lines are read, whatever their case and spacing."""
     grades = {"grammar": 10, "creativity": 0, "consistency": 7, "plot": 6, "age_group": "F"}
     assert (
         parse_grades("\n Grammar: 10/10\ncreativity: 0 / 10\n\nConsistency: 7/10\nPlot: 6/10\nAge group: f\n") == grades
@@ -295,10 +311,12 @@ def test_the_five_lines_are_read():
         "http://name:word@a",
     ],
 )
-def test_what_is_no_address_is_refused(url):
+def test_bad_address(url):
+    """A judge_url that is not an HTTP address is refused."""
     assert "address" in mistake(Endpoint, url, "judge-1")
 
 
-def test_a_key_that_cannot_be_sent_is_refused_unseen():
+def test_bad_key():
+    """A key that HTTP cannot send is refused, and the message does not show it."""
     for key in ("two words", "line\nbreak", "na\u00efve"):
         assert key not in mistake(Endpoint, "http://localhost", "judge-1", key=key)

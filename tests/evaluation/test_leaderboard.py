@@ -1,4 +1,4 @@
-"""Results of many models in one file: fair tables, and a file that nothing but a result changes."""
+"""The leaderboard: which lines replace others, which data are compared, and that a damaged file is not changed."""
 
 import copy
 import json
@@ -27,14 +27,16 @@ def rows_of(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in table.splitlines() if row.startswith("|")]
 
 
-def test_data_is_known_by_every_story_and_its_order():
+def test_data_facts():
+    """The hash of the data depends on every story, their order and their ends, not on the name."""
     assert STORIES["stories"] == 2 and STORIES["bytes"] == len("A cat sat.A na\u00efve dog ran.".encode())
     hashes = {data_facts("x", stories)["sha256"] for stories in (["ab", "c"], ["a", "bc"], ["c", "ab"], ["abc"], [])}
     assert len(hashes) == 5
     assert data_facts("another name", ["A cat sat.", "A dog ran."])["sha256"] == OTHERS["sha256"]
 
 
-def test_a_new_result_replaces_the_old_one_of_the_same_model_and_data_alone(tmp_path):
+def test_replace_result(tmp_path):
+    """A result replaces only an older one of the same model and data."""
     path = tmp_path / "new folder" / "results.jsonl"
     for line in (result("ours", 0.71), result("peer", 0.9), result("ours", 0.6, OTHERS), result("ours", 0.7)):
         lines = add(path, line)
@@ -48,7 +50,8 @@ def test_a_new_result_replaces_the_old_one_of_the_same_model_and_data_alone(tmp_
     assert [file.name for file in path.parent.iterdir()] == ["results.jsonl"]
 
 
-def test_the_best_model_comes_first_and_data_sets_are_never_mixed(tmp_path):
+def test_order_and_data(tmp_path):
+    """The best model comes first, and each data set has its own table."""
     lines = [result("worse", 0.91), result("elsewhere", 0.1, OTHERS), result("better", 0.7)]
     tables = markdown(lines).split("held-out: ")[1:]
     assert [[row[0] for row in rows_of(table)[2:]] for table in tables] == [["better", "worse"], ["elsewhere"]]
@@ -56,14 +59,16 @@ def test_the_best_model_comes_first_and_data_sets_are_never_mixed(tmp_path):
     assert rows_of(tables[0])[2][1:3] == ["260,032", "0.7 [0.63, 0.77]"]
 
 
-def test_what_counts_per_token_is_in_no_table_and_what_was_not_measured_is_said():
+def test_columns():
+    """Numbers per token are in no table, and a missing metric is shown as not measured."""
     table = rows_of(markdown([result("a", 0.7, loss=2.0, perplexity=7.4), result("b", 0.9, distinct_2=0.8)]))
     assert table[0] == ["model", "parameters", "text bits per byte", "distinct 2", "date"]
     assert table[2][3] == "not measured" and table[3][3] == "0.8 [0.72, 0.88]"
     assert all(len(row) == 5 for row in table)
 
 
-def test_a_name_cannot_break_the_table_or_the_figure(tmp_path):
+def test_odd_name(tmp_path):
+    """The name of a model cannot break the table or the figure."""
     name = "a|b\n| c | $x_1$ <&> \u540d " + "long" * 20
     table = markdown([result(name, 0.7)])
     assert len([row for row in table.splitlines() if row.startswith("|")]) == 3
@@ -73,7 +78,8 @@ def test_a_name_cannot_break_the_table_or_the_figure(tmp_path):
     assert "$x_1$ <&>" in text or "a|b | c | $x_1$" in text
 
 
-def test_the_figure_shows_every_model_of_its_data_best_on_top(tmp_path):
+def test_figure(tmp_path):
+    """The figure shows every model of its data, the best on top, and drawing it again gives the same bytes."""
     lines = [result("worse", 0.91), result("elsewhere", 0.1, OTHERS), result("better", 0.7)]
     paths = draw(lines, tmp_path / "figures")
     assert [path.suffix for path in paths] == [".svg", ".png"] * 2 and all(path.stat().st_size for path in paths)
@@ -115,7 +121,8 @@ def changed(line: dict, place: str, value) -> dict:
         ("metrics.text_bits_per_byte.number", 0),
     ],
 )
-def test_a_damaged_result_is_refused_and_named_with_its_line(tmp_path, place, value):
+def test_damaged_result(tmp_path, place, value):
+    """A damaged result is not added, and in a file it is named with its line."""
     path, bad = tmp_path / "results.jsonl", changed(result("ours", 0.7), place, value)
     add(path, result("peer", 0.9))
     before = path.read_bytes()
@@ -127,12 +134,14 @@ def test_a_damaged_result_is_refused_and_named_with_its_line(tmp_path, place, va
 
 
 @pytest.mark.parametrize("row", [b"{", b"[]", b"\xff\xfe", b"7", b'{"model": "cut', b"[" * 100_000])
-def test_what_is_no_result_is_named_with_its_line(tmp_path, row):
+def test_not_a_result(tmp_path, row):
+    """A line that is not a result is named with its number."""
     path = tmp_path / "results.jsonl"
     add(path, result("peer", 0.9))
     path.write_bytes(path.read_bytes() + b"\n" + row)
     assert f"{path}:3:" in mistake(read, path)
 
 
-def test_a_results_file_that_is_not_there_is_named(tmp_path):
+def test_missing_file(tmp_path):
+    """A missing results file is named."""
     assert "absent.jsonl" in mistake(read, tmp_path / "absent.jsonl")

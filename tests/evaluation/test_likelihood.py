@@ -21,7 +21,7 @@ STORIES = datasets.Dataset.from_dict({"text": TEXTS})
 
 
 class Reader(torch.nn.Module):
-    """What it predicts depends on every token read so far."""
+    """A model whose predictions depend on every token so far."""
 
     device = torch.device("cpu")
 
@@ -38,7 +38,7 @@ class Reader(torch.nn.Module):
 
 
 def bytes_tokenizer(normalizer=None, **special) -> PreTrainedTokenizerFast:
-    """One token a byte, and the special tokens that are named."""
+    """A tokenizer with one token a byte and the special tokens of `special`."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -50,7 +50,7 @@ def bytes_tokenizer(normalizer=None, **special) -> PreTrainedTokenizerFast:
 
 @torch.no_grad()
 def nats(model, ids, first: int, block_size: int, stride: int) -> list[float]:
-    """Token by token, each in the first window that holds it."""
+    """The nats of each token, in the first window that contains it."""
     found = []
     for place in range(first, len(ids)):
         start = 0
@@ -67,7 +67,8 @@ def nats(model, ids, first: int, block_size: int, stride: int) -> list[float]:
     [{"bos_token": "<s>", "eos_token": "</s>"}, {"eos_token": "</s>", "pad_token": "</s>"}, {"pad_token": "<p>"}],
     ids=["BOS and EOS", "EOS that is PAD too", "neither"],
 )
-def test_every_token_after_the_first_is_scored_once_whatever_special_tokens_there_are(special, stride):
+def test_every_token_once(special, stride):
+    """Every token after the first is scored exactly once, with any special tokens and stride."""
     tokenizer = bytes_tokenizer(**special)
     model = Reader(len(tokenizer))
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
@@ -87,7 +88,8 @@ def test_every_token_after_the_first_is_scored_once_whatever_special_tokens_ther
     assert result["share_not_given_back"] == 0
 
 
-def test_estimates_agree_with_the_score_and_their_intervals_hold_them():
+def test_estimates_equal_score():
+    """The estimates equal `score`, and their intervals contain them."""
     tokenizer = bytes_tokenizer(bos_token="<s>", eos_token="</s>")
     model = Reader(len(tokenizer))
     result = likelihood(model, tokenizer, STORIES)
@@ -100,24 +102,28 @@ def test_estimates_agree_with_the_score_and_their_intervals_hold_them():
 
 
 @pytest.mark.parametrize("stride", [0, -1, 32, 100])
-def test_a_stride_that_leaves_gaps_or_stands_still_is_refused(stride):
+def test_bad_stride(stride):
+    """A stride that skips tokens or does not advance is refused."""
     tokenizer = bytes_tokenizer(bos_token="<s>")
     assert "stride must be between 1 and 31" in mistake(likelihood, Reader(300), tokenizer, STORIES, stride)
 
 
-def test_a_tokenizer_that_cannot_place_letters_leaves_articles_out_and_nothing_else():
+def test_slow_tokenizer():
+    """A tokenizer that cannot map letters to tokens gives no article losses, and everything else."""
     tokenizer = ByT5Tokenizer(extra_ids=0)
     result = likelihood(Reader(len(tokenizer)), tokenizer, STORIES)
     assert result["article_loss"] is None and result["other_loss"] is None
     assert result["tokens"] == sum(len(text.encode()) + 1 for text in TEXTS)
 
 
-def test_stories_that_the_tokenizer_does_not_give_back_are_counted():
+def test_lossy_tokenizer():
+    """Stories that the tokenizer does not decode to their own text are counted."""
     tokenizer = bytes_tokenizer(normalizers.Lowercase(), bos_token="<s>")
     assert likelihood(Reader(len(tokenizer)), tokenizer, STORIES)["share_not_given_back"] == 3 / 4
 
 
-def test_a_text_costs_what_its_parts_cost_one_after_the_other():
+def test_continuations_add_up():
+    """The nats of a text are those of its parts, each in its context."""
     tokenizer = bytes_tokenizer(bos_token="<s>")
     model = Reader(len(tokenizer), context=512)
     whole, first = continuation_nll(model, tokenizer, ["", ""], ["One day. It rained.", "One day."])
@@ -127,7 +133,8 @@ def test_a_text_costs_what_its_parts_cost_one_after_the_other():
     assert second == pytest.approx(sum(nats(model, ids, 9, 512, 256)), rel=1e-5)
 
 
-def test_what_stands_too_far_before_a_text_is_left_out_and_no_part_of_the_text_is():
+def test_long_context():
+    """A context that is too long loses its beginning; a text that is too long is scored completely."""
     tokenizer = bytes_tokenizer(bos_token="<s>")
     model = Reader(len(tokenizer), context=16)
     far, other = continuation_nll(model, tokenizer, ["z" * 50 + "aaaaaaaaaa", "z" * 50 + "aaaaaaaaac"], [" bbbbb"] * 2)
@@ -138,13 +145,15 @@ def test_what_stands_too_far_before_a_text_is_left_out_and_no_part_of_the_text_i
     assert np.isfinite(long) and long > 0
 
 
-def test_bits_per_byte_loads_into_evaluate_and_equals_ours(counting_run):
-    import evaluate  # slow to import, and needed here alone
+@pytest.mark.slow
+def test_evaluate_module(untrained_checkpoint):
+    """metrics/bits_per_byte loads into the library evaluate and gives our numbers."""
+    import evaluate  # takes seconds to import, and only this test needs it
 
     metric = evaluate.load(str(ROOT / "metrics" / "bits_per_byte"))
     texts = ["Story 7. one two three.", "Story 8. one two three four."]
-    result = metric.compute(predictions=texts, model_id=str(counting_run))
-    ours = likelihood(*load_checkpoint(str(counting_run)), datasets.Dataset.from_dict({"text": texts}))
+    result = metric.compute(predictions=texts, model_id=str(untrained_checkpoint))
+    ours = likelihood(*load_checkpoint(str(untrained_checkpoint)), datasets.Dataset.from_dict({"text": texts}))
     assert result["bits_per_byte"] == pytest.approx(ours["bits_per_byte"].value)
     assert result["low"] <= result["bits_per_byte"] <= result["high"]
     assert result["text_bits_per_byte"] == pytest.approx(ours["text_bits_per_byte"].value)

@@ -1,4 +1,4 @@
-"""Minimal pairs: what each rule changes and leaves alone, the balance that keeps the floor, and who wins them."""
+"""Minimal pairs: what each rule changes and does not change, the balance of the pairs, and which models are right."""
 
 import json
 from collections import Counter
@@ -21,11 +21,11 @@ from tinystories.evaluation.minimal_pairs.pairs import (
     sample_to_check,
     score_pairs,
 )
-from tinystories.evaluation.minimal_pairs.rules import RULES, sentences
+from tinystories.evaluation.minimal_pairs.rules import RULES, sentences_in_context
 
 
 EXCHANGED = ("wrong_name", "next_sentence")
-LOCAL = ("article_a_an", "article_doubled", "agreement", "word_order")  # the word before tells
+LOCAL = ("article_a_an", "article_doubled", "agreement", "word_order")  # the word before decides
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +45,10 @@ def tokenizer():
 
 
 def made_worse(rule: str, story: str) -> set[str]:
-    """The sentences of `story` after each change of the rule; of an exchange, with ??? where the new piece goes."""
+    """The sentences of `story` after each change of the rule, with ??? for a piece from another story."""
     return {
         sentence.text[: change.start] + ("???" if change.new is None else change.new) + sentence.text[change.end :]
-        for sentence in sentences(story)
+        for sentence in sentences_in_context(story)
         if not sentence.spoken
         for change in RULES[rule](sentence)
     }
@@ -79,7 +79,8 @@ def made_worse(rule: str, story: str) -> set[str]:
         ("word_order", "Soon they ran in the sun.", {"Soon ran they in the sun.", "Soon they ran the in sun."}),
     ],
 )
-def test_a_rule_makes_the_one_change_it_is_named_after(rule, story, expected):
+def test_changes(rule, story, expected):
+    """A rule makes the change that it is named after, and no other."""
     assert made_worse(rule, story) == expected
 
 
@@ -107,17 +108,20 @@ def test_a_rule_makes_the_one_change_it_is_named_after(rule, story, expected):
         ("next_sentence", "It rained. Mia was sad. She had no boat. Then the cow ate grass."),  # takes up nothing
     ],
 )
-def test_a_rule_leaves_alone_what_would_still_be_right(rule, story):
+def test_no_changes(rule, story):
+    """A rule does not change a sentence that would still be right."""
     assert made_worse(rule, story) == set()
 
 
-def test_what_somebody_says_is_left_alone_and_so_is_a_line_whose_quotes_do_not_match():
+def test_spoken():
+    """Sentences in quotation marks, or in a line whose quotation marks do not match, are not used."""
     said = 'Tom ran. "I am Mia. I was late. We had a boat," he said. Ben sat.\nBen "sat down. Tom ran.\nThe dog ran.'
-    found = [sentence.text for sentence in sentences(said) if not sentence.spoken]
+    found = [sentence.text for sentence in sentences_in_context(said) if not sentence.spoken]
     assert found == ["Tom ran.", "Ben sat.", "The dog ran."]
 
 
-def test_every_rule_finds_pairs_and_each_of_its_groups_equally_often(pairs):
+def test_groups_balanced(pairs):
+    """Every rule finds pairs, equally many in each of its groups."""
     assert {pair.rule for pair in pairs} == set(RULES)
     for rule in RULES:
         numbers = Counter(pair.group for pair in pairs if pair.rule == rule)
@@ -125,7 +129,8 @@ def test_every_rule_finds_pairs_and_each_of_its_groups_equally_often(pairs):
         assert 16 <= sum(numbers.values()) <= 80
 
 
-def test_the_good_text_stands_in_the_story_and_a_story_gives_one_pair_to_a_rule(pairs, stories):
+def test_good_text_is_from_story(pairs, stories):
+    """The good text is in the story, and a story gives each rule at most one pair."""
     text = "\n\n".join(stories["text"])
     for pair in pairs:
         assert pair.context + pair.good in text
@@ -134,8 +139,8 @@ def test_the_good_text_stands_in_the_story_and_a_story_gives_one_pair_to_a_rule(
     assert max(Counter((pair.rule, pair.story) for pair in pairs).values()) == 1
 
 
-def test_what_is_exchanged_is_as_often_good_as_bad(pairs):
-    """Were bad names drawn at random, a model that knows which names are frequent would find the good ones."""
+def test_exchanged_balanced(pairs):
+    """Each exchanged piece is good as often as bad: else a model that knows which names are frequent would be right."""
     good, bad = (
         Counter(getattr(pair, side).split(None, 1)[0] for pair in pairs if pair.rule == "next_sentence")
         for side in ("good", "bad")
@@ -150,7 +155,8 @@ def test_what_is_exchanged_is_as_often_good_as_bad(pairs):
     assert good == bad
 
 
-def test_no_sentence_serves_two_rules_and_each_verb_is_right_in_both_of_its_forms(pairs):
+def test_sentences_and_verbs_balanced(pairs):
+    """A sentence gives a pair to one rule only, and each verb is right equally often in both forms."""
     places = [(pair.story, pair.context + pair.good) for pair in pairs if pair.rule not in EXCHANGED]
     assert len(set(places)) == len(places)
     forms = [
@@ -163,7 +169,8 @@ def test_no_sentence_serves_two_rules_and_each_verb_is_right_in_both_of_its_form
     assert past == base
 
 
-def test_the_same_seed_gives_the_same_pairs_and_another_seed_others(stories):
+def test_seed(stories):
+    """The seed decides which pairs are built."""
     some = stories.select(range(300))
     first, again, other = (build_pairs(some, 10, seed, ["article_dropped", "next_sentence"]) for seed in (0, 0, 1))
     assert first == again != other
@@ -171,7 +178,7 @@ def test_the_same_seed_gives_the_same_pairs_and_another_seed_others(stories):
 
 
 class TableModel(torch.nn.Module):
-    """Gives every next token what a table says about the present one."""
+    """The probabilities of the next token depend on the present token alone, by a table."""
 
     device = torch.device("cpu")
     config = SimpleNamespace(max_position_embeddings=256)
@@ -185,7 +192,7 @@ class TableModel(torch.nn.Module):
 
 
 def counted(tokenizer, distance: int) -> TableModel:
-    """How often a token stands `distance` after another in other stories of the same kind; 2: labels shifted twice."""
+    """A model counted from other stories: which token comes `distance` after another; 2 means labels shifted twice."""
     size = len(tokenizer)
     counts = torch.full((size, size), 0.01)
     for text in sample_stories(600, seed=5):
@@ -194,7 +201,8 @@ def counted(tokenizer, distance: int) -> TableModel:
     return TableModel((counts / counts.sum(1, keepdim=True)).log())
 
 
-def test_a_model_that_knows_only_how_frequent_words_are_wins_no_rule(tokenizer, pairs):
+def test_unigram_model(tokenizer, pairs):
+    """A model that knows only word frequencies does well in no rule."""
     size = len(tokenizer)
     texts = tokenizer(sample_stories(600, seed=5), add_special_tokens=False)["input_ids"]
     frequency = torch.bincount(torch.tensor([token for ids in texts for token in ids]), minlength=size) + 0.1
@@ -204,18 +212,22 @@ def test_a_model_that_knows_only_how_frequent_words_are_wins_no_rule(tokenizer, 
         assert result.value < 0.6, f"{rule}: {result}"
 
 
-def test_an_untrained_network_wins_no_rule(tokenizer, pairs):
+@pytest.mark.slow
+def test_untrained_network(tokenizer, pairs):
+    """An untrained network does well in no rule."""
     for seed in (0, 1):
         torch.manual_seed(seed)
         small = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
         results = score_pairs(new_model(ModelArguments(**small), tokenizer, 256), tokenizer, pairs)
         for rule, result in results.items():
             assert result.low < 0.55, f"{rule}: {result}"
-        assert results["article_dropped"].value < 0.1  # shorter is likelier
+        assert results["article_dropped"].value < 0.1  # the shorter text is more likely
         assert results["mean_of_rules"].value < 0.5
 
 
-def test_a_model_of_the_next_word_wins_and_one_of_the_word_after_it_does_not(tokenizer, pairs):
+@pytest.mark.slow
+def test_bigram_models(tokenizer, pairs):
+    """A model of the next token does well in local rules; a model of the token after it does worse."""
     local = [pair for pair in pairs if pair.rule in LOCAL]
     right, shifted = (score_pairs(counted(tokenizer, distance), tokenizer, local) for distance in (1, 2))
     for rule in LOCAL:
@@ -223,7 +235,8 @@ def test_a_model_of_the_next_word_wins_and_one_of_the_word_after_it_does_not(tok
         assert shifted[rule].value < right[rule].value - 0.2, f"{rule}: {shifted[rule]} against {right[rule]}"
 
 
-def test_blimp_is_read_from_its_files_and_a_line_that_is_no_pair_is_named(tmp_path):
+def test_blimp(tmp_path):
+    """BLiMP is read from its files; a missing file and a line that is not a pair are named."""
     row = {"sentence_good": "Tom sleeps.", "sentence_bad": "Tom sleep."}
     (tmp_path / "agreement.jsonl").write_text(f"{json.dumps(row)}\n" * 3, encoding="utf-8")
     found = blimp_pairs(tmp_path, number=2)
@@ -232,13 +245,14 @@ def test_blimp_is_read_from_its_files_and_a_line_that_is_no_pair_is_named(tmp_pa
     ] * 2
     assert "passive.jsonl" in mistake(blimp_pairs, tmp_path, names=["passive"])
     (tmp_path / "broken.jsonl").write_text(json.dumps(row) + "\n{}\n", encoding="utf-8")
-    assert "broken.jsonl:2: no pair" in mistake(blimp_pairs, tmp_path)
+    assert "broken.jsonl:2: not a pair" in mistake(blimp_pairs, tmp_path)
 
 
 CHECKED = ROOT / "docs" / "results" / "minimal_pairs_checked.json"
 
 
-def test_the_committed_verdicts_are_fifty_a_rule_with_little_noise_and_a_reason_for_each_bad_pair():
+def test_committed_verdicts():
+    """The committed verdicts are 50 a rule, few of them bad, and each bad one has a reason."""
     verdicts = json.loads(CHECKED.read_text(encoding="utf-8"))["pairs"]
     assert Counter(verdict["rule"] for verdict in verdicts) == dict.fromkeys(RULES, 50)
     assert len({verdict["digest"] for verdict in verdicts}) == len(verdicts)
@@ -247,11 +261,12 @@ def test_the_committed_verdicts_are_fifty_a_rule_with_little_noise_and_a_reason_
     assert all(verdict["good_is_better"] != bool(verdict.get("reason")) for verdict in verdicts)
 
 
-def test_verdicts_are_found_again_in_the_data_by_hash_and_those_on_other_data_refused(pairs, tmp_path):
+def test_label_noise(pairs, tmp_path):
+    """Verdicts find their pairs by hash; verdicts on other data are refused."""
     chosen = sample_to_check(pairs, number=4)
     rows = [{"rule": pair.rule, "digest": pair.digest, "good_is_better": i % 4 > 0} for i, pair in enumerate(chosen)]
     path = Path(tmp_path, "checked.json")
     path.write_text(json.dumps({"pairs": rows}), encoding="utf-8")
     noise = label_noise(path, pairs)
     assert {rule: (result.value, result.number) for rule, result in noise.items()} == dict.fromkeys(RULES, (0.25, 4))
-    assert "no pair of article_dropped in this data" in mistake(label_noise, CHECKED, pairs)
+    assert "not a pair of article_dropped in this data" in mistake(label_noise, CHECKED, pairs)

@@ -1,4 +1,8 @@
-"""run_evaluation.py as users start it: the table, the page, the card; stopped, started again, and given nonsense."""
+"""run_evaluation.py on a short run: the table, the page, the card, the cache, the leaderboard, and mistakes.
+
+One evaluation is a process, as users start it. The others run in this process, since importing torch takes longer than
+measuring so small a model.
+"""
 
 import json
 import re
@@ -6,19 +10,19 @@ import shutil
 from html.parser import HTMLParser
 
 import pytest
+from transformers import ByT5Tokenizer
 
-from helpers.runs import ROOT, TINY, as_options, load_benchmark, mistake, run_command
+from helpers.runs import TINY, as_options, mistake, run_command
+from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.commands import evaluate
-from tinystories.evaluation.arguments import EvaluationArguments
-from tinystories.evaluation.estimates import ratio, share
-from tinystories.evaluation.suite import all_metrics
-from tinystories.evaluation.table import Metric, as_text, rows, standing
-from tinystories.evaluation.text.prompts import PROMPTS
+from tinystories.evaluation.cache import fingerprint
+from tinystories.evaluation.table import as_text
 from tinystories.reporting.evaluation_page import write_page
 from tinystories.reporting.format import cell
-from tinystories.reporting.model_card import unedited
 from tinystories.run_files import read_lines
 
+
+pytestmark = pytest.mark.slow
 
 RECIPE = TINY | {
     "num_sample_stories": 150,
@@ -32,15 +36,15 @@ RECIPE = TINY | {
 }
 FEW = ["--stories", "6", "--pairs", "5", "--prompts", "4", "--presets", "balanced", "creative", "--seeds", "1"]
 FEW += ["--max_new_tokens", "12", "--device", "cpu"]
+QUICK = ["--quick", "--prompts", "2", "--pairs", "2", "--output_dir", "quick", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A run of a few steps, evaluated."""
+    """A run of a few steps, evaluated by a process."""
     folder = tmp_path_factory.mktemp("evaluated")
     process = run_command("run_clm.py", *as_options(RECIPE), cwd=folder)
     assert process.returncode == 0, process.stderr[-3000:]
-    shutil.copytree(folder / "run", folder / "not-evaluated")
     process = run_command("run_evaluation.py", "run", *FEW, cwd=folder)
     assert process.returncode == 0, process.stderr[-3000:]
     (folder / "printed.txt").write_text(process.stdout, encoding="utf-8")
@@ -53,7 +57,21 @@ def found(folder):
     return found
 
 
-def test_every_number_has_an_interval_that_holds_it(found):
+@pytest.fixture
+def evaluated(folder, monkeypatch, offline, capsys):
+    """Evaluate in this process, with `folder` as the current folder; returns what is printed."""
+    monkeypatch.chdir(folder)
+
+    def evaluated(*arguments) -> str:
+        capsys.readouterr()
+        evaluate.main([str(argument) for argument in arguments])
+        return capsys.readouterr().out
+
+    return evaluated
+
+
+def test_intervals(found):
+    """Every number has an interval that contains it."""
     for column in (found["metrics"], *found["floors"].values(), *found["presets"]["creative"].values()):
         for name, estimate in column.items():
             if isinstance(estimate, dict):
@@ -61,18 +79,8 @@ def test_every_number_has_an_interval_that_holds_it(found):
     assert {"bits_per_byte", "pair_mean_of_rules", "known_triples", "distinct_2"} <= set(found["metrics"])
 
 
-def test_the_likelihood_is_that_of_the_run_on_the_same_stories(folder):
-    """One scoring module: the evaluation of all stories and the end of the training say the same number."""
-    results = json.loads((folder / "run" / "all_results.json").read_text(encoding="utf-8"))
-    few = ["--quick", "--prompts", "2", "--pairs", "2", "--output_dir", "all", "--device", "cpu"]
-    process = run_command("run_evaluation.py", "not-evaluated", *few, cwd=folder)
-    assert process.returncode == 0, process.stderr[-3000:]
-    (found,) = json.loads((folder / "all" / "evaluation.json").read_text(encoding="utf-8"))
-    assert found["data"]["stories"] == results["eval_stories"] < 60
-    assert found["metrics"]["bits_per_byte"]["value"] == pytest.approx(results["eval_bits_per_byte"], abs=1e-6)
-
-
-def test_a_model_that_knows_nothing_is_at_the_floor_in_what_is_printed(folder, found):
+def test_printed_table(folder, found):
+    """The printed table is that of the results, where a model that has learnt nothing stands low."""
     printed = (folder / "printed.txt").read_text(encoding="utf-8")
     for line in as_text(found["table"]):
         assert line in printed
@@ -92,7 +100,8 @@ class Text(HTMLParser):
         self.words.append(data)
 
 
-def test_the_page_shows_the_numbers_and_asks_no_network(folder, found):
+def test_page(folder, found):
+    """The page shows the numbers and loads nothing from the network."""
     source = (folder / "evaluation" / "index.html").read_text(encoding="utf-8")
     page = Text()
     page.feed(source)
@@ -105,16 +114,18 @@ def test_the_page_shows_the_numbers_and_asks_no_network(folder, found):
     assert not re.search(r"(?:src|href)\s*=|url\(", source)
 
 
-def test_a_near_copy_stands_beside_its_training_story(found, tmp_path):
+def test_near_copy_on_page(found, tmp_path):
+    """A near copy is shown beside its training story, and both as text."""
     copy = {"prompt": "Once", "text": " a fox ran.", "share": 0.9, "training_story": "Once a <b>fox</b> ran."}
     page = write_page([found | {"copies": [copy]}], tmp_path).read_text(encoding="utf-8")
     assert "90 % of this story" in page and "Once a &lt;b&gt;fox&lt;/b&gt; ran." in page
 
 
-def test_the_card_says_what_was_measured_and_every_number_of_it_is_in_the_json(folder, found):
+def test_card(folder, found):
+    """The numbers on the card are those of the JSON files, without text of the training data."""
     card = (folder / "run" / "README.md").read_text(encoding="utf-8")
     beside = json.loads((folder / "run" / "evaluation.json").read_text(encoding="utf-8"))
-    assert beside.pop("copies") == [copy | {"training_story": None} for copy in found["copies"]]  # no training data
+    assert beside.pop("copies") == [copy | {"training_story": None} for copy in found["copies"]]
     assert beside == {name: value for name, value in found.items() if name != "copies"}
     table = {row[0]: row[1:] for row in re.findall(r"^\| (.+?) \| (.+?) \| (.+?) \| (.+?) \|$", card, re.MULTILINE)}
     for row in found["table"]:
@@ -132,47 +143,62 @@ def test_the_card_says_what_was_measured_and_every_number_of_it_is_in_the_json(f
     assert "not evaluated" not in card
 
 
-def test_a_card_without_an_evaluation_says_so(folder):
+def test_card_without_evaluation(folder):
+    """The card of a checkpoint that was not evaluated says so."""
     card = (folder / "run" / "checkpoint-20" / "README.md").read_text(encoding="utf-8")
     assert "not evaluated" in card
 
 
-def test_an_edited_card_stays_as_it_is(folder):
+def test_edited_card(folder, evaluated, caplog):
+    """A card that somebody edited is not changed."""
     copy = folder / "edited"
     shutil.copytree(folder / "run", copy)
     with (copy / "README.md").open("a", encoding="utf-8") as card:
         card.write("My own words.\n")
     before = (copy / "README.md").read_text(encoding="utf-8")
-    process = run_command("run_evaluation.py", "edited", *FEW, cwd=folder)
-    assert process.returncode == 0 and "its card was edited" in process.stderr
+    evaluated("edited", *FEW, "--output_dir", "two")
+    assert "its card was edited" in caplog.text
     assert (copy / "README.md").read_text(encoding="utf-8") == before
 
 
-def test_what_was_measured_is_not_measured_again_and_what_changed_is(folder):
-    """A part that was lost is the only one that is made again; other settings make others."""
+def test_quick_after_full(folder, evaluated, caplog):
+    """A quick evaluation does not replace a full one, and scores the stories as the end of the training did."""
+    before = (folder / "run" / "evaluation.json").read_bytes()
+    evaluated("run", *QUICK)
+    assert "keeps its full evaluation" in caplog.text
+    assert (folder / "run" / "evaluation.json").read_bytes() == before
+    (found,) = json.loads((folder / "quick" / "evaluation.json").read_text(encoding="utf-8"))
+    results = json.loads((folder / "run" / "all_results.json").read_text(encoding="utf-8"))
+    assert found["data"]["stories"] == results["eval_stories"] < 60
+    assert found["metrics"]["bits_per_byte"]["value"] == pytest.approx(results["eval_bits_per_byte"], abs=1e-6)
+
+
+def test_cache(folder, evaluated):
+    """Only a lost result is measured again, with the same numbers; other settings add their own results."""
     parts = folder / "evaluation" / "parts"
     before = {path: path.stat().st_mtime_ns for path in parts.iterdir()}
     (lost, *_) = parts.glob("samples-creative-*.json")
     lost.unlink()
-    again = run_command("run_evaluation.py", "run", *FEW, cwd=folder)
-    assert again.returncode == 0, again.stderr[-3000:]
+    printed = evaluated("run", *FEW)
     after = {path: path.stat().st_mtime_ns for path in parts.iterdir()}
     assert {path for path in after if before[path] != after[path]} == {lost}
-    assert again.stdout.strip() == (folder / "printed.txt").read_text(encoding="utf-8").strip()
-    other = run_command("run_evaluation.py", "run", *FEW, "--seeds", "2", cwd=folder)
-    assert other.returncode == 0
+    assert printed.strip() == (folder / "printed.txt").read_text(encoding="utf-8").strip()
+    evaluated("run", *FEW, "--seeds", "2")
     new = {path.name.split("-")[0] for path in set(parts.iterdir()) - set(before)}
     assert new == {"samples", "texts"}
 
 
+def test_fingerprint(folder):
+    """Any weight and any part of the tokenizer is in the key of a result; a tokenizer in Python has one, too."""
+    model, tokenizer = load_checkpoint(str(folder / "run"))
+    keys = [fingerprint(model, tokenizer), fingerprint(model, ByT5Tokenizer(extra_ids=0))]
+    keys.append(fingerprint(model, ByT5Tokenizer(extra_ids=1)))
+    model.get_input_embeddings().weight.data[3, 3] += 1e-6
+    assert len({*keys, fingerprint(model, tokenizer)}) == 4
+
+
 MISTAKES = {
-    "no such preset": (["run", "--presets", "wild"], "presets must be some of balanced, conservative, creative, got w"),
-    "too many prompts": (["run", "--prompts", "1000"], f"prompts must be at most {len(PROMPTS)}, got 1000"),
-    "no pairs": (["run", "--pairs", "0"], "pairs must be at least 1"),
-    "twice": (["run", "run"], "a checkpoint is named twice"),
-    "a judge without a model": (["run", "--judge_url", "http://127.0.0.1:1/v1"], "needs both --judge_url and"),
     "no such checkpoint": (["nowhere"], "cannot open nowhere"),
-    "a mistyped option": (["run", "--prompt", "3"], "unknown key 'prompt'; did you mean prompts?"),
     "a stride that skips tokens": (["run", *FEW, "--stride", "1000"], "stride"),
     "no such data": (["run", "--data", "missing.txt"], "missing.txt"),
     "a folder that cannot be": (["run", "--output_dir", "printed.txt/sub"], "cannot be made or written to"),
@@ -182,125 +208,40 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_one_line(folder, name, monkeypatch, offline):
-    arguments, said = MISTAKES[name]
+def test_mistakes(folder, name, monkeypatch, offline):
+    """A mistake is one line."""
+    arguments, message = MISTAKES[name]
     monkeypatch.chdir(folder)
-    assert said in mistake(evaluate.main, arguments)
+    assert message in mistake(evaluate.main, arguments)
 
 
-def test_a_mistake_ends_the_command(folder):
-    process = run_command("run_evaluation.py", "run", "--data", "missing.txt", cwd=folder)
-    errors = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
-    assert process.returncode == 1 and len(errors) == 1 and "missing.txt" in errors[0], process.stderr[-2000:]
-    assert "Traceback" not in process.stderr
-
-
-def test_models_stand_side_by_side_and_on_the_leaderboard(folder):
-    board = ["--leaderboard", "board/results.jsonl", "--output_dir", "two"]
-    process = run_command("run_evaluation.py", "run", "run/checkpoint-10", *FEW, *board, cwd=folder)
-    assert process.returncode == 0, process.stderr[-3000:]
+def test_two_models(folder, evaluated):
+    """Two models are printed side by side and are both on the leaderboard."""
+    printed = evaluated("run", "run/checkpoint-10", *FEW, "--leaderboard", "board/results.jsonl", "--output_dir", "two")
     lines = [json.loads(line) for line in (folder / "board" / "results.jsonl").read_text().splitlines()]
     assert [line["model"] for line in lines] == ["run", "checkpoint-10"]
     table = (folder / "board" / "results.md").read_text(encoding="utf-8")
-    assert table in process.stdout and "perplexity" not in table
+    assert table in printed and "perplexity" not in table
     assert list((folder / "board").glob("*.svg"))
-    heads = next(line for line in process.stdout.splitlines() if re.match(r" +run +checkpoint-10$", line))
-    assert heads
+    assert next(line for line in printed.splitlines() if re.match(r" +run +checkpoint-10$", line))
 
 
-def test_two_models_of_one_name_stay_two(folder):
-    """runs/a/final and runs/b/final: one of them would take the other's line on the leaderboard."""
-    for place in ("a", "b"):
-        shutil.copytree(
-            folder / "run" / ("checkpoint-10" if place == "a" else "checkpoint-20"), folder / place / "final"
-        )
-    board = ["--leaderboard", "names/results.jsonl", "--output_dir", "names"]
-    process = run_command("run_evaluation.py", "a/final", "b/final", *FEW, *board, cwd=folder)
-    assert process.returncode == 0, process.stderr[-3000:]
+def test_two_models_of_one_name(folder, evaluated):
+    """Folders of one name get different names: otherwise one would replace the other on the leaderboard."""
+    for place, checkpoint in (("a", "checkpoint-10"), ("b", "checkpoint-20")):
+        shutil.copytree(folder / "run" / checkpoint, folder / place / "final")
+    evaluated("a/final", "b/final", *FEW, "--leaderboard", "names/results.jsonl", "--output_dir", "two")
     lines = [json.loads(line) for line in (folder / "names" / "results.jsonl").read_text().splitlines()]
     assert [line["model"] for line in lines] == ["a/final", "b/final"]
 
 
-def test_stories_that_were_trained_on_are_not_called_held_out(folder):
+def test_stories_not_held_out(folder, evaluated, caplog):
+    """Stories of the training data are not called held out, and three stories without pairs are no error."""
     stories = folder / "known.txt"
     stories.write_text("\n<|endoftext|>\n".join(f"Once there was {word}." for word in ("a dog", "a cat", "an owl")))
     data = ["--data", stories, "--train_file", stories, "--output_dir", "known"]
-    process = run_command("run_evaluation.py", "run/checkpoint-10", *FEW, *data, cwd=folder)
-    assert process.returncode == 0, process.stderr[-3000:]  # three stories make no pairs, which is no crash
-    assert "NOT HELD OUT: 3 of 3 stories" in process.stderr
-    assert "3 of them stand in the training data too" in (folder / "known" / "index.html").read_text(encoding="utf-8")
-    assert re.search(r"minimal pairs: tense \(share right\) +- +not measured", process.stdout)
-
-
-def test_a_quick_look_does_not_take_the_place_of_a_full_evaluation(folder):
-    before = (folder / "run" / "evaluation.json").read_bytes()
-    few = ["--quick", "--prompts", "2", "--pairs", "2", "--output_dir", "look", "--device", "cpu"]
-    process = run_command("run_evaluation.py", "run", *few, cwd=folder)
-    assert process.returncode == 0 and "keeps its full evaluation" in process.stderr
-    assert (folder / "run" / "evaluation.json").read_bytes() == before
-
-
-@pytest.mark.parametrize("text", ["# Big\n| a | b |\n<b>`x`</b> <!-- hidden", "```python\nprint()\n```", "````", ""])
-def test_a_story_on_the_card_is_text_and_nothing_else(text):
-    first, *lines, last = unedited(text).split("\n")
-    assert first == last + "text" and set(last) == {"`"} and last not in text and "\n".join(lines) == text
-
-
-def estimate(value):
-    return {"value": value, "low": value, "high": value, "number": 9}
-
-
-@pytest.mark.parametrize(
-    ("good", "people", "value", "expected"),
-    [
-        ("lower", 0.0, 5.0, 0.5),
-        ("lower", 0.0, 12.0, 0.0),
-        ("lower", 0.0, -1.0, 1.0),
-        ("higher", 20.0, 15.0, 0.5),
-        ("like human", 2.0, 3.0, 0.875),
-        ("like human", 2.0, -0.5, 0.6875),
-        ("like human", 2.0, 10.0, 0.0),
-    ],
-)
-def test_a_standing_is_the_way_from_floor_to_people(good, people, value, expected):
-    metric = Metric("m", "m", "", good, "")
-    assert standing(metric, estimate(value), estimate(10.0), estimate(people)) == pytest.approx(expected)
-
-
-def test_the_floor_is_the_worse_of_the_two():
-    metric = Metric("m", "m", "", "like human", "")
-    (row,) = rows([metric], {"m": estimate(4.0)}, [{"m": estimate(1.0)}, {"m": estimate(9.0)}], {"m": estimate(3.0)})
-    assert row["floor"]["value"] == 9.0
-    (row,) = rows([metric], {"m": estimate(4.0)}, [{"m": estimate(-9.0)}, {"m": estimate(9.0)}], {"m": estimate(3.0)})
-    assert row["floor"]["value"] == -9.0
-
-
-def test_a_share_of_none_is_not_known_to_be_none():
-    """[0, 0] would say that the mistake cannot happen."""
-    assert ratio([0, 0], [100, 50]).high == pytest.approx(3 / 150)
-    assert share(0, 20).high > 0.1
-    assert ratio([], []) is None and share(0, 0) is None
-
-
-def test_quick_settings_are_all_below_the_full_ones():
-    quick, full = EvaluationArguments(quick=True).settled(), EvaluationArguments()
-    assert quick.stories and quick.pairs < full.pairs and quick.max_new_tokens < full.max_new_tokens
-    assert len(quick.presets) == len(quick.seeds) == 1
-    assert "presets" in mistake(EvaluationArguments, presets=[])
-
-
-SCALE = load_benchmark("metric_scale")
-
-
-def test_the_document_says_what_its_record_says():
-    record = json.loads(SCALE.RECORD.read_text(encoding="utf-8"))
-    document = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
-    assert SCALE.with_numbers(document, record) == document
-
-
-def test_every_metric_that_ships_is_on_the_scale_and_tells_a_model_from_its_floors():
-    record = json.loads(SCALE.RECORD.read_text(encoding="utf-8"))
-    assert SCALE.useless(record) == []  # where the model is not nearer to people than every floor and the shifted one
-    shipped = {metric.name for metric in all_metrics()}
-    assert set(record["metrics"]) == shipped
-    assert {column for values in record["metrics"].values() for column in values} == set(SCALE.COLUMNS)
+    printed = evaluated("run/checkpoint-10", *FEW, *data)
+    assert "NOT HELD OUT: 3 of 3 stories" in caplog.text
+    page = (folder / "known" / "index.html").read_text(encoding="utf-8")
+    assert "3 of them are in the training data too" in page
+    assert re.search(r"minimal pairs: tense \(share right\) +- +not measured", printed)

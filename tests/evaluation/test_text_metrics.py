@@ -1,7 +1,7 @@
-"""What each metric of generated text must see: nonsense of every kind, and nothing wrong with human-like text.
+"""Each text metric must expose nonsense of its kind and find nothing wrong with human-like text.
 
-Human-like are the stories of the sample corpus; those that the metrics are compared with and those that count as
-training data are other stories of it, and the bar is the human column itself: its sentences come from templates.
+Human-like text, the reference and the training data are different stories of the sample corpus. Its sentences come from
+templates, so the values to compare with are those of the reference, not fixed numbers.
 """
 
 from importlib.util import find_spec
@@ -14,14 +14,14 @@ from tinystories.evaluation.text import determiners, grammar, names, novelty, re
 from tinystories.evaluation.text.metrics import METRICS, measure_texts, texts_to_look_up, worse_than_human
 from tinystories.evaluation.text.prompts import PROMPTS
 from tinystories.evaluation.text.samples import Sample, human_samples, human_stories, looped, shuffled, spliced
-from tinystories.evaluation.text.words import words
+from tinystories.evaluation.text.words import split_words
 
 
 BY_NAME = {metric.name: metric for metric in METRICS}
 NUMBER = 20
 WITHOUT_HARPER = (
     set() if find_spec("harper") else {"grammar_errors", "clean_sentences"}
-)  # it comes with the extra [eval]
+)  # harper comes with the extra [eval]
 
 
 def sample(text: str, prompt: str = "", ended: bool = True) -> Sample:
@@ -30,19 +30,19 @@ def sample(text: str, prompt: str = "", ended: bool = True) -> Sample:
 
 @pytest.fixture(scope="module")
 def stories() -> dict[str, list[str]]:
-    """Three parts of the sample corpus without a story in common."""
+    """Three parts of the sample corpus that share no story."""
     corpus = sample_stories(400, seed=5)
     return {"written": corpus[:NUMBER], "reference": corpus[NUMBER : 3 * NUMBER], "training": corpus[3 * NUMBER :]}
 
 
 @pytest.fixture(scope="module")
 def written(stories) -> list[Sample]:
-    """Human-like samples: a few words of a story as the prompt, the rest as what was written."""
+    """Human-like samples: the first words of a story as the prompt, the rest as the text."""
     return human_samples([sample("word " * 400, "five words are its prompt")] * NUMBER, stories["written"])
 
 
 def exposed(samples: list[Sample], stories: dict[str, list[str]], by: set[str]) -> set[str]:
-    """Those of the metrics named `by` that call the samples worse than human text."""
+    """The metrics among `by` for which the samples are worse than human text."""
     texts = texts_to_look_up(samples + human_samples(samples, stories["reference"]))
     copied = novelty.look_up(texts, stories["training"])
     metrics = [BY_NAME[name] for name in by]
@@ -50,7 +50,9 @@ def exposed(samples: list[Sample], stories: dict[str, list[str]], by: set[str]) 
     return {name for name, both in measured.items() if worse_than_human(BY_NAME[name], both["value"], both["human"])}
 
 
-def test_every_metric_passes_human_like_text(written, stories):
+@pytest.mark.slow
+def test_human_like_text(written, stories):
+    """No metric calls human-like text worse than human."""
     assert exposed(written, stories, BY_NAME.keys() - WITHOUT_HARPER) == set()
 
 
@@ -65,7 +67,11 @@ def stuffed(text: str) -> str:
 @pytest.mark.parametrize(
     ("nonsense", "must_see"),
     [
-        (lambda s: stuffed(s.text), {"doubled_determiners", "grammar_errors", "known_triples"}),
+        pytest.param(
+            lambda s: stuffed(s.text),
+            {"doubled_determiners", "grammar_errors", "known_triples"},
+            marks=pytest.mark.slow,
+        ),
         (lambda s: "The dog ran to the park. " * 20, {"loops", "distinct_2", "repeated_4grams", "zlib_ratio"}),
         (lambda s: MASH * 12, {"known_triples", "longest_copy"}),
         (lambda s: PUNCTUATED * 6, {"known_triples"}),
@@ -73,12 +79,14 @@ def stuffed(text: str) -> str:
     ],
     ids=["articles everywhere", "one sentence", "keyboard mash", "punctuated nonsense", "empty"],
 )
-def test_nonsense_is_exposed(nonsense, must_see, written, stories):
+def test_nonsense(nonsense, must_see, written, stories):
+    """Nonsense is exposed by the metrics that are made for it."""
     samples, must_see = [sample(nonsense(s), s.prompt) for s in written], must_see - WITHOUT_HARPER
     assert exposed(samples, stories, must_see) == must_see
 
 
-def test_copies_of_training_stories_are_exposed(written, stories):
+def test_copies(written, stories):
+    """Copies of training stories are exposed by the metrics of novelty."""
     copies = [sample(story, s.prompt) for s, story in zip(written, stories["training"], strict=False)]
     must_see = {"near_copies", "seen_8grams", "longest_copy", "known_triples"}
     assert exposed(copies, stories, must_see) == must_see
@@ -86,17 +94,19 @@ def test_copies_of_training_stories_are_exposed(written, stories):
 
 @pytest.mark.parametrize(
     ("floor", "make"),
-    [("shuffled", shuffled), ("looped", looped), ("spliced", spliced)],
+    [pytest.param("shuffled", shuffled, marks=pytest.mark.slow), ("looped", looped), ("spliced", spliced)],
 )
-def test_each_metric_tells_its_floor_from_human_text(floor, make, written, stories):
+def test_floors(floor, make, written, stories):
+    """Each metric exposes the nonsense that it names as its floor."""
     blind = {
-        "self_bleu",  # stories of templates are as like each other as their shuffled words
+        "self_bleu",  # stories from templates are as similar to each other as their shuffled words
     }
     should = {metric.name for metric in METRICS if metric.floor == floor} - blind - WITHOUT_HARPER
     assert exposed(make(written), stories, should) == should
 
 
-def test_a_prompt_is_never_counted():
+def test_prompt_not_counted():
+    """A bad prompt changes no metric, except those that read prompt and text together."""
     bad = "He saw dog and the the cat. The dog ran. The dog ran. The dog ran. The dog ran. The dog ran. "
     reads_the_prompt = {"untidy", "tidy_edits"}
     for metric in METRICS:
@@ -105,25 +115,29 @@ def test_a_prompt_is_never_counted():
             assert clean == after_bad, metric.name
 
 
-def test_a_bare_noun_is_seen_through_its_adjectives_and_only_where_a_determiner_must_stand():
+def test_bare_nouns():
+    """A bare noun is found behind its adjectives, and only where a determiner is required."""
     missing = determiners.missing([sample("He saw big red ball. The boy had a ball. My dog saw his ball.")])
     assert (missing.value, missing.number) == (pytest.approx(1 / 5), 1)
     assert determiners.missing([sample("Dog, ball and kite. Two of ball.")]) is None
 
 
-def test_the_noun_after_a_prompt_that_stops_at_its_article_is_not_bare():
+def test_article_in_prompt():
+    """A noun whose article is the last word of the prompt is not bare."""
     assert determiners.missing([sample(" ball.", "He found a")]).value == 0
     assert determiners.missing([sample(" ball.", "He found")]).value == 1
 
 
-def test_grammar_counts_an_error_that_begins_in_the_prompt_but_none_inside_it():
+def test_error_in_prompt():
+    """A grammar error that begins in the prompt counts, one entirely inside it does not."""
     pytest.importorskip("harper")
     wrong = "She go to the the park."
     assert grammar.errors_per_100_words([sample(" He was happy.", wrong)]).value == 0
     assert grammar.errors_per_100_words([sample(" the dog.", "He saw the")]).value > 0
 
 
-def test_without_harper_one_line_says_what_to_install(monkeypatch):
+def test_without_harper(monkeypatch):
+    """Without harper, the error says what to install."""
     monkeypatch.setitem(__import__("sys").modules, "harper", None)
     grammar.checker.cache_clear()
     assert "tinystories[eval]" in mistake(grammar.errors_per_100_words, [sample("A dog.")])
@@ -143,24 +157,28 @@ def test_without_harper_one_line_says_what_to_install(monkeypatch):
         ("", False),
     ],
 )
-def test_a_loop_is_three_rounds_at_the_end_of_a_text(text, loop):
+def test_loop(text, loop):
+    """A loop is three repetitions at the end of a text."""
     assert repetition.ends_in_loop(text) is loop
 
 
-def test_distinct_counts_repetition_across_texts_too():
+def test_distinct():
+    """Distinct n-grams count repetition across texts, too."""
     same = [sample("one two three four")] * 4
     assert repetition.distinct(same, 2).value == 3 / 12
     assert repetition.distinct([sample("one"), sample("two")], 2) is None
 
 
-def test_self_bleu_is_one_for_equal_texts_and_near_zero_for_texts_with_nothing_in_common():
+def test_self_bleu():
+    """Self-BLEU is 1 for equal texts and nearly 0 for texts without common n-grams."""
     text = " ".join(f"w{chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(50))
     assert repetition.self_bleu([sample(text)] * 3).value == pytest.approx(1)
     other = " ".join(word[::-1] + "z" for word in text.split())
     assert repetition.self_bleu([sample(text), sample(other)]).value < 0.01
 
 
-def test_a_copied_run_is_followed_to_its_full_length_and_to_the_story_that_holds_it():
+def test_copied_run():
+    """A copied run is found at its full length, with the story that contains it."""
     story = "long ago a small grey mouse lived under the old mill and ate only blue cheese every night"
     text = "She said that a small grey mouse lived under the old mill and ate only green cheese"
     found = novelty.look_up([text, "nothing"], ["other words here", story, "the old mill and ate only"])[text]
@@ -170,46 +188,53 @@ def test_a_copied_run_is_followed_to_its_full_length_and_to_the_story_that_holds
     assert found.seen[3] == (10, 15)
 
 
-def test_runs_do_not_cross_from_one_story_into_the_next():
+def test_run_within_one_story():
+    """A run does not cross from one story into the next."""
     found = novelty.look_up(["red fox ran home"], ["a red fox", "ran home"])["red fox ran home"]
     assert (found.longest, found.seen[3]) == (2, (0, 2))
 
 
-def test_stories_beyond_the_first_batch_are_numbered_right(monkeypatch):
+def test_story_numbers(monkeypatch):
+    """Stories after the first batch keep their numbers."""
     monkeypatch.setattr(novelty, "STORIES_PER_BATCH", 2)
     text = "one two three four five six seven eight nine"
     assert novelty.look_up([text], ["x"] * 5 + [text] + ["x"])[text].story == 5
 
 
-def test_a_name_is_introduced_by_the_prompt_or_the_first_half():
+def test_introduced_names():
+    """A name is introduced by the prompt or the first half."""
     assert names.introduced([sample(" sat down. Then he saw Lily", "There was Tom. He")]).value == 0
     assert names.introduced([sample(" sat down. Then he saw Tom", "There was Tom. He")]).value == 1
 
 
-def test_the_human_column_has_the_lengths_of_the_samples(stories):
+def test_human_samples(stories):
+    """Human stories are cut to the lengths of the samples, and the seed decides which are used."""
     samples = [sample(" one two three", "a prompt"), sample(" " + "word " * 30, "of three words", ended=False)]
     humans = human_samples(samples, stories["reference"])
-    assert [(len(words(h.prompt)), len(words(h.text))) for h in humans] == [(2, 3), (3, 30)]
+    assert [(len(split_words(h.prompt)), len(split_words(h.text))) for h in humans] == [(2, 3), (3, 30)]
     assert all(any(story.startswith(h.prompt + h.text) for story in stories["reference"]) for h in humans)
-    assert {len(words(h.text)) for h in human_stories(samples, stories["reference"])} == {30}
+    assert {len(split_words(h.text)) for h in human_stories(samples, stories["reference"])} == {30}
     assert humans == human_samples(samples, stories["reference"])
     assert [h.text for h in humans] != [h.text for h in human_samples(samples, stories["reference"], seed=1)]
 
 
-def test_no_human_story_is_drawn_twice_before_each_was_drawn_once(stories):
+def test_draw_all_stories(stories):
+    """No human story is drawn twice before every story was drawn once."""
     samples = [sample("word " * 40)] * 60
     firsts = [h.text for h in human_samples(samples, stories["reference"][:30])]
     assert len(set(firsts[:30])) == len(set(firsts[30:])) == 30
     assert firsts[:30] != firsts[30:]
 
 
-def test_prompts_are_of_every_kind():
+def test_prompts():
+    """Half of the prompts stop inside a sentence, at least half have no article, and all differ."""
     prompts = list(PROMPTS.values())
     assert len(set(prompts)) >= 44
-    assert sum(not {"a", "an", "the"} & set(words(prompt)) for prompt in prompts) >= len(prompts) / 2
+    assert sum(not {"a", "an", "the"} & set(split_words(prompt)) for prompt in prompts) >= len(prompts) / 2
     assert sum(prompt[-1] not in '.!?"' for prompt in prompts) == len(prompts) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "name", "options"),
     [
@@ -220,7 +245,8 @@ def test_prompts_are_of_every_kind():
         ("surface", "tidy_edits", {}),
     ],
 )
-def test_evaluate_loads_the_modules_and_they_say_what_the_registry_says(module, name, options, tmp_path):
+def test_evaluate_modules(module, name, options, tmp_path):
+    """The modules in metrics/ load into the library evaluate and give the values of METRICS."""
     evaluate = pytest.importorskip("evaluate")
     if module == "grammar":
         pytest.importorskip("harper")

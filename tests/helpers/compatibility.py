@@ -1,11 +1,13 @@
-"""Which doors of the ecosystem a checkpoint opens: every route is walked, and docs/compatibility.md is what came of it.
+"""What a checkpoint works with: tries every route of loading, generating, compiling and training it.
+
+docs/compatibility.md is written by this script:
 
     python tests/helpers/compatibility.py runs/demo --write docs/compatibility.md
     python tests/helpers/compatibility.py runs/demo --quick
 
-Nothing of this project is imported: the checkpoint's own code runs, as on anybody's machine. A route passes if it gives
-what plain float32 greedy decoding, or a plain forward pass, gives. `--quick` leaves out what takes more than a few
-seconds. Exit status 1 if a route fails; one whose package or compiler is missing is listed as not tried.
+Nothing of this project is imported: the checkpoint's own code runs. A route passes if it gives what plain float32
+greedy decoding, or a plain forward pass, gives. `--quick` leaves out routes that take more than a few seconds. Exit
+status 1 if a route fails; one whose package or compiler is missing is listed as not tried.
 """
 
 import argparse
@@ -49,7 +51,7 @@ PROMPTS = ["Once upon a time", "One day, a girl named Lily went to the", "The"]
 
 
 class NotTried(Exception):
-    """The route cannot be walked here; the message says what it needs."""
+    """The route cannot be tried here; the message says what it needs."""
 
 
 @dataclass
@@ -74,7 +76,7 @@ def route(group: str, name: str, quick: bool = True):
 
 
 class Checkpoint:
-    """A checkpoint folder, and what the plain way gives for it."""
+    """A checkpoint folder, and what plain greedy decoding and a plain forward pass give for it."""
 
     def __init__(self, folder: str, scratch: str):
         self.folder, self.scratch = folder, Path(scratch)
@@ -537,9 +539,9 @@ def as_markdown(checkpoint: Checkpoint, rows: list[dict]) -> str:
     lines = [
         "# What a checkpoint works with",
         "",
-        "Written by `tests/helpers/compatibility.py`, which walks every route with nothing but the checkpoint's own",
-        "code and compares what comes out with a plain float32 forward pass or plain greedy decoding. The tests walk",
-        "the quick ones each time.",
+        "Written by `tests/helpers/compatibility.py`, which tries every route with nothing but the checkpoint's own",
+        "code and compares the result with a plain float32 forward pass or plain greedy decoding. The tests try the",
+        "quick ones each time.",
         "",
         f"Checkpoint: {checkpoint.model.num_parameters():,} parameters, {config.num_hidden_layers} layers, width "
         f"{config.hidden_size}. {versions}, Python {platform.python_version()}, {platform.system()}, "
@@ -551,14 +553,15 @@ def as_markdown(checkpoint: Checkpoint, rows: list[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 1 if a route fails."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", help="a checkpoint folder")
     parser.add_argument("--quick", action="store_true", help="leave out the routes that take long")
     parser.add_argument("--only", metavar="WORDS", default="", help="only the routes whose name holds these words")
     parser.add_argument("--write", metavar="FILE.md", help="write the table here")
     parser.add_argument("--json", metavar="FILE.json", help="write the rows here")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     scratch = tempfile.mkdtemp()
@@ -572,8 +575,8 @@ def main() -> None:
         Path(arguments.write).write_text(as_markdown(checkpoint, rows), encoding="utf-8")
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-    sys.exit(any(row["works"] == "NO" for row in rows))
+    return int(any(row["works"] == "NO" for row in rows))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

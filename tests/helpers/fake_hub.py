@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
+from huggingface_hub import close_session, constants
 
 
 LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
@@ -152,6 +153,26 @@ class FakeHub:
         paths = {"HF_HOME": "", "HF_HUB_CACHE": "hub", "HF_MODULES_CACHE": "modules", "HF_TOKEN_PATH": "token"}
         server = {"HF_ENDPOINT": self.url, "HF_TOKEN": token or "", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
         return switches | server | {name: str(home / path) for name, path in paths.items()}
+
+    def connect(self, monkeypatch, home: Path, token: str | None = "hf_owner") -> None:
+        """Make this process a client of this Hub and of nothing else, as `environment` does for another process.
+
+        The client reads its environment when it is imported, so its constants are set here.
+        """
+        values = {
+            "ENDPOINT": self.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": self.url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(home / "hub"),
+            "HF_TOKEN_PATH": str(home / "token"),
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_DISABLE_TELEMETRY": True,
+        }
+        for name, value in values.items():
+            monkeypatch.setattr(constants, name, value)
+        for name, value in {"HF_TOKEN": token or "", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}.items():
+            monkeypatch.setenv(name, value)
+        close_session()  # which may have been opened with a proxy
 
     def files(self, repo: str, revision: str = "main") -> dict[str, bytes]:
         with self.lock:

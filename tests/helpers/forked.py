@@ -1,94 +1,138 @@
-"""Our commands as processes that do not each import torch: forked from a server that has imported it once.
+"""Commands in processes that start fast: forked from a server that has imported the libraries, and nothing of ours.
 
-Such a command is a process of its own, with its own arguments, folder, environment, output and exit status, and it runs
-the script on disk. Only the libraries of others are loaded already, which takes five seconds of processor time.
-
-On Linux alone, because a fork after these imports is not safe elsewhere; and not with a variable that a library reads
-when it is imported.
+`python run_clm.py` spends seconds on importing torch, transformers and datasets, often more than on what a test asks.
+A forked command is a process of its own all the same: it runs the script of a given tree as `__main__`, imports this
+project's modules from that tree, and has its own environment, folder, output and exit status. What it does not test is
+that a command imports the libraries it needs; the tests that start `helpers.runs.run_command` do.
 """
 
-import atexit
 import multiprocessing
 import os
 import runpy
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 
-LIBRARIES = ("torch", "transformers.trainer", "transformers.generation.utils", "accelerate", "datasets", "peft")
-OF_THIS_PROJECT = ("tinystories", "helpers", "configuration_tinystories", "modeling_tinystories", "__mp_main__")
-READ_ON_IMPORT = (
-    "ACCELERATE_",
-    "CUDA_",
-    "HF_",
-    "HUGGINGFACE_",
-    "KMP_",
-    "MKL_",
-    "OMP_",
-    "PYTHON",
-    "TORCH",
-    "TRANSFORMERS_",
-)
-
-_context = None
+ROOT = Path(__file__).parent.parent.parent
+OURS = ("tinystories", "modeling_tinystories", "configuration_tinystories")
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true", "OMP_NUM_THREADS": "1"}
+READ_ON_IMPORT = ("ACCELERATE_", "CUDA_", "HF_", "KMP_", "MKL_", "OMP_", "PYTHON", "TORCH", "TRANSFORMERS_")
+LIBRARIES = [
+    "torch",
+    "torch._dynamo",
+    "torch.distributed.fsdp",
+    "transformers",
+    "transformers.trainer",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.llama.modeling_llama",
+    "transformers.generation.utils",
+    "accelerate",
+    "datasets",
+    "ftfy",
+    "huggingface_hub",
+    "jinja2",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_svg",
+    "psutil",
+    "pyarrow.parquet",
+    "safetensors.torch",
+    "tokenizers",
+]
+_processes = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
 
 
 def can_fork(environment: dict[str, str]) -> bool:
-    """Whether a command with these variables of its own does the same forked as fresh."""
+    """Whether a command with these variables of its own does the same forked as started afresh.
+
+    Not with a variable that a library reads when it is imported, and not where a fork after these imports is unsafe.
+    """
     return sys.platform == "linux" and not any(name.startswith(READ_ON_IMPORT) for name in environment)
 
 
-def run_forked(
-    command: list[str], cwd: str, environment: dict[str, str], path: list[str], timeout: float
-) -> subprocess.CompletedProcess:
-    """As `subprocess.run([sys.executable, *command], capture_output=True, text=True, ...)`.
+class ForkedCommand:
+    """A script of `tree`, run as a user does, with its output in two files.
 
-    path: what Python looks for modules in after the script's own folder. timeout: seconds.
+    code: Python source to run before the script in the same process, such as one that replaces a function.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        out, err = Path(folder, "out"), Path(folder, "err")
-        process = _server(environment).Process(target=_run, args=(command, cwd, environment, path, str(out), str(err)))
-        process.start()
-        process.join(timeout)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            raise subprocess.TimeoutExpired(command, timeout, out.read_text("utf-8"), err.read_text("utf-8"))
-        texts = [file.read_text(encoding="utf-8") if file.exists() else "" for file in (out, err)]
-    return subprocess.CompletedProcess(command, process.exitcode, *texts)
 
+    def __init__(self, script, *arguments, cwd=None, tree=ROOT, code="", **environment):
+        self.folder = tempfile.TemporaryDirectory()
+        self.outputs = [Path(self.folder.name, name) for name in ("stdout", "stderr")]
+        words = [str(Path(tree, script)), *map(str, arguments)]
+        self.arguments = words
+        self.process = _processes.Process(
+            target=_run, args=(words, str(tree), cwd, code, os.environ | ENVIRONMENT | environment, self.outputs)
+        )
+        self._start()
 
-def _server(environment: dict[str, str]):
-    """Starts it, at the first call, with the variables that every command is given: libraries read some on import."""
-    global _context
-    if _context is None:
-        _context = multiprocessing.get_context("forkserver")
-        _context.set_forkserver_preload(list(LIBRARIES))
+    def _start(self) -> None:
+        """The first command starts the server, whose environment is the one that the libraries are imported in."""
         before = dict(os.environ)
-        os.environ.update(environment)
+        os.environ.update(ENVIRONMENT)
         try:
-            multiprocessing.forkserver.ensure_running()
+            if _processes.get_start_method() == "forkserver":
+                _processes.set_forkserver_preload(LIBRARIES)
+            self.process.start()
         finally:
             os.environ.clear()
             os.environ.update(before)
-    return _context
+
+    def wait(self, timeout: float = 300) -> subprocess.CompletedProcess:
+        """The finished process with its text output; one that takes longer is killed."""
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            self.kill()
+        out, err = (path.read_text(encoding="utf-8") if path.exists() else "" for path in self.outputs)
+        self.folder.cleanup()
+        return subprocess.CompletedProcess(self.arguments, self.process.exitcode, out, err)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
 
 
-def _run(command: list[str], cwd: str, environment: dict[str, str], path: list[str], out: str, err: str) -> None:
-    for number, file in ((1, out), (2, err)):
-        opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(opened, number)
-        os.close(opened)
+def fork_command(*arguments, timeout=300, **options) -> subprocess.CompletedProcess:
+    """As `helpers.runs.run_command`, in a forked process."""
+    return ForkedCommand(*arguments, **options).wait(timeout)
+
+
+def fork_ranks(*arguments, processes=2, timeout=240, **options) -> list[subprocess.CompletedProcess]:
+    """As torchrun on one machine: a process for each rank; once one has failed, the others are ended."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
+    group["LOCAL_WORLD_SIZE"] = group["WORLD_SIZE"]
+    ranks = [
+        ForkedCommand(*arguments, **options, **group, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(processes)
+    ]
+    deadline = time.monotonic() + timeout
+    while any(rank.process.exitcode is None for rank in ranks):
+        if any(rank.process.exitcode for rank in ranks) or time.monotonic() > deadline:
+            for rank in ranks:
+                rank.kill()
+        time.sleep(0.02)
+    return [rank.wait() for rank in ranks]
+
+
+def _run(argv, tree, cwd, code, environment, outputs) -> None:
+    """In the forked process."""
+    for number, path in enumerate(outputs, start=1):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(descriptor, number)
+        os.close(descriptor)
     os.environ.clear()
     os.environ.update(environment)
-    os.chdir(cwd)
-    sys.argv, sys.path[:] = list(command), [str(Path(command[0]).parent), *path]
-    for name in list(sys.modules):  # what was imported to come here; the script has its own, perhaps of another folder
-        if name.split(".")[0] in OF_THIS_PROJECT:
-            del sys.modules[name]
-    try:
-        runpy.run_path(command[0], run_name="__main__")
-    finally:
-        atexit._run_exitfuncs()  # which a process of multiprocessing leaves out
+    if cwd is not None:
+        os.chdir(cwd)
+    multiprocessing.set_start_method(None, force=True)  # this process's own is the system's, as in a fresh one
+    already = [name for name in sys.modules if name.split(".")[0] in OURS]
+    assert not already, f"imported before the command began: {already}"
+    sys.argv = argv
+    sys.path[:] = [tree, *(place for place in sys.path if Path(place) not in (ROOT, ROOT / "tests"))]
+    exec(code, {"__name__": "before"})
+    runpy.run_path(argv[0], run_name="__main__")

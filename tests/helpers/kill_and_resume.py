@@ -1,11 +1,11 @@
-"""Kills a small run again and again at random moments, goes on with --resume, and compares the weights it ends with.
+"""Kills a small run at random moments, resumes it with --resume, and compares the final weights.
 
     python tests/helpers/kill_and_resume.py --kills 20
 
-Prints each kill: after how long, and what the run folder held at that moment. The whole process tree is killed
-outright (SIGKILL where there is one). Exit status 0 if every finished run has, to the bit, the weights of a run that
-was never interrupted, and 1 if not. The run crosses an epoch, accumulates, loads with two workers, drops out, and
-evaluates often.
+Prints each kill: after how many seconds, and what the run folder held at that moment. The whole process tree is killed
+with SIGKILL, where the system has it. Exit status 0 if every finished run has, to the bit, the weights of a run that
+was never interrupted, and 1 if not. The run crosses an epoch, accumulates gradients, loads with two workers, has
+dropout, and evaluates often.
 """
 
 import argparse
@@ -56,14 +56,18 @@ RUN = {
 }
 
 
-def start(folder: Path, log: Path, *more: str, run: dict = RUN, preexec_fn=None, **settings) -> subprocess.Popen:
-    """run_clm.py on the small run, its output in `log`, in a process group of its own as in a terminal."""
+def options(folder: Path, run: dict = RUN, **settings) -> list[str]:
+    """The command line of the small run in `folder`; runs beside each other share a cache."""
     values = run | {"data_cache_dir": folder.parent / "cache", "output_dir": folder} | settings
-    options = [word for key, value in values.items() for word in (f"--{key}", str(value))]
+    return [word for key, value in values.items() for word in (f"--{key}", str(value))]
+
+
+def start(folder: Path, log: Path, *more: str, preexec_fn=None, **settings) -> subprocess.Popen:
+    """run_clm.py on the small run, its output in `log`, in a process group of its own as in a terminal."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
     with log.open("w", encoding="utf-8") as stream:
         return subprocess.Popen(
-            [sys.executable, str(ROOT / "run_clm.py"), *options, *more],
+            [sys.executable, str(ROOT / "run_clm.py"), *options(folder, **settings), *more],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=stream,
@@ -74,7 +78,7 @@ def start(folder: Path, log: Path, *more: str, run: dict = RUN, preexec_fn=None,
 
 
 def kill(process: subprocess.Popen) -> None:
-    """The process and the workers it started, without a word to any of them."""
+    """Kill the process and the workers it started."""
     try:
         tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     except psutil.NoSuchProcess:
@@ -86,13 +90,13 @@ def kill(process: subprocess.Popen) -> None:
 
 
 def differing(folder: Path, reference: Path) -> list[str]:
-    """Names of the weights that are not the same to the bit."""
+    """Names of the weights that differ in any bit."""
     ours, theirs = (load_file(path / "model.safetensors") for path in (folder, reference))
     return sorted(name for name in ours.keys() | theirs.keys() if not torch.equal(ours[name], theirs[name]))
 
 
 def moment(folder: Path) -> str:
-    """What a killed run had got to, from what lies in its folder."""
+    """How far a killed run had come, from the files in its folder."""
     if not (folder / "recipe.json").exists():
         return "preparing"
     if (folder / "all_results.json").exists():
@@ -103,7 +107,7 @@ def moment(folder: Path) -> str:
 
 
 def harness(kills: int, seed: int, root: Path) -> list[dict]:
-    """The kills, and after each finished run the names of the weights that differ (none, if all is well)."""
+    """The kills, and after each finished run the names of the weights that differ (none, if resuming works)."""
     reference, began = root / "reference", time.monotonic()
     if start(reference, root / "reference.log").wait() != 0:
         sys.exit((root / "reference.log").read_text(encoding="utf-8")[-2000:])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.forked import can_fork, run_forked
+from helpers.forked import ENVIRONMENT, can_fork, fork_command
 from tinystories.errors import UserError
 
 
@@ -45,16 +45,12 @@ def run_command(*arguments, cwd=None, tree=ROOT, timeout=300, fresh=False, **env
     fresh: start a new interpreter, where its start is what is tested; else forked.py spares the imports of libraries.
     """
     script, *rest = [str(argument) for argument in arguments]
-    command = [str(tree / script), *rest]
-    # one thread: networks this small gain nothing from more, and lose much where other work shares the machine
-    base = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true", "OMP_NUM_THREADS": "1"}
     if not fresh and can_fork(environment):
-        path = [folder for folder in sys.path if folder and Path(folder) not in (ROOT, ROOT / "tests")]
-        return run_forked(command, str(cwd or Path.cwd()), os.environ | base | environment, path, timeout)
+        return fork_command(script, *rest, cwd=cwd, tree=tree, timeout=timeout, **environment)
     return subprocess.run(
-        [sys.executable, *command],
+        [sys.executable, str(tree / script), *rest],
         cwd=cwd,
-        env=os.environ | base | environment,
+        env=os.environ | ENVIRONMENT | environment,
         capture_output=True,
         text=True,
         encoding="utf-8",

@@ -11,13 +11,13 @@ import signal
 import subprocess
 import sys
 import threading
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import datasets
 import httpx
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from helpers.runs import COUNTING, ROOT
 from tinystories.checkpoint.loading import load_checkpoint, new_model
@@ -187,11 +187,17 @@ def untrained(folder: Path, context: int = 512, seed: int = 0, **sizes) -> Path:
     return folder
 
 
+@lru_cache(maxsize=2)
+def _opened(checkpoint: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    model, tokenizer = load_checkpoint(str(checkpoint))
+    return model.double(), tokenizer
+
+
 def written_alone(checkpoint: Path, prompt: str, seed: int, max_tokens: int, **settings) -> str:
     """What transformers' own `generate` writes for this seed, in the precision that the server uses."""
-    model, tokenizer = load_checkpoint(str(checkpoint))
+    model, tokenizer = _opened(checkpoint)
     inputs = tokenizer(prompt, return_tensors="pt")
     torch.manual_seed(seed)
-    output = model.double().generate(**inputs, do_sample=True, max_new_tokens=max_tokens, **settings)[0]
+    output = model.generate(**inputs, do_sample=True, max_new_tokens=max_tokens, **settings)[0]
     story, beginning = (tokenizer.decode(ids, skip_special_tokens=True) for ids in (output, inputs["input_ids"][0]))
     return story[len(beginning) :].rstrip("\ufffd")

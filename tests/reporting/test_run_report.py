@@ -1,4 +1,4 @@
-"""The report of a run: true to its files, readable without network or script, and never the end of a finished run."""
+"""The report of a run: its numbers are those of the files, and it needs no network or script."""
 
 import json
 import math
@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.runs import mistake, run_command
+from helpers.run_folder import write_run
+from helpers.runs import mistake
+from tinystories.commands import report
 from tinystories.reporting.figures import CHARTS
-from tinystories.reporting.format import duration, number
+from tinystories.reporting.format import duration, number, spread
 from tinystories.reporting.run_report import SHOWN_SAMPLES, write_report
-from tinystories.run_files import spread
-from tinystories.training.run import report
 
 
 class Page(HTMLParser):
@@ -65,12 +65,14 @@ def text_of(page):
     return " ".join(page.text.split())
 
 
-def test_a_run_ends_with_its_report(counting_run):
+@pytest.mark.slow
+def test_run_ends_with_report(counting_run):
     assert f"Report: {counting_run / 'report' / 'index.html'}" in (counting_run / "stdout.txt").read_text()
     assert read(counting_run / "report")["finished"] is True
 
 
-def test_the_numbers_of_the_page_are_those_of_the_run(counting_run):
+@pytest.mark.slow
+def test_numbers_of_the_page(counting_run):
     report, page = read(counting_run / "report"), page_of(counting_run / "report")
     results = json.loads((counting_run / "all_results.json").read_text())
     state = json.loads((counting_run / "trainer_state.json").read_text())
@@ -96,7 +98,8 @@ def test_the_numbers_of_the_page_are_those_of_the_run(counting_run):
     assert ["hidden_size", "64", "448"] in page.rows
 
 
-def test_the_page_needs_nothing_but_itself(counting_run):
+@pytest.mark.slow
+def test_page_is_self_contained(counting_run):
     text, page = (counting_run / "report" / "index.html").read_text(encoding="utf-8"), page_of(counting_run / "report")
     assert not {tag for tag, _ in page.tags} & {"script", "link", "img", "iframe", "object", "embed", "a"}
     for _, attributes in page.tags:
@@ -108,7 +111,9 @@ def test_the_page_needs_nothing_but_itself(counting_run):
     assert str(counting_run.parent) not in text + (counting_run / "report" / "report.json").read_text(encoding="utf-8")
 
 
-def test_the_page_can_be_read_aloud_and_in_the_dark(counting_run):
+@pytest.mark.slow
+def test_page_is_accessible(counting_run):
+    """Figures have a description, tables a caption, and dark mode its own colours."""
     page = page_of(counting_run / "report")
     images = [attributes for _, attributes in page.tags if attributes.get("role") == "img"]
     assert len(images) == len(page.all("figure")) == len(page.all("svg")) == len(CHARTS)
@@ -124,7 +129,8 @@ def test_the_page_can_be_read_aloud_and_in_the_dark(counting_run):
     assert all("var(--ink)" in svg and "#24292e" not in svg for svg in inline), "dark ink on a dark page"
 
 
-def test_figures_stand_alone_as_files(counting_run):
+@pytest.mark.slow
+def test_figures_as_files(counting_run):
     for chart in CHARTS:
         assert (counting_run / "report" / f"{chart.name}.png").read_bytes().startswith(b"\x89PNG")
         svg = ElementTree.parse(counting_run / "report" / f"{chart.name}.svg").getroot()
@@ -132,14 +138,11 @@ def test_figures_stand_alone_as_files(counting_run):
 
 
 @pytest.fixture
-def run(counting_run, tmp_path):
-    """A copy of the run without its weights and its report."""
-    heavy = shutil.ignore_patterns("*.safetensors", "*.pt", "*.pth", "report", "tokenizer*")
-    shutil.copytree(counting_run, tmp_path / "a run", ignore=heavy)
-    return tmp_path / "a run"
+def run(tmp_path):
+    return write_run(tmp_path / "a run")
 
 
-def test_what_a_model_writes_is_shown_and_never_run(run):
+def test_samples_are_escaped(run):
     hostile = "<script>alert(1)</script><img src=x onerror=alert(2)> & \"'>{{ 7 * 7 }}</p>"
     rows = [{"step": step, "prompt": hostile[:20], "seed": 1, "text": hostile} for step in (50, 100)]
     rows.append({"step": 100, "prompt": "x</b>", "seed": 1, "text": "another beginning"})
@@ -151,7 +154,7 @@ def test_what_a_model_writes_is_shown_and_never_run(run):
     assert page.text.count(hostile) == 3
 
 
-def test_many_samples_are_shown_from_first_to_last(run):
+def test_many_samples(run):
     rows = [{"step": step, "prompt": "One", "seed": 1, "text": f"One story of step {step}."} for step in range(1, 301)]
     (run / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     steps = [int(step) for step in re.findall(r"story of step (\d+)", Page(write_report(run).read_text("utf-8")).text)]
@@ -160,16 +163,16 @@ def test_many_samples_are_shown_from_first_to_last(run):
 
 
 @given(st.integers(0, 400), st.integers(2, 40))
-def test_a_choice_of_rows_is_never_too_long_and_keeps_both_ends(length, most):
+def test_spread(length, most):
     rows = list(range(length))
     chosen = spread(rows, most)
     assert len(chosen) <= max(most, 0) and chosen == sorted(set(chosen))
     assert chosen[:1] == rows[:1] and chosen[-1:] == rows[-1:]
 
 
-def test_a_run_that_goes_on_is_shown_as_far_as_it_is_known(run):
+def test_unfinished_run(run):
     """The state of the last checkpoint, the evaluations after it, and no number of a finished run."""
-    for name in ("all_results.json", "eval_results.json", "trainer_state.json"):
+    for name in ("all_results.json", "trainer_state.json"):
         (run / name).unlink()
     shutil.rmtree(run / "checkpoint-100")
     lines = (run / "evaluations.jsonl").read_text().splitlines()
@@ -183,7 +186,7 @@ def test_a_run_that_goes_on_is_shown_as_far_as_it_is_known(run):
     assert "Unfinished at step 0 of 100" in text_of(Page(write_report(run).read_text(encoding="utf-8")))
 
 
-def test_a_run_of_one_step_and_numbers_that_are_none_have_a_report_too(run):
+def test_one_step_and_no_finite_number(run):
     for name in ("all_results.json", "samples.jsonl"):
         (run / name).unlink()
     history = [
@@ -202,26 +205,52 @@ def test_a_run_of_one_step_and_numbers_that_are_none_have_a_report_too(run):
     assert number(None) in text_of(page) and not re.search(r"\b(nan|inf)\b", page.text)
 
 
-def test_where_a_guard_stopped_the_run_stands_in_the_report(run):
+def test_stopped_by_a_guard(run):
     (run / "stopped_at_step_37.jsonl").write_text('{"step": 37, "loss": null, "text": "secret story"}\n')
     page = Page(write_report(run).read_text(encoding="utf-8"))
-    assert "A guard stopped the run at step 37: its rows stand in stopped_at_step_37.jsonl" in text_of(page)
+    assert "A guard stopped the run at step 37: its rows are in stopped_at_step_37.jsonl" in text_of(page)
     assert "secret story" not in page.text
 
 
-def test_the_command_writes_where_it_is_told_and_a_folder_without_a_run_is_one_line(run, tmp_path):
-    process = run_command("report_run.py", run, "--output_dir", tmp_path / "deep" / "page")
-    assert process.returncode == 0 and (tmp_path / "deep" / "page" / "index.html").exists()
-    assert not (run / "report").exists()
+def test_command(run, tmp_path, capsys):
+    report.main([str(run), "--output_dir", str(tmp_path / "deep" / "page")])
+    assert capsys.readouterr().out == f"Report: {tmp_path / 'deep' / 'page' / 'index.html'}\n"
+    assert (tmp_path / "deep" / "page" / "index.html").exists() and not (run / "report").exists()
+
+
+def test_no_run(tmp_path):
     assert mistake(write_report, tmp_path) == (
         f"{tmp_path} holds no run: it has no recipe.json; give the output_dir of run_clm.py"
     )
+    (tmp_path / "recipe.json").mkdir()
+    assert "recipe.json cannot be read (" in mistake(write_report, tmp_path)
 
 
-def test_a_report_that_cannot_be_written_is_no_end_of_a_finished_run(run, caplog):
+def test_damaged_files_are_named(run, caplog):
+    """On the page, in report.json and in the log; never silently taken for a run that is still going."""
+    (run / "all_results.json").unlink()
+    (run / "all_results.json").mkdir()  # cannot be read, by root either
+    lines = (run / "evaluations.jsonl").read_text().splitlines()
+    (run / "evaluations.jsonl").write_text("\n".join([*lines, '{"step": 80, "ev']))
+    (run / "environment.json").write_text('{"processes": "one"}')
+    (run / "trainer_state.json").write_text('{"log_history": 7}')
+    (run / "samples.jsonl").unlink()
+    page, found = Page(write_report(run).read_text(encoding="utf-8")), read(run / "report")
+    assert "evaluations.jsonl: line 3 is damaged" in found["problems"]
+    assert "environment.json is damaged (processes has the wrong type)" in found["problems"]
+    assert "trainer_state.json is damaged (global_step is missing)" in found["problems"]
+    assert any(problem.startswith("all_results.json cannot be read (") for problem in found["problems"])
+    assert len(found["problems"]) == 4 and found["missing"] == ["samples.jsonl"]
+    for problem in found["problems"]:
+        assert problem in text_of(page) and f"{run}: {problem}" in caplog.text
+    assert "Not in the run folder: samples.jsonl." in text_of(page)
+    assert found["step"] == 100, "by the last checkpoint"
+
+
+def test_failure_does_not_end_a_finished_run(run, caplog):
     (run / "report").write_text("a file where the folder should be", encoding="utf-8")
     assert "cannot write the report to" in mistake(write_report, run)
-    (run / "trainer_state.json").write_text('{"log_history": 7}')  # nothing that was foreseen
+    (run / "trainer_state.json").write_text('{"global_step": 1, "log_history": [{"loss": "low", "step": 1}]}')
     (run / "report").unlink()
     report(str(run))
     assert "no report (tinystories report" in caplog.text

@@ -1,6 +1,5 @@
-"""Dockerfile, .dockerignore and compose.yaml hold together, and with the server; read as files, no engine is needed.
-
-Each test names the mistake it guards.
+"""Dockerfile, .dockerignore and compose.yaml agree with each other and with the server. They are read as files: no
+container engine is needed. Each docstring names the mistake that the test guards.
 """
 
 import json
@@ -43,7 +42,7 @@ def tracked():
 
 
 def is_ignored(path):
-    """By .dockerignore, as the builder reads it: the last line that fits the path or a folder above it decides."""
+    """By .dockerignore, as the builder reads it: the last line that matches the path or a folder above it decides."""
     ignored = False
     for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines():
         pattern = line.removeprefix("!")
@@ -60,34 +59,34 @@ SOURCES = [source for rest in those("COPY") for source in rest.split()[:-1]]
 SERVICE = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]["tinystories"]
 
 
-def test_every_variable_is_one_that_the_server_reads():
-    """A mistyped variable would set nothing, in silence."""
+def test_variables():
+    """A mistyped variable that sets nothing."""
     known = {*SETTINGS, "CHECKPOINT_PATH", "HF_HOME", "OMP_NUM_THREADS"}
     assert set(ENVIRONMENT) <= known
     assert set(SERVICE["environment"]) <= known
 
 
-def test_the_port_is_the_same_everywhere():
-    """A published port behind which nothing listens."""
+def test_port():
+    """A published port on which nothing listens."""
     assert ENVIRONMENT["PORT"] == str(PORT) and those("EXPOSE") == [str(PORT)]
     assert SERVICE["ports"] == [f"127.0.0.1:{PORT}:{PORT}"]
 
 
-def test_the_server_listens_to_more_than_the_container_itself():
-    """127.0.0.1 inside a container is reached by no one."""
+def test_host():
+    """127.0.0.1 in a container cannot be reached from outside."""
     assert ENVIRONMENT["HOST"] == "0.0.0.0"
 
 
-def test_every_source_is_in_git_and_reaches_the_builder():
-    """An image that builds only where somebody's own files lie about, or not at all."""
+def test_copied_sources():
+    """An image that can only be built with files that are not in git, or not at all."""
     files = tracked()
     for source in SOURCES:
         found = [path for path in files if path == source or path.startswith(f"{source}/")]
         assert found and not any(is_ignored(path) for path in found), source
 
 
-def test_the_whole_package_is_copied():
-    """A module that the installed package names and the image lacks."""
+def test_package_is_complete():
+    """A module that the installed package names but the image lacks."""
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     modules = re.search(r"py-modules = \[(.*)\]", project).group(1)
     assert {f"{name}.py" for name in re.findall(r'"(\w+)"', modules)} <= set(SOURCES)
@@ -101,32 +100,32 @@ def test_the_whole_package_is_copied():
      "docs/figures/x.png", "tinystories/__pycache__/x.cpython-311.pyc", "tinystories/server/__pycache__/x.pyc",
      ".env", "build/lib/tinystories/x.py", ".cache/x"],
 )  # fmt: skip
-def test_runs_caches_and_data_do_not_reach_the_builder(path):
-    """Gigabytes sent to the builder, or private stories inside a published image."""
+def test_ignored_files(path):
+    """Gigabytes sent to the builder, or private stories in a published image."""
     assert is_ignored(path)
 
 
-def test_the_command_exists_and_gets_signals():
-    """A shell around the command would swallow SIGTERM, and stories would be cut off after the grace period."""
+def test_command():
+    """A shell around the command that does not pass SIGTERM on: stories are cut off after the grace period."""
     (command,) = those("CMD")
     python, script = json.loads(command)
     assert python == "python" and script in SOURCES and (ROOT / script).is_file()
     assert those("STOPSIGNAL") == ["SIGTERM"] and not those("ENTRYPOINT")
 
 
-def test_the_user_is_not_root():
-    """A server of strangers' requests as root; Spaces run uid 1000."""
+def test_user():
+    """Requests of strangers handled as root. Spaces run uid 1000."""
     (user,) = those("USER")
     assert user == "1000"
-    assert any("--uid 1000 --create-home batcher" in rest for rest in those("RUN"))
-    home = PurePosixPath("/home/batcher")
+    assert any("--uid 1000 --create-home writer" in rest for rest in those("RUN"))
+    home = PurePosixPath("/home/writer")
     assert home in PurePosixPath(ENVIRONMENT["HF_HOME"]).parents
     words = [word for word, _ in INSTRUCTIONS]
-    assert words.index("USER") > max(i for i, word in enumerate(words) if word in ("RUN", "COPY"))  # nothing is its own
+    assert words.index("USER") > max(i for i, word in enumerate(words) if word in ("RUN", "COPY"))  # it owns no file
 
 
-def test_the_health_check_asks_a_route_that_exists():
-    """A container that is never healthy, or always."""
+def test_health_check():
+    """A container that is never healthy, or always, because the route does not exist."""
     (check,) = those("HEALTHCHECK")
     command = json.loads(check.partition("CMD ")[2])
     assert command[:2] == ["python", "-c"]
@@ -137,13 +136,13 @@ def test_the_health_check_asks_a_route_that_exists():
     assert path in {route.path for route in app.routes}
 
 
-def test_the_health_check_may_ask():
-    """ALLOWED_HOSTS without the name that the health check uses answers it with 400."""
+def test_health_check_host():
+    """ALLOWED_HOSTS without the name that the health check uses: it would get 400."""
     assert "127.0.0.1" in SERVICE["environment"]["ALLOWED_HOSTS"].split(",")
 
 
-def test_the_dependencies_come_before_the_sources():
-    """A change of a line of code would download torch again."""
+def test_order_of_layers():
+    """torch is downloaded again after a change of one line of code."""
     words = [f"{word} {rest}" for word, rest in INSTRUCTIONS]
     torch = next(i for i, line in enumerate(words) if "TORCH_INDEX" in line and line.startswith("RUN"))
     code = next(i for i, line in enumerate(words) if line.startswith("COPY") and "run_server.py" in line)
@@ -151,8 +150,9 @@ def test_the_dependencies_come_before_the_sources():
     assert all("-c constraints.txt" in part for part in words[torch].split("&&") if "pip install" in part)
 
 
-def test_the_dependencies_are_those_of_the_server():
-    """The line of the Dockerfile that reads pyproject.toml, carried out: what is installed, and what is not."""
+@pytest.mark.slow
+def test_dependencies():
+    """A library of the server is missing, or one for development is installed. Runs the Dockerfile's own line."""
     (code,) = [re.search(r'python -c "(.*?)" > requirements', rest) for rest in those("RUN") if "tomllib" in rest]
     process = subprocess.run(
         [sys.executable, "-c", code.group(1)], cwd=ROOT, capture_output=True, text=True, check=True
@@ -162,20 +162,22 @@ def test_the_dependencies_are_those_of_the_server():
     assert not names & {"pytest", "lm-eval", "playwright", "tinystories"}
 
 
-def test_compose_takes_rights_away():
-    """A container that is broken into must have nothing to write to and no right to gain."""
+def test_compose_rights():
+    """A compromised container that can write files or gain rights."""
     assert SERVICE["read_only"] and SERVICE["tmpfs"] == ["/tmp"] and SERVICE["cap_drop"] == ["ALL"]
     assert SERVICE["security_opt"] == ["no-new-privileges:true"]
     assert SERVICE["mem_limit"] and SERVICE["pids_limit"] and SERVICE["restart"] == "unless-stopped"
 
 
-def test_compose_mounts_the_checkpoint_where_the_server_looks():
+def test_compose_mount():
+    """A checkpoint that is mounted where the server does not look."""
     (volume,) = SERVICE["volumes"]
     assert volume["target"] == ENVIRONMENT["CHECKPOINT_PATH"] and volume["read_only"]
 
 
-def test_stories_may_end_before_the_container_is_killed():
-    """run_server.py gives answers five seconds more than SHUTDOWN_GRACE_SECONDS; a signal to pid 1 needs `init`."""
+def test_stop_grace_period():
+    """A container that is killed before run_server.py ends: it takes 5 seconds more than SHUTDOWN_GRACE_SECONDS. A
+    signal to pid 1 needs `init`."""
     grace = int(SERVICE["stop_grace_period"].removesuffix("s"))
     assert grace > SETTINGS["SHUTDOWN_GRACE_SECONDS"].default + 5
     assert SERVICE["init"]

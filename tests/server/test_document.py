@@ -1,4 +1,4 @@
-"""docs/server.md says what the server does. `python tests/server/test_document.py` writes its settings anew."""
+"""docs/server.md agrees with the server. `python tests/server/test_document.py` rewrites its table of settings."""
 
 import configparser
 import json
@@ -11,10 +11,10 @@ import yaml
 from helpers.runs import ROOT, load_benchmark
 from tinystories.generation.presets import PRESETS
 from tinystories.server.admission import AdmissionController
-from tinystories.server.arguments import ServerArguments
+from tinystories.server.arguments import REQUEST_TIMEOUT, ServerArguments
 from tinystories.server.events import Finished, GenerationRequest
 from tinystories.server.metrics import Metrics
-from tinystories.server.middleware import LARGEST_BODY, REQUEST_TIMEOUT
+from tinystories.server.middleware import LARGEST_BODY
 from tinystories.server.schema import BOUNDS, DEFAULT_MAX_TOKENS, GenerateBody
 
 
@@ -23,7 +23,7 @@ DOCUMENT = PATH.read_text(encoding="utf-8")
 
 
 def with_settings(document):
-    """The document with the table between its marks as ServerArguments has it."""
+    """The document with the table of settings made from ServerArguments."""
     lines = ["| option | variable | default | what |", "|---|---|---|---|"]
     for field in fields(ServerArguments):
         default = "" if field.default is None else f"`{str(field.default).lower()}`"
@@ -34,15 +34,15 @@ def with_settings(document):
 
 
 def block(mark):
-    """The code below a mark."""
+    """The code block below a mark."""
     return re.search(rf"<!-- {mark} -->\n```\w+\n(.*?)```", DOCUMENT, re.DOTALL).group(1)
 
 
-def test_the_table_of_settings_is_true():
-    assert with_settings(DOCUMENT) == DOCUMENT, "python tests/server/test_document.py writes it anew"
+def test_settings():
+    assert with_settings(DOCUMENT) == DOCUMENT, "python tests/server/test_document.py rewrites the table"
 
 
-def test_every_option_and_variable_that_is_named_exists():
+def test_options_and_variables():
     names = {field.name for field in fields(ServerArguments)}
     commands = re.findall(r"^(?:python run_server\.py|docker run|ExecStart|Environment).*", DOCUMENT, re.MULTILINE)
     options = {option for line in commands if "run_server" in line for option in re.findall(r"--(\w+)", line)}
@@ -52,36 +52,36 @@ def test_every_option_and_variable_that_is_named_exists():
     assert variables and variables <= known
 
 
-def test_every_status_is_in_the_table_of_errors():
+def test_errors():
     table = re.search(r"<!-- errors -->(.*?)<!-- /errors -->", DOCUMENT, re.DOTALL).group(1)
     told = {int(status) for row in re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE) for status in row.split(",")}
     assert told == {*AdmissionController.REFUSALS, 404, 405}
     assert f"larger than {LARGEST_BODY // 1024} KiB" in table and f"within {REQUEST_TIMEOUT:g} seconds" in table
 
 
-def test_every_field_of_a_request_is_described():
+def test_request_fields():
     table = DOCUMENT.partition("| field | what |")[2].partition("\n\n")[0]
     described = {
         name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1:2][0] if row else "")
     }
     assert described == set(GenerateBody.model_fields)
-    assert f"`max_tokens` | {DEFAULT_MAX_TOKENS} unless" in table and f"to {BOUNDS['seed'][1]};" in table
+    assert f"`max_tokens` | default {DEFAULT_MAX_TOKENS};" in table and f"to {BOUNDS['seed'][1]};" in table
     assert all(f"`{name}`" in table for name in PRESETS)
 
 
-def test_the_names_for_prometheus_are_those_that_it_gets():
-    """... and more than one story may end while they are counted."""
+def test_prometheus_names():
+    """The names are those of the metrics, and more than one story can be counted."""
     metrics = Metrics(SimpleNamespace(running=0, waiting=0))
-    wish, finished = GenerationRequest("demo", "Once", None, 1), Finished("stop", "", 1, 1, 0.1, 1, False)
+    request, finished = GenerationRequest("demo", "Once", None, 1), Finished("stop", "", 1, 1, 0.1, 1, False)
     for _ in range(2):
-        metrics.note(wish, finished)
+        metrics.count(request, finished)
     assert metrics.registry.get_sample_value("tinystories_stories_total", {"ending": "stop"}) == 2
     collected = {sample.name for metric in metrics.registry.collect() for sample in metric.samples}
     for name in set(re.findall(r"`(tinystories_\w+)`", DOCUMENT)):
         assert name in collected or f"{name}_count" in collected, name
 
 
-def test_what_is_to_be_copied_can_be_read():
+def test_examples():
     port = str(ServerArguments().port)
     front_matter = next(yaml.safe_load_all(block("space")))
     assert front_matter["sdk"] == "docker" and str(front_matter["app_port"]) == port
@@ -94,8 +94,8 @@ def test_what_is_to_be_copied_can_be_read():
     assert "proxy_buffering off" in block("nginx")
 
 
-def test_the_figures_of_the_load_are_those_of_the_record():
-    """Guards: numbers typed by hand."""
+def test_load_figures():
+    """Guards: numbers that are typed by hand instead of taken from the record."""
     load = load_benchmark("server_load")
     record = json.loads(load.RECORD.read_text(encoding="utf-8"))
     assert DOCUMENT.partition("<!-- load -->")[2].partition("<!-- /load -->")[0] == "\n" + load.render(record)

@@ -1,7 +1,7 @@
-"""The page in a real browser, before the real server with a tiny checkpoint.
+"""The page in a real browser, with the real server and tiny checkpoints.
 
-Every test also fails where the browser's console says anything, the content security policy is broken, or the page
-asks another host for something: see the fixture `page`.
+Every test also fails if the browser logs anything to its console, the content security policy is violated, or the page
+makes a request to another host: see the fixture `page`.
 """
 
 import json
@@ -16,21 +16,22 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from helpers.runs import COUNTING, ROOT
-from helpers.serving import Server
+from helpers.serving import ServerProcess
 
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("fastapi", reason="the server's libraries are not installed")
 expect = playwright_api.expect
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip  # noqa: E501
-REQUEST_TIMEOUT = 60_000  # milliseconds: the machine may be busy with other tests
+TIMEOUT = 60_000  # milliseconds: the machine may be busy with other tests
 START = 'event: start\ndata: {"model": "run", "seed": 1, "max_tokens": 50, "settings": {}}\n\n'
 
 
 @pytest.fixture(scope="module")
 def checkpoint(counting_run, tmp_path_factory) -> Path:
-    """A run folder of checkpoints; the first one is untrained, large and knows no end: there is time to stop it."""
+    """A run folder of checkpoints. The first is untrained and slow, and its stories do not end by themselves."""
     folder = tmp_path_factory.mktemp("page") / "run"
     shutil.copytree(counting_run, folder)
     shutil.copytree(folder / "checkpoint-50", folder / "checkpoint-1")
@@ -47,7 +48,7 @@ def checkpoint(counting_run, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(checkpoint):
-    with Server(checkpoint) as server:
+    with ServerProcess(checkpoint) as server:
         yield server
 
 
@@ -64,11 +65,11 @@ def browser():
 
 
 class Watch:
-    """What must not happen on a page, and what of it a test expects."""
+    """What a page must not do, except for what a test expects."""
 
     def __init__(self):
         self.heard = []
-        self.expected = None  # a pattern of console messages: browsers report answers of 4xx and 5xx by themselves
+        self.expected = None  # a pattern of console messages: browsers log answers of 4xx and 5xx by themselves
 
     def unexpected(self) -> list[str]:
         return [line for line in self.heard if not (self.expected and re.search(self.expected, line))]
@@ -81,11 +82,11 @@ def watch() -> Watch:
 
 @pytest.fixture
 def context(browser, server, watch, request):
-    """A context of its own for each test: nothing remembered, and no way out but to the server."""
+    """A new context for each test: nothing is stored, and requests to other hosts are aborted."""
     options = getattr(request, "param", {})
     context = browser.new_context(**{"base_url": server.url, "viewport": {"width": 1280, "height": 900}} | options)
-    context.set_default_timeout(REQUEST_TIMEOUT)
-    expect.set_options(timeout=REQUEST_TIMEOUT)
+    context.set_default_timeout(TIMEOUT)
+    expect.set_options(timeout=TIMEOUT)
     context.grant_permissions(["clipboard-read", "clipboard-write"])
 
     def turn_away(route):
@@ -111,7 +112,7 @@ def page(context, server, watch):
 
 
 def certain(page) -> None:
-    """Settings with which the tiny model tells what it has learnt."""
+    """Settings with which the tiny model continues as it was trained."""
     page.locator("#settings > summary").click()
     for name, value in {"temperature": "0.1", "top_k": "1", "repetition_penalty": "1", "seed": "7"}.items():
         page.fill(f"#{name}", value)
@@ -132,7 +133,7 @@ def story(page) -> str:
 
 
 def ramble(page) -> None:
-    """Start a story that does not end by itself soon: by the untrained model, as long as can be."""
+    """Start a long story that does not end by itself, by the untrained model."""
     if not page.locator("#model").is_visible():
         page.locator("#settings > summary").click()
     page.select_option("#model", "checkpoint-1")
@@ -149,8 +150,8 @@ def answer_with(page, body: str = "", **options) -> None:
 # ---- the modules of the page
 
 
-def test_modules_are_served_loaded_once_and_none_imports_in_a_circle(page):
-    """One that is not preloaded is found late; in a circle, one runs before what it imports."""
+def test_modules(page):
+    """Each is served and loaded once. Guards: a module that is not preloaded, and circular imports."""
     imports, found = {}, ["app.js"]
     while found:
         if (name := found.pop()) in imports:
@@ -162,7 +163,7 @@ def test_modules_are_served_loaded_once_and_none_imports_in_a_circle(page):
         assert answer.headers["cache-control"] == "no-cache" and answer.headers["etag"]
         imports[name] = re.findall(r'(?:from|import)\s*\(?"\./([\w.]+)"', answer.text())
         found += imports[name]
-    assert list(TopologicalSorter(imports).static_order())[-1] == "app.js"  # CycleError where there is a circle
+    assert list(TopologicalSorter(imports).static_order())[-1] == "app.js"  # CycleError for circular imports
     paths = sorted(f"/static/{name}" for name in imports)
     assert paths == sorted(f"/static/{path.name}" for path in (ROOT / "tinystories/server/static").glob("*.js"))
     addresses = page.locator("script, link[rel=modulepreload]").evaluate_all("all => all.map(e => e.src || e.href)")
@@ -171,10 +172,11 @@ def test_modules_are_served_loaded_once_and_none_imports_in_a_circle(page):
         assert sorted("/static/" + url.rpartition("/static/")[2] for url in urls) == paths
 
 
-# ---- writing, and stopping
+# ---- generating and stopping
 
 
-def test_a_story_appears_with_its_beginning_and_its_end_is_said(page):
+def test_story(page):
+    """The text continues the beginning; the end and the seed are shown and announced."""
     certain(page)
     write(page, "Story 7. one two")
     finished(page)
@@ -186,8 +188,8 @@ def test_a_story_appears_with_its_beginning_and_its_end_is_said(page):
     expect(page.locator("#stories .story")).not_to_have_attribute("aria-busy", "true")
 
 
-def test_the_badge_says_what_the_server_says(page):
-    """Names, bounds and presets written into the page would be wrong for the next model."""
+def test_server_info(page):
+    """Guards: names, bounds and presets that are written into the page and wrong for the next model."""
     info = page.request.get("/api/info").json()
     expect(page.locator("#badge")).to_contain_text(info["model"])
     expect(page.locator("#badge")).to_contain_text(info["device"])
@@ -202,8 +204,8 @@ def test_the_badge_says_what_the_server_says(page):
 
 
 @pytest.mark.parametrize("way", ["button", "Escape"])
-def test_stop_keeps_what_was_written_and_frees_the_server(page, way):
-    """A page that only stops listening leaves the server at work."""
+def test_stop(page, way):
+    """The text stays. Guards: a page that stops reading while the server continues."""
     ramble(page)
     page.click("#stop") if way == "button" else page.keyboard.press("Escape")
     finished(page)
@@ -212,7 +214,8 @@ def test_stop_keeps_what_was_written_and_frees_the_server(page, way):
     page.wait_for_function("async () => (await (await fetch('api/info')).json()).load.running === 0")
 
 
-def test_presets_show_their_settings_and_a_changed_field_makes_them_own(page):
+def test_presets(page):
+    """A preset fills in its settings; a changed field selects the own settings."""
     page.locator("#settings > summary").click()
     presets = page.request.get("/api/info").json()["presets"]
     for name, settings in presets.items():
@@ -228,8 +231,8 @@ def test_presets_show_their_settings_and_a_changed_field_makes_them_own(page):
     finished(page)
 
 
-def test_tidying_up_is_shown_and_leaves_thinking_alone(page):
-    """Tidied words are not those that the probabilities are about."""
+def test_tidy(page):
+    """Guards: probabilities shown on tidied words, which are not those that the model generated."""
     page.locator("#settings > summary").click()
     page.check("#tidy")
     with page.expect_request("**/generate") as sent:
@@ -238,7 +241,7 @@ def test_tidying_up_is_shown_and_leaves_thinking_alone(page):
     finished(page)
     alone = page.request.post("/generate", data=sent.value.post_data_json | {"stream": False}).json()
     assert story(page) == "Story 7. one two" + alone["text"]
-    page.check("#thinking")
+    page.check("#probabilities")
     expect(page.locator("#tidy")).to_be_disabled()
     with page.expect_request("**/generate") as sent:
         page.click(".again")
@@ -246,9 +249,10 @@ def test_tidying_up_is_shown_and_leaves_thinking_alone(page):
     finished(page)
 
 
-def test_again_gives_the_same_story_and_a_new_seed_is_another(page):
-    """A seed that is drawn and not kept makes "again" another story."""
+def test_again(page):
+    """Again gives the same story, a new seed another. Guards: a random seed that is not kept."""
     page.locator("#settings > summary").click()
+    page.fill("#max_tokens", "50")
     page.select_option("#model", "checkpoint-1")
     write(page, "Story")
     finished(page)
@@ -265,10 +269,11 @@ def test_again_gives_the_same_story_and_a_new_seed_is_another(page):
     assert story(page) != first
 
 
-# ---- errors are said
+# ---- errors
 
 
-def test_a_field_out_of_its_bounds_is_named_with_them(page):
+def test_field_out_of_bounds(page):
+    """The field is named with its bounds, shown and focused."""
     page.locator("#settings > summary").click()
     page.fill("#temperature", "9")
     page.locator("#settings > summary").click()
@@ -279,7 +284,8 @@ def test_a_field_out_of_its_bounds_is_named_with_them(page):
     expect(page.locator("#announcement")).to_contain_text("Temperature")
 
 
-def test_what_the_server_refuses_is_shown_in_its_words(page, watch):
+def test_refused_request(page, watch):
+    """The message of the server is shown."""
     watch.expected = "status of 422"
     write(page, "a" * 3000)
     finished(page)
@@ -287,7 +293,7 @@ def test_what_the_server_refuses_is_shown_in_its_words(page, watch):
     expect(page.locator("#length")).to_contain_text("3,000")
 
 
-def test_too_many_requests_count_down(page, watch):
+def test_retry_countdown(page, watch):
     watch.expected = "status of 429"
     page.clock.install(time=0)
     page.clock.pause_at(1000)
@@ -302,7 +308,8 @@ def test_too_many_requests_count_down(page, watch):
     expect(page.locator(".countdown")).to_have_text("You can try again now.")
 
 
-def test_while_the_model_is_being_loaded_the_page_waits_by_itself(page, watch):
+def test_loading_model(page, watch):
+    """The page waits for the server without a reload."""
     watch.expected = "status of 503"
     page.clock.install(time=0)
     page.clock.pause_at(1000)
@@ -316,46 +323,46 @@ def test_while_the_model_is_being_loaded_the_page_waits_by_itself(page, watch):
     expect(page.locator("#announcement")).to_have_text("The server is ready.")
 
 
-@pytest.mark.parametrize(
-    ("stream", "said"),
-    [
+def test_incomplete_streams(page):
+    """A stream without its final object is an error."""
+    streams = [
         (START + 'data: {"token": " a", "tokens": 1}\n\n', "broke off"),
         (START + 'event: error\ndata: {"error": "the model fell over"}\n\n', "the model fell over"),
         (START + "data: {not json\n\n", "could not be read"),
         ("", "broke off"),
-    ],
-)
-def test_a_stream_without_its_final_object_is_an_error(page, stream, said):
-    answer_with(page, stream)
-    write(page, "Story")
-    finished(page)
-    expect(page.locator(".note .problem")).to_contain_text(said)
-    expect(page.locator("#announcement")).to_contain_text(said)
-    expect(page.locator(".sheet")).to_have_attribute("data-outcome", "failed")
+    ]
+    for stream, said in streams:
+        answer_with(page, stream)
+        write(page, "Story")
+        expect(page.locator(".note .problem")).to_contain_text(said)
+        finished(page)
+        expect(page.locator("#announcement")).to_contain_text(said)
+        expect(page.locator(".sheet")).to_have_attribute("data-outcome", "failed")
+        page.reload()
+        expect(page.locator("#state")).to_have_text("ready")
 
 
-@pytest.mark.parametrize(
-    ("reason", "said"),
-    [("length", "Cut off at 50 tokens"), ("timeout", "time was up"), ("cancelled", "stopped it"), ("stop", "The end.")],
-)
-def test_how_a_story_ended_is_told_in_words(page, reason, said):
-    """A story that was cut off must not look finished."""
-    final = {
-        "finish_reason": reason,
-        "text": " a",
-        "max_tokens": 50,
-        "seed": 1,
-        "new_tokens": 1,
-        "tokens_per_second": 1,
+def test_finish_reasons(page):
+    """Guards: a story that was cut off looks finished."""
+    reasons = {
+        "length": "Cut off at 50 tokens",
+        "timeout": "time was up",
+        "cancelled": "stopped it",
+        "stop": "The end.",
     }
-    answer_with(page, START + f'data: {{"token": " a", "tokens": 1}}\n\ndata: {json.dumps(final)}\n\ndata: [DONE]\n\n')
-    write(page, "Story")
-    finished(page)
-    expect(page.locator(".note")).to_contain_text(said)
+    for reason, said in reasons.items():
+        final = {"finish_reason": reason, "text": " a", "max_tokens": 50, "seed": 1}
+        final |= {"new_tokens": 1, "tokens_per_second": 1}
+        answer_with(
+            page, START + f'data: {{"token": " a", "tokens": 1}}\n\ndata: {json.dumps(final)}\n\ndata: [DONE]\n\n'
+        )
+        write(page, "Story")
+        expect(page.locator(".note")).to_contain_text(said)
+        finished(page)
 
 
-def test_events_are_read_whatever_the_chunks(page):
-    """Chunks end inside of lines, of line ends and of characters."""
+def test_event_parser(page):
+    """Chunks end within lines, line ends and characters."""
     events = page.evaluate(
         """async () => {
             const { eventsOf } = await import("/static/stream.js");
@@ -378,8 +385,8 @@ def test_events_are_read_whatever_the_chunks(page):
     assert events == [[["start", "é🦊"], ["message", "one\ntwo"], ["message", "lone"]]] * 5
 
 
-def test_emoji_markup_and_control_characters_are_text(page, watch):
-    """A <script> in a story is a word; 2,048 emoji are 2,048 characters and not 4,096."""
+def test_special_text(page, watch):
+    """A <script> in a story is text; 2,048 emoji are 2,048 characters and not 4,096."""
     watch.expected = "status of 422"  # so many emoji are too many tokens, which is for the model to say
     write(page, "🦊" * 2048)
     finished(page)
@@ -397,18 +404,18 @@ def test_emoji_markup_and_control_characters_are_text(page, watch):
     assert "<script>" in story(page)
 
 
-# ---- what it was thinking
+# ---- probabilities
 
 
 def think(page) -> None:
     certain(page)
-    page.check("#thinking")
+    page.check("#probabilities")
     write(page, "Story 7. one two")
     finished(page)
 
 
 def test_probabilities_by_keyboard(page):
-    """One stop for Tab, not one for each word."""
+    """The story is one stop for Tab, not one for each word."""
     think(page)
     words, tip = page.locator(".word"), page.get_by_role("tooltip")
     assert words.first.text_content() == "three"
@@ -434,7 +441,7 @@ def test_probabilities_by_keyboard(page):
 
 
 def test_probabilities_by_pointer(page):
-    """A tip that closes as soon as the pointer leaves the word cannot be read with a magnifier."""
+    """Guards: a tip that closes as soon as the pointer leaves the word, which a magnifier needs to read it."""
     think(page)
     tip = page.get_by_role("tooltip")
     page.locator(".word").nth(2).hover()
@@ -445,13 +452,14 @@ def test_probabilities_by_pointer(page):
     expect(tip).to_be_hidden()
 
 
-def test_a_words_probability_is_the_product_of_its_pieces(page):
+def test_probability_of_a_word(page):
+    """It is the product of its pieces."""
     pieces = [(" rab", 0.5), ("bit", 0.5), (".", 0.8), ("\n", 0.9), ("The", 0.004), (" 🦊", 1)]
     alternatives = [{"text": " cat", "probability": 0.3}, {"text": "", "probability": 0.2, "end": True}]
     events = [{"token": t, "tokens": 1, "probability": p, "alternatives": alternatives} for t, p in pieces]
     final = {"finish_reason": "stop", "text": " rabbit.\nThe 🦊", "max_tokens": 50, "seed": 1, "new_tokens": 6}
     answer_with(page, START + "".join(f"data: {json.dumps(event)}\n\n" for event in [*events, final]))
-    page.check("#thinking")
+    page.check("#probabilities")
     write(page, "A")
     finished(page)
     assert page.locator(".word").all_text_contents() == ["rabbit.", "The", "🦊"]
@@ -468,14 +476,16 @@ def test_a_words_probability_is_the_product_of_its_pieces(page):
 # ---- side by side
 
 
-def test_watch_it_learn_to_write(page):
-    """The same beginning and the same seed in every column, or nothing is compared."""
+def test_watch_it_learn(page):
+    """Every column has the same beginning and the same seed."""
     sent = []
     page.on(
         "request", lambda request: sent.append(request.post_data_json) if request.url.endswith("generate") else None
     )
     page.check("#compare")
     page.click("#learn")
+    page.locator("#settings > summary").click()
+    page.fill("#max_tokens", "50")
     write(page, "Story 7. one two")
     finished(page, 4)
     assert [body["model"] for body in sent] == ["checkpoint-1", "checkpoint-50", "checkpoint-100", "run"]
@@ -503,10 +513,10 @@ def test_stop_stops_all_columns(page):
     page.wait_for_function("async () => (await (await fetch('api/info')).json()).load.running === 0")
 
 
-# ---- keeping and reading
+# ---- history and reading view
 
 
-def test_history_opens_copies_and_downloads(page):
+def test_history(page):
     certain(page)
     write(page, "Story 7. one two")
     finished(page)
@@ -515,7 +525,7 @@ def test_history_opens_copies_and_downloads(page):
     expect(page.locator("#entries li")).to_have_count(2)
     finished(page)
     page.locator("#history > summary").click()
-    expect(page.locator("#history")).to_contain_text("Only this page remembers them")
+    expect(page.locator("#history")).to_contain_text("Only this page has them")
     oldest = page.locator("#entries li").last
     expect(oldest).to_contain_text("seed 7")
     expect(oldest).to_contain_text("temperature 0.1")
@@ -537,7 +547,8 @@ def test_history_opens_copies_and_downloads(page):
     assert (page.input_value("#prompt"), page.input_value("#seed")) == ("Story 7. one two", "7")
 
 
-def test_the_reading_view_holds_only_the_story_and_escape_leaves_it(page):
+def test_reading_view(page):
+    """It shows the story alone, as does a print; Escape closes it."""
     certain(page)
     write(page, "Story 7. one two")
     finished(page)
@@ -552,7 +563,8 @@ def test_the_reading_view_holds_only_the_story_and_escape_leaves_it(page):
         expect(page.locator(other)).to_be_hidden()
 
 
-def test_night_is_remembered(page):
+def test_dark_theme(page):
+    """The choice is kept across a reload."""
     page.click("#theme")
     expect(page.locator("#theme")).to_have_attribute("aria-pressed", "true")
     page.reload()
@@ -563,7 +575,8 @@ def test_night_is_remembered(page):
 # ---- for everyone
 
 
-def test_keyboard_only_from_the_first_tab_to_a_story(page):
+def test_keyboard_only(page):
+    """From the first Tab to a story without a pointer."""
     page.keyboard.press("Tab")
     expect(page.locator(".skip")).to_be_focused()
     expect(page.locator(".skip")).to_be_in_viewport()
@@ -593,8 +606,8 @@ SCREENS = [
 
 
 @pytest.mark.parametrize("context", SCREENS, indirect=True)
-def test_accessible_and_nothing_sticks_out(page):
-    """axe-core finds nothing before, during thinking and side by side; nothing scrolls sideways."""
+def test_accessibility(page):
+    """axe-core finds nothing on the empty page, with probabilities and side by side; nothing scrolls sideways."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is absent").Axe()
     page.emulate_media(reduced_motion="reduce")  # a colour that is fading in has no contrast of its own
 
@@ -611,6 +624,7 @@ def test_accessible_and_nothing_sticks_out(page):
     page.keyboard.press("Escape")
     page.check("#compare")
     page.click("#learn")
+    page.fill("#max_tokens", "50")
     write(page, "Story 7. one two " + "w" * 200)
     finished(page, 4)
     check()
@@ -618,7 +632,7 @@ def test_accessible_and_nothing_sticks_out(page):
     check()
 
 
-def test_targets_are_large_enough_on_a_phone(page):
+def test_target_size_on_a_phone(page):
     page.set_viewport_size({"width": 360, "height": 800})
     think(page)
     page.locator("#history").evaluate("details => { details.open = true; }")
@@ -631,8 +645,8 @@ def test_targets_are_large_enough_on_a_phone(page):
         assert height >= 44, name
 
 
-def test_a_server_that_dies_is_an_error_and_its_return_is_noticed(page, server, watch):
-    """The last test of this file, as it ends the server."""
+def test_server_crash(page, server, watch):
+    """The lost connection is an error, and the restarted server is noticed. Last in this file: it ends the server."""
     watch.expected = "ERR_|status of 503"  # gone, then there again and loading the model
     ramble(page)
     server.stop(signal.SIGKILL)

@@ -529,6 +529,13 @@ def test_reset_connections(checkpoint):
     assert "Traceback" not in server.log.text()
 
 
+def test_no_delay(server):
+    """Guards: small answers that wait 40 ms for the acknowledgement of the previous packet."""
+    assert server.client.get("/health").status_code == 200
+    for connection in server.server.server_state.connections:
+        assert connection.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_sigterm(checkpoint):
     """Guards: connections cut off in the middle of an answer, and a server that cannot be stopped."""
     with ServerProcess(checkpoint, "--shutdown_grace_seconds", "0.2") as server:

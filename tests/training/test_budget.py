@@ -1,4 +1,4 @@
-"""Disk room: the estimate is of the size that a run really takes, and a full disk is said before the first step."""
+"""Disk space: the estimate has the size of what a run writes, and too little is reported before the first step."""
 
 import pytest
 
@@ -15,7 +15,9 @@ from tinystories.training.budget import (
 )
 
 
-def test_the_estimate_is_the_size_of_what_a_run_writes(counting_run):
+@pytest.mark.slow
+def test_estimate(counting_run):
+    """It has the size of what a run writes."""
     model, _ = load_checkpoint(str(counting_run))
     checkpoint = counting_run / "checkpoint-50"
     numbers = sum((checkpoint / name).stat().st_size for name in ("model.safetensors", "optimizer.pt"))
@@ -25,20 +27,23 @@ def test_the_estimate_is_the_size_of_what_a_run_writes(counting_run):
     assert everything <= bytes_needed(model, optimizer_states_per_weight=2, checkpoints=2)
 
 
-def test_too_little_room_is_one_line_with_both_sizes_and_what_to_do(tmp_path):
+def test_too_little_room(tmp_path):
+    """One line with both sizes and what to do."""
     message = mistake(check_disk_room, tmp_path / "runs" / "new", 10**18)
     assert "1e+06 TB" in message and "--output_dir" in message and "--save_total_limit" in message
     assert not (tmp_path / "runs").exists()
 
 
-def test_enough_room_is_said_of_a_folder_that_does_not_exist_yet(tmp_path):
+def test_enough_room(tmp_path):
+    """For a folder that does not exist yet."""
     assert check_disk_room(tmp_path / "runs" / "new", 1000).startswith("needs 1 kB, ")
 
 
 @pytest.mark.parametrize(
     ("number", "text"), [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (1_234_567, "1.23 MB"), (5e12, "5 TB")]
 )
-def test_bytes_are_written_in_the_nearest_unit(number, text):
+def test_readable(number, text):
+    """Three digits and a unit."""
     assert readable(number) == text
 
 
@@ -53,7 +58,7 @@ def test_bytes_are_written_in_the_nearest_unit(number, text):
         ({"save_strategy": "no"}, 0),
     ],
 )
-def test_room_is_counted_for_the_most_checkpoints_at_a_time(changes, number, tmp_path):
+def test_checkpoints_at_a_time(changes, number, tmp_path):
     """The new one is written before an old one goes, and every new best is saved."""
     settings = {"max_steps": 1000, "save_steps": 100, "eval_strategy": "steps", "eval_steps": 100}
     training = RunArguments(output_dir=str(tmp_path), **settings | changes)

@@ -1,4 +1,8 @@
-"""Training in several processes: two of them over gloo on CPUs, started as a user starts them, against one."""
+"""Training in two processes over gloo on CPUs, against one.
+
+Where the launcher matters (its environment, its report, its reaction to a process that ends) the processes are started
+as a user starts them; else they are forked with the environment that torchrun gives them.
+"""
 
 import hashlib
 import json
@@ -21,6 +25,7 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 from transformers import AutoModelForCausalLM
 
 from configuration_tinystories import TinyStoriesConfig
+from helpers.forked import fork_command, fork_ranks
 from helpers.runs import ROOT, TINY, as_options, mistake, write_counting_corpus
 from modeling_tinystories import TinyStoriesDecoderLayer
 from tinystories.checkpoint.loading import load_checkpoint
@@ -37,19 +42,19 @@ ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch"]
 TWO_CPUS = [*ACCELERATE, "--config_file", str(CONFIGS / "two_cpus.yaml")]
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
 
+pytestmark = pytest.mark.distributed
+slow = pytest.mark.slow
+
 # The same rows, summed in another order: float32 rounds at 6e-8 of a value, and every step builds on the one before.
 # Measured over 60 steps: 5e-7 nats in the loss of a step, 9e-6 in an evaluation (of 7 nats), 5e-6 in a norm of
-# gradients. Four rows too many in one batch make 2e-2 nats.
+# gradients. Four rows too many in one batch make a difference of 2e-2 nats.
 TOLERANCE = 5e-5
 
-# Runs run_clm.py and notes, for each process, what it built and which rows its batches held.
+# Notes, for each process, what it built and which rows its batches held.
 RECORDER = """
-import hashlib, json, os, sys
-sys.path.insert(0, os.environ["PROJECT"])
+import hashlib, json, os
 import numpy as np
-from tinystories.commands import train
-from tinystories import packing, tokenization
-from tinystories.console import run_command
+from tinystories.data import packing, tokenizer
 
 def note(kind, value):
     with open(os.path.join(os.environ["NOTES"], f"{kind}-{os.environ.get('RANK', '0')}.jsonl"), "a") as file:
@@ -62,7 +67,7 @@ def noting(module, name):
         return original(*args)
     setattr(module, name, noted)
 
-noting(tokenization, "train_tokenizer")
+noting(tokenizer, "train_tokenizer")
 noting(packing, "_write_rows")
 collate = packing.StoryCollator.__call__
 
@@ -72,7 +77,6 @@ def noted_collate(self, rows):
     return collate(self, rows)
 
 packing.StoryCollator.__call__ = noted_collate
-run_command(train.main)
 """
 
 # Shards the model of a run as accelerate's FSDP version 2 does on GPUs, and lets the callback write a story.
@@ -83,8 +87,9 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
-from tinystories.callbacks import SampleStories, sample_story
-from tinystories.checkpoint import load_checkpoint
+from tinystories.checkpoint.loading import load_checkpoint
+from tinystories.generation.sample import sample_story
+from tinystories.training.callbacks import SampleStories
 
 run, output = sys.argv[1:]
 dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=60))
@@ -141,45 +146,51 @@ class Run(SimpleNamespace):
         return {row["step"]: row[key] for row in self.history if key in row}
 
 
-def finished(folder: Path, process) -> Run:
-    assert process.returncode == 0, process.stderr[-3000:]
+def finished(folder: Path, *processes) -> Run:
+    for process in processes:
+        assert process.returncode == 0, process.stderr[-3000:]
+    out, err = ("".join(part) for part in zip(*((one.stdout, one.stderr) for one in processes), strict=True))
     history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
     results = json.loads((folder / "all_results.json").read_text())
-    return Run(folder=folder, out=process.stdout, err=process.stderr, history=history, results=results)
+    return Run(folder=folder, out=out, err=err, history=history, results=results)
 
 
 @pytest.fixture(scope="module")
 def pair(folder):
     """One process with 8 rows, and two with 4, which accelerate starts."""
-    one = launch([sys.executable], *settings(folder, "one", per_device_train_batch_size=8))
+    one = fork_command("run_clm.py", *settings(folder, "one", per_device_train_batch_size=8))
     two = launch(TWO_CPUS, *settings(folder, "two", per_device_train_batch_size=4))
     return finished(folder / "one", one), finished(folder / "two", two)
 
 
 @pytest.fixture(scope="module")
 def accumulating_pair(folder):
-    """The same with two batches to a step, started by torchrun, with a fresh cache, and with notes of what happened."""
-    script = folder / "recorder.py"
-    script.write_text(RECORDER, encoding="utf-8")
+    """The same with two batches to a step, with a fresh cache, and with notes of what happened."""
     runs = []
-    for name, launcher, rows in (("one-2", [sys.executable], 8), ("two-2", TORCHRUN, 4)):
+    for name, fork, rows in (("one-2", fork_one, 8), ("two-2", fork_ranks, 4)):
         (folder / f"notes-{name}").mkdir()
         changes = {"per_device_train_batch_size": rows, "gradient_accumulation_steps": 2, "max_steps": 40}
+        changes |= {"eval_steps": 40, "save_steps": 40}
         changes |= {"data_cache_dir": folder / f"cache-{name}", "skip_guards": True}
-        notes = {"NOTES": str(folder / f"notes-{name}"), "PROJECT": str(ROOT)}
-        process = launch(launcher, *settings(folder, name, **changes), script=script, **notes)
-        runs.append(finished(folder / name, process))
+        notes = {"NOTES": str(folder / f"notes-{name}")}
+        runs.append(
+            finished(folder / name, *fork("run_clm.py", *settings(folder, name, **changes), code=RECORDER, **notes))
+        )
     return runs
+
+
+def fork_one(*arguments, **options) -> list[subprocess.CompletedProcess]:
+    return [fork_command(*arguments, **options)]
 
 
 @pytest.fixture(scope="module")
 def filling_pair(folder):
     """With dataloader_drop_last off: the last batch of an epoch is not full."""
     runs = []
-    for name, launcher, rows in (("one-f", [sys.executable], 8), ("two-f", TORCHRUN, 4)):
+    for name, fork, rows in (("one-f", fork_one, 8), ("two-f", fork_ranks, 4)):
         changes = {"per_device_train_batch_size": rows, "dataloader_drop_last": False, "max_steps": 8}
         changes |= {"skip_guards": True, "eval_steps": 8, "save_steps": 8}
-        runs.append(finished(folder / name, launch(launcher, *settings(folder, name, **changes))))
+        runs.append(finished(folder / name, *fork("run_clm.py", *settings(folder, name, **changes))))
     return runs
 
 
@@ -196,8 +207,10 @@ def differences(one: Run, two: Run, key: str) -> dict[int, float]:
     return {step: abs(first[step] - second[step]) for step in first}
 
 
+@slow
 @pytest.mark.parametrize("which", ["pair", "accumulating_pair"])
-def test_the_loss_curve_does_not_depend_on_the_number_of_processes(which, request):
+def test_loss_curve(which, request):
+    """It does not depend on the number of processes."""
     one, two = request.getfixturevalue(which)
     assert len(one.logged("loss")) == max(one.logged("loss")) >= 40
     assert max(differences(one, two, "loss").values()) < TOLERANCE
@@ -205,7 +218,9 @@ def test_the_loss_curve_does_not_depend_on_the_number_of_processes(which, reques
     assert two.results["eval_bits_per_byte"] == pytest.approx(one.results["eval_bits_per_byte"], abs=TOLERANCE)
 
 
-def test_the_rows_of_a_step_are_not_others_in_two_processes(folder, accumulating_pair):
+@slow
+def test_rows_of_a_step(folder, accumulating_pair):
+    """Two processes share the rows that one takes."""
     whole = notes(folder, "one-2", "batch", 0)
     halves = [notes(folder, "two-2", "batch", rank) for rank in (0, 1)]
     assert len(whole) == len(halves[0]) == len(halves[1]) >= 80
@@ -214,9 +229,12 @@ def test_the_rows_of_a_step_are_not_others_in_two_processes(folder, accumulating
         assert first + second == batch
 
 
-def test_a_last_batch_that_is_not_full_is_filled_with_rows_of_the_epochs_start(filling_pair):
-    """Not a mistake of ours, and it must not be forgotten: accelerate gives every process a full batch. 52 rows, 6
-    steps of 8, and 4 rows for the seventh step: one process takes 4, two take 8."""
+@slow
+def test_last_batch_is_filled(filling_pair):
+    """accelerate fills it with rows of the epoch's start, which docs/distributed.md tells.
+
+    52 rows, 6 steps of 8, and 4 rows for the seventh step: one process takes 4, two take 8.
+    """
     one, two = filling_pair
     loss = differences(one, two, "loss")
     assert max(loss[step] for step in range(1, 7)) < TOLERANCE < loss[7]
@@ -224,7 +242,9 @@ def test_a_last_batch_that_is_not_full_is_filled_with_rows_of_the_epochs_start(f
     assert [counted[7] - counted[6] for counted in seen] == [4 * 64, 8 * 64]
 
 
-def test_tokens_seen_are_those_of_all_processes(pair, accumulating_pair):
+@slow
+def test_tokens_seen(pair, accumulating_pair):
+    """Those of all processes."""
     for (one, two), rows in ((pair, 8), (accumulating_pair, 16)):
         assert one.logged("num_input_tokens_seen") == two.logged("num_input_tokens_seen")
         assert one.logged("num_input_tokens_seen")[10] == 10 * rows * 64
@@ -236,7 +256,8 @@ def tokens_scored(run: Run, step: int) -> float:
     return bits_per_byte * run.results["eval_bytes"] * math.log(2) / loss
 
 
-def test_an_evaluation_counts_no_story_twice(pair):
+@slow
+def test_evaluation_counts_each_story_once(pair):
     """9 stories, 4 at a time on each of two processes: 7 places are filled with copies, which must not count."""
     one, two = pair
     assert two.results["eval_stories"] == 9 and two.results["eval_tokens"] == one.results["eval_tokens"]
@@ -249,13 +270,16 @@ def test_an_evaluation_counts_no_story_twice(pair):
     assert max(differences(one, two, "eval_bits_per_byte").values()) < TOLERANCE
 
 
-def test_dropping_the_last_training_batch_drops_no_validation_story(pair):
-    """The Trainer's dataloader_drop_last holds for evaluation too: it would score 8 stories over the bytes of 9."""
+@slow
+def test_dataloader_drop_last_is_for_training_only(pair):
+    """The Trainer's holds for evaluation too: it would score 8 stories over the bytes of 9."""
     one, _ = pair
     assert min(one.logged("eval_loss").values()) == pytest.approx(one.results["eval_loss"], abs=1e-5)
 
 
+@slow
 def test_one_process_writes_and_speaks(pair):
+    """Each line and each sample story stands there once."""
     _, two = pair
     lines = two.err.splitlines()
     assert len([line for line in lines if line.startswith("guard passed: ")]) == 9
@@ -269,7 +293,9 @@ def test_one_process_writes_and_speaks(pair):
     assert "unused parameters" not in two.err
 
 
-def test_one_process_builds_and_the_other_reads(folder, accumulating_pair):
+@slow
+def test_one_process_builds(folder, accumulating_pair):
+    """Tokenizer and rows; the other process reads them."""
     built = [notes(folder, "two-2", "built", rank) for rank in (0, 1)]
     assert built == [["train_tokenizer", "_write_rows"], []]
     cached = sorted(path.name.split("-")[0] for path in (folder / "cache-two-2").iterdir())
@@ -280,28 +306,41 @@ MISTAKES = {
     "unknown key": ({}, ["--learning_rat", "1"], 1, "unknown key 'learning_rat'; did you mean learning_rate?"),
     "no Hub to push to": ({"push_to_hub": True, "hub_model_id": "someone/else"}, [], 1, "cannot push to someone/else"),
     "folder in use": ({"output_dir": "."}, [], 1, "is not empty and holds no earlier run"),
-    "failed guard": ({"validation_file": "counting.txt"}, [], 2, "also stand in the validation data"),
+    "failed guard": ({"validation_file": "counting.txt"}, [], 2, "are also in the validation data"),
     "loss that is no number": ({"learning_rate": 1e30}, ["--skip_guards", "false"], 2, "not finite at step"),
 }
 
 
+STARTED_FRESH = ("failed guard",)
+
+
+@slow
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_ends_both_processes_and_is_said_once(name, folder):
+def test_mistake_ends_both_processes(name, folder):
+    """It is said once, and the status is that of one process. One of them is started by torchrun, as a user does."""
     changes, extra, status, reason = MISTAKES[name]
     changes = {"eval_steps": 2, "save_steps": 2, "max_steps": 4} | changes
-    process = launch(TORCHRUN, *settings(folder, f"mistake-{status}-{len(name)}", **changes), *extra, cwd=folder)
-    assert process.returncode != 0
-    assert process.stderr.count("error: ") == 1 and process.stderr.count(reason) == 1, process.stderr[-3000:]
-    assert re.search(rf"rank +: 0 .*\n +exitcode +: {status} ", process.stderr)
-    assert "[rank1]" not in process.stderr  # before the traceback of a process
+    words = [*settings(folder, f"mistake-{status}-{len(name)}", **changes), *extra]
+    if name in STARTED_FRESH:
+        process = launch(TORCHRUN, *words, cwd=folder)
+        said = process.stderr
+        assert process.returncode != 0
+        assert re.search(rf"rank +: 0 .*\n +exitcode +: {status} ", said)
+        assert "[rank1]" not in said  # before the traceback of a process; the launcher prints one of its own
+    else:
+        first, second = fork_ranks("run_clm.py", *words, cwd=folder)
+        said = first.stderr + second.stderr
+        assert first.returncode == status and second.returncode != 0
+        assert "Traceback" not in said
+    assert said.count("error: ") == 1 and said.count(reason) == 1, said[-3000:]
     stopped = list(folder.glob(f"mistake-{status}-{len(name)}/stopped_at_step_*.jsonl"))
     assert len(stopped) == (name == "loss that is no number")
     for path in stopped:
         assert len(path.read_text(encoding="utf-8").splitlines()) == 2 * TINY["per_device_train_batch_size"]
 
 
-def test_a_mistake_of_one_process_alone_is_not_lost(monkeypatch, capsys):
-    """It waits for the first process to speak and the launcher to end it; when neither happens, it speaks."""
+def test_mistake_of_one_process_alone(monkeypatch, capsys):
+    """The process waits for the first one to speak and for the launcher to end it; if neither happens, it speaks."""
     waited = []
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr("sys.argv", ["run_clm.py"])
@@ -317,7 +356,9 @@ def test_a_mistake_of_one_process_alone_is_not_lost(monkeypatch, capsys):
     assert capsys.readouterr().err == "error: no room on this disk\n"
 
 
-def test_a_killed_process_ends_the_run_and_leaves_the_checkpoints(folder):
+@slow
+def test_killed_process(folder):
+    """The launcher ends the run, and the checkpoints stay as they are."""
     changes = {"max_steps": 100_000, "eval_strategy": "no", "load_best_model_at_end": False, "skip_guards": True}
     options = settings(folder, "killed", **changes)
     with (folder / "killed.log").open("w") as log:
@@ -340,8 +381,10 @@ def test_a_killed_process_ends_the_run_and_leaves_the_checkpoints(folder):
     assert json.loads((checkpoint / "trainer_state.json").read_text())["global_step"] == 20
 
 
+@slow
 @pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal to one process")
-def test_a_signal_to_one_process_stops_both_at_the_same_step_in_a_whole_checkpoint(folder):
+def test_signal_to_one_process(folder):
+    """Both stop at the same step, in a complete checkpoint."""
     changes = {"max_steps": 100_000, "eval_strategy": "no", "load_best_model_at_end": False, "skip_guards": True}
     options = settings(folder, "stopped", **changes | {"save_steps": 50_000, "logging_steps": 1})
     log = folder / "stopped.log"
@@ -362,7 +405,9 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step_in_a_whole_checkpoi
     assert f"stopped as asked; saved in {checkpoint}" in log.read_text()
 
 
-def test_accelerate_that_starts_one_process_for_two_is_not_silent(folder):
+@slow
+def test_accelerate_that_starts_one_process_for_two(folder):
+    """accelerate does not say so; the run does."""
     changes = {"max_steps": 1, "eval_strategy": "no", "load_best_model_at_end": False, "save_strategy": "no"}
     options = settings(folder, "alone", skip_guards=True, **changes)
     process = launch([*ACCELERATE, "--cpu", "--num_processes", "2"], *options)
@@ -370,24 +415,34 @@ def test_accelerate_that_starts_one_process_for_two_is_not_silent(folder):
     assert process.stderr.count("ONE PROCESS: ") == 1
 
 
-def test_no_such_warning_where_one_process_was_asked_for_or_two_started(pair):
+@slow
+def test_no_warning_for_what_was_asked(pair):
+    """One process that was asked for, and two that were started."""
     one, two = pair
     assert "ONE PROCESS" not in one.err + two.err
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_accelerate_reads_every_config_and_its_comment_names_it(path):
+def test_accelerate_config(path):
+    """accelerate accepts every key, and the first comment is the command for this file."""
     config = load_config_from_file(str(path))  # refuses an unknown key
     assert config.mixed_precision == "no"  # else it would overrule the recipe
     command = path.read_text().splitlines()[0]
     assert command.startswith(f"# accelerate launch --config_file configs/accelerate/{path.name} ")
 
 
-def test_fsdp_wraps_the_layer_that_the_model_has(monkeypatch):
+def fsdp_environment() -> dict[str, str]:
+    """What accelerate tells each process with fsdp.yaml."""
     parser = launch_command_parser()
     asked = parser.parse_args(["--config_file", str(CONFIGS / "fsdp.yaml"), "run_clm.py"])
     arguments, _, _ = _validate_launch_command(asked)
-    for name, value in prepare_multi_gpu_env(arguments).items():
+    told = prepare_multi_gpu_env(arguments).items()
+    return {name: value for name, value in told if name.startswith(("ACCELERATE_", "FSDP_"))}
+
+
+def test_fsdp_config_wraps_our_layer(monkeypatch):
+    """The name in fsdp.yaml is that of the model's layer."""
+    for name, value in fsdp_environment().items():
         monkeypatch.setenv(name, value)
     plugin = FullyShardedDataParallelPlugin()
     config = TinyStoriesConfig(vocab_size=300, hidden_size=64, num_hidden_layers=1, num_attention_heads=2)
@@ -396,11 +451,13 @@ def test_fsdp_wraps_the_layer_that_the_model_has(monkeypatch):
     assert plugin.auto_wrap_policy.keywords["transformer_layer_cls"] == {TinyStoriesDecoderLayer}
 
 
-def test_fsdp_on_cpus_is_refused_and_not_silently_unsharded(folder):
-    launcher = [*ACCELERATE, "--config_file", str(CONFIGS / "fsdp.yaml"), "--num_processes", "2"]
-    process = launch(launcher, *settings(folder, "sharded"))
-    assert process.returncode != 0
-    assert process.stderr.count("error: ") == 1 and "error: FSDP needs GPUs" in process.stderr, process.stderr[-3000:]
+@slow
+def test_fsdp_on_cpus_is_refused(folder):
+    """accelerate shards nothing there and does not say so."""
+    first, second = fork_ranks("run_clm.py", *settings(folder, "sharded"), **fsdp_environment())
+    said = first.stderr + second.stderr
+    assert first.returncode == 1 and second.returncode != 0
+    assert said.count("error: ") == 1 and "error: FSDP needs GPUs" in said, said[-3000:]
 
 
 def asked_for(**values) -> SimpleNamespace:
@@ -408,7 +465,8 @@ def asked_for(**values) -> SimpleNamespace:
     return SimpleNamespace(**(standard | {"optimizer": "adamw", "bf16": False, "fp16": False} | values))
 
 
-def test_fsdp_that_would_save_no_weights_is_refused(monkeypatch):
+def test_fsdp_without_full_state_dict_is_refused(monkeypatch):
+    """Its checkpoints would hold no weights."""
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("FSDP_STATE_DICT_TYPE", "FULL_STATE_DICT")
     check_launch(asked_for())
@@ -416,39 +474,45 @@ def test_fsdp_that_would_save_no_weights_is_refused(monkeypatch):
     assert "FULL_STATE_DICT" in mistake(check_launch, asked_for())
 
 
-def test_muon_is_refused_where_fsdp_would_cut_its_matrices(monkeypatch):
+def test_muon_with_fsdp_is_refused(monkeypatch):
+    """FSDP cuts the matrices that Muon needs whole."""
     check_launch(asked_for(optimizer="muon"))
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("FSDP_STATE_DICT_TYPE", "FULL_STATE_DICT")
     assert "muon needs whole matrices" in mistake(check_launch, asked_for(optimizer="muon"))
 
 
-def test_one_process_that_sees_several_gpus_is_refused():
+def test_one_process_with_several_gpus_is_refused():
     """The Trainer would wrap the model in DataParallel: the meters and the guards see one part of each batch."""
     assert "CUDA_VISIBLE_DEVICES=0" in mistake(check_launch, asked_for(n_gpu=2))
 
 
-def test_a_precision_that_the_recipe_does_not_know_is_refused():
+def test_precision_of_accelerate_alone_is_refused():
+    """The recipe decides the precision."""
     assert "--bf16 true" in mistake(check_launch, asked_for(mixed_precision="bf16"))
     check_launch(asked_for(mixed_precision="bf16", bf16=True))
 
 
-def test_a_model_sharded_by_fsdp_writes_its_samples_without_waiting_for_ever(pair, folder):
+@slow
+def test_sharded_model_writes_its_samples(pair, folder):
+    """Not only the first process asks the model: the others would leave it waiting for ever."""
     script = folder / "sharded_story.py"
     script.write_text(SHARDED_STORY, encoding="utf-8")
-    process = launch(TORCHRUN, pair[0].folder, folder, script=script, PYTHONPATH=str(ROOT))
-    assert process.returncode == 0, process.stderr[-3000:]
+    processes = fork_ranks(script, pair[0].folder, folder)
+    for process in processes:
+        assert process.returncode == 0, process.stderr[-3000:]
     (sample,) = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
-    assert sample["step"] == 7 and sample["text"] == json.loads(process.stdout)
+    assert sample["step"] == 7 and sample["text"] == json.loads(processes[0].stdout)
 
 
-def test_two_processes_go_on_where_they_were_interrupted(pair, folder):
+@slow
+def test_resume_in_two_processes(pair, folder):
     """The curve after the interruption is the one of the run that was never interrupted."""
     _, two = pair
     shutil.copytree(two.folder, folder / "resumed", ignore=shutil.ignore_patterns("checkpoint-60"))
     (folder / "resumed" / "model.safetensors").unlink()
     options = settings(folder, "resumed", per_device_train_batch_size=4, resume_from_checkpoint=True)
-    resumed = finished(folder / "resumed", launch(TWO_CPUS, *options))
+    resumed = finished(folder / "resumed", *fork_ranks("run_clm.py", *options))
     assert differences(two, resumed, "loss").keys() == set(range(1, 61))
     assert max(differences(two, resumed, "loss").values()) == 0
     assert resumed.results["eval_loss"] == two.results["eval_loss"]

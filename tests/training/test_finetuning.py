@@ -1,4 +1,4 @@
-"""Training goes on from a checkpoint with its own network and tokenizer, and says no to any other."""
+"""Training from a checkpoint keeps its network and tokenizer; a recipe that asks for another is refused."""
 
 import json
 import shutil
@@ -8,11 +8,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import LlamaConfig
 
-from helpers.runs import COUNTING, ROOT, TINY, as_options, mistake, run_command, write_counting_corpus
+from helpers.forked import fork_command
+from helpers.runs import COUNTING, ROOT, TINY, as_options, mistake, write_counting_corpus
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.config.recipe import read_recipe
 from tinystories.training.finetuning import continued_model, settle_continued
 
+
+pytestmark = pytest.mark.slow  # counting_run is trained first
 
 TRAINING = {
     name: value
@@ -30,10 +33,11 @@ def settled(*arguments):
 def more(folder, base, *options, **changes):
     settings = TRAINING | {"max_steps": 2, "eval_steps": 1, "save_steps": 1, "output_dir": folder / "more"}
     settings |= {"model_name_or_path": base, "data_cache_dir": folder / "cache"} | changes
-    return run_command("run_clm.py", *as_options(settings), *options)
+    return fork_command("run_clm.py", *as_options(settings), *options)
 
 
-def test_weights_and_tokenizer_are_those_of_the_checkpoint(counting_run, tmp_path):
+def test_weights_and_tokenizer_are_kept(counting_run, tmp_path):
+    """At a learning rate of 0 the run ends with the very weights, tokenizer and config of the checkpoint."""
     process = more(tmp_path, counting_run, train_file=write_counting_corpus(tmp_path), learning_rate=0)
     assert process.returncode == 0, process.stderr[-3000:]
     assert "guard passed: known loss" in process.stderr and "guard passed: fresh loss" not in process.stderr
@@ -50,21 +54,22 @@ def test_weights_and_tokenizer_are_those_of_the_checkpoint(counting_run, tmp_pat
     assert f"goes on with `{counting_run.name}`" in card and str(counting_run) not in card
 
 
-def test_a_run_on_ones_own_ten_stories_as_the_readme_says(counting_run, tmp_path):
+def test_ten_stories_of_ones_own(counting_run, tmp_path):
+    """The command of the README: held-out stories become likelier, and are written."""
     folder = tmp_path / "my-stories"
     folder.mkdir()
     for i in range(10):
         (folder / f"{i}.txt").write_text(f"Story {i}. one two three four\n\nten nine eight.\n", encoding="utf-8")
     options = {"model_name_or_path": counting_run, "train_file": folder, "output_dir": tmp_path / "mine"}
     options |= {"data_cache_dir": tmp_path / "cache", "disable_tqdm": True, "learning_rate": 3e-3}
-    process = run_command("run_clm.py", ROOT / "configs/finetune.yaml", *as_options(options))
+    process = fork_command("run_clm.py", ROOT / "configs/finetune.yaml", *as_options(options))
     assert process.returncode == 0, process.stderr[-3000:]
     assert "corpus: 8 training stories, 2 validation stories" in process.stderr
     rows = json.loads((tmp_path / "mine/trainer_state.json").read_text())["log_history"]
     bits = [row["eval_bits_per_byte"] for row in rows if "eval_bits_per_byte" in row]
     assert min(bits) < bits[0] / 2, "held-out stories of the same hand become likelier"
     assert json.loads((tmp_path / "mine/data_report.json").read_text())["train"]["stories"] == 10
-    process = run_command("run_generation.py", tmp_path / "mine", "Story 7. one two three four", "--greedy")
+    process = fork_command("run_generation.py", tmp_path / "mine", "Story 7. one two three four", "--greedy")
     assert "nine eight" in process.stdout, process.stdout
 
 
@@ -77,34 +82,40 @@ def test_a_run_on_ones_own_ten_stories_as_the_readme_says(counting_run, tmp_path
         ("vocab_size", 999, 315),
     ],
 )
-def test_another_network_or_vocabulary_is_refused_and_the_key_named(key, value, theirs, counting_run):
+def test_other_sizes_are_refused(key, value, theirs, counting_run):
+    """The weights mean nothing in another network; the key is named."""
     message = mistake(settled, "--model_name_or_path", counting_run, f"--{key}", value)
     assert message.startswith(f"{key} is {value} in the recipe and {theirs} in {counting_run}")
 
 
-def test_the_same_sizes_may_stand_in_the_recipe(counting_run):
+def test_same_sizes_are_accepted(counting_run):
+    """A recipe may name the sizes that the checkpoint has."""
     recipe = settled(counting_run / "recipe.json", "--model_name_or_path", counting_run, "--output_dir", "elsewhere")
     assert recipe.model.hidden_size == 64
 
 
-def test_another_tokenizer_is_refused(counting_run):
+def test_other_tokenizer_is_refused(counting_run):
+    """The weights mean nothing under other token ids."""
     message = mistake(settled, "--model_name_or_path", counting_run, "--tokenizer_name", "elsewhere")
     assert message.startswith("tokenizer_name: leave it out")
 
 
-def test_what_cannot_be_gone_on_with_is_refused_with_its_name(counting_run, tmp_path):
+def test_missing_or_foreign_checkpoint(counting_run, tmp_path):
+    """It is refused and named."""
     assert "cannot open" in mistake(settled, "--model_name_or_path", tmp_path / "absent")
     LlamaConfig().save_pretrained(tmp_path / "llama")
     assert "is a llama model" in mistake(settled, "--model_name_or_path", tmp_path / "llama")
 
 
-def test_the_checkpoint_itself_is_never_the_folder_to_clear(counting_run):
+def test_output_dir_that_holds_the_checkpoint(counting_run):
+    """It would be cleared: refused."""
     for base in (counting_run, counting_run / "checkpoint-50"):
         options = ("--model_name_or_path", base, "--output_dir", counting_run, "--overwrite_output_dir")
         assert "holds the checkpoint to go on with" in mistake(settled, *options)
 
 
-def test_longer_rows_make_the_context_longer_and_shorter_ones_leave_it(counting_run):
+def test_context_grows_with_the_rows(counting_run):
+    """Longer rows make the context longer, shorter ones leave it; the logits stay the same."""
     _, tokenizer = load_checkpoint(str(counting_run))
     for block_size, context in ((128, 128), (32, 64)):
         recipe = settled("--model_name_or_path", counting_run, "--block_size", block_size, "--resid_pdrop", 0.1)
@@ -117,7 +128,8 @@ def test_longer_rows_make_the_context_longer_and_shorter_ones_leave_it(counting_
         torch.testing.assert_close(model.eval()(ids).logits, original(ids).logits)
 
 
-def test_a_checkpoint_with_a_swapped_tokenizer_is_caught(counting_run, tmp_path):
+def test_swapped_tokenizer_is_caught(counting_run, tmp_path):
+    """Token ids that mean other things than in training: a loss far above that of knowing nothing."""
     base = tmp_path / "swapped"
     shutil.copytree(counting_run, base, ignore=shutil.ignore_patterns("checkpoint-*"))
     content = json.loads((base / "tokenizer.json").read_text())

@@ -1,6 +1,6 @@
-"""Mutations: a bug is put into a copy of the project, and the real command must stop with the guard's reason.
+"""Mutations: a bug is put into a copy of the project, and the command must stop with the guard's reason.
 
-Each mutation is one of the silent mistakes that let every printed number look right while the model learns nonsense.
+Each mutation is a silent mistake with which every printed number looks right while the model learns nonsense.
 """
 
 import json
@@ -9,6 +9,7 @@ import shutil
 import datasets
 import pytest
 
+from helpers.forked import fork_command
 from helpers.runs import ROOT, TINY, as_options, run_command, write_counting_corpus
 from tinystories.errors import GuardError
 from tinystories.training.guards import check_text
@@ -55,7 +56,7 @@ MUTATIONS = {
         "tinystories/data/packing.py",
         "np.full((len(rows), longest), IGNORED, dtype=np.int64)",
         "np.full((len(rows), longest), self.pad_token_id, dtype=np.int64)",
-        "padding stands in the loss",
+        "padding is in the loss",
     ),
     "one token for padding and EOS": (
         "tinystories/data/tokenizer.py",
@@ -96,10 +97,17 @@ MUTATIONS = {
 }
 
 
-def small_run(folder, corpus, *options, tree=ROOT):
+def small_run(folder, corpus, *options, tree=ROOT, run=fork_command):
     settings = TINY | {"max_steps": 1, "eval_strategy": "no", "load_best_model_at_end": False, "save_strategy": "no"}
     settings |= {"train_file": corpus, "data_cache_dir": folder / "cache", "output_dir": folder / "run"}
-    return run_command("run_clm.py", *as_options(settings), *options, tree=tree)
+    return run("run_clm.py", *as_options(settings), *options, tree=tree)
+
+
+def train_tokenizer(folder, corpus, vocab_size=300):
+    options = {"train_file": corpus, "data_cache_dir": folder.parent / "cache", "vocab_size": vocab_size}
+    process = fork_command("train_tokenizer.py", *as_options(options), "--output_dir", folder)
+    assert process.returncode == 0, process.stderr[-2000:]
+    return folder
 
 
 def assert_stopped(process, reason, status=2):
@@ -127,24 +135,35 @@ def mutated_tree(tmp_path):
     return mutate
 
 
-def test_the_unmutated_project_passes_its_guards(tmp_path):
-    process = small_run(tmp_path, write_counting_corpus(tmp_path))
+@pytest.mark.slow
+def test_unmutated_project_passes(tmp_path):
+    """Started as a user starts it."""
+    process = small_run(tmp_path, write_counting_corpus(tmp_path), run=run_command)
     assert process.returncode == 0, process.stderr[-2000:]
     assert process.stderr.count("guard passed") == 9
 
 
-def test_a_tokenizer_that_puts_no_bos_before_a_prompt_is_caught(tmp_path):
-    corpus, folder = write_counting_corpus(tmp_path), tmp_path / "tokenizer"
-    options = {"train_file": corpus, "data_cache_dir": tmp_path / "cache", "vocab_size": 300, "output_dir": folder}
-    assert run_command("train_tokenizer.py", *as_options(options)).returncode == 0
+@pytest.mark.slow
+def test_changed_tokenizer_file(tmp_path):
+    """A given tokenizer that puts no BOS before a prompt is refused; a truncation stored in it is removed, and said."""
+    corpus = write_counting_corpus(tmp_path)
+    folder = train_tokenizer(tmp_path / "tokenizer", corpus)
     content = json.loads((folder / "tokenizer.json").read_text())
-    content["post_processor"] = None
-    (folder / "tokenizer.json").write_text(json.dumps(content))
+    (folder / "tokenizer.json").write_text(json.dumps(content | {"post_processor": None}))
     assert_stopped(small_run(tmp_path, corpus, "--tokenizer_name", str(folder)), "does not put BOS")
 
+    content["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    process = small_run(tmp_path, corpus, "--tokenizer_name", str(folder))
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert "stores a truncation at 4 tokens: taken out" in process.stderr
+    assert json.loads((tmp_path / "run" / "tokenizer.json").read_text())["truncation"] is None
 
+
+@pytest.mark.slow
 @pytest.mark.parametrize("block_size", ["8", "64", "512"])
-def test_a_good_corpus_of_short_and_long_stories_passes_whatever_the_row(block_size, tmp_path):
+def test_good_corpus_passes(block_size, tmp_path):
+    """Short and long stories, in rows of any length."""
     corpus = tmp_path / "mixed.txt"
     long_stories = [
         f"Boat {i}. " + "On and on went the boat, over the sea and under the moon. " * 20 for i in range(100)
@@ -154,7 +173,9 @@ def test_a_good_corpus_of_short_and_long_stories_passes_whatever_the_row(block_s
     assert process.returncode == 0, process.stderr[-2000:]
 
 
-def test_aligned_rows_with_stories_longer_than_a_row_pass_the_guards(tmp_path):
+@pytest.mark.slow
+def test_long_stories_in_aligned_rows_pass(tmp_path):
+    """The first rows belong to one story that is longer than a row."""
     corpus = write_counting_corpus(tmp_path)
     long_story = "On and on went the boat, over the sea and under the moon. " * 20
     corpus.write_text(f"{long_story}<|endoftext|>{corpus.read_text()}", encoding="utf-8")
@@ -162,13 +183,21 @@ def test_aligned_rows_with_stories_longer_than_a_row_pass_the_guards(tmp_path):
     assert process.returncode == 0, process.stderr[-2000:]
 
 
+STARTED_FRESH = "attention that sees the future"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_a_mutation_is_caught(name, mutated_tree, tmp_path):
+def test_mutation_is_caught(name, mutated_tree, tmp_path):
+    """One of them is started as a user starts a run, the others in forked processes."""
     file, old, new, reason = MUTATIONS[name]
-    assert_stopped(small_run(tmp_path, write_counting_corpus(tmp_path), tree=mutated_tree(file, old, new)), reason)
+    tree, run = mutated_tree(file, old, new), run_command if name == STARTED_FRESH else fork_command
+    assert_stopped(small_run(tmp_path, write_counting_corpus(tmp_path), tree=tree, run=run), reason)
 
 
-def test_attention_that_crosses_stories_is_caught_where_it_was_to_stay_inside(mutated_tree, tmp_path):
+@pytest.mark.slow
+def test_attention_across_stories_is_caught(mutated_tree, tmp_path):
+    """With --isolate_stories attention must stay inside each story."""
     corpus = write_counting_corpus(tmp_path)
     assert small_run(tmp_path, corpus, "--isolate_stories").returncode == 0
     tree = mutated_tree("tinystories/data/packing.py", 'batch["position_ids"] = ', "_ = ")
@@ -176,21 +205,21 @@ def test_attention_that_crosses_stories_is_caught_where_it_was_to_stay_inside(mu
     assert_stopped(process, "attention crosses between the stories")
 
 
-def test_rows_of_another_tokenizer_are_caught_even_if_the_cache_key_forgets_it(mutated_tree, tmp_path):
-    corpus, tree = (
-        write_counting_corpus(tmp_path),
-        mutated_tree("tinystories/data/packing.py", "*_tokenizer_content(tokenizer), ", ""),
-    )
+@pytest.mark.slow
+def test_rows_of_another_tokenizer_are_caught(mutated_tree, tmp_path):
+    """Even if the cache finds them, because its key has forgotten the tokenizer."""
+    corpus = write_counting_corpus(tmp_path)
+    tree = mutated_tree("tinystories/data/packing.py", "*_tokenizer_content(tokenizer), ", "")
     swapped = tmp_path / "tokenizer"
     for vocab_size in (320, 300):
         shutil.rmtree(swapped, ignore_errors=True)
-        options = {"train_file": corpus, "data_cache_dir": tmp_path / "cache", "vocab_size": vocab_size}
-        assert run_command("train_tokenizer.py", *as_options(options), "--output_dir", swapped).returncode == 0
+        train_tokenizer(swapped, corpus, vocab_size)
         process = small_run(tmp_path, corpus, "--tokenizer_name", str(swapped), "--overwrite_output_dir", tree=tree)
     assert_stopped(process, "another")
 
 
-def test_a_corpus_full_of_mojibake_is_caught_and_a_little_of_it_said(caplog):
+def test_mojibake(caplog):
+    """A corpus full of it is refused; a little is said."""
     stories = ["The hen said, “Oh!”", "The fish said, â€œOh!â€"]
     check_text(datasets.Dataset.from_dict({"text": stories[:1] * 4 + stories[1:]}))
     assert "mojibake in 1 of 5 stories" in caplog.text and "--clean" in caplog.text
@@ -198,36 +227,25 @@ def test_a_corpus_full_of_mojibake_is_caught_and_a_little_of_it_said(caplog):
         check_text(datasets.Dataset.from_dict({"text": stories[:1] * 3 + stories[1:] * 2}))
 
 
-def test_validation_stories_seen_in_training_are_caught(tmp_path):
+@pytest.mark.slow
+def test_validation_stories_in_training_data(tmp_path):
+    """Refused by the guard; with --skip_guards the run goes on and says so."""
     corpus = write_counting_corpus(tmp_path)
-    assert_stopped(small_run(tmp_path, corpus, "--validation_file", str(corpus)), "also stand in the validation data")
+    assert_stopped(small_run(tmp_path, corpus, "--validation_file", str(corpus)), "are also in the validation data")
+    process = small_run(tmp_path, corpus, "--validation_file", str(corpus), "--skip_guards")
+    assert process.returncode == 0
+    assert "GUARDS SKIPPED" in process.stderr
 
 
-def test_label_smoothing_is_caught_because_it_is_not_the_next_token_loss(tmp_path):
+@pytest.mark.slow
+def test_label_smoothing_is_caught(tmp_path):
+    """With it, the loss is not the next-token loss."""
     process = small_run(tmp_path, write_counting_corpus(tmp_path), "--label_smoothing_factor", "0.1")
     assert_stopped(process, "label_smoothing_factor must be 0")
 
 
-def test_weights_initialized_too_large_are_caught(tmp_path):
+@pytest.mark.slow
+def test_large_initial_weights_are_caught(tmp_path):
+    """The fresh loss is not ln(vocabulary)."""
     process = small_run(tmp_path, write_counting_corpus(tmp_path), "--initializer_range", "0.5")
     assert_stopped(process, "its initialization is off")
-
-
-def test_a_truncation_stored_in_a_given_tokenizer_is_taken_out_and_said(tmp_path):
-    corpus, folder = write_counting_corpus(tmp_path), tmp_path / "tokenizer"
-    options = {"train_file": corpus, "data_cache_dir": tmp_path / "cache", "vocab_size": 300, "output_dir": folder}
-    assert run_command("train_tokenizer.py", *as_options(options)).returncode == 0
-    content = json.loads((folder / "tokenizer.json").read_text())
-    content["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
-    (folder / "tokenizer.json").write_text(json.dumps(content))
-    process = small_run(tmp_path, corpus, "--tokenizer_name", str(folder))
-    assert process.returncode == 0, process.stderr[-2000:]
-    assert "stores a truncation at 4 tokens: taken out" in process.stderr
-    assert json.loads((tmp_path / "run" / "tokenizer.json").read_text())["truncation"] is None
-
-
-def test_skipping_the_guards_is_said_loudly(tmp_path):
-    corpus = write_counting_corpus(tmp_path)
-    process = small_run(tmp_path, corpus, "--validation_file", str(corpus), "--skip_guards")
-    assert process.returncode == 0
-    assert "GUARDS SKIPPED" in process.stderr

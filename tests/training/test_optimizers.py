@@ -1,4 +1,4 @@
-"""Optimizers, schedules and the start of the residual projections: what each weight really gets, to the last bit."""
+"""Optimizers, schedules and initial residual projections: what each weight gets, to the last bit."""
 
 import json
 import re
@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import Trainer
 
+from helpers.forked import fork_command
 from helpers.runs import (
     TINY,
     TokenizerOfSize,
     as_options,
     mistake,
     output_of,
-    run_command,
     run_with_transformers_only,
     write_counting_corpus,
 )
@@ -49,7 +49,8 @@ def named_groups(model, optimizer) -> list[set[str]]:
 # Which weight gets what
 
 
-def test_adamw_decays_matrices_and_no_vector(tmp_path):
+def test_adamw_decays_matrices_only(tmp_path):
+    """transformers decides it by name; norms must not decay."""
     recipe = read(output_dir=tmp_path)
     model = model_of(recipe)
     optimizer = Trainer(model, recipe.training).create_optimizer()
@@ -61,7 +62,8 @@ def test_adamw_decays_matrices_and_no_vector(tmp_path):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_muon_gets_the_matrices_of_the_layers_and_never_a_row_for_each_token(tied):
+def test_muon_gets_the_matrices_of_the_layers(tied):
+    """And neither the embedding nor the output layer, whose rows are tokens."""
     recipe = read(optimizer="muon", tie_word_embeddings=tied, **RATES)
     model = model_of(recipe)
     optimizer = muon_and_adamw(model.named_parameters(), recipe.training)
@@ -73,7 +75,8 @@ def test_muon_gets_the_matrices_of_the_layers_and_never_a_row_for_each_token(tie
     assert [group["lr"] for group in optimizer.param_groups] == [0.001, 0.001, 0.02]
 
 
-def test_each_weight_moves_as_torchs_own_optimizer_of_its_kind_would_move_it():
+def test_update_equals_torchs_optimizers():
+    """Each weight moves as torch's own optimizer of its kind moves it."""
     recipe = read(optimizer="muon", **RATES)
     ours, torchs = model_of(recipe), model_of(recipe)
     joint = muon_and_adamw(ours.named_parameters(), recipe.training)
@@ -96,8 +99,8 @@ def test_each_weight_moves_as_torchs_own_optimizer_of_its_kind_would_move_it():
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), torchs.parameters(), strict=True))
 
 
-def test_learning_rates_and_state_still_count_after_a_state_was_loaded():
-    """A loaded state_dict replaces groups and state: the two optimizers inside must not go on with the old ones."""
+def test_loaded_state_is_used():
+    """A loaded state_dict replaces groups and state: the two optimizers inside must not use the old ones."""
     recipe = read(optimizer="muon", **RATES)
     model = model_of(recipe)
     optimizer = muon_and_adamw(model.named_parameters(), recipe.training)
@@ -142,7 +145,8 @@ def rates_of_groups(**values) -> list[list[float]]:
         ("warmup_stable_decay", {"num_decay_steps": 20, "decay_type": "1-sqrt"}, {10: 1, 80: 1, 85: 0.5, 99: 0.0253}),
     ],
 )
-def test_one_schedule_scales_the_peak_of_every_group(schedule, options, shares):
+def test_schedule_scales_every_group(schedule, options, shares):
+    """Each group by its own peak."""
     kwargs = {"lr_scheduler_type": schedule, "lr_scheduler_kwargs": json.dumps(options), "warmup_steps": 0.1}
     embeddings, norms, hidden = rates_of_groups(optimizer="muon", **kwargs, **RATES)
     for step, share in shares.items():
@@ -156,7 +160,7 @@ def test_one_schedule_scales_the_peak_of_every_group(schedule, options, shares):
 
 @pytest.fixture(scope="module")
 def muon_run(tmp_path_factory):
-    """A run with everything of this file in it, all its guards included."""
+    """A run with Muon, a decay as a share, and zero residual projections; its guards pass."""
     folder = tmp_path_factory.mktemp("muon")
     options = TINY | {
         "train_file": write_counting_corpus(folder),
@@ -171,32 +175,38 @@ def muon_run(tmp_path_factory):
         "eval_steps": 20,
         "save_steps": 20,
     }
-    process = run_command("run_clm.py", *as_options(options))
+    process = fork_command("run_clm.py", *as_options(options))
     assert process.returncode == 0, process.stderr[-3000:]
     return folder / "run"
 
 
-def test_a_run_with_muon_goes_on_to_the_very_weights_of_one_that_was_never_interrupted(muon_run, tmp_path):
+@pytest.mark.slow
+def test_resume_with_muon(muon_run, tmp_path):
+    """The final weights are those of a run that was not interrupted."""
     folder = tmp_path / "run"
     shutil.copytree(muon_run, folder, ignore=shutil.ignore_patterns("checkpoint-40"))
     (folder / "model.safetensors").unlink()
     options = ("--output_dir", folder, "--resume_from_checkpoint", "true")
-    process = run_command("run_clm.py", muon_run / "recipe.json", *options)
+    process = fork_command("run_clm.py", muon_run / "recipe.json", *options)
     assert process.returncode == 0, process.stderr[-3000:]
     whole, resumed = (load_file(run / "checkpoint-40" / "model.safetensors") for run in (muon_run, folder))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert json.loads((folder / "all_results.json").read_text())["resumed_from_step"] == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [["--optimizer", "adamw"], ["--muon_learning_rate", "0.5"], ["--residual_init", "normal"]]
 )
-def test_a_run_does_not_go_on_with_another_optimizer_or_start(options, muon_run):
+def test_resume_with_another_optimizer(options, muon_run):
+    """Refused, with the key."""
     recipe = read_recipe([str(muon_run / "recipe.json"), *options])
     assert mistake(check_resumed, str(muon_run / "checkpoint-20"), recipe, {}).startswith(f"{options[0][2:]} was ")
 
 
-def test_the_learning_rate_in_the_log_is_that_of_the_key_of_this_name(muon_run):
+@pytest.mark.slow
+def test_logged_learning_rate(muon_run):
+    """It is that of the key learning_rate, not Muon's."""
     history = json.loads((muon_run / "trainer_state.json").read_text())["log_history"]
     rates = [row["learning_rate"] for row in history if "learning_rate" in row]
     assert rates[1] == TINY["learning_rate"] and 0 < rates[-1] < TINY["learning_rate"] / 10
@@ -206,7 +216,8 @@ def test_the_learning_rate_in_the_log_is_that_of_the_key_of_this_name(muon_run):
 
 
 @pytest.mark.parametrize(("residual_init", "factor"), [("zero", 0.0), ("depth_scaled", 6**-0.5)])
-def test_only_what_adds_to_the_residual_stream_begins_otherwise(residual_init, factor):
+def test_residual_init(residual_init, factor):
+    """Only the two projections that add to the residual stream change, and nothing in the config."""
     normal, changed = model_of(read()), model_of(read(residual_init=residual_init))
     for (name, before), after in zip(normal.named_parameters(), changed.parameters(), strict=True):
         scale = factor if re.search(r"(o_proj|down_proj)\.weight$", name) else 1.0
@@ -214,7 +225,9 @@ def test_only_what_adds_to_the_residual_stream_begins_otherwise(residual_init, f
     assert changed.config.to_dict() == normal.config.to_dict()
 
 
-def test_a_fresh_checkpoint_with_zeros_opens_with_transformers_alone(tmp_path):
+@pytest.mark.slow
+def test_zero_projections_are_loaded(tmp_path):
+    """transformers alone must not initialize them again."""
     model_of(read(residual_init="zero")).save_pretrained(tmp_path)
     code = f"""
 from transformers import AutoModelForCausalLM
@@ -260,17 +273,19 @@ COSINE = ["--lr_scheduler_type", "cosine_with_min_lr", "--lr_scheduler_kwargs"]
         ),
     ],
 )
-def test_a_mistake_is_one_line_before_any_data_is_read(argv, words):
+def test_mistake_is_one_line(argv, words):
+    """Before any data is read."""
     message = mistake(lambda: check_optimization(read_recipe(argv).training))
     assert all(word in message for word in words), message
 
 
-def test_a_decay_counted_in_steps_fits_a_run_counted_in_epochs():
-    """How many steps the epochs are is known later."""
+def test_decay_in_steps_of_a_run_in_epochs():
+    """Accepted: how many steps the epochs have is known later."""
     options = [*WSD, '{"num_decay_steps": 5000}', "--num_train_epochs", "3"]
     assert read_recipe(options).training.lr_scheduler_kwargs == {"num_decay_steps": 5000}
 
 
-def test_a_start_for_fresh_weights_is_refused_where_weights_are_not_fresh():
+def test_residual_init_of_a_checkpoint():
+    """Refused: its weights are not fresh."""
     recipe = read_recipe(["--model_name_or_path", "runs/mine", "--residual_init", "zero"])
     assert mistake(settle_continued, recipe).startswith("residual_init: leave it out; runs/mine is no fresh model")

@@ -1,11 +1,9 @@
-"""A run that is interrupted in any way goes on to the bit, and what it cannot go on from is named."""
+"""An interrupted run ends with the same weights, to the bit, as one that was not; what prevents it is named."""
 
 import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -15,8 +13,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.kill_and_resume import RUN, differing, kill, start
-from helpers.runs import ROOT, mistake
+from helpers.forked import fork_command
+from helpers.kill_and_resume import RUN, differing, kill, options, start
+from helpers.runs import as_options, mistake
 from tinystories.config.arguments import RunArguments
 from tinystories.errors import UserError
 from tinystories.run_files import checkpoints, step_of
@@ -25,6 +24,8 @@ from tinystories.training.out_of_memory import evaluating_in_memory
 from tinystories.training.resume import check_run_folder
 
 
+STEPS = 200  # two epochs and a half
+slow = pytest.mark.slow
 posix = pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals and limits")
 
 
@@ -33,11 +34,11 @@ def reached(process, log: Path, condition) -> None:
     deadline = time.monotonic() + 240
     while not condition():
         assert process.poll() is None and time.monotonic() < deadline, log.read_text(encoding="utf-8")[-3000:]
-        time.sleep(0.001)
+        time.sleep(0.005)  # a checkpoint is being written for longer than that
 
 
 def stop(number: int):
-    """What Ctrl-C does in a terminal: the signal goes to the whole process group, data workers too."""
+    """As Ctrl-C in a terminal: the signal goes to the whole process group, data workers too."""
 
     def send(process) -> None:
         os.killpg(process.pid, number)
@@ -48,11 +49,17 @@ def stop(number: int):
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory) -> Path:
-    """A run that nothing interrupted, in root/run, beside which the others share its cache."""
-    root = tmp_path_factory.mktemp("resume")
-    process = start(root / "run", root / "run.log")
-    assert process.wait(timeout=300) == 0, (root / "run.log").read_text(encoding="utf-8")[-3000:]
-    return root / "run"
+    """A run that was not interrupted, in root/run; the others in root share its cache."""
+    folder = tmp_path_factory.mktemp("resume") / "run"
+    small_run(folder, max_steps=STEPS)
+    return folder
+
+
+def small_run(folder: Path, *more: str, **settings) -> str:
+    """Run to the end; returns what was said."""
+    process = fork_command("run_clm.py", *options(folder, **settings), *more)
+    assert process.returncode == 0, process.stderr[-3000:]
+    return process.stderr
 
 
 def little_room() -> None:
@@ -61,10 +68,15 @@ def little_room() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))  # the weights fit, the optimizer does not
 
 
+@slow
 @posix
-def test_a_run_stopped_in_every_way_ends_with_the_weights_of_one_that_never_was(reference):
-    """Across an epoch, with accumulation, workers, dropout: signals, kills while saving or evaluating, a full disk."""
+def test_resume_after_every_kind_of_stop(reference):
+    """Across an epoch, with accumulation, workers, dropout: signals, kills while saving or evaluating, a full disk.
+
+    The processes are started as a user starts them; the run they are compared with was forked.
+    """
     folder, log = reference.parent / "stopped", reference.parent / "stopped.log"
+    run = {"max_steps": STEPS}
 
     def last() -> int:
         return max((step_of(path) for path in checkpoints(folder)), default=0)
@@ -78,10 +90,10 @@ def test_a_run_stopped_in_every_way_ends_with_the_weights_of_one_that_never_was(
         "Ctrl-C": (lambda: last() >= 40, stop(signal.SIGINT), 130),
         "while a checkpoint is written": (lambda: any(folder.glob("unfinished-*/checkpoint-*/optimizer.pt")), kill, -9),
         "in an evaluation": (lambda: samples() >= 6, kill, -signal.SIGKILL),
-        "SIGTERM": (lambda: last() >= 200, stop(signal.SIGTERM), 143),
+        "SIGTERM": (lambda: last() >= 120, stop(signal.SIGTERM), 143),
     }
     for way, (condition, end, status) in ways.items():
-        process = start(folder, log, "--resume")
+        process = start(folder, log, "--resume", **run)
         reached(process, log, condition)
         end(process)
         said = log.read_text(encoding="utf-8")
@@ -91,35 +103,37 @@ def test_a_run_stopped_in_every_way_ends_with_the_weights_of_one_that_never_was(
             assert f"saved in {folder}/checkpoint-{last()}" in said and not any(folder.glob("unfinished-check*"))
 
     before = last()
-    process = start(folder, log, "--resume", preexec_fn=little_room)
+    process = start(folder, log, "--resume", preexec_fn=little_room, **run)
     assert process.wait(timeout=240) == 1
     (error,) = [line for line in log.read_text(encoding="utf-8").splitlines() if line.startswith("error: ")]
     assert f"the last good checkpoint is {folder}/checkpoint-{before}: make room" in error and last() == before
 
-    process = start(folder, log, "--resume")
-    assert process.wait(timeout=240) == 0, log.read_text(encoding="utf-8")[-3000:]
+    small_run(folder, "--resume", **run)
     assert differing(folder, reference) == []
     states = [json.loads((run / "trainer_state.json").read_text(encoding="utf-8")) for run in (reference, folder)]
     evaluations = [[row for row in state["log_history"] if "eval_loss" in row] for state in states]
     for whole, resumed in zip(*evaluations, strict=True):
         assert whole["step"] == resumed["step"] and whole["eval_loss"] == resumed["eval_loss"]
-    progress = [json.loads((run / "checkpoint-400/progress.json").read_text()) for run in (reference, folder)]
+    progress = [json.loads((run / f"checkpoint-{STEPS}/progress.json").read_text()) for run in (reference, folder)]
     assert progress[0]["recent_losses"] == progress[1]["recent_losses"], "each step saw the same rows"
     assert len(progress[0]["recent_losses"]) == 100, "what a spike is compared with"
     steps = [[json.loads(line)["step"] for line in (run / "samples.jsonl").open()] for run in (reference, folder)]
     assert steps[0] == steps[1], "no sample twice, none missing"
 
 
-def test_kept_are_the_best_the_last_and_checkpoints_spread_over_the_run(reference):
+@slow
+def test_kept_checkpoints(reference):
+    """The best one, the last one, and others spread over the run."""
     state = json.loads((reference / "trainer_state.json").read_text(encoding="utf-8"))
     kept = [step_of(path) for path in checkpoints(reference)]
-    assert len(kept) == 4 and kept[-1] == 400 and state["best_global_step"] in kept
+    assert len(kept) == 4 and kept[-1] == STEPS and state["best_global_step"] in kept
     assert kept[0] <= 8, "the first steps, where most is learned, can still be looked at"
     assert not any(reference.glob("unfinished*"))
 
 
 @given(st.sets(st.integers(1, 10**6), min_size=1, max_size=40), st.integers(1, 12), st.randoms(use_true_random=False))
-def test_the_best_and_the_last_checkpoint_always_stay(steps, limit, random):
+def test_best_and_last_always_stay(steps, limit, random):
+    """Whatever was saved and whatever the limit is."""
     steps = sorted(steps)
     best = random.choice(steps)
     kept = set(steps) - set(steps_to_drop(steps, limit, best))
@@ -127,7 +141,8 @@ def test_the_best_and_the_last_checkpoint_always_stay(steps, limit, random):
     assert len(kept) == min(len(steps), max(limit, len({best, steps[-1]})))
 
 
-def test_checkpoints_saved_evenly_are_kept_log_spaced():
+def test_even_saves_are_kept_log_spaced():
+    """Thinning out after each save must not leave late checkpoints only."""
     kept = []
     for step in [1, 2, 4, 8, 16, 32, 64, *range(100, 10001, 100)]:
         kept.append(step)
@@ -141,6 +156,7 @@ def copy_of(run: Path, folder: Path) -> Path:
     return folder
 
 
+@slow
 @pytest.mark.parametrize(
     ("file", "spoil", "reason"),
     [
@@ -153,7 +169,8 @@ def copy_of(run: Path, folder: Path) -> Path:
         ("sealed.json", lambda path: path.write_text("{"), "its sealed.json cannot be read"),
     ],
 )
-def test_a_damaged_checkpoint_is_named_with_its_file_and_the_one_before(file, spoil, reason, reference, tmp_path):
+def test_damaged_checkpoint(file, spoil, reason, reference, tmp_path):
+    """It is named with its damaged file and the checkpoint before it, at which --resume goes on."""
     folder = copy_of(reference, tmp_path / "run")
     last, before = checkpoints(folder)[-1], checkpoints(folder)[-2]
     spoil(last / file)
@@ -163,7 +180,9 @@ def test_a_damaged_checkpoint_is_named_with_its_file_and_the_one_before(file, sp
     assert check_run_folder(RunArguments(output_dir=str(folder), resume=True)) == str(before)
 
 
-def test_an_edited_card_is_no_damage_and_a_checkpoint_without_optimizer_is(reference, tmp_path):
+@slow
+def test_edited_card_and_missing_optimizer(reference, tmp_path):
+    """A card may be edited; a checkpoint without optimizer cannot be resumed."""
     folder = copy_of(reference, tmp_path / "run")
     last = checkpoints(folder)[-1]
     (last / "README.md").write_text("my own words", encoding="utf-8")
@@ -175,7 +194,8 @@ def test_an_edited_card_is_no_damage_and_a_checkpoint_without_optimizer_is(refer
     assert "no optimizer" in mistake(check_run_folder, RunArguments(output_dir=str(folder), resume=True))
 
 
-def test_resume_begins_where_nothing_was_begun_and_leaves_other_folders_alone(tmp_path):
+def test_resume_without_a_checkpoint(tmp_path):
+    """--resume begins a run where there is none, and refuses a folder with anything else in it."""
     training = RunArguments(output_dir=str(tmp_path / "run"), resume=True)
     assert check_run_folder(training) is None
     (tmp_path / "run").mkdir()
@@ -194,8 +214,9 @@ def test_resume_begins_where_nothing_was_begun_and_leaves_other_folders_alone(tm
     assert "letter.txt is a file" in mistake(check_run_folder, training)
 
 
-def test_a_lost_or_cut_cache_is_built_again_and_said(reference, tmp_path):
-    """Of a run that goes on too: the rows are made again, and are the same."""
+@slow
+def test_damaged_cache_is_built_again(reference, tmp_path):
+    """For a run that goes on too: the rows are made again, and are the same."""
     folder = copy_of(reference, tmp_path / "run")
     shutil.copytree(reference.parent / "cache", tmp_path / "cache")
     (rows,) = (tmp_path / "cache").glob("rows-*/rows.arrow")
@@ -204,59 +225,57 @@ def test_a_lost_or_cut_cache_is_built_again_and_said(reference, tmp_path):
     abandoned = tmp_path / "cache" / "unfinished-old"
     abandoned.mkdir()
     os.utime(abandoned, (0, 0))
-    process = start(folder, tmp_path / "log", "--resume")
-    said = (tmp_path / "log").read_text(encoding="utf-8") if process.wait(timeout=240) == 0 else ""
+    said = small_run(folder, "--resume", max_steps=STEPS)
     assert "is damaged, rows.arrow has 5,000 bytes of" in said and "training a tokenizer" in said
     assert differing(folder, reference) == [] and not abandoned.exists()
 
 
-def test_early_stopping_counts_on_after_an_interruption_and_the_best_is_always_saved(tmp_path):
-    """A learning rate that moves nothing: no evaluation beats the first, at step 5, where nothing is saved by rule."""
+@slow
+def test_early_stopping_after_resume(tmp_path):
+    """The count goes on, and the best is always saved.
+
+    With a learning rate that changes nothing, no evaluation beats the first, at step 5, where nothing is saved by rule.
+    """
     settings = {"learning_rate": 1e-30, "eval_steps": 5, "save_steps": 10, "early_stopping_patience": 3}
-    settings |= {"save_log_spaced": False, "dataloader_num_workers": 0, "save_total_limit": 2}
-    process = start(tmp_path / "run", tmp_path / "log", **settings, max_steps=10)
-    assert process.wait(timeout=240) == 0, (tmp_path / "log").read_text(encoding="utf-8")[-3000:]
+    settings |= {"save_log_spaced": False, "dataloader_num_workers": 0, "save_total_limit": 2, "skip_guards": True}
+    small_run(tmp_path / "run", **settings, max_steps=10)
     assert [step_of(path) for path in checkpoints(tmp_path / "run")] == [5, 10]
     for _ in range(2):  # the second time the training has come to its end, though not to its last step
-        process = start(tmp_path / "run", tmp_path / "log", "--resume", **settings, max_steps=100)
-        assert process.wait(timeout=240) == 0, (tmp_path / "log").read_text(encoding="utf-8")[-3000:]
+        said = small_run(tmp_path / "run", "--resume", **settings, max_steps=100)
         assert [step_of(path) for path in checkpoints(tmp_path / "run")] == [5, 20]
-    assert "the training had come to its end" in (tmp_path / "log").read_text(encoding="utf-8")
+    assert "the training had come to its end" in said
 
 
-def test_a_run_of_one_and_a_half_epochs_goes_on_to_its_end(tmp_path):
-    """The Trainer's state knows of two epochs; counted from that, the run would be over at three quarters."""
+@slow
+def test_resume_one_and_a_half_epochs(tmp_path):
+    """The Trainer's state holds two epochs; counted from that, the run would be over at three quarters."""
     settings = {"num_sample_stories": 50, "max_steps": -1, "num_train_epochs": 1.5, "eval_strategy": "no"}
     settings |= {"load_best_model_at_end": False, "save_steps": 5, "save_total_limit": 30, "save_log_spaced": False}
+    settings |= {"skip_guards": True}
     without = {key: value for key, value in RUN.items() if key not in ("early_stopping_patience", "eval_steps")}
-    process = start(tmp_path / "run", tmp_path / "log", run=without, **settings)
-    assert process.wait(timeout=240) == 0, (tmp_path / "log").read_text(encoding="utf-8")[-3000:]
+    small_run(tmp_path / "run", run=without, **settings)
     *earlier, last = checkpoints(tmp_path / "run")
     cut = [path for path in earlier if step_of(path) > 0.8 * step_of(last)]
     for path in (*cut, last):
         path.rename(tmp_path / path.name)
     assert cut, "what is left ends beyond three quarters of the run"
-    process = start(tmp_path / "run", tmp_path / "log", "--resume", run=without, **settings)
-    assert process.wait(timeout=240) == 0, (tmp_path / "log").read_text(encoding="utf-8")[-3000:]
+    small_run(tmp_path / "run", "--resume", run=without, **settings)
     assert checkpoints(tmp_path / "run")[-1].name == last.name
     assert differing(tmp_path / "run" / last.name, tmp_path / last.name) == []
     results = json.loads((tmp_path / "run" / "all_results.json").read_text(encoding="utf-8"))
     assert 0 < results["train_runtime"] < results["elapsed_seconds"], "the seconds of both sessions"
 
 
-def test_out_of_memory_in_an_evaluation_names_its_own_batch():
+def test_out_of_memory_in_evaluation():
+    """The key to change is the evaluation's own batch."""
     with pytest.raises(UserError, match="give --per_device_eval_batch_size 4"), evaluating_in_memory(8):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
-# run_clm.py on a machine whose memory holds only so many rows, from so many batches on.
+# A machine whose memory holds MOST rows, after SINCE batches.
 SHORT_OF_MEMORY = """
-import functools, sys
-sys.path.insert(0, sys.argv.pop(1))
-import torch
-import modeling_tinystories, run_clm
-from tinystories.console import run_command
-most, since, batches = int(sys.argv.pop(1)), int(sys.argv.pop(1)), []
+import functools, torch, modeling_tinystories
+batches = []
 forward = modeling_tinystories.TinyStoriesForCausalLM.forward
 
 @functools.wraps(forward)
@@ -264,26 +283,27 @@ def short_of_memory(self, input_ids=None, **kwargs):
     output = forward(self, input_ids=input_ids, **kwargs)
     if self.training and torch.is_grad_enabled() and input_ids.shape[1] == 64:
         batches.append(len(input_ids))
-        if len(batches) > since and len(input_ids) > most:
+        if len(batches) > SINCE and len(input_ids) > MOST:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
     return output
 
 modeling_tinystories.TinyStoriesForCausalLM.forward = short_of_memory
-run_command(run_clm.main)
 """
 
 
-def with_memory_for(rows: int, folder: Path, *options, since: int = 0) -> subprocess.CompletedProcess:
+def with_memory_for(rows: int, folder: Path, *more: str, since: int = 0):
+    """A finished run, which has the memory for so many rows at once."""
     settings = {"num_sample_stories": 100, "vocab_size": 320, "block_size": 64, "hidden_size": 64, "max_steps": 12}
     settings |= {"intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2, "save_steps": 6}
     settings |= {"per_device_train_batch_size": 8, "output_dir": folder, "data_cache_dir": folder.parent / "cache"}
-    words = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
-    command = [sys.executable, "-c", SHORT_OF_MEMORY, ROOT, rows, since, *words, "--bf16", "no", *options]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True, timeout=240)
+    settings |= {"bf16": "no", "skip_guards": True}
+    code = SHORT_OF_MEMORY.replace("MOST", str(rows)).replace("SINCE", str(since))
+    return fork_command("run_clm.py", *as_options(settings), *more, code=code)
 
 
-def test_out_of_memory_halves_the_rows_and_keeps_the_step(tmp_path):
+@slow
+def test_out_of_memory(tmp_path):
+    """The rows at once are halved and a step keeps its rows; after the first step the two keys to give are named."""
     auto = ("--auto_find_batch_size", "true")
     enough = with_memory_for(8, tmp_path / "enough", *auto)
     little = with_memory_for(2, tmp_path / "little", *auto)
@@ -297,8 +317,8 @@ def test_out_of_memory_halves_the_rows_and_keeps_the_step(tmp_path):
 
     late = with_memory_for(4, tmp_path / "late", *auto, since=9)
     assert late.returncode == 1 and "Traceback" not in late.stderr
-    options = ["--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "2"]
-    assert f"at step 9; go on with --resume {' '.join(options)}" in late.stderr
-    assert with_memory_for(4, tmp_path / "late", *auto, "--resume", *options).returncode == 0
+    keys = ["--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "2"]
+    assert f"at step 9; go on with --resume {' '.join(keys)}" in late.stderr
+    assert with_memory_for(4, tmp_path / "late", *auto, "--resume", *keys).returncode == 0
     results.append(json.loads((tmp_path / "late" / "all_results.json").read_text()))
     assert results[0]["eval_loss"] == pytest.approx(results[2]["eval_loss"], abs=1e-5)

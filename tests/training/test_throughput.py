@@ -1,4 +1,4 @@
-"""What a run tells of itself is true, and a step that goes wrong stops it before it does harm."""
+"""What a run reports about itself is true, and a step that goes wrong stops it before it does harm."""
 
 import csv
 import json
@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from configuration_tinystories import TinyStoriesConfig
-from helpers.runs import TINY, as_options, mistake, run_command, write_counting_corpus
+from helpers.forked import fork_command
+from helpers.runs import TINY, as_options, mistake, write_counting_corpus
 from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.config.arguments import RunArguments, TokenizerArguments
@@ -29,6 +30,9 @@ from tinystories.training.resume import prepare_run_folder
 from tinystories.training.throughput import ThroughputCallback, append_evaluation
 
 
+slow = pytest.mark.slow
+
+
 def read_json(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -37,15 +41,18 @@ def logged(folder, key):
     return [row for row in read_json(folder / "trainer_state.json")["log_history"] if key in row]
 
 
-def test_tokens_per_second_are_the_tokens_seen_over_the_seconds_of_training(counting_run):
+@slow
+def test_tokens_per_second(counting_run):
+    """Tokens seen over the seconds of training."""
     rows = logged(counting_run, "tokens_per_second")
     assert [row["step"] for row in rows] == list(range(10, 101, 10))
     tokens = sum(row["tokens_per_second"] * row["training_seconds"] for row in rows)
     assert tokens == pytest.approx(rows[-1]["num_input_tokens_seen"]) and tokens > 0
 
 
-def test_the_seconds_agree_with_the_clock_and_an_evaluation_is_no_training(counting_run):
-    """Against clocks of the Trainer: of the whole training, and of each evaluation."""
+@slow
+def test_seconds_against_the_trainers_clocks(counting_run):
+    """They agree with its seconds of the whole training and of each evaluation, which does not count as training."""
     rows, evaluations = logged(counting_run, "tokens_per_second"), logged(counting_run, "eval_runtime")
     training = sum(row["training_seconds"] for row in rows)
     elapsed = [row["elapsed_seconds"] for row in rows]
@@ -73,8 +80,11 @@ def small_model():
     return TinyStoriesForCausalLM._from_config(config, attn_implementation="eager")
 
 
-def test_the_time_to_go_is_that_of_the_steps_and_the_evaluations_to_come(tmp_path, monkeypatch):
-    """A simulated run: a first step of 30 s that compiles, steps of 2 s, and 7 s of evaluation after each 10 steps."""
+def test_time_to_go(tmp_path, monkeypatch):
+    """It is that of the steps and evaluations to come.
+
+    A simulated run: a first step of 30 s that compiles, steps of 2 s, and 7 s of evaluation after each 10 steps.
+    """
     clock = Clock()
     monkeypatch.setattr("tinystories.training.throughput.time", clock)
     args = RunArguments(output_dir=str(tmp_path), use_cpu=True, bf16=False)
@@ -110,7 +120,8 @@ def test_the_time_to_go_is_that_of_the_steps_and_the_evaluations_to_come(tmp_pat
     assert "eval_steps_per_second" not in table[0]
 
 
-def test_flops_of_a_token_are_those_that_torch_counts_but_for_what_the_causal_mask_hides():
+def test_flops_of_a_token():
+    """As torch counts them, without the half of the attention that the causal mask hides."""
     model = small_model()
     ids = torch.randint(300, (2, 32))
     with FlopCounterMode(display=False) as counter:
@@ -119,7 +130,9 @@ def test_flops_of_a_token_are_those_that_torch_counts_but_for_what_the_causal_ma
     assert counter.get_total_flops() == (flops_per_token(model, 32) + hidden_half) * ids.numel()
 
 
-def test_use_of_the_device_is_against_the_peak_that_was_measured(counting_run):
+@slow
+def test_mfu_is_against_the_measured_peak(counting_run):
+    """And memory is that of the device."""
     environment = read_json(counting_run / "environment.json")
     assert environment["peak_flops_measured"] > 1e8 and environment["processes"] == environment["threads"] == 1
     for row in logged(counting_run, "mfu"):
@@ -128,13 +141,16 @@ def test_use_of_the_device_is_against_the_peak_that_was_measured(counting_run):
         assert 0.05 < row["memory_gb"] <= environment["device_memory_gb"]
 
 
-def test_the_environment_names_no_machine_person_or_folder(counting_run):
+@slow
+def test_environment_is_anonymous(counting_run):
+    """It is published with the model: it names no machine, person or folder."""
     text = (counting_run / "environment.json").read_text(encoding="utf-8")
     assert str(counting_run) not in text and "/" not in text
     assert read_json(counting_run / "environment.json")["torch"] == torch.__version__
 
 
-def test_measuring_the_peak_draws_no_random_number_of_the_run():
+def test_measured_peak_keeps_random_state():
+    """Measuring must not change the random numbers of the run."""
     torch.manual_seed(3)
     state = torch.random.get_rng_state()
     assert math.isfinite(measured_peak(torch.device("cpu"), torch.float32, seconds=0))
@@ -147,8 +163,11 @@ ARTICLES = (
 
 
 @pytest.mark.parametrize("vocab_size", [259, 300, 400])
-def test_articles_are_whole_words_however_the_tokenizer_cuts_them(vocab_size):
-    """By token id alone, the start of "apple" would be an article too, and " t" + "he" would not."""
+def test_articles_are_whole_words(vocab_size):
+    """However the tokenizer cuts them.
+
+    By token id alone, the start of "apple" would be an article too, and " t" + "he" would not.
+    """
     stories = datasets.Dataset.from_dict({"text": [ARTICLES] * 20})
     tokenizer = train_tokenizer(stories, TokenizerArguments(vocab_size=vocab_size))
     (row,) = scoring_rows(stories.select([0]), tokenizer, block_size=512).rows
@@ -176,7 +195,7 @@ def article_run(tmp_path_factory):
     options |= {"resid_pdrop": 0.1, "per_device_eval_batch_size": 4, "skip_guards": True}
 
     def run(name, *extra):
-        process = run_command("run_clm.py", *as_options(options | {"output_dir": folder / name}), *extra)
+        process = fork_command("run_clm.py", *as_options(options | {"output_dir": folder / name}), *extra)
         assert process.returncode == 0, process.stderr[-2000:]
         return folder / name
 
@@ -193,8 +212,9 @@ def losses_by_token(folder, stories):
         yield from ((nll[t - 1, ids[t]].item(), tokenizer.decode(ids[t])) for t in range(1, len(ids)))
 
 
-def test_the_loss_of_articles_and_the_gap_to_training_stories_are_exact(article_run):
-    """In this vocabulary every article is one token, and no other word begins or ends like one."""
+@slow
+def test_loss_of_articles_and_gap(article_run):
+    """Both are exact. In this vocabulary every article is one token, and no other word begins or ends like one."""
     folder, _ = article_run
     corpus = load_corpus(read_recipe([str(folder / "recipe.json")]).data)
     for row in read_lines(folder / "evaluations.jsonl"):
@@ -210,7 +230,9 @@ def test_the_loss_of_articles_and_the_gap_to_training_stories_are_exact(article_
         assert row["eval_gap"] == pytest.approx(row["eval_loss"] - row["eval_train_loss"])
 
 
-def test_scoring_training_stories_as_well_changes_nothing_else(article_run):
+@slow
+def test_scoring_training_stories_changes_nothing_else(article_run):
+    """Weights and the other numbers are those of a run without it."""
     folder, run = article_run
     without = run("without", "--train_eval_samples", "0")
     first, second = (load_file(place / "model.safetensors") for place in (folder, without))
@@ -221,9 +243,9 @@ def test_scoring_training_stories_as_well_changes_nothing_else(article_run):
         assert row["eval_article_loss"] == pytest.approx(with_gap["eval_article_loss"], abs=1e-6)
 
 
-def test_a_number_of_training_stories_that_is_none_is_a_mistake_of_one_line(article_run):
-    folder, _ = article_run
-    said = mistake(read_recipe, [str(folder / "recipe.json"), "--train_eval_samples", "-1"])
+def test_negative_train_eval_samples():
+    """One line that names the key."""
+    said = mistake(read_recipe, ["--num_sample_stories", "50", "--train_eval_samples", "-1"])
     assert "train_eval_samples must be 0 or more" in said
 
 
@@ -242,7 +264,9 @@ def assert_files_agree(folder):
     return [row["step"] for row in rows]
 
 
-def test_every_evaluation_is_one_row_in_both_files(counting_run):
+@slow
+def test_each_evaluation_is_a_row_in_both_files(counting_run):
+    """And its numbers are those of the log."""
     assert assert_files_agree(counting_run) == [50, 100]
     rows = read_lines(counting_run / "evaluations.jsonl")
     for row, evaluation in zip(rows, logged(counting_run, "eval_loss"), strict=True):
@@ -254,7 +278,9 @@ def test_every_evaluation_is_one_row_in_both_files(counting_run):
     )
 
 
-def test_a_run_that_goes_on_keeps_the_rows_up_to_its_checkpoint_and_no_half_line(counting_run, tmp_path):
+@slow
+def test_resume_cuts_evaluations(counting_run, tmp_path):
+    """A run that goes on keeps the rows up to its checkpoint and no half-written line; a new run keeps none."""
     for step, loss in ((50, 2.5), (100, math.nan), (150, 2.0)):
         append_evaluation(tmp_path, {"step": step, "eval_loss": loss} | ({"eval_gap": 0.5} if step == 150 else {}))
     assert assert_files_agree(tmp_path) == [50, 100, 150]
@@ -264,22 +290,23 @@ def test_a_run_that_goes_on_keeps_the_rows_up_to_its_checkpoint_and_no_half_line
     (tmp_path / "stopped_at_step_120.jsonl").write_text("{}\n", encoding="utf-8")
     prepare_run_folder(recipe, {}, str(tmp_path / "checkpoint-100"))
     assert assert_files_agree(tmp_path) == [50, 100]
-    assert (tmp_path / "stopped_at_step_120.jsonl").exists(), "to be read, whatever happens next"
-    assert "NaN" not in (tmp_path / "evaluations.jsonl").read_text(encoding="utf-8"), "which is no JSON"
+    assert (tmp_path / "stopped_at_step_120.jsonl").exists(), "it is kept to be read"
+    assert "NaN" not in (tmp_path / "evaluations.jsonl").read_text(encoding="utf-8"), "NaN is not valid JSON"
     prepare_run_folder(recipe, {}, None)
     assert {path.name for path in tmp_path.iterdir()} == {"recipe.json", "data_report.json"}
 
 
 @pytest.mark.parametrize("start", [0.05, 2.0, 9.0])
 @pytest.mark.parametrize("noise", [0.0, 0.05, 0.5, 2.0])
-def test_no_healthy_run_is_stopped(start, noise):
-    """A loss that falls from `start`, in batches so large that it hardly varies, and so small that it jumps about."""
+def test_healthy_run_is_not_stopped(start, noise):
+    """A loss that falls from `start`, with batches so large that it hardly varies, or so small that it varies much."""
     for seed in range(5):
         losses = start * np.exp(-np.arange(300) / 80) + noise * np.random.default_rng(seed).normal(size=300)
         assert not any(is_spike(losses[i], losses[max(0, i - 100) : i], nats=3.0) for i in range(300))
 
 
-def test_a_jump_of_the_loss_is_a_spike_and_not_before_there_is_something_to_compare():
+def test_spike():
+    """A jump of the loss, once there are enough steps to compare it with."""
     before = [2.0, 2.1, 1.9, 2.05] * 10
     assert is_spike(6.0, before, nats=3.0) and not is_spike(4.9, before, nats=3.0)
     assert not is_spike(60.0, before[: FEWEST - 1], nats=3.0)
@@ -288,15 +315,16 @@ def test_a_jump_of_the_loss_is_a_spike_and_not_before_there_is_something_to_comp
     assert not is_spike(6.0, uneven, nats=3.0), "no more unusual than its batches are"
 
 
-def test_a_story_of_another_kind_stops_the_run_is_written_down_and_can_be_passed_over(tmp_path):
-    """Stopped before the optimizer's step; the run goes on from its checkpoint when it is told to."""
+@slow
+def test_loss_spike_stops_the_run(tmp_path):
+    """Before the optimizer's step, with the story written down; --max_loss_spike 0 then passes over it."""
     corpus = write_counting_corpus(tmp_path)
     garbage = "".join(random.Random(1).choices("bcdfgjklmpqz", k=200))
     corpus.write_text(corpus.read_text(encoding="utf-8") + garbage + "\n<|endoftext|>\n", encoding="utf-8")
     options = TINY | {"train_file": corpus, "data_cache_dir": tmp_path / "cache", "output_dir": tmp_path / "run"}
     options |= {"per_device_train_batch_size": 1, "max_steps": 110, "eval_steps": 10, "save_steps": 10}
     options |= {"skip_guards": True}
-    process = run_command("run_clm.py", *as_options(options))
+    process = fork_command("run_clm.py", *as_options(options))
     assert process.returncode == 2 and "Traceback" not in process.stderr
     (error,) = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
     assert "the loss jumped from " in error
@@ -307,17 +335,20 @@ def test_a_story_of_another_kind_stops_the_run_is_written_down_and_can_be_passed
     assert len(row["text"]) > 60 and row["text"].removesuffix("<|eos|>").split("<|bos|>")[-1][:50] in garbage
     last = max((tmp_path / "run").glob("checkpoint-*"), key=lambda place: int(place.name.split("-")[1]))
     assert 0 < row["step"] - int(last.name.split("-")[1]) <= 10
-    again = run_command("run_clm.py", *as_options(options), "--resume_from_checkpoint", "true", "--max_loss_spike", "0")
+    again = fork_command(
+        "run_clm.py", *as_options(options), "--resume_from_checkpoint", "true", "--max_loss_spike", "0"
+    )
     assert again.returncode == 0, again.stderr[-2000:]
     assert assert_files_agree(tmp_path / "run") == list(range(10, 111, 10))
 
 
-def test_weights_that_are_no_numbers_are_never_saved(tmp_path):
-    """The gradients of the first step are sound; its update is not, and the step's end is the time to save."""
+@slow
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    """The gradients of the first step are finite and its update is not; the run would save at the end of that step."""
     options = TINY | {"train_file": write_counting_corpus(tmp_path), "data_cache_dir": tmp_path / "cache"}
     options |= {"output_dir": tmp_path / "run", "max_steps": 2, "save_steps": 1, "eval_strategy": "no"}
     options |= {"load_best_model_at_end": False, "learning_rate": 1e39, "warmup_steps": 0}
-    process = run_command("run_clm.py", *as_options(options), "--skip_guards")
+    process = fork_command("run_clm.py", *as_options(options), "--skip_guards")
     assert process.returncode == 2 and "is not finite after step 1: nothing of it was saved" in process.stderr
     assert "Traceback" not in process.stderr
     assert not list((tmp_path / "run").rglob("*.safetensors"))

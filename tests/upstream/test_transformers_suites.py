@@ -1,4 +1,4 @@
-"""transformers' own test suites, run on this model: a checkout of their tests is needed, nothing of it is in here.
+"""transformers' own test suites, run on this model. They need a checkout of transformers, which is not part of this.
 
     git clone --depth 1 --branch v5.23.0 https://github.com/huggingface/transformers
     pip install parameterized
@@ -20,10 +20,12 @@ from configuration_tinystories import TinyStoriesConfig
 from modeling_tinystories import TinyStoriesForCausalLM, TinyStoriesForSequenceClassification, TinyStoriesModel
 
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = os.environ.get("TRANSFORMERS_CHECKOUT")
 if not CHECKOUT:
     pytest.skip(
-        "TRANSFORMERS_CHECKOUT does not name a checkout of transformers, whose tests these are",
+        "TRANSFORMERS_CHECKOUT does not name a checkout of transformers, which has these tests",
         allow_module_level=True,
     )
 sys.path.insert(0, str(Path(CHECKOUT).resolve()))  # their test modules import each other as the package `tests`
@@ -34,7 +36,7 @@ from transformers.models.auto import modeling_auto  # noqa: E402
 import tinystories.checkpoint.loading  # noqa: E402, F401 (registers the classes with the Auto classes)
 
 
-# By these tables the suites tell which class has a loss, and with which labels.
+# From these tables the suites know which class has a loss, and with which labels.
 modeling_auto.MODEL_MAPPING_NAMES["tinystories"] = "TinyStoriesModel"
 modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["tinystories"] = "TinyStoriesForCausalLM"
 modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES["tinystories"] = "TinyStoriesForSequenceClassification"

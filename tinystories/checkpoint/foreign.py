@@ -1,7 +1,7 @@
-"""Any model that can be put beside ours: a checkpoint, a causal language model of the Hub, a llama2.c file.
+"""Open any model that is compared with ours: a checkpoint, a causal language model of the Hub, a llama2.c file.
 
-Whatever it is, it comes back with what scoring and generating need: float32 weights in evaluation mode and a fast
-tokenizer with tokens that begin a story, end it and fill a row.
+Each comes back with what scoring and generating need: float32 weights in evaluation mode and a fast tokenizer that has
+a BOS, an EOS and a PAD token.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.checkpoint import llama2c
-from tinystories.checkpoint.loading import UNREADABLE, load_checkpoint
+from tinystories.checkpoint.loading import UNREADABLE, CodeNotTrustedError, load_checkpoint, on_device
 from tinystories.errors import UserError, one_line
 
 
@@ -24,9 +24,11 @@ def open_model(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
     """Model, tokenizer and facts {"model", "kind", "revision", "parameters", "vocabulary", "context", "notes"}.
 
-    name: a folder, a Hub id, or a llama2.c file that ends in .bin. `tokenizer` names the tokenizer file of the last;
-    without it, one that fits is looked for beside the model. `trust_remote_code` runs the Python files of a
-    stranger's model. `context` is None where the model does not say it; `notes` are sentences for the reader.
+    name: a folder, a Hub id, or a llama2.c file that ends in .bin.
+    tokenizer: the tokenizer file of a llama2.c model. Default: the file tok*.bin beside the model that fits it.
+    trust_remote_code: run the Python files of the model's author.
+
+    The fact `context` is None where the model does not say it; `notes` are sentences for the reader.
 
     Raises:
         UserError: it cannot be opened, or its tokenizer cannot score text.
@@ -41,7 +43,7 @@ def open_model(
         kind = "checkpoint" if path.is_dir() else "Hub"
         model, words = _open_auto(name, device, revision, trust_remote_code)
     facts = {
-        "model": path.resolve().name if path.exists() else name,  # published: no folder of this machine
+        "model": path.resolve().name if path.exists() else name,  # published, so without the folder of this machine
         "kind": kind,
         "revision": revision,
         "parameters": model.num_parameters(),
@@ -55,23 +57,22 @@ def open_model(
 def _open_auto(
     name: str, device: str | torch.device, revision: str | None, trust_remote_code: bool
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """With `load_checkpoint`, which runs no code of a model's author, unless the user trusts the author."""
+    """A checkpoint folder or Hub id; code of its author is run only with `trust_remote_code`."""
     if not trust_remote_code:
         try:
             return load_checkpoint(name, device, revision)
-        except UserError as error:
-            if "trust_remote_code" in str(error):
-                raise UserError(
-                    f"{name} brings its own Python code: --trust_remote_code runs it, if you trust its author"
-                ) from error
-            raise
-    settings = {"revision": revision, "trust_remote_code": True}
+        except CodeNotTrustedError as error:
+            raise CodeNotTrustedError(
+                f"{name} brings its own Python code: --trust_remote_code runs it, if you trust its author"
+            ) from error
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **settings)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **settings)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            name, dtype=torch.float32, revision=revision, trust_remote_code=True
+        )
     except UNREADABLE as error:
         raise UserError(f"cannot open {name} with its own code: {one_line(error)}") from error
-    return _on_device(model, device), tokenizer
+    return on_device(model, device), tokenizer
 
 
 def _open_llama2c(
@@ -83,24 +84,17 @@ def _open_llama2c(
         words = llama2c.read_tokenizer(Path(tokenizer))
         if len(words) != size:
             raise UserError(f"{tokenizer} holds {len(words):,} tokens, and the model {path} has {size:,}: not its own")
-        return _on_device(model, device), words
+        return on_device(model, device), words
     beside = [file for file in sorted(path.parent.glob("tok*.bin")) if file != path]
     fitting = [words for words in map(llama2c.read_tokenizer, beside) if len(words) == size]
     if len(fitting) != 1:
         found = "none" if not fitting else f"{len(fitting)} files tok*.bin"
         raise UserError(f"{path}: {found} beside it for its {size:,} tokens; name one with --tokenizer tok512.bin")
-    return _on_device(model, device), fitting[0]
-
-
-def _on_device(model: PreTrainedModel, device: str | torch.device) -> PreTrainedModel:
-    try:
-        return model.to(device).eval()
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"cannot use the device {device}: {one_line(error)}") from error
+    return on_device(model, device), fitting[0]
 
 
 def _complete(tokenizer: PreTrainedTokenizerBase, name: str) -> list[str]:
-    """Give a tokenizer that has no token to begin a story, or to fill a row, the one that ends it; says so."""
+    """Use EOS where the tokenizer has no BOS or PAD token; the sentences that tell the reader so."""
     if not tokenizer.is_fast:
         raise UserError(f"{name} has no fast tokenizer (tokenizer.json), which finds the words of a text in its tokens")
     if tokenizer.eos_token_id is None:
@@ -108,7 +102,7 @@ def _complete(tokenizer: PreTrainedTokenizerBase, name: str) -> list[str]:
     notes = []
     if tokenizer.bos_token_id is None:
         tokenizer.bos_token = tokenizer.eos_token
-        notes.append("no token of its own begins a text: the one that ends the text before it does")
+        notes.append("the tokenizer has no BOS token: a text begins with its EOS token")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return notes

@@ -1,9 +1,9 @@
-"""Publishing a checkpoint: what goes to the Hub, what stays at home, and how a failure reads.
+"""Publish a checkpoint on the Hub, and turn each failure into one line that says what to do.
 
 Everything goes up in one commit, the card with the weights that it describes: a push that breaks off changes nothing
-on the Hub, and the next one skips the files that had arrived. Only what a run writes goes up: optimizer state, other
-checkpoints and the user's own files stay at home, and so do the folders of this machine in the records. A card that
-somebody edited on the Hub is never overwritten unasked.
+on the Hub, and the next one skips the files that had arrived. Only what a run writes is published, not optimizer state,
+other checkpoints or files of the user, and records are published without the folders of this machine. A card that
+somebody edited on the Hub is not overwritten without --overwrite_card.
 """
 
 import json
@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RemoteEntryNotFoundError, RevisionNotFoundError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # imported there without being listed
 from safetensors import SafetensorError, safe_open
 
 from tinystories.errors import UserError, one_line
@@ -26,14 +26,14 @@ from tinystories.run_files import CARD, NEEDED, PUBLISHED, RECORDS, WRITTEN_BY_A
 
 logger = logging.getLogger(__name__)
 
-# The class above all errors of the HTTP library that the installed huggingface_hub uses (httpx, or httpx2).
-_TRANSPORT_ERROR = HfHubHTTPError.__bases__[0]
+# The base class of the errors of the HTTP library that the installed huggingface_hub uses (httpx or httpx2).
+_TRANSPORT_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
 
 
 def push(
     folder: str | Path,
     repo_id: str,
-    private: bool = True,
+    private: bool | None = True,
     revision: str | None = None,
     tag: str | None = None,
     message: str = "Upload the model",
@@ -42,8 +42,10 @@ def push(
 ) -> CommitInfo:
     """Publish the checkpoint in `folder`; creates repository and branch where they do not exist.
 
-    private: of a repository that is created; one that exists stays as it is.
-    revision: the branch to commit to (default: main). tag: a name for the new commit.
+    private: whether a repository that is created is private (None: the account's default); an existing one keeps its
+        visibility.
+    revision: the branch to commit to (default: main).
+    tag: a name for the new commit.
 
     Raises:
         UserError: an incomplete checkpoint, no permission, a card edited on the Hub, a tag that exists, no connection.
@@ -56,13 +58,13 @@ def push(
         if revision is not None:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         if tag is not None and tag in {ref.name for ref in api.list_repo_refs(repo_id).tags}:
-            raise UserError(f"{repo_id} has a tag {tag} already, and a tag does not move: give another --tag")
+            raise UserError(f"{repo_id} has a tag {tag} already, and tags are not moved: give another --tag")
         head = api.model_info(repo_id, revision=revision).sha
         card = _published_card(folder / CARD, repo_id)
         if not overwrite_card:
             refuse_to_lose_a_card(api, repo_id, head, card)
         operations = _operations(folder, card, there=api.list_repo_files(repo_id, revision=head))
-        # Of the state that was looked at: what somebody changes in this moment makes the commit fail, and is not lost.
+        # On top of the state that was checked: if somebody commits in between, this commit fails and theirs is kept.
         commit = api.create_commit(repo_id, operations, commit_message=message, revision=revision, parent_commit=head)
     if tag is not None:
         with hub_errors(f"{commit.commit_url} (which is published, but has no tag {tag})"):
@@ -70,8 +72,8 @@ def push(
     return commit
 
 
-def create_repository(api: HfApi, repo_id: str, private: bool) -> str:
-    """The full name `user/name` of a repository that exists now; says so if it is public where private was meant."""
+def create_repository(api: HfApi, repo_id: str, private: bool | None) -> str:
+    """Create the repository if there is none; its full name `user/name`. A public one that should be private warns."""
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     if private and not api.model_info(repo_id).private:
         logger.warning("%s exists and is public: what is pushed can be read by everyone", repo_id)
@@ -79,12 +81,12 @@ def create_repository(api: HfApi, repo_id: str, private: bool) -> str:
 
 
 def _operations(folder: Path, card: str, there: list[str]) -> list[CommitOperationAdd | CommitOperationDelete]:
-    """Every published file of the checkpoint; records of an earlier push that this one does not replace are removed."""
+    """Add every published file of the checkpoint; delete records of an earlier push that this one does not replace."""
     files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and _matches(path.name, PUBLISHED)}
-    left = [path.name for path in sorted(folder.iterdir()) if path.name not in files]
-    if left:
-        logger.info("left at home: %s", ", ".join(left))
-    operations = [CommitOperationAdd(CARD, card.encode())]
+    others = [path.name for path in sorted(folder.iterdir()) if path.name not in files]
+    if others:
+        logger.info("not published: %s", ", ".join(others))
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [CommitOperationAdd(CARD, card.encode())]
     operations += [CommitOperationAdd(name, _content(path)) for name, path in files.items() if name != CARD]
     stale = [name for name in there if name not in files and _matches(name, WRITTEN_BY_A_RUN)]
     return operations + [CommitOperationDelete(name) for name in stale]
@@ -95,7 +97,7 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 def check_complete(folder: Path) -> None:
-    """Stop at a folder that nobody could load from the Hub."""
+    """Refuse a folder that could not be loaded from the Hub: a file is missing or cannot be read."""
     missing = [pattern for pattern in NEEDED if not any(folder.glob(pattern))]
     if missing:
         raise UserError(f"{folder} is not a complete checkpoint: it has no {' and no '.join(missing)}")
@@ -115,13 +117,13 @@ def check_words(repo_id: str, message: str) -> None:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise UserError(f"{repo_id!r} is no name of a repository, USER/NAME: {one_line(error)}") from error
+        raise UserError(f"{repo_id!r} is not a repository name (USER/NAME): {one_line(error)}") from error
     if not message.strip():
-        raise UserError("--message is empty: a commit needs one")
+        raise UserError("--message is empty: a commit needs a message")
 
 
 def _content(path: Path) -> str | bytes:
-    """A path, or for a record of the run its text without the folders of this machine."""
+    """What is uploaded: the path of a file, or the text of a record without the folders of this machine."""
     if path.name not in RECORDS:
         return str(path)
     content = without_local_paths(json.loads(path.read_text(encoding="utf-8")))
@@ -129,14 +131,14 @@ def _content(path: Path) -> str | bytes:
 
 
 def _published_card(path: Path, repo_id: str) -> str:
-    """The card, with the repository's name where a folder's reader has to put one."""
+    """The card, with the name of the repository in place of the placeholder."""
     card = path.read_text(encoding="utf-8")
     named = card.replace(PLACEHOLDER, repo_id)
     return marked(CARD_MARK.sub("", named)) if is_as_written(card) else named
 
 
 def refuse_to_lose_a_card(api: HfApi, repo_id: str, revision: str | None, ours: str | None = None) -> None:
-    """Stop if the card on the Hub is neither one that a run wrote, untouched since, nor the same as `ours`."""
+    """Stop if the card on the Hub was edited after a run wrote it, unless it is the same as `ours`."""
     try:
         path = api.hf_hub_download(repo_id, CARD, revision=revision, force_download=True)
     except (RemoteEntryNotFoundError, RevisionNotFoundError):
@@ -144,33 +146,33 @@ def refuse_to_lose_a_card(api: HfApi, repo_id: str, revision: str | None, ours: 
     card = Path(path).read_text(encoding="utf-8")
     if card != ours and not is_as_written(card):
         raise UserError(
-            f"the card of {repo_id} was edited on the Hub and would be lost: save what you want of it, then push with "
-            f"python push_to_hub.py FOLDER {repo_id} --overwrite_card"
+            f"the card of {repo_id} was edited on the Hub and would be overwritten: copy what you want to keep, then "
+            f"push with python push_to_hub.py FOLDER {repo_id} --overwrite_card"
         )
 
 
 @contextmanager
 def hub_errors(repo_id: str) -> Iterator[None]:
-    """Whatever can go wrong between here and the Hub, as one line that says what to do."""
+    """Turn every failure of a request to the Hub into one line that says what to do."""
     try:
         yield
     except HfHubHTTPError as error:
-        status = error.response.status_code
-        remedy = _REMEDIES.get(status, "push again: what has arrived is not sent twice")
+        status: int | None = error.response.status_code
+        remedy = _REMEDIES.get(status, "push again: files that have arrived are not sent again")
         raise UserError(f"the Hub refused {repo_id} with status {status}: {remedy} ({one_line(error)})") from error
-    except ValueError as error:  # of the client, about a name or a card, before anything was sent
+    except ValueError as error:  # the client refuses a name or a card before it sends anything
         raise UserError(f"cannot push to {repo_id}: {one_line(error)}") from error
     except (OSError, RuntimeError, _TRANSPORT_ERROR) as error:
         cause = error.__cause__ or error
         status = getattr(getattr(cause, "response", None), "status_code", None)
-        remedy = _REMEDIES.get(status, "check the name and the connection, then push again: what has arrived is kept")
+        remedy = _REMEDIES.get(status, "check the name and the connection, then push again")
         raise UserError(f"cannot push to {repo_id}: {one_line(cause)}; {remedy}") from error
 
 
-_REMEDIES = {
+_REMEDIES: dict[int | None, str] = {  # by HTTP status
     401: "log in with a token that may write, `hf auth login`, or set HF_TOKEN",
-    403: "this token may not write there; use one that may, or push to a name of your own",
-    404: "there is no such repository or branch, or this token may not see it",
-    409: "another push was faster; push again",
-    412: "another push was faster; push again",
+    403: "this token may not write there; use one that may, or push under your own name",
+    404: "there is no such repository or branch, or this token may not read it",
+    409: "somebody else pushed at the same time; push again",
+    412: "somebody else pushed at the same time; push again",
 }

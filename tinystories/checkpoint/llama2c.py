@@ -1,10 +1,10 @@
 """Models of llama2.c (github.com/karpathy/llama2.c), opened as a `LlamaForCausalLM` and a fast tokenizer.
 
-They are the best known small story models, so they belong beside ours. Read is the first ("version 0") format: seven
-int32 numbers and then float32 weights; the tokenizer is a second file. The numbers and the ids come out the same as in
-the C program, with two differences of convention: there the rotary embedding turns neighbouring rows of a head, here
-rows half a head apart, so the rows of the queries and keys are put in another order; and there a story ends where the
-next one would begin, at BOS, so that is the end-of-story token here too.
+They are the best known small story models, so they are compared with ours. The first format ("version 0") is read:
+seven int32 numbers, then float32 weights; the tokenizer is a second file. Logits and ids equal those of the C program.
+Two conventions differ. There the rotary embedding turns neighbouring rows of a head, here rows half a head apart, so
+the rows of the queries and keys are reordered. There a story ends where the next one would begin, at BOS, so BOS is the
+end-of-story token here too.
 """
 
 import math
@@ -38,7 +38,7 @@ IN_A_LAYER = {
 
 @dataclass(frozen=True)
 class Header:
-    """The numbers at the beginning of a model file, in its order."""
+    """The numbers at the beginning of a model file, in the order of the file."""
 
     dim: int
     hidden_dim: int
@@ -67,7 +67,7 @@ class Header:
         )
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The arrays that follow, in the order of the file, under the names that they have in llama2.c."""
+        """Shapes of the arrays that follow, in the order of the file, by their names in llama2.c."""
         layers, kv_dim = self.n_layers, self.n_kv_heads * self.head_size
         shapes = {
             "token_embedding": (self.tokens, self.dim),
@@ -90,7 +90,7 @@ def read_model(path: Path) -> LlamaForCausalLM:
     """The model of a llama2.c file, float32, in evaluation mode.
 
     Raises:
-        UserError: the file cannot be read, is of another format, or is not as long as its header says.
+        UserError: the file cannot be read, has another format, or is not as long as its header says.
     """
     data = _read(path)
     header = _header(path, data)
@@ -133,7 +133,7 @@ def _header(path: Path, data: bytes) -> Header:
         raise UserError(f"{path}: a later version of llama2.c's format; export it with its --version 0")
     header = Header(*struct.unpack_from("<7i", data))
     if not header.is_sound():
-        raise UserError(f"{path}: not a llama2.c model: no model has the sizes {astuple(header)} that it begins with")
+        raise UserError(f"{path}: not a llama2.c model: it begins with the sizes {astuple(header)}, which no model has")
     expected = size + 4 * sum(math.prod(shape) for shape in header.shapes().values())
     if len(data) != expected:
         raise UserError(
@@ -161,9 +161,9 @@ def _state(weights: dict[str, torch.Tensor], header: Header) -> dict[str, torch.
 
 
 def _halves(weights: torch.Tensor, heads: int) -> torch.Tensor:
-    """The rows of each head with the even ones first: what stood side by side stands half a head apart.
+    """The rows of each head with the even ones first, so that neighbours come to lie half a head apart.
 
-    weights: (layers, rows of all heads, columns).
+    weights and result: (layers, rows of all heads, columns).
     """
     layers, rows, columns = weights.shape
     pairs = weights.view(layers, heads, rows // heads // 2, 2, columns)
@@ -171,13 +171,14 @@ def _halves(weights: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def read_tokenizer(path: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a llama2.c file: gives the ids that `encode` of the C program gives, BOS before them.
+    """The tokenizer of a llama2.c file: BOS, then the ids that `encode` of the C program gives.
 
-    That program puts a space before the text, splits it into characters (one that is no token into its bytes), and
-    then joins the neighbours whose joint token has the best score, the leftmost of equals, until none are left.
+    That program puts a space before the text and splits it into characters; a character that is not a token is split
+    into its bytes. Then it joins the two neighbours whose joint token has the best score (the leftmost of equals) until
+    no neighbours can be joined.
 
     Raises:
-        UserError: the file cannot be read, is cut off, or lacks the bytes as tokens.
+        UserError: the file cannot be read, is cut off, or does not have the bytes as tokens.
     """
     pieces, scores = _pieces(path)
     vocabulary = {piece: i for i, piece in enumerate(pieces)}
@@ -204,9 +205,11 @@ def read_tokenizer(path: Path) -> PreTrainedTokenizerFast:
 
 
 def _pieces(path: Path) -> tuple[list[str], list[float]]:
-    """Every token and its score. The file: length of the longest token, then score, length and bytes of each."""
+    """Every token and its score. The file: length of the longest token; then score, length and bytes of each token."""
     data = _read(path)
-    pieces, scores, place = [], [], 4
+    pieces: list[str] = []
+    scores: list[float] = []
+    place = 4
     try:
         while place < len(data):
             score, length = struct.unpack_from("<fi", data, place)
@@ -224,10 +227,10 @@ def _pieces(path: Path) -> tuple[list[str], list[float]]:
 
 
 def _merges(pieces: list[str], scores: list[float]) -> list[tuple[str, str]]:
-    """Every pair of tokens that makes a third one, best score first.
+    """Every pair of tokens that forms a third one, best score first.
 
-    The C program takes the leftmost of all pairs with the best score. That is the same as long as no two tokens that
-    can be made share a score, which none of a real tokenizer do: it learned one after another.
+    The C program takes the leftmost of all pairs with the best score. The result is the same as long as no two joined
+    tokens share a score, which is so in a trained tokenizer: it learned them one after another.
     """
     known = set(pieces)
     return [

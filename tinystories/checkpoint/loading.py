@@ -1,8 +1,8 @@
 """A checkpoint: a folder that is a complete Hub repository. This module makes and opens them.
 
-transformers itself writes weights, config, the two code files, the tokenizer and the generation config;
-reporting/model_card.py writes the card. Our commands open a checkpoint with the classes of this installation; code from
-a stranger's checkpoint is not run.
+transformers writes the weights, config, the two code files, the tokenizer and the generation config;
+reporting/model_card.py writes the card. A checkpoint is opened with the classes of this installation; code that lies in
+it is not run.
 """
 
 from pathlib import Path
@@ -11,14 +11,18 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from configuration_tinystories import TinyStoriesConfig
 from modeling_tinystories import TinyStoriesForCausalLM, TinyStoriesForSequenceClassification, TinyStoriesModel
@@ -27,8 +31,13 @@ from tinystories.errors import UserError, one_line
 from tinystories.generation.presets import generation_config
 
 
-# What opening a damaged, foreign or absent checkpoint raises.
+# What the libraries raise for a checkpoint that is damaged, of another kind or absent.
 UNREADABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError, StrictDataclassError)
+
+
+class CodeNotTrustedError(UserError):
+    """The checkpoint needs Python code of its author, which is not run unless the user says so."""
+
 
 AutoConfig.register(TinyStoriesConfig.model_type, TinyStoriesConfig, exist_ok=True)
 AutoModel.register(TinyStoriesConfig, TinyStoriesModel, exist_ok=True)
@@ -59,7 +68,10 @@ def new_model(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, blo
 
 @torch.no_grad()
 def scale_residual_projections(model: TinyStoriesForCausalLM, residual_init: str) -> None:
-    """The start of what each block adds to the residual stream. Only a fresh model has one, so no config records it."""
+    """Scale what each block adds to the residual stream at the start: normal, zero, or by 1 / sqrt(2 * layers).
+
+    Only a fresh model has a start, so the config does not record it.
+    """
     factor = {"normal": 1.0, "zero": 0.0, "depth_scaled": (2 * model.config.num_hidden_layers) ** -0.5}[residual_init]
     for layer in model.model.layers:
         layer.self_attn.o_proj.weight.mul_(factor)
@@ -69,29 +81,54 @@ def scale_residual_projections(model: TinyStoriesForCausalLM, residual_init: str
 def load_checkpoint(
     name: str, device: str | torch.device = "cpu", revision: str | None = None, tokenizer_name: str | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model (float32, evaluation mode) and the tokenizer of a checkpoint folder or Hub id; `tokenizer_name`: where
-    the tokenizer is another folder or id."""
-    settings = {"revision": revision, "trust_remote_code": False}
+    """The model (float32, evaluation mode) and the tokenizer of a checkpoint folder or Hub id.
+
+    tokenizer_name: a folder or Hub id, where the tokenizer is not that of the checkpoint.
+
+    Raises:
+        CodeNotTrustedError: it cannot be opened without running its author's code.
+        UserError: it cannot be opened for another reason, or the device cannot be used.
+    """
     try:
-        if tokenizer_name:
-            tokenizer = AutoTokenizer.from_pretrained(tokenizer_name, trust_remote_code=False)
-        else:
-            tokenizer = AutoTokenizer.from_pretrained(name, **settings)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **settings)
+        tokenizer = AutoTokenizer.from_pretrained(
+            tokenizer_name or name, revision=None if tokenizer_name else revision, trust_remote_code=False
+        )
+        model = AutoModelForCausalLM.from_pretrained(
+            name, dtype=torch.float32, revision=revision, trust_remote_code=False
+        )
     except UNREADABLE as error:
         reason = _missing_file(Path(name)) or one_line(error)
-        raise UserError(f"cannot open {name} as a checkpoint (a folder or Hub id): {reason}") from error
+        kind = CodeNotTrustedError if _needs_own_code(name, revision) else UserError
+        raise kind(f"cannot open {name} as a checkpoint (a folder or Hub id): {reason}") from error
+    return on_device(model, device), tokenizer
+
+
+def on_device(model: PreTrainedModel, device: str | torch.device) -> PreTrainedModel:
+    """`model` on `device` in evaluation mode; a device that cannot be used is a `UserError`."""
     try:
-        return model.to(device).eval(), tokenizer
+        return model.to(device).eval()  # type: ignore[arg-type]  # the decorator of `to` hides its parameters
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"cannot use the device {device}: {one_line(error)}") from error
 
 
 def _missing_file(folder: Path) -> str | None:
-    """Said where a folder cannot be opened: the library would ask for sentencepiece, or look on the Hub."""
+    """The reason where a folder lacks a file: the library's message asks for sentencepiece or names the Hub."""
     needed = ("config.json", "tokenizer.json") if folder.is_dir() else ()
     missing = [name for name in needed if not (folder / name).exists()]
     return f"it holds no {' and no '.join(missing)}" if missing else None
+
+
+def _needs_own_code(name: str, revision: str | None) -> bool:
+    """Whether the files of a checkpoint name code for a class that this installation does not have."""
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(name, revision=revision)
+        if "auto_map" in get_tokenizer_config(name, revision=revision):
+            return True
+    except UNREADABLE:
+        return False
+    kind = config.get("model_type", "")
+    known = kind in CONFIG_MAPPING and CONFIG_MAPPING[kind] in MODEL_FOR_CAUSAL_LM_MAPPING
+    return "auto_map" in config and not known
 
 
 def describe_model(model: PreTrainedModel) -> str:

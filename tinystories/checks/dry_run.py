@@ -1,7 +1,7 @@
-"""The first steps of a run, timed: what the whole of it takes on this machine, as an estimate.
+"""The first steps of a run, timed, to estimate the time and memory of the whole run on this machine.
 
-The Trainer itself takes the steps, on the run's own rows and in its precision, and in a folder that is thrown away:
-what is measured is what training does, data loading and compilation included. Nothing is logged, saved or published.
+The Trainer itself takes the steps, on the run's own rows and in its precision, in a folder that is removed afterwards:
+this measures what training does, data loading and compilation included. Nothing is logged, saved or published.
 """
 
 import statistics
@@ -11,24 +11,23 @@ from dataclasses import dataclass
 
 import psutil
 import torch
-from transformers import TrainerCallback
-from transformers.trainer_callback import DefaultFlowCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from tinystories.config.arguments import RunArguments
-from tinystories.evaluation.scoring import ScoringRows, score
+from tinystories.evaluation.scoring import nll_of_rows
 from tinystories.generation.sample import sample_story
 from tinystories.training.trainer import StoryTrainer
 
 
 WARM_UP_STEPS = 2  # the first ones compile and fill caches
 MOST_STEPS = 12
-SECONDS = 15  # after which no further step is begun
+SECONDS = 15  # no step starts after these
 SCORED_BATCHES = 3
 
 
 @dataclass
 class DryRun:
-    """Seconds, but for `steps` (those taken) and `peak_memory` (bytes, of the device)."""
+    """Times in seconds. steps: how many were taken. peak_memory: bytes, on the device."""
 
     steps: int
     warm_up: float
@@ -39,7 +38,7 @@ class DryRun:
 
 
 def as_dry_run(training: RunArguments, folder: str) -> None:
-    """Change the arguments of a run so that a Trainer made with them leaves nothing but in `folder`."""
+    """Change the arguments of a run so that a Trainer made with them writes to `folder` only."""
     training.output_dir = folder
     training.gradient_accumulation_steps = 1
     training.eval_strategy = training.save_strategy = training.logging_strategy = "no"
@@ -50,13 +49,14 @@ def as_dry_run(training: RunArguments, folder: str) -> None:
 
 
 def take_first_steps(trainer: StoryTrainer, validation_stories: int) -> DryRun:
-    """Train `trainer`, which was made with arguments of `as_dry_run`, for some seconds; evaluate a little.
+    """Train for some seconds and score a few batches. trainer: made with arguments of `as_dry_run`, without callbacks.
 
     Raises:
-        UserError: the loss is not a number.
+        GuardError: the loss is not a number.
     """
     clock = _StepClock()
-    trainer.callback_handler.callbacks = [DefaultFlowCallback(), trainer.loss_spike_guard, trainer.meters, clock]
+    trainer.remove_callback(PrinterCallback)  # the Trainer's own
+    trainer.add_callback(clock)
     with PeakMemory(trainer.args.device) as memory:
         trainer.train()
         scoring = _seconds_to_score(trainer)
@@ -94,18 +94,18 @@ class _StepClock(TrainerCallback):
 
 
 def _seconds_to_score(trainer: StoryTrainer) -> float:
-    """For all rows of an evaluation, from a few of its batches: the longest rows, the shortest, and between."""
-    rows, size = trainer.eval_dataset, trainer.args.eval_batch_size
+    """For all rows of an evaluation, from a few batches: of the longest rows, the shortest, and some between."""
+    rows, size = trainer.evaluation.rows + trainer.training_stories.rows, trainer.args.eval_batch_size
     step = max(1, (len(rows) - size) // (SCORED_BATCHES - 1))
     some = [row for start in range(0, len(rows), step) for row in rows[start : start + size]][: SCORED_BATCHES * size]
     started = time.perf_counter()
-    score(trainer.model, ScoringRows(some, len(some), num_bytes=1), trainer.processing_class.pad_token_id, size)
+    nll_of_rows(trainer.model, some, trainer.processing_class.pad_token_id, size)
     tokens, scored = (sum(len(row["input_ids"]) for row in part) for part in (rows, some))
     return (time.perf_counter() - started) * tokens / scored
 
 
 def _seconds_to_write_samples(trainer: StoryTrainer) -> float:
-    prompts = trainer.args.sample_prompts
+    prompts = trainer.recipe.training.sample_prompts
     if not prompts:
         return 0.0
     started = time.perf_counter()
@@ -114,7 +114,7 @@ def _seconds_to_write_samples(trainer: StoryTrainer) -> float:
 
 
 class PeakMemory:
-    """`peak`: bytes. On a GPU what torch has reserved of it; else the process's memory, looked at every 20 ms."""
+    """`peak`: bytes. On a GPU what torch reserved; elsewhere the resident memory of the process, read every 20 ms."""
 
     def __init__(self, device: torch.device):
         self.device, self.peak = device, 0
@@ -128,7 +128,7 @@ class PeakMemory:
             self._watch.start()
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.device.type == "cuda":
             self.peak = torch.cuda.max_memory_reserved(self.device)
         else:

@@ -1,7 +1,8 @@
-"""What can be measured of a model with a text and without knowing how it was trained. diagnosis.py draws conclusions.
+"""What can be measured of a model with a text, without knowing how it was trained. rules.py draws the conclusions.
 
 Losses are in nats per token. Every story is read as BOS + story + EOS, in windows as in evaluation/scoring.py, so
-`loss` is the loss of an evaluation. A tokenizer without BOS begins with its EOS, as such models were trained.
+`loss` is the loss of an evaluation. With a tokenizer without BOS a story begins with EOS, as in the training of such
+models.
 """
 
 import copy
@@ -15,6 +16,7 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.data.packing import IGNORED
+from tinystories.errors import UserError
 from tinystories.evaluation.scoring import article_tokens, windows
 from tinystories.generation.presets import PRESETS
 from tinystories.random_state import keep_random_state
@@ -28,10 +30,10 @@ ALPHABET = "Zoë said: “naïve” — 5 €! 🦊\n\t<|endoftext|> 昔々"
 
 @dataclass
 class Reading:
-    """What a model makes of a text, in nats per token and probabilities.
+    """How well a model predicts a text, in nats per token and probabilities.
 
-    `by_distance`: loss at the same places for the token last read (0), the next (1) and the one after it (2).
-    `mean_prediction_loss`: of the text's token frequencies, under the model's prediction averaged over all places.
+    `by_distance`: loss at the same places for the token just read (0), the next (1) and the one after it (2).
+    `mean_prediction_loss`: cross-entropy of the text's token frequencies under the average of the model's predictions.
     `pairs_loss`: of a model that counts pairs of tokens in another text of the same kind; see `loss_of_pairs`.
     """
 
@@ -52,6 +54,7 @@ class Reading:
 
 
 def encode(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[np.ndarray]:
+    """The token ids of each story as BOS + story + EOS, as far as the tokenizer has these."""
     begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
@@ -59,7 +62,7 @@ def encode(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[np.ndar
 
 
 def _articles(texts: list[str], stories: list[np.ndarray], tokenizer: PreTrainedTokenizerBase) -> list[np.ndarray]:
-    """For each token of the encoded `texts` whether it belongs to an article; see evaluation/scoring.py."""
+    """Whether each token of the encoded `texts` belongs to an article; see evaluation/scoring.py."""
     encoded = tokenizer(texts, add_special_tokens=False)
     flags = [np.zeros(len(ids), dtype=bool) for ids in stories]
     for i, text in enumerate(texts):
@@ -69,7 +72,7 @@ def _articles(texts: list[str], stories: list[np.ndarray], tokenizer: PreTrained
 
 
 class _Sums:
-    """Sums over the places of a text, added up batch by batch; `counts` of each kind of place."""
+    """Sums over the places of a text, added up batch by batch: of each kind of place its values and their number."""
 
     def __init__(self, vocab_size: int):
         self.nll: dict[Any, float] = {}
@@ -81,8 +84,24 @@ class _Sums:
         self.nll[name] = self.nll.get(name, 0.0) + values.double().sum().item()
         self.counts[name] = self.counts.get(name, 0) + values.numel()
 
-    def mean(self, name: Any) -> float | None:
-        return self.nll[name] / self.counts[name] if self.counts.get(name) else None
+    def mean(self, name: Any) -> float:
+        """NaN where there was no such place."""
+        return self.nll[name] / self.counts[name] if self.counts.get(name) else math.nan
+
+    def mean_or_none(self, name: Any) -> float | None:
+        return self.mean(name) if self.counts.get(name) else None
+
+
+def vocabulary_of(model: PreTrainedModel) -> int:
+    """Tokens that the model knows: rows of its input embedding."""
+    embedding = model.get_input_embeddings()
+    if not isinstance(embedding, torch.nn.Embedding):
+        raise UserError(f"the model has no table of token embeddings but a {type(embedding).__name__}")
+    return embedding.num_embeddings
+
+
+def _context_of(model: PreTrainedModel) -> int:
+    return getattr(model.config, "max_position_embeddings", None) or 1024
 
 
 @torch.inference_mode()
@@ -91,14 +110,40 @@ def read_stories(
 ) -> Reading:
     """Read `texts`. `others`: stories of the same kind to count pairs in (default: the other half of `texts`)."""
     stories = encode(texts, tokenizer)
-    context = getattr(model.config, "max_position_embeddings", None) or 1024
-    rows = [
+    sums = _read(model, tokenizer, texts, stories)
+    vocab_size = vocabulary_of(model)
+    counts = np.bincount(np.concatenate([ids[1:] for ids in stories]), minlength=vocab_size)
+    frequency = torch.from_numpy(counts / counts.sum())
+    return Reading(
+        stories=len(texts),
+        tokens=sums.counts["all"],
+        loss=sums.mean("all"),
+        bits_per_byte=sums.nll["all"] / math.log(2) / sum(len(text.encode()) for text in texts),
+        by_distance=[sums.mean(distance) for distance in range(3)],
+        mean_prediction_loss=-(frequency * (sums.prediction / sums.prediction.sum() + 1e-30).log()).sum().item(),
+        unigram_entropy=torch.special.entr(frequency).sum().item(),
+        pairs_loss=_pairs_loss(stories, None if others is None else encode(others, tokenizer), vocab_size),
+        end_probability=sums.mean_or_none("end") or 0.0,
+        end_median_rank=int(np.median(sums.ranks)) if sums.ranks else vocab_size,
+        elsewhere_end_probability=sums.mean_or_none("elsewhere") or 0.0,
+        end_frequency=len(stories) / sums.counts["all"],
+        article_loss=sums.mean_or_none("article"),
+        other_loss=sums.mean_or_none("other"),
+    )
+
+
+def _read(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], stories: list[np.ndarray]
+) -> _Sums:
+    """One pass of the model over the encoded `stories`."""
+    context = _context_of(model)
+    rows: list[dict[str, Any]] = [
         {"input_ids": ids[place], "first_target": first, "articles": articles[place]}
         for ids, articles in zip(stories, _articles(texts, stories, tokenizer), strict=True)
         for place, first in windows(ids, context)
     ]
     rows.sort(key=lambda row: -len(row["input_ids"]))
-    vocab_size, eos = model.get_input_embeddings().num_embeddings, tokenizer.eos_token_id
+    vocab_size, eos = vocabulary_of(model), tokenizer.eos_token_id
     sums = _Sums(vocab_size)
     size = max(1, NUMBERS_AT_ONCE // (context * vocab_size))
     for start in tqdm(range(0, len(rows), size), desc="reading", delay=2):
@@ -118,28 +163,11 @@ def read_stories(
             sums.add("end", log_p[..., eos][ends].exp())
             sums.add("elsewhere", log_p[..., eos][scored & ~ends].exp())
             sums.ranks += (log_p[ends] > log_p[ends][:, eos, None]).sum(-1).add(1).tolist()
-    frequency = np.bincount(np.concatenate([ids[1:] for ids in stories]), minlength=vocab_size)
-    frequency = torch.from_numpy(frequency / frequency.sum())
-    return Reading(
-        stories=len(texts),
-        tokens=sums.counts["all"],
-        loss=sums.mean("all"),
-        bits_per_byte=sums.nll["all"] / math.log(2) / sum(len(text.encode()) for text in texts),
-        by_distance=[sums.mean(distance) for distance in range(3)],
-        mean_prediction_loss=-(frequency * (sums.prediction / sums.prediction.sum() + 1e-30).log()).sum().item(),
-        unigram_entropy=torch.special.entr(frequency).sum().item(),
-        pairs_loss=_pairs_loss(stories, None if others is None else encode(others, tokenizer), vocab_size),
-        end_probability=sums.mean("end") or 0.0,
-        end_median_rank=int(np.median(sums.ranks)) if sums.ranks else vocab_size,
-        elsewhere_end_probability=sums.mean("elsewhere") or 0.0,
-        end_frequency=len(stories) / sums.counts["all"],
-        article_loss=sums.mean("article"),
-        other_loss=sums.mean("other"),
-    )
+    return sums
 
 
-def _batch(rows: list[dict]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Token ids, the token after each (IGNORED: none to score), whether that is of an article; all (rows, length)."""
+def _batch(rows: list[dict[str, Any]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Token ids, the next token of each (IGNORED: none to score), whether that is of an article; all (rows, length)."""
     length = len(rows[0]["input_ids"])  # the longest come first
     ids, targets = torch.zeros(len(rows), length, dtype=torch.long), torch.full((len(rows), length), IGNORED)
     is_article = torch.zeros(len(rows), length, dtype=torch.bool)
@@ -152,7 +180,7 @@ def _batch(rows: list[dict]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def _pairs_loss(stories: list[np.ndarray], others: list[np.ndarray] | None, vocab_size: int) -> float:
-    """Loss of `stories` by pairs counted in `others`, or each half of `stories` by pairs counted in the other."""
+    """Loss of `stories` by pairs counted in `others`, else of each half of `stories` by pairs of the other."""
     if others is not None:
         return loss_of_pairs(others, stories, vocab_size)
     halves = stories[::2], stories[1::2]
@@ -179,7 +207,7 @@ def loss_of_pairs(counted: list[np.ndarray], scored: list[np.ndarray], vocab_siz
 
 @dataclass
 class Writing:
-    """What a model writes under one way of sampling. `loss`: its own, without temperature or cuts, of what it wrote."""
+    """What a model writes with one way of sampling. `loss`: of that, by its own probabilities at temperature 1."""
 
     loss: float
     repeated: float  # share of runs of four words that occurred before in the same story
@@ -190,10 +218,9 @@ class Writing:
 def write_stories(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], seed: int = 0
 ) -> dict[str, Writing]:
-    """Go on with the first tokens of some of `texts`, by the model's own generation config and by each preset."""
+    """Continue the first tokens of some of `texts`, with the model's own generation config and with each preset."""
     stories = [ids for ids in encode(texts, tokenizer) if len(ids) > PROMPT_TOKENS + 1][:SAMPLES]
-    context = getattr(model.config, "max_position_embeddings", None) or 1024
-    new_tokens = min(NEW_TOKENS, context - PROMPT_TOKENS)
+    new_tokens = min(NEW_TOKENS, _context_of(model) - PROMPT_TOKENS)
     if not stories or new_tokens < 1:
         return {}
     prompts = torch.from_numpy(np.stack([ids[:PROMPT_TOKENS] for ids in stories])).to(model.device)
@@ -201,7 +228,7 @@ def write_stories(
     for name, settings in PRESETS.items():
         configs[name] = copy.deepcopy(model.generation_config)
         configs[name].update(do_sample=True, **settings)
-    writings = {}
+    writings: dict[str, Writing] = {}
     for name, config in configs.items():
         config.max_new_tokens, config.max_length = new_tokens, None
         config.eos_token_id = tokenizer.eos_token_id
@@ -220,18 +247,25 @@ def _write(
 ) -> Writing:
     with keep_random_state(model.device):
         torch.manual_seed(seed)
-        ids = model.generate(prompts, attention_mask=torch.ones_like(prompts), generation_config=config)
+        # the library does not declare `generate` for PreTrainedModel, though every causal language model has it
+        ids = model.generate(  # type: ignore[operator]
+            prompts, attention_mask=torch.ones_like(prompts), generation_config=config
+        )
     new = ids[:, PROMPT_TOKENS:]
     ends = new == config.eos_token_id
-    written = ends.cumsum(-1) - ends.long() == 0  # up to the first EOS, itself among it
+    written = ends.cumsum(-1) - ends.long() == 0  # up to the first EOS and with it
     log_p = model(input_ids=ids).logits.float().log_softmax(-1)[:, PROMPT_TOKENS - 1 : -1]
     nll = -log_p.gather(-1, new[..., None])[..., 0]
-    texts = [tokenizer.decode(row, skip_special_tokens=True) for row in ids]
+    texts = [_decoded(tokenizer, row) for row in ids]
     return Writing(
         loss=nll[written].mean().item(),
         repeated=float(np.mean([repeated_share(text) for text in texts])),
         ended=ends.any(-1).float().mean().item(),
     )
+
+
+def _decoded(tokenizer: PreTrainedTokenizerBase, ids: torch.Tensor | np.ndarray) -> str:
+    return str(tokenizer.decode(ids, skip_special_tokens=True))  # of one row, so not a list
 
 
 def repeated_share(text: str, length: int = 4) -> float:
@@ -242,9 +276,9 @@ def repeated_share(text: str, length: int = 4) -> float:
 
 
 def human_repeated_share(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> float:
-    """The same of human stories, cut to the length of those that `write_stories` writes."""
+    """The `repeated_share` of human stories, cut to the length of those that `write_stories` writes."""
     cut = [ids[: PROMPT_TOKENS + NEW_TOKENS] for ids in encode(texts, tokenizer)]
-    return float(np.mean([repeated_share(tokenizer.decode(ids, skip_special_tokens=True)) for ids in cut]))
+    return float(np.mean([repeated_share(_decoded(tokenizer, ids)) for ids in cut]))
 
 
 @torch.inference_mode()
@@ -256,10 +290,10 @@ def next_tokens(
     logits = model(input_ids=torch.from_numpy(ids)[None].to(model.device)).logits
     probabilities = logits[0, -1].float().softmax(-1)
     top = probabilities.topk(min(number, len(probabilities)))
-    return [(tokenizer.decode([i]), p) for i, p in zip(top.indices.tolist(), top.values.tolist(), strict=True)]
+    return [(str(tokenizer.decode([i])), p) for i, p in zip(top.indices.tolist(), top.values.tolist(), strict=True)]
 
 
-def gives_text_back(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether text with characters from everywhere comes back from its tokens as it was."""
+def is_lossless(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a text with characters of many kinds is decoded as it was encoded."""
     ids = tokenizer(ALPHABET, add_special_tokens=False)["input_ids"]
     return tokenizer.decode(ids) == ALPHABET

@@ -1,10 +1,10 @@
-"""Before a long run: everything that can go wrong is looked at, and one failure does not hide the next.
+"""Before a long run: check all that can go wrong with it, and report every failure, not only the first.
 
     python check_run.py configs/tinystories-cpu.yaml --train_file stories.txt
 
-Each check reads `Facts`, what the checks before it have found, and adds its own; one that needs what could not be found
-is reported as not checked. The run's own parts are used: its data, tokenizer, model and guards, and its Trainer, which
-takes some steps in a folder that is thrown away (dry_run.py).
+Each check reads `Facts`, the results of the checks before it, and adds its own. A check that needs a result that is
+missing is reported as skipped. The checks use the parts of the run itself: its data, tokenizer, model, guards and
+Trainer, which takes some steps in a folder that is removed afterwards (dry_run.py).
 """
 
 import logging
@@ -13,17 +13,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from typing import Any, Never, cast
 
 import numpy as np
 import psutil
 import torch
-from transformers import set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from tinystories.checkpoint.loading import describe_model, new_model
 from tinystories.checks.dry_run import as_dry_run, take_first_steps
-from tinystories.config.recipe import read_recipe
-from tinystories.data.corpus import load_corpus, pick_stories
-from tinystories.data.packing import encode_story, pack
+from tinystories.config.recipe import Recipe, read_recipe
+from tinystories.data.corpus import Corpus, load_corpus, pick_stories
+from tinystories.data.packing import PackedRows, encode_story, pack
 from tinystories.data.tokenizer import load_or_train_tokenizer, tokenizer_report
 from tinystories.errors import UserError, one_line
 from tinystories.training.budget import check_room_for_checkpoints, planned_steps, readable, times
@@ -32,12 +33,13 @@ from tinystories.training.distributed import check_launch
 from tinystories.training.finetuning import continued_model, settle_continued
 from tinystories.training.optimizers import check_optimization
 from tinystories.training.resume import check_run_folder
+from tinystories.training.trainer import StoryTrainer
 
 
 MEASURED_STORIES = 1000
-MANY_CUT = 0.2  # share of stories longer than a row from which on it is said
-MUCH_PADDING = 0.4
-MANY_EPOCHS = 40  # from which on repeated text teaches next to nothing (Muennighoff et al., 2023)
+MANY_CUT = 0.2  # warn if a larger share of the stories is longer than a row
+MUCH_PADDING = 0.4  # warn if a larger share of the tokens is padding
+MANY_EPOCHS = 40  # beyond these, repeated text adds almost nothing (Muennighoff et al., 2023)
 COMPUTE_OPTIMAL = 20  # tokens per parameter (Hoffmann et al., 2022); small models are often given many more
 NEEDED = {
     "recipe": "the recipe is",
@@ -66,22 +68,41 @@ class _NotKnown(Exception):
 
 
 class _Warned(Exception):
-    """Raised with (finding, remedy) by a check that has found something to think about."""
+    """Raised with (finding, remedy) by a check that passed with a warning."""
 
 
 class Facts:
-    """What is known so far; to ask for what is not known skips the check that asks."""
+    """The results of the checks so far. Reading one that is missing ends the check that reads it: it is skipped.
 
-    def __getattr__(self, name: str):
+    folder: for the dry run. memory: bytes of the device. steps, evaluations: how many the whole run takes.
+    """
+
+    argv: list[str]
+    folder: str
+    recipe: Recipe
+    memory: int
+    corpus: Corpus
+    tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel
+    packed: PackedRows
+    tokens_per_row: float
+    steps: int
+    accumulation: int
+    evaluations: int
+    trainer: StoryTrainer
+    estimate: dict[str, float]
+
+    def __getattr__(self, name: str) -> Never:
         raise _NotKnown(name)
 
 
-def preflight(argv: list[str], report: Callable[[Finding], None] = lambda finding: None) -> dict:
-    """All checks of the recipe that `argv` names, `report`ed one by one as they are done.
+def preflight(argv: list[str], report: Callable[[Finding], None] = lambda finding: None) -> dict[str, Any]:
+    """All checks of the recipe that `argv` names. report: is called with each finding as soon as it is there.
 
     Returns {"ready", "checks", "estimate"}; `ready` is false if a check failed. Times are in seconds, memory in bytes.
     """
-    facts, findings = Facts(), []
+    facts = Facts()
+    findings: list[Finding] = []
     with _quiet(), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as facts.folder:
         facts.argv = argv
         for name, check in CHECKS.items():
@@ -102,13 +123,12 @@ def _find(name: str, check: Callable[[Facts], str], facts: Facts) -> Finding:
     except _Warned as warned:
         return Finding(name, "warn", *warned.args)
     except UserError as error:
-        finding, _, remedy = str(error).rpartition("; ")
-        return Finding(name, "FAIL", *((finding, remedy) if finding else (remedy,)))
+        return Finding(name, "FAIL", error.message, error.remedy)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What the library logs on its way stands in the report; its warnings are shown all the same."""
+    """Show the warnings of this library only: what else it logs is in the report."""
     logger = logging.getLogger("tinystories")
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -131,7 +151,7 @@ def check_recipe(facts: Facts) -> str:
 def check_output(facts: Facts) -> str:
     checkpoint = check_run_folder(facts.recipe.training)
     folder = facts.recipe.training.output_dir
-    return f"goes on with {checkpoint}" if checkpoint else f"{folder} is free"
+    return f"the run resumes from {checkpoint}" if checkpoint else f"{folder} is free"
 
 
 def check_device(facts: Facts) -> str:
@@ -143,17 +163,18 @@ def check_device(facts: Facts) -> str:
         torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else psutil.virtual_memory().total
     )  # macOS shares one memory between CPU and GPU
     if training.use_cpu and torch.accelerator.is_available():
-        raise _Warned(f"CPU, and there is {torch.accelerator.current_accelerator()}", "leave out --use_cpu")
+        raise _Warned(f"CPU, although there is {torch.accelerator.current_accelerator()}", "leave out --use_cpu")
     return f"{device.type} ({name}, {readable(facts.memory)} of memory), {precision}"
 
 
 def check_compiler(facts: Facts) -> str:
     training = facts.recipe.training
     if not training.torch_compile:
-        return "not asked for"
-    use_compiler_if_it_works(training)
-    if not training.torch_compile:
-        raise _Warned("torch.compile does not work here: the run will be slower", "install a C++ compiler, or Triton")
+        return "not requested"
+    reason = use_compiler_if_it_works(training)
+    if reason is not None:
+        finding = f"torch.compile does not work here, the run will be slower: {reason}"
+        raise _Warned(finding, "install a C++ compiler, or Triton")
     return "torch.compile works"
 
 
@@ -174,14 +195,14 @@ def check_tokenizer(facts: Facts) -> str:
     found = f"{len(tokenizer):,} tokens"
     if not given and len(tokenizer) < recipe.tokenizer.vocab_size:
         wanted = recipe.tokenizer.vocab_size
-        raise _Warned(f"{found}, not the {wanted:,} asked for", "give more text, or a smaller vocab_size")
+        raise _Warned(f"{found}, not the {wanted:,} of vocab_size", "give more text, or a smaller vocab_size")
     sample = pick_stories(facts.corpus.validation, MEASURED_STORIES)
     return f"{found}, {tokenizer_report(tokenizer, sample)['bytes_per_token']:.2f} bytes per token on held-out stories"
 
 
 @dataclass
 class _PromisedTokenizer:
-    """As much of a tokenizer as building a model takes, of the size that the recipe gives."""
+    """What building a model needs of a tokenizer, with the size that the recipe gives."""
 
     size: int
     bos_token_id, eos_token_id, pad_token_id = 1, 2, 0
@@ -191,9 +212,10 @@ class _PromisedTokenizer:
 
 
 def check_model(facts: Facts) -> str:
-    """The model is built without its weights: what is asked is whether its sizes fit together."""
+    """Build the model without memory for its weights, to see whether its sizes fit together."""
     recipe = facts.recipe
-    tokenizer = vars(facts).get("tokenizer") or _PromisedTokenizer(recipe.tokenizer.vocab_size)
+    known = vars(facts).get("tokenizer") or _PromisedTokenizer(recipe.tokenizer.vocab_size)
+    tokenizer = cast(PreTrainedTokenizerBase, known)  # building a model reads the size and three ids
     if recipe.model.model_name_or_path is not None:
         facts.model = continued_model(recipe, tokenizer)
     else:
@@ -217,7 +239,7 @@ def check_rows(facts: Facts) -> str:
     if padding > MUCH_PADDING:
         raise _Warned(found, "much of each step is padding: leave out align_to_stories, or give a larger block_size")
     if cut > MANY_CUT:
-        raise _Warned(found, "many stories are never seen whole: give a larger block_size")
+        raise _Warned(found, "many stories are cut: give a larger block_size")
     return found
 
 
@@ -231,12 +253,12 @@ def check_length(facts: Facts) -> str:
     per_parameter = tokens / facts.model.num_parameters()
     found = (
         f"{facts.steps:,} steps of {rows_in_step} rows, {tokens:,} tokens, {epochs:.3g} epochs, "
-        f"{per_parameter:.2g} tokens per parameter ({COMPUTE_OPTIMAL} make the best of the compute)"
+        f"{per_parameter:.2g} tokens per parameter (compute-optimal: {COMPUTE_OPTIMAL})"
     )
     if epochs > MANY_EPOCHS:
-        raise _Warned(found, "so many epochs are learned by heart: train shorter, or give more text")
+        raise _Warned(found, "so many epochs are memorized: train shorter, or give more text")
     if training.get_warmup_steps(facts.steps) >= facts.steps:
-        raise _Warned(found, "the run ends before its warm-up does: lower warmup_steps")
+        raise _Warned(found, "the run ends before its warm-up: lower warmup_steps")
     return found
 
 
@@ -247,9 +269,9 @@ def check_disk(facts: Facts) -> str:
 def check_guards(facts: Facts) -> str:
     as_dry_run(facts.recipe.training, facts.folder)
     set_seed(facts.recipe.training.seed)
-    facts.trainer = make_trainer(facts.recipe, facts.corpus, facts.tokenizer, facts.packed)
+    facts.trainer = make_trainer(facts.recipe, facts.corpus, facts.tokenizer, facts.packed, callbacks=[])
     if facts.recipe.training.skip_guards:
-        raise _Warned("skipped", "leave out skip_guards")
+        raise _Warned("skipped: nothing checks what the run learns", "leave out skip_guards")
     return f"{len(facts.corpus.report['guards'])} passed: {', '.join(facts.corpus.report['guards'])}"
 
 
@@ -258,8 +280,8 @@ def check_steps(facts: Facts) -> str:
         trial = take_first_steps(facts.trainer, len(facts.corpus.validation))
     except torch.OutOfMemoryError as error:
         raise UserError(
-            f"a step does not fit into the memory ({one_line(error)}); halve per_device_train_batch_size and double "
-            "gradient_accumulation_steps"
+            f"a step does not fit into the memory ({one_line(error)})",
+            "halve per_device_train_batch_size and double gradient_accumulation_steps",
         ) from error
     step = trial.batch * facts.accumulation
     evaluations = facts.evaluations * trial.evaluation
@@ -273,7 +295,7 @@ def check_steps(facts: Facts) -> str:
         f"the final score {trial.final_score:.3g} s); memory up to {readable(trial.peak_memory)}"
     )
     if trial.peak_memory > 0.9 * facts.memory:
-        raise _Warned(found, "that is nearly all there is: halve per_device_train_batch_size")
+        raise _Warned(found, "that is nearly all of the memory: halve per_device_train_batch_size")
     return found
 
 

@@ -12,7 +12,6 @@ JSON too. `--help` after any of the three lists its options. Exit status: 0 if
 nothing is wrong, 1 otherwise.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -23,7 +22,8 @@ from tinystories.config.packaged import packaged_recipe
 from tinystories.config.parser import StrictParser
 from tinystories.config.recipe import check_keys
 from tinystories.console import command_name, program_name
-from tinystories.errors import UserError, one_line
+from tinystories.errors import UserError
+from tinystories.output_file import check_output_file, write_output_file
 
 
 if TYPE_CHECKING:
@@ -61,12 +61,12 @@ def check_recipe(argv: list[str]) -> bool:
     parser = StrictParser((), add_help=False)
     parser.add_argument("--output_file", help="write the findings to this JSON file")
     arguments, recipe = parser.parse_known_args(argv)
-    check_place(arguments.output_file)
+    check_output_file(arguments.output_file)
     check_keys(recipe)
     from tinystories.checks.preflight import preflight  # seconds of imports, for a recipe that is understood
 
     result = preflight(recipe, report=lambda finding: print(finding, flush=True))
-    write_result(arguments.output_file, result)
+    write_output_file(arguments.output_file, result)
     print("ready" if result["ready"] else "not ready")
     return result["ready"]
 
@@ -83,7 +83,7 @@ def check_model(argv: list[str]) -> bool:
     parser.add_argument("--output_file", help="write the findings to this JSON file")
     arguments = vars(parser.check(argv))
     output_file = arguments.pop("output_file")
-    check_place(output_file)
+    check_output_file(output_file)
     if arguments["stories"] < 1:
         raise UserError(f"stories must be at least 1, got {arguments['stories']}")
     import torch  # seconds of imports, for a command line that is understood
@@ -93,7 +93,7 @@ def check_model(argv: list[str]) -> bool:
     arguments["device"] = arguments["device"] or torch.accelerator.current_accelerator() or "cpu"
     result = diagnose(**arguments)
     print(*describe(result), sep="\n")
-    write_result(output_file, result)
+    write_output_file(output_file, result)
     return result["verdict"] == "fine"
 
 
@@ -107,7 +107,7 @@ def check_data(argv: list[str]) -> bool:
     parser.add_argument("--output_file", help="write the findings to this JSON file")
     parser.check(argv)
     quality, data, other = parser.build(argv)
-    check_place(other.output_file)
+    check_output_file(other.output_file)
     from tinystories.data.quality import check_target, describe, examine  # seconds of imports
 
     if quality.clean is not None:
@@ -116,7 +116,7 @@ def check_data(argv: list[str]) -> bool:
     print(*describe(examined.report), sep="\n")
     if quality.clean is not None:
         write_copy(examined, quality)
-    write_result(other.output_file, examined.report)
+    write_output_file(other.output_file, examined.report)
     return quality.clean is not None or not (examined.report["problems"] or examined.report["rows_not_read"])
 
 
@@ -131,25 +131,3 @@ def write_copy(examined: "Examined", quality: QualityArguments) -> None:
         f"{copy['file']}: {copy['stories']:,} stories, {copy['repaired']:,} of them repaired; "
         f"{copy['dropped']:,} dropped" + (f" ({reasons})" if reasons else "")
     )
-
-
-def check_place(output_file: str | None) -> None:
-    """Refuse an output file that cannot be written, before minutes of work."""
-    if not output_file:
-        return
-    place = Path(output_file)
-    if place.is_dir():
-        raise UserError(f"output_file {place}: is a folder; name a file")
-    if not place.resolve().parent.is_dir():
-        raise UserError(f"output_file {place}: there is no folder {place.parent}")
-    if not os.access(place if place.exists() else place.resolve().parent, os.W_OK):
-        raise UserError(f"output_file {place}: may not be written; name another")
-
-
-def write_result(output_file: str | None, result: dict) -> None:
-    if output_file:
-        text = json.dumps(result, indent=2, ensure_ascii=False)
-        try:
-            Path(output_file).write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"output_file {output_file}: cannot be written ({one_line(error)})") from error

@@ -8,14 +8,13 @@ settings override them.
 """
 
 import argparse
-import json
 import time
-from pathlib import Path
 
 from tinystories.config.parser import StrictParser
 from tinystories.console import program_name
 from tinystories.errors import UserError
 from tinystories.generation.presets import DEFAULT_PRESET, PRESETS
+from tinystories.output_file import check_output_file, write_output_file
 
 
 def main(argv: list[str]) -> None:
@@ -68,9 +67,7 @@ def generate(arguments: argparse.Namespace) -> None:
             "seed": arguments.seed,
             "generation_config": config.to_diff_dict(),
         }
-        Path(arguments.output_file).write_text(
-            json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        write_output_file(arguments.output_file, result)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -96,6 +93,5 @@ def parse(argv: list[str]) -> argparse.Namespace:
             raise UserError(f"{name} must be between {low} and {high}, got {value}")
     if arguments.seed is not None and not 0 <= arguments.seed < 2**63:
         raise UserError(f"seed must be between 0 and {2**63 - 1}, got {arguments.seed}")
-    if arguments.output_file and not Path(arguments.output_file).resolve().parent.is_dir():
-        raise UserError(f"{Path(arguments.output_file).parent}: no such folder for the output file")
+    check_output_file(arguments.output_file)
     return arguments

@@ -8,12 +8,12 @@ changes nothing there; the same command continues it.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from tinystories.config.parser import StrictParser
 from tinystories.console import command_name, program_name
 from tinystories.errors import UserError
+from tinystories.output_file import check_output_file, write_output_file
 
 
 def main(argv: list[str]) -> None:
@@ -35,9 +35,8 @@ def main(argv: list[str]) -> None:
         f'Write with it: {command_name("generate")} {repo_id} "Once upon a time"'
         + (f" --revision {revision}" if revision else "")
     )
-    if arguments.output_file:
-        result = {"repo_id": repo_id, "revision": arguments.revision, "tag": arguments.tag, "commit": commit.oid}
-        Path(arguments.output_file).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    result = {"repo_id": repo_id, "revision": arguments.revision, "tag": arguments.tag, "commit": commit.oid}
+    write_output_file(arguments.output_file, result)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -52,7 +51,6 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--output_file", help="write the repository and the commit to this JSON file")
     arguments = parser.parse_exactly(argv)
     if not Path(arguments.checkpoint).is_dir():
-        raise UserError(f"{arguments.checkpoint} is not a folder: name a run folder, or a checkpoint-N in one")
-    if arguments.output_file and not Path(arguments.output_file).resolve().parent.is_dir():
-        raise UserError(f"{Path(arguments.output_file).parent}: no such folder for the output file")
+        raise UserError(f"{arguments.checkpoint} is not a folder", "name a run folder, or a checkpoint-N in one")
+    check_output_file(arguments.output_file)
     return arguments

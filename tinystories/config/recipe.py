@@ -23,6 +23,7 @@ from tinystories.config.parser import StrictParser
 from tinystories.config.training_keys import training_keys
 from tinystories.console import command_name, program_name
 from tinystories.errors import UserError, one_line
+from tinystories.run_files import RECIPE
 
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Recipe:
 
     def save(self, folder: str | Path) -> None:
         text = json.dumps(self.values, indent=2, sort_keys=True, default=str, ensure_ascii=False)
-        write_atomically(Path(folder) / "recipe.json", text + "\n")
+        write_atomically(Path(folder) / RECIPE, text + "\n")
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -84,7 +85,7 @@ def read_recipe(argv: list[str]) -> Recipe:
     namespace = parser.check(words)
     model, data, tokenizer, training = parser.build(words)
     if model.attn_implementation == "flex_attention" and training.use_cpu:
-        raise UserError("attn_implementation flex_attention cannot train on a CPU, only generate; use sdpa")
+        raise UserError("attn_implementation flex_attention cannot train on a CPU, only generate", "use sdpa")
     values = {key: value for key, value in vars(namespace).items() if key not in _NOT_RECORDED}
     values |= {"bf16": training.bf16}
     return Recipe(model, data, tokenizer, training, values, given=_names(words))
@@ -171,7 +172,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"cannot read the recipe {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}:{line}: not UTF-8; save the file as UTF-8") from error
+        raise UserError(f"{path}:{line}: not UTF-8", "save the file as UTF-8") from error
     except MarkedYAMLError as error:
         mark, problem = error.problem_mark or error.context_mark, error.problem or error.context
         place = f"{path}:{mark.line + 1}" if mark else str(path)

@@ -1,8 +1,8 @@
-"""Folders that are built once, under a key made of everything that went into them.
+"""A cache of folders that are built once, under a key made of everything that went into them.
 
-Nothing here can be stale: another input is another key. Nothing can be half written: a folder is built beside its
-place, sealed and moved there when it is complete, so a kill or a second process at the same moment does no harm. One
-that has lost a file, or part of one, since is built again.
+No entry is stale, because another input has another key. No entry is half written: a folder is built under a temporary
+name, sealed, and renamed when it is complete, so a kill or a second process does no harm. A folder that has lost a file
+or part of one is built again.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ ABANDONED = 24 * 3600  # seconds without a write
 
 
 def content_key(parts: Iterable[str | bytes | int | float | bool | None]) -> str:
-    """A short hexadecimal SHA-256 over the parts, in order, each kept apart from the next; they may stream by."""
+    """SHA-256 over the parts in order, 24 hexadecimal digits. Where one part ends and the next begins counts too."""
     digest = hashlib.sha256()
     for part in parts:
         data = part if isinstance(part, bytes) else repr(part).encode()
@@ -36,7 +36,13 @@ def content_key(parts: Iterable[str | bytes | int | float | bool | None]) -> str
 
 
 def cached_folder(kind: str, key: str, build: Callable[[Path], None], root: str | None = None) -> Path:
-    """The folder `<root>/<kind>-<key>`; `build(folder)` fills it if it does not exist yet."""
+    """The folder `<root>/<kind>-<key>`; `build(folder)` fills it if it does not exist or is damaged.
+
+    root: default is a folder in the cache of `datasets`.
+
+    Raises:
+        UserError: `root` cannot be written to.
+    """
     base = Path(root) if root else Path(datasets.config.HF_DATASETS_CACHE) / "tinystories"
     folder = base / f"{kind}-{key}"
     if folder.exists():
@@ -44,22 +50,22 @@ def cached_folder(kind: str, key: str, build: Callable[[Path], None], root: str 
         if found is None:
             return folder
         if is_sealed(folder):
-            logger.warning("the cache %s is damaged, %s: it is built again", folder, found)
+            logger.warning("the cache folder %s is damaged (%s) and is built again", folder, found)
         else:
-            logger.info("the cache %s is of an earlier version or unfinished: it is built again", folder)
+            logger.info("the cache folder %s is of an earlier version or unfinished and is built again", folder)
         discard(folder)
     try:
         base.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(base)
         unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=base))
     except OSError as error:
-        raise UserError(f"cannot write to {base}: {error.strerror}; name another --data_cache_dir") from error
+        raise UserError(f"cannot write to {base}: {error.strerror}", "give another --data_cache_dir") from error
     try:
         build(unfinished)
         seal(unfinished)
         try:
             os.replace(unfinished, folder)
-        except OSError:  # another process was first: its folder has the same content
+        except OSError:  # another process has built the same folder meanwhile
             if not folder.exists():
                 raise
     finally:
@@ -68,14 +74,14 @@ def cached_folder(kind: str, key: str, build: Callable[[Path], None], root: str 
 
 
 def _remove_abandoned(base: Path) -> None:
-    """What killed processes left; a build of now is younger."""
+    """Remove what killed processes left. Builds in progress have written more recently."""
     for folder in base.glob("unfinished-*"):
         if time.time() - max(path.stat().st_mtime for path in [folder, *folder.rglob("*")]) > ABANDONED:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_arrow(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
-    """Stream record batches into a file that `datasets.Dataset.from_file` maps; one batch in memory at a time."""
+    """Stream record batches into a file for `datasets.Dataset.from_file`; one batch in memory at a time."""
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         for batch in batches:
             writer.write_batch(batch)

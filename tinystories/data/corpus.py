@@ -1,8 +1,8 @@
-"""Any source of text as stories: files, folders, a Hub dataset or the embedded sample corpus.
+"""Stories to train and to validate on, from files, folders, a Hub dataset or the embedded sample corpus.
 
 `load_corpus(arguments)` gives two memory-mapped `datasets.Dataset` with one column `text`, for training and validation,
-and a report of what was read, skipped and held out. Nothing is lost silently: a row that cannot be read stops the
-run with its file and line, or is skipped and counted (`on_bad_row: skip`).
+and a report of what was read, skipped and held out. A row that cannot be read stops the run with its file and line, or
+is skipped and counted (`on_bad_row: skip`).
 """
 
 import hashlib
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -34,7 +35,7 @@ READING = 2  # part of the cache key: raise it when readers.py changes
 
 @dataclass
 class Corpus:
-    """Stories to train on and to validate on, and what is known about their origin."""
+    """Stories to train and to validate on, and the report of their source."""
 
     train: datasets.Dataset
     validation: datasets.Dataset
@@ -53,30 +54,34 @@ def load_corpus(arguments: DataArguments) -> Corpus:
         report["validation"] = how
     if arguments.remove_overlap:
         train, report["overlap_removed"] = _remove_overlap(train, validation)
-        logger.info("removed %d training stories that stand in the validation data", report["overlap_removed"])
+        logger.info("removed %d training stories that are also in the validation data", report["overlap_removed"])
     if arguments.max_train_samples is not None:
         train = train.select(range(min(arguments.max_train_samples, len(train))))
     if not len(train):
-        raise UserError("no training story is left: check the data source, remove_overlap and max_train_samples")
+        raise UserError("no training stories are left: check the data source, remove_overlap and max_train_samples")
     report |= {"train_stories": len(train), "validation_stories": len(validation)}
     logger.info("corpus: %d training stories, %d validation stories", len(train), len(validation))
     return Corpus(train, validation, report)
 
 
 def read_sources(arguments: DataArguments) -> tuple[datasets.Dataset, datasets.Dataset | None, dict]:
-    """All stories of the one source that is named, those of the validation data if there are any, and the report."""
+    """All stories of the source, those of the validation data if it is given separately, and the report.
+
+    Raises:
+        UserError: see `load_corpus`.
+    """
     sources = ("train_file", "dataset_name", "num_sample_stories")
     named = [name for name in sources if getattr(arguments, name) is not None]
     if len(named) != 1:
         raise UserError(
-            f"name one source of stories, got {' and '.join(named) or 'none'}: "
+            f"give one source of stories, got {' and '.join(named) or 'none'}: "
             "--train_file stories.txt, --dataset_name roneneldan/TinyStories, or --num_sample_stories 20000"
         )
     if arguments.validation_file is not None and arguments.train_file is None:
-        raise UserError("validation_file goes with train_file")
+        raise UserError("validation_file needs a train_file")
     if arguments.dataset_name is not None:
-        return _read_hub(arguments)
-    if arguments.num_sample_stories is not None:
+        return _read_hub(arguments.dataset_name, arguments)
+    if arguments.train_file is None:
         return _sample_corpus(arguments)
     train, train_report = read_files(arguments.train_file, arguments)
     report = {"train": train_report}
@@ -87,22 +92,26 @@ def read_sources(arguments: DataArguments) -> tuple[datasets.Dataset, datasets.D
 
 
 def read_files(path: str, arguments: DataArguments) -> tuple[datasets.Dataset, dict]:
-    """All stories of a file or folder, and the report {"source", "stories", "empty", "bad", ...}."""
+    """All stories of a file or folder, and the report {"source", "stories", "empty", "bad", ...}.
+
+    Raises:
+        UserError: a path that cannot be read, text that is not UTF-8, a bad row, no stories.
+    """
     files = list_files(Path(path))
     contents = [file.suffix.lower().encode() + _file_digest(file) for file in files]
-    reported = path if arguments.on_bad_row == "skip" else None  # the cached report names the first bad row's file
+    reported = path if arguments.on_bad_row == "skip" else None  # the cached report names the file of a bad row
     key = content_key(
         [READING, *contents, arguments.text_column, arguments.story_separator, arguments.on_bad_row, reported]
     )
-    report = {"separators": []}
+    report: dict[str, Any] = {"separators": []}
     rows = (row for file in files for row in READERS[file.suffix.lower()](file, arguments, report))
     return _stories(path, key, rows, arguments, report)
 
 
 def _stories(
-    source: str, key: str, rows: Iterable["str | BadRow"], arguments: DataArguments, report: dict
+    source: str, key: str, rows: Iterable[str | BadRow], arguments: DataArguments, report: dict
 ) -> tuple[datasets.Dataset, dict]:
-    """`rows` as a memory-mapped dataset of stories, written once under `key`, and its report."""
+    """`rows` as a memory-mapped dataset of stories, written to the cache once under `key`, and its report."""
 
     def build(folder: Path) -> None:
         _write_stories(folder / "stories.arrow", _kept(rows, arguments.on_bad_row, report))
@@ -115,13 +124,13 @@ def _stories(
             "%s: skipped %d rows that could not be read, first %s", source, report["bad"], report["first_bad"]
         )
     if report["empty"]:
-        logger.info("%s: left out %d empty stories", source, report["empty"])
+        logger.info("%s: skipped %d empty stories", source, report["empty"])
     for rule in report.get("separators", ()):
         logger.info("%s: stories end at %s", source, rule)
     if not report["stories"] and report["bad"]:
         raise UserError(f"{source}: none of its {report['bad']} rows could be read, first {report['first_bad']}")
     if not report["stories"]:
-        raise UserError(f"{source} holds no story: it is empty or only white space")
+        raise UserError(f"{source} holds no story: it is empty or has only white space")
     return datasets.Dataset.from_file(str(folder / "stories.arrow")), report
 
 
@@ -130,7 +139,7 @@ def _kept(rows: Iterable[str | BadRow], on_bad_row: str, report: dict) -> Iterat
     for row in rows:
         if isinstance(row, BadRow):
             if on_bad_row == "error":
-                raise UserError(f"{row}; mend it, or skip such rows with --on_bad_row skip")
+                raise UserError(f"{row}", "correct it, or skip such rows with --on_bad_row skip")
             report["bad"] += 1
             report["first_bad"] = report["first_bad"] or str(row)
         elif story := row.replace("\r\n", "\n").replace("\r", "\n").strip():
@@ -158,8 +167,7 @@ def _file_digest(file: Path) -> bytes:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from error
 
 
-def _read_hub(arguments: DataArguments) -> tuple[datasets.Dataset, datasets.Dataset | None, dict]:
-    name = arguments.dataset_name
+def _read_hub(name: str, arguments: DataArguments) -> tuple[datasets.Dataset, datasets.Dataset | None, dict]:
     try:
         splits = datasets.load_dataset(name, arguments.dataset_config_name)
     except (
@@ -170,7 +178,8 @@ def _read_hub(arguments: DataArguments) -> tuple[datasets.Dataset, datasets.Data
     ) as error:  # offline, not found, gated, needs a configuration
         raise UserError(f"cannot load the dataset {name} from the Hub: {one_line(error)}") from error
     validation_split = arguments.validation_split_name or ("validation" if "validation" in splits else None)
-    stories, report = {}, {}
+    stories: dict[str, datasets.Dataset] = {}
+    report: dict[str, dict] = {}
     for role, split in (("train", arguments.train_split_name), ("validation", validation_split)):
         if split is not None:
             if split not in splits:
@@ -182,7 +191,7 @@ def _read_hub(arguments: DataArguments) -> tuple[datasets.Dataset, datasets.Data
 def _hub_stories(label: str, split: datasets.Dataset, arguments: DataArguments) -> tuple[datasets.Dataset, dict]:
     column = arguments.text_column
     if column not in split.column_names:
-        raise UserError(f"{label} has no column {column!r}; it has {split.column_names}: name one with --text_column")
+        raise UserError(f"{label} has no column {column!r}; it has {split.column_names}: choose one with --text_column")
 
     def rows() -> Iterator[str | BadRow]:
         texts = (text for batch in split.select_columns(column).iter(STORIES_PER_BATCH) for text in batch[column])
@@ -195,7 +204,7 @@ def _hub_stories(label: str, split: datasets.Dataset, arguments: DataArguments) 
 
 
 def _sample_corpus(arguments: DataArguments) -> tuple[datasets.Dataset, None, dict]:
-    number = arguments.num_sample_stories
+    number = arguments.num_sample_stories or 0
     if number < 1:
         raise UserError(f"num_sample_stories must be at least 1, got {number}")
     stories = sample_stories(number, seed=SAMPLE_CORPUS_SEED)
@@ -205,12 +214,12 @@ def _sample_corpus(arguments: DataArguments) -> tuple[datasets.Dataset, None, di
 
 
 def dataset_key(stories: datasets.Dataset) -> str:
-    """A key over the text of every story, in order."""
+    """A hash over the text of every story, in order (see `content_key`)."""
     return content_key(text for batch in stories.iter(STORIES_PER_BATCH) for text in batch["text"])
 
 
 def story_hashes(stories: datasets.Dataset, seed: int = 0) -> np.ndarray:
-    """One 64-bit hash a story, shape (stories,), equal for stories that differ in white space only."""
+    """A 64-bit hash of each story, shape (stories,), uint64; stories that differ only in white space have the same."""
     batches = [text_hashes(batch["text"], seed) for batch in stories.iter(STORIES_PER_BATCH)]
     return np.concatenate(batches) if batches else np.empty(0, dtype=np.uint64)
 
@@ -223,14 +232,14 @@ def text_hashes(texts: list[str], seed: int = 0) -> np.ndarray:
 
 
 def _hold_out(stories: datasets.Dataset, fraction: float, seed: int) -> tuple[datasets.Dataset, datasets.Dataset, dict]:
-    """Hold out a fraction of the *distinct* stories, picked by hash: copies of one story never stand on both sides."""
+    """Hold out a fraction of the *distinct* stories, chosen by hash, so that all copies of a story are on one side."""
     hashes = story_hashes(stories, seed)
     distinct = np.unique(hashes)
     if not 0 < fraction < 1:
         raise UserError(f"validation_fraction must be between 0 and 1, got {fraction}")
     number = max(1, round(fraction * len(distinct)))
     if number >= len(distinct):
-        raise UserError(f"{len(distinct)} distinct stories are too few to hold any out: name a --validation_file")
+        raise UserError(f"{len(distinct)} distinct stories are too few to hold any out: give a --validation_file")
     held_out = np.isin(hashes, distinct[:number])
     how = {"source": f"{fraction:g} of the distinct training stories, split_seed {seed}"}
     return stories.select(np.flatnonzero(~held_out)), stories.select(np.flatnonzero(held_out)), how
@@ -242,7 +251,7 @@ def _remove_overlap(train: datasets.Dataset, validation: datasets.Dataset) -> tu
 
 
 def pick_stories(stories: datasets.Dataset, number: int | None) -> datasets.Dataset:
-    """At most `number` stories, the same ones each time and from all over the data (smallest hashes first)."""
+    """At most `number` stories: those with the smallest hashes, which is the same sample of all the data each time."""
     if number is not None and number < 1:
         raise UserError(f"max_eval_samples must be at least 1, got {number}")
     if number is None or number >= len(stories):

@@ -1,47 +1,68 @@
-"""What a run wrote down beside its weights, and its stories read again: what a checkpoint says of where it comes from.
+"""The held-out stories that a checkpoint is measured on: those named by the user, else those of its run, else others.
 
-A checkpoint of somebody else may have none of it. What is missing or damaged is not known, and no error.
+A run's stories are read again by its own recipe. Those of somebody else's checkpoint are not known.
 """
 
 from dataclasses import dataclass, fields
+from typing import Literal
+
+import datasets
 
 from tinystories.config.arguments import DataArguments
-from tinystories.data.corpus import dataset_key, load_corpus, pick_stories, read_files
+from tinystories.data.corpus import Corpus, dataset_key, load_corpus, read_files
 from tinystories.errors import UserError
-from tinystories.run_files import Records
+from tinystories.run_files import Run
 
 
 SAMPLE_CORPUS_STORIES = 400
 
 
 @dataclass
-class Texts:
-    """Stories to read: held out, and of the training if they can be had. `own`: known to be those of the run."""
+class HeldOut:
+    """Stories to measure a checkpoint on, and those that it was trained on, where they can be read.
 
-    held_out: list[str]
-    training: list[str] | None
-    source: str
-    own: bool
+    origin: "named" by the user; the validation stories of the "run"; of the "sample corpus", which this project brings
+    and which fits only models trained on it.
+    unchanged: whether the stories of the run are known to be the ones it was trained and validated on.
+    unreadable: why the stories of the run cannot be read, if so.
+    """
+
+    stories: datasets.Dataset
+    training: datasets.Dataset | None
+    origin: Literal["named", "run", "sample corpus"]
+    unchanged: bool = False
+    unreadable: str | None = None
 
 
-def find_texts(records: Records, data: str | None, stories: int) -> Texts:
-    """The text named by the user, else the run's own held-out stories, else those of the embedded corpus."""
-    training, source = None, "the embedded sample corpus: it fits models trained on it, name another with --data"
-    if records.recipe is not None:
-        known = {item.name: records.recipe[item.name] for item in fields(DataArguments) if item.name in records.recipe}
+def find_held_out(run: Run, data: str | None = None, train_file: str | None = None) -> HeldOut:
+    """Stories for the checkpoint of `run`. data: a file or folder of held-out stories; train_file: of training stories.
+
+    Raises:
+        UserError: a file that the user named cannot be read.
+    """
+    corpus, unreadable = None, None
+    if not (data and train_file):
         try:
-            corpus = load_corpus(DataArguments(**known))
-            own = dataset_key(corpus.validation) == records.validation_key
-            training = list(pick_stories(corpus.train, stories)["text"]) if own else None
-            if data is None:
-                held_out = list(pick_stories(corpus.validation, stories)["text"])
-                number = f"{len(held_out):,} of the {len(corpus.validation):,} validation stories of its run"
-                changed = "" if own else ", whose text has changed since or was not recorded"
-                return Texts(held_out, training, number + changed, own)
+            corpus = corpus_of(run)
         except UserError as error:
-            source = f"{source} (those of its run cannot be read: {error})"
-    if data is not None:
-        held_out, _ = read_files(data, DataArguments())
-        return Texts(list(pick_stories(held_out, stories)["text"]), training, data, own=False)
-    corpus = load_corpus(DataArguments(num_sample_stories=SAMPLE_CORPUS_STORIES, validation_fraction=0.5))
-    return Texts(list(pick_stories(corpus.validation, stories)["text"]), None, source, own=False)
+            unreadable = str(error)
+    training = corpus.train if corpus else None
+    if train_file:
+        training, _ = read_files(train_file, DataArguments())
+    recorded = run.data.get("began_with", {}).get("validation") if run.data else None
+    unchanged = corpus is not None and dataset_key(corpus.validation) == recorded
+    if data:
+        stories, _ = read_files(data, DataArguments())
+        return HeldOut(stories, training, "named", unchanged, unreadable)
+    if corpus:
+        return HeldOut(corpus.validation, training, "run", unchanged)
+    sample = DataArguments(num_sample_stories=SAMPLE_CORPUS_STORIES, validation_fraction=0.5)
+    return HeldOut(load_corpus(sample).validation, training, "sample corpus", unreadable=unreadable)
+
+
+def corpus_of(run: Run) -> Corpus | None:
+    """The stories of a run, read again by its recipe; None where there is no recipe."""
+    if run.recipe is None:
+        return None
+    known = {item.name: run.recipe[item.name] for item in fields(DataArguments) if item.name in run.recipe}
+    return load_corpus(DataArguments(**known))

@@ -1,10 +1,11 @@
-"""Stories as rows of tokens: BOS + story + EOS, one after the other, cut into rows of `block_size`.
+"""Pack stories into rows of tokens: BOS + story + EOS, one after the other, cut into rows of `block_size`.
 
-No padding, and nothing dropped but the last partial row. The rows lie on disk as small integers and are memory-mapped,
-so memory does not grow with the corpus. With `align_to_stories`, every row begins with a story (or goes on with one
-that is longer than a row), whole stories are fitted together, and what is left of a row is padded.
+There is no padding, and only the last partial row is dropped. Rows are stored on disk as small integers and
+memory-mapped, so memory does not grow with the corpus. With `align_to_stories` (first-fit packing), every row begins
+with a story or continues one that is longer than a row, whole stories are fitted together, and the rest of a row is
+padded.
 
-The cache key covers the tokenizer's content, every story and the packing settings: no cached row can be stale.
+The cache key covers the content of the tokenizer, every story and the packing settings, so no cached row is stale.
 """
 
 import json
@@ -29,14 +30,16 @@ from tinystories.errors import UserError
 logger = logging.getLogger(__name__)
 
 IGNORED = -100  # the label that the loss leaves out
-LAYOUT = 2  # part of the cache key: raise it when the rows of this module change
+LAYOUT = 2  # part of the cache key: increase it when the rows of this module change
 
 
 @dataclass
 class PackedRows:
-    """`rows`: a dataset with one column `input_ids`, `block_size` tokens each. `report`: what went in and what not.
+    """Rows of tokens and the report of how they were made.
 
-    `key`: equal for the same stories, tokenizer and settings only.
+    rows: a dataset with one column `input_ids`, `block_size` tokens each.
+    report: numbers of stories, tokens, rows, dropped tokens and padding tokens.
+    key: the same only for the same stories, tokenizer and settings.
     """
 
     rows: datasets.Dataset
@@ -45,16 +48,16 @@ class PackedRows:
 
 
 def pack(stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, arguments: DataArguments) -> PackedRows:
-    """Tokenize and pack `stories`, or find the result of an earlier run on the very same input.
+    """Tokenize and pack `stories`, or take the rows of the same input from the cache.
 
     Raises:
-        UserError: a block_size below 2, a tokenizer without BOS, EOS or PAD, too few stories for one row.
+        UserError: a block_size below 2, a tokenizer without BOS, EOS or PAD, too little text for one row.
     """
     if arguments.block_size < 2:
         raise UserError(f"block_size must be at least 2, got {arguments.block_size}")
     missing = [name for name in ("bos", "eos", "pad") if getattr(tokenizer, f"{name}_token_id") is None]
     if missing:
-        raise UserError(f"the tokenizer has no {' and no '.join(missing)} token; train one with train_tokenizer.py")
+        raise UserError(f"the tokenizer has no {' and no '.join(missing)} token", "train one with train_tokenizer.py")
     settings = [LAYOUT, arguments.block_size, arguments.align_to_stories]
     key = content_key([dataset_key(stories), *_tokenizer_content(tokenizer), *settings])
 
@@ -66,7 +69,7 @@ def pack(stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, argument
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     if not report["rows"]:
         raise UserError(
-            f"the training stories hold {report['tokens']} tokens, less than one row of block_size "
+            f"the training stories have {report['tokens']} tokens, fewer than one row of block_size "
             f"{arguments.block_size}: give more text or a smaller block_size"
         )
     logger.info(
@@ -112,7 +115,7 @@ def _write_rows(
             yield pa.record_batch([pa.FixedSizeListArray.from_arrays(flat, arguments.block_size)], schema=schema)
 
     write_arrow(folder / "rows.arrow", schema, batches(rows))
-    del tokenized, rows  # closes the memory maps, without which Windows would not remove the files
+    del tokenized, rows  # closes the memory maps: Windows does not remove files that are mapped
     for file in folder.glob("tokens*.arrow"):
         file.unlink()
     return report
@@ -121,7 +124,7 @@ def _write_rows(
 def _tokenize(
     folder: Path, stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, dtype: type, num_proc: int | None
 ) -> datasets.Dataset:
-    """One row a story, column `tokens`; several processes if asked, else the tokenizer's own threads."""
+    """A dataset with the column `tokens`, one row for each story. num_proc: default is the tokenizer's own threads."""
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
 
     def encode(batch: dict) -> dict:
@@ -142,7 +145,7 @@ def _tokenize(
 
 
 def _story_batches(tokenized: datasets.Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches of stories as (all their tokens, the length of each)."""
+    """Batches of stories as (tokens of all, shape (tokens,); length of each, shape (stories,))."""
     for table in tokenized.with_format("arrow").iter(STORIES_PER_BATCH):
         column = table.column("tokens").combine_chunks()
         yield column.flatten().to_numpy(), column.value_lengths().to_numpy()
@@ -163,12 +166,12 @@ def _stream_rows(tokenized: datasets.Dataset, block_size: int, report: dict) -> 
 def _aligned_rows(
     tokenized: datasets.Dataset, block_size: int, pad_token_id: int, report: dict
 ) -> Iterator[np.ndarray]:
-    """First fit, longest piece first, within one batch of stories; a story longer than a row goes on in the next."""
+    """First-fit packing, longest piece first, in one batch of stories; a long story continues in the next row."""
     for tokens, lengths in _story_batches(tokenized):
         report["tokens"] += len(tokens)
         stories = np.split(tokens, np.cumsum(lengths)[:-1])
         pieces = [(i == 0, story[i : i + block_size]) for story in stories for i in range(0, len(story), block_size)]
-        pieces.sort(key=lambda piece: (piece[0], -len(piece[1])))  # what goes on with a story opens a row of its own
+        pieces.sort(key=lambda piece: (piece[0], -len(piece[1])))  # the rest of a long story begins a row
         rows: list[list[np.ndarray]] = []
         open_rows: dict[int, list[int]] = {}  # free room -> rows that have it
         for begins, piece in pieces:
@@ -193,15 +196,15 @@ def _aligned_rows(
 
 @dataclass
 class StoryCollator:
-    """Rows as a batch for the model, `input_ids` and `labels`, both int64 of shape (rows, longest row).
+    """Collate rows into a batch for the model: `input_ids` and `labels`, both int64 of shape (rows, longest row).
 
-    The labels are the input ids: the model shifts them, nobody else. Padding, and whatever stands before a row's
-    `first_target`, is left out of the loss. No attention mask: padding stands on the right, where a causal model's
-    real tokens never see it, and plain causal rows keep the fast attention kernel.
+    The labels are the input ids: the shift happens in the model. Padding and the tokens before a row's `first_target`
+    do not count in the loss. There is no attention mask: padding is on the right, where a causal model does not see it,
+    and without a mask the fast attention kernel is used.
 
-    With `bos_token_id`, every BOS begins anew: `position_ids` that restart there, by which transformers keeps each
-    story's attention to itself (for a model that is called without attention mask and cache, as in training). Rows of
-    one story go without.
+    With `bos_token_id` there are also `position_ids`, which restart at every BOS (document masking): transformers then
+    keeps attention inside each story, for a model that is called without attention mask and cache, as in training. A
+    batch in which every row is one story needs none.
     """
 
     pad_token_id: int

@@ -1,11 +1,11 @@
-"""What is wrong with a text, story by story, and a copy of it without that.
+"""Find problems in a text, story by story, and write a copy without them.
 
     python check_run.py --data stories.txt
     python check_run.py --data stories.txt --clean clean.jsonl
 
-Mojibake is repaired first, in the report as in the copy: what is said of a story is said of its repaired text. A story
-with another problem is left out of the copy; checking or cleaning the copy again finds nothing. Two passes over the
-memory-mapped stories, ten bytes of memory for each.
+Mojibake is repaired first; the other problems are those of the repaired text. The copy holds the repaired stories and
+leaves out those with another problem; checking the copy finds nothing. This takes two passes over the memory-mapped
+stories and ten bytes of memory for each story.
 """
 
 import json
@@ -52,7 +52,7 @@ MOJIBAKE, SHORT, LONG, DUPLICATE, OVERLAP = (
     "too short",
     "too long",
     "exact duplicate of an earlier story",
-    "stands in the validation data",
+    "also in the validation data",
 )
 PROBLEMS = (MOJIBAKE, *PATTERNS, SHORT, LONG, DUPLICATE, OVERLAP)
 EXAMPLES = 3
@@ -61,7 +61,11 @@ AROUND = 25  # characters of an example on each side of what was found
 
 @dataclass
 class Examined:
-    """`problems`: a bit for each name in PROBLEMS, shape (stories,), uint16. `report`: counts and examples."""
+    """Stories and their problems.
+
+    problems: a bit for each name in PROBLEMS, shape (stories,), uint16.
+    report: counts and examples, see `_report`.
+    """
 
     stories: datasets.Dataset
     problems: np.ndarray
@@ -71,14 +75,14 @@ class Examined:
 def check_arguments(arguments: QualityArguments, data: DataArguments) -> None:
     for name in ("train_file", "dataset_name", "num_sample_stories"):
         if getattr(data, name) is not None:
-            raise UserError(f"{name}: --data alone names the text; leave out --{name}")
+            raise UserError(f"{name}: --data names the text; leave out --{name}")
     if arguments.min_characters > arguments.max_characters:
         limits = f"min_characters {arguments.min_characters} is more than max_characters {arguments.max_characters}"
-        raise UserError(f"{limits}: no story could be both")
+        raise UserError(f"{limits}: no story could fit both")
 
 
 def find_problems(text: str, arguments: QualityArguments) -> dict[str, int]:
-    """Name of each problem of one repaired story, and the character at which it stands."""
+    """The problems of one repaired story: the name of each, and the index of its first character."""
     found = {name: match.start() for name, pattern in PATTERNS.items() if (match := pattern.search(text))}
     if len(text) < arguments.min_characters:
         found[SHORT] = 0
@@ -88,11 +92,15 @@ def find_problems(text: str, arguments: QualityArguments) -> dict[str, int]:
 
 
 def examine(arguments: QualityArguments, data: DataArguments) -> Examined:
-    """Read the source that `arguments` names, the way `data` says, and look at every story."""
+    """Read the source that `arguments` names, with the settings of `data`, and check every story.
+
+    Raises:
+        UserError: options that contradict each other, a source that cannot be read.
+    """
     check_arguments(arguments, data)
     exists = Path(arguments.data).exists() or Path(arguments.data).suffix
     data.train_file, data.dataset_name = (arguments.data, None) if exists else (None, arguments.data)
-    data.on_bad_row = "skip"  # and counted: that too is a finding
+    data.on_bad_row = "skip"  # bad rows are counted in the report
     stories, validation, read = read_sources(data)
     problems = np.zeros(len(stories), dtype=np.uint16)
     hashes = np.zeros(len(stories), dtype=np.uint64)
@@ -110,28 +118,28 @@ def examine(arguments: QualityArguments, data: DataArguments) -> Examined:
             if text != healed:
                 at = next((i for i, pair in enumerate(zip(text, healed, strict=False)) if pair[0] != pair[1]), 0)
                 note(MOJIBAKE, index, _excerpt(text, at))
-            for name, at in find_problems(healed, arguments).items():
-                note(name, index, _excerpt(healed, at))
+            for name, place in find_problems(healed, arguments).items():
+                note(name, index, _excerpt(healed, place))
 
     if validation is not None:
         held_out = [text_hashes([clean_text(text) for text in texts]) for _, texts in _batches(validation, None)]
-        for index in np.flatnonzero(np.isin(hashes, np.concatenate(held_out))):
-            note(OVERLAP, index.item(), _excerpt(stories[index.item()]["text"], 0))
+        for index in np.flatnonzero(np.isin(hashes, np.concatenate(held_out))).tolist():
+            note(OVERLAP, index, _excerpt(stories[index]["text"], 0))
     first = _first_copies(hashes, _dropped(problems))
-    for index in np.flatnonzero(first < np.arange(len(hashes))):
-        note(DUPLICATE, index.item(), f"story {first[index] + 1}: {_excerpt(stories[index.item()]['text'], 0)}")
+    for index in np.flatnonzero(first < np.arange(len(hashes))).tolist():
+        note(DUPLICATE, index, f"story {first[index] + 1}: {_excerpt(stories[index]['text'], 0)}")
     if data.train_file is not None:
-        _add_places(examples, data)
+        _add_places(examples, data.train_file, data)
     return Examined(stories, problems, _report(arguments, problems, examples, read["train"], validation is not None))
 
 
 def _dropped(problems: np.ndarray) -> np.ndarray:
-    """Which stories a clean copy leaves out, shape (stories,): those with more than mojibake."""
+    """Whether the clean copy leaves a story out, shape (stories,), bool: it has a problem other than mojibake."""
     return problems & ~np.uint16(1 << PROBLEMS.index(MOJIBAKE)) != 0
 
 
 def _first_copies(hashes: np.ndarray, dropped: np.ndarray) -> np.ndarray:
-    """For each story, shape (stories,), the first that is equal to it; one that stays, if there is one."""
+    """The index of the first equal story for each story, shape (stories,); of one that is not dropped, if possible."""
     order = np.argsort(dropped, kind="stable")
     first, inverse = np.unique(hashes[order], return_index=True, return_inverse=True)[1:]
     copies = np.empty_like(order)
@@ -140,7 +148,7 @@ def _first_copies(hashes: np.ndarray, dropped: np.ndarray) -> np.ndarray:
 
 
 def _batches(stories: datasets.Dataset, description: str | None) -> Iterator[tuple[int, list[str]]]:
-    """The number of stories before each batch, and its texts."""
+    """The index of the first story of each batch, and the texts of the batch."""
     starts = range(0, len(stories), STORIES_PER_BATCH)
     bar = tqdm(starts, desc=description, unit=" thousand stories", delay=2, disable=description is None)
     for start, batch in zip(bar, stories.iter(STORIES_PER_BATCH), strict=True):
@@ -152,12 +160,12 @@ def _excerpt(text: str, at: int) -> str:
     return ("…" if begin else "") + text[begin:end] + ("…" if end < len(text) else "")
 
 
-def _add_places(examples: dict[str, list[dict]], data: DataArguments) -> None:
-    """Where the examples stand in their files; one more pass, up to the last of them."""
+def _add_places(examples: dict[str, list[dict]], path: str, data: DataArguments) -> None:
+    """Add file and line to the examples; takes one more pass over the files, up to the last example."""
     wanted: dict[int, list[dict]] = {}
     for example in (example for some in examples.values() for example in some):
         wanted.setdefault(example["story"], []).append(example)
-    places = islice(story_places(data.train_file, data), max(wanted, default=0))
+    places = islice(story_places(path, data), max(wanted, default=0))
     for story, (file, line) in enumerate(places, start=1):
         for example in wanted.get(story, ()):
             example["file"], example["line"] = str(file), line
@@ -183,8 +191,14 @@ def _counts(problems: np.ndarray) -> dict[str, int]:
     return {name: int((problems >> bit & 1).sum()) for bit, name in enumerate(PROBLEMS)}
 
 
-def write_clean_copy(examined: Examined, arguments: QualityArguments) -> dict[str, int]:
-    """Write the healthy and the repaired stories to `arguments.clean`, whole or not at all; what became of how many."""
+def write_clean_copy(examined: Examined, arguments: QualityArguments) -> dict[str, Any]:
+    """Write the stories without problems and the repaired ones to `arguments.clean`, completely or not at all.
+
+    Returns {"file", "stories", "repaired", "dropped", "dropped_for": {problem: stories}}.
+
+    Raises:
+        UserError: no story would be left, or the file cannot be written.
+    """
     target = check_target(arguments)
     dropped = _dropped(examined.problems)
     if dropped.all():
@@ -214,24 +228,24 @@ def write_clean_copy(examined: Examined, arguments: QualityArguments) -> dict[st
 
 
 def check_target(arguments: QualityArguments) -> Path:
-    """The place of the clean copy, which must be new: neither a source nor anything else is ever written over."""
-    target, source = Path(arguments.clean), Path(arguments.data)
+    """The path of the clean copy, where no file may exist yet."""
+    target, source = Path(arguments.clean or ""), Path(arguments.data)
     if target.suffix not in (".jsonl", ".txt"):
         raise UserError(f"clean {target}: give a name that ends in .jsonl or .txt")
     if target.exists():
-        raise UserError(f"clean {target}: there is such a file already, and nothing is written over; give another name")
+        raise UserError(f"clean {target}: the file exists and is not overwritten; give another name")
     if not target.resolve().parent.is_dir():
-        raise UserError(f"clean {target}: there is no folder {target.parent}")
+        raise UserError(f"clean {target}: the folder {target.parent} does not exist")
     if source.is_dir() and source.resolve() in target.resolve().parents:
-        raise UserError(f"clean {target}: lies in {source} and would be read with it next time; give another place")
+        raise UserError(f"clean {target}: is in {source} and would be read with it next time; give another folder")
     return target
 
 
 def describe(report: dict[str, Any]) -> Iterator[str]:
-    """The report in lines for people."""
+    """The report as lines of text."""
     yield f"{report['source']}: {report['stories']:,} stories, {report['stories_without_problem']:,} without a problem"
     if report["empty_stories"]:
-        yield f"  {report['empty_stories']:,} empty stories are left out whenever it is read"
+        yield f"  {report['empty_stories']:,} empty stories are skipped"
     if report["rows_not_read"]:
         yield f"  {report['rows_not_read']:,} rows cannot be read, first {report['first_row_not_read']}"
     for name, problem in report["problems"].items():
@@ -241,4 +255,4 @@ def describe(report: dict[str, Any]) -> Iterator[str]:
             place = f" ({example['file']}{line})" if "file" in example else ""
             yield f"      story {example['story']:,}{place}: {example['excerpt']!r}"
     if not report["compared_with_validation"]:
-        yield "  not compared with validation data: none was named (--validation_file)"
+        yield "  not compared with validation data: give it with --validation_file"

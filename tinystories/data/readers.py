@@ -1,22 +1,22 @@
-"""The files that stories are read from, a reader for each kind: a new format is one function here.
+"""Read stories from files: one function for each format.
 
-What a story is, by kind of file:
+What a story is in each format:
 
 - `.txt`: UTF-8. Where the file holds `<|endoftext|>`, that ends a story; otherwise one or more blank lines do.
-  `story_separator` says it outright: `endoftext`, `blank_line`, or `file` (the whole file is one story).
-- `.jsonl`: one JSON object a line, the story in its field `text_column` (or a bare JSON string a line).
+  `story_separator` sets it: `endoftext`, `blank_line`, or `file` (the whole file is one story).
+- `.jsonl`: one JSON object a line, the story in its field `text_column` (or a JSON string a line).
 - `.csv`: a header line, the story in the column `text_column`.
 - `.parquet`: the story in the column `text_column`.
-- a folder: every such file in it and below, in the order of their paths.
+- a folder: every such file in it and in its subfolders, in the order of their paths.
 
-Line ends become `\\n` and white space around a story is removed; empty stories are counted and left out.
+Line ends become `\\n` and white space around a story is removed; empty stories are counted and skipped.
 """
 
 import csv
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -34,7 +34,7 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def story_places(path: str, arguments: DataArguments) -> Iterator[tuple[Path, int | None]]:
-    """File and first line (none in a .parquet file) of each story that `read_files` gives, in its order."""
+    """File and first line (None in a .parquet file) of each story, in the order in which `read_files` gives them."""
     for file in list_files(Path(path)):
         for row in READERS[file.suffix.lower()](file, arguments, {"separators": []}):
             if not isinstance(row, BadRow) and row.strip():
@@ -47,21 +47,22 @@ class _Row(str):
     line: int
 
 
+class BadRow(Exception):
+    """A row that is not a story; the message begins with its file and line."""
+
+
+Reader = Callable[[Path, DataArguments, dict], Iterator[str | BadRow]]
+READERS: dict[str, Reader] = {}  # by suffix of the file name
+
+
 def _at(line: int, text: str) -> _Row:
     row = _Row(text)
     row.line = line
     return row
 
 
-class BadRow(Exception):
-    """A row that is no story; the message begins with its file and line."""
-
-
-READERS = {}
-
-
-def _reader(*suffixes: str):
-    def register(function):
+def _reader(*suffixes: str) -> Callable[[Reader], Reader]:
+    def register(function: Reader) -> Reader:
         READERS.update(dict.fromkeys(suffixes, function))
         return function
 
@@ -69,9 +70,10 @@ def _reader(*suffixes: str):
 
 
 def list_files(path: Path) -> list[Path]:
+    """The file, or the files of known formats in a folder; a path that cannot be read is a `UserError`."""
     try:
         return _known_files(path)
-    except OSError as error:  # a name that no file can have, a folder that may not be read
+    except OSError as error:  # a name that is too long, a folder without permission
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
@@ -79,7 +81,7 @@ def _known_files(path: Path) -> list[Path]:
     if path.is_file():
         if path.suffix.lower() not in READERS:
             raise UserError(
-                f"{path}: cannot read {path.suffix or 'a file without ending'}; known: {', '.join(READERS)}"
+                f"{path}: cannot read {path.suffix or 'a file without ending'}; known formats: {', '.join(READERS)}"
             )
         return [path]
     if not path.is_dir():
@@ -90,12 +92,12 @@ def _known_files(path: Path) -> list[Path]:
         raise UserError(f"{path}: holds no {', '.join(READERS)} file")
     if len(known) < len(files):
         others = [file.name for file in files if file not in known]
-        logger.warning("%s: left out %d files of other kinds: %s", path, len(others), ", ".join(others[:5]))
+        logger.warning("%s: skipped %d files of unknown formats: %s", path, len(others), ", ".join(others[:5]))
     return known
 
 
 def _lines(file: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file with their line ends; text that is not UTF-8 is refused with its line."""
+    """The lines of a UTF-8 file with their line ends; at a line that is not UTF-8 a `UserError` with its number."""
     with file.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             try:
@@ -106,12 +108,14 @@ def _lines(file: Path) -> Iterator[str]:
                     "save the file as UTF-8"
                 ) from error
             if b"\0" in line:
-                raise UserError(f"{file}:{number}: holds a zero byte: not text, or UTF-16; save the file as UTF-8")
+                raise UserError(
+                    f"{file}:{number}: has a zero byte, so it is not text or is UTF-16", "save the file as UTF-8"
+                )
             yield text
 
 
 @_reader(".txt")
-def _read_txt(file: Path, arguments: DataArguments, report: dict) -> Iterator[str]:
+def _read_txt(file: Path, arguments: DataArguments, report: dict) -> Iterator[str | BadRow]:
     rule = arguments.story_separator
     if rule == "auto":
         rule = "endoftext" if any(END_OF_TEXT in line for line in _lines(file)) else "blank_line"
@@ -120,20 +124,20 @@ def _read_txt(file: Path, arguments: DataArguments, report: dict) -> Iterator[st
         report["separators"].append(described)
 
     story: list[str] = []
-    begins = None  # the line of the story's first word
+    begins = 0  # the line of the story's first word; 0: there is none yet
     for number, line in enumerate(_lines(file), start=1):
         if rule == "endoftext" and END_OF_TEXT in line:
             *ended, line = line.split(END_OF_TEXT)
             for piece in ended:
                 yield _at(begins or number, "".join([*story, piece]))
-                story, begins = [], None
+                story, begins = [], 0
         elif rule == "blank_line" and not line.strip():
             if story:
                 yield _at(begins, "".join(story))
-            story, begins, line = [], None, ""
+            story, begins, line = [], 0, ""
         if line:
             story.append(line)
-            begins = begins or (number if line.strip() else None)
+            begins = begins or (number if line.strip() else 0)
     if "".join(story).strip():
         yield _at(begins, "".join(story))
 
@@ -148,7 +152,7 @@ def _read_jsonl(file: Path, arguments: DataArguments, report: dict) -> Iterator[
         except (ValueError, RecursionError) as error:
             yield BadRow(f"{file}:{number}: not JSON ({getattr(error, 'msg', error)})")
             continue
-        fields = f"; it has {list(value)}: name one with --text_column" if isinstance(value, dict) else ""
+        fields = f"; it has {list(value)}: choose one with --text_column" if isinstance(value, dict) else ""
         if isinstance(value, dict):
             value = value.get(arguments.text_column)
         if not isinstance(value, str):
@@ -168,9 +172,11 @@ def _read_csv(file: Path, arguments: DataArguments, report: dict) -> Iterator[st
     except csv.Error as error:
         raise UserError(f"{file}:1: not CSV ({error})") from error
     if arguments.text_column not in header:
-        raise UserError(f"{file}:1: no column {arguments.text_column!r}; it has {header}: name one with --text_column")
+        raise UserError(
+            f"{file}:1: no column {arguments.text_column!r}; it has {header}: choose one with --text_column"
+        )
     if header.count(arguments.text_column) > 1:
-        raise UserError(f"{file}:1: several columns are named {arguments.text_column!r}; rename all but one")
+        raise UserError(f"{file}:1: several columns are named {arguments.text_column!r}", "rename all but one")
     column = header.index(arguments.text_column)
     while True:
         begins = reader.line_num + 1
@@ -197,7 +203,7 @@ def _read_parquet(file: Path, arguments: DataArguments, report: dict) -> Iterato
         if arguments.text_column not in table.schema_arrow.names:
             raise UserError(
                 f"{file}: no column {arguments.text_column!r}; it has {table.schema_arrow.names}: "
-                "name one with --text_column"
+                "choose one with --text_column"
             )
         number = 0
         try:

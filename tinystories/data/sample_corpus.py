@@ -1,13 +1,12 @@
 """Short, simple children's stories, made from a seed.
 
-The tokenizer, the training loop and the tests all need text. With this module the whole product works without any
-download: it writes as many different little stories as are asked for, always the same ones for the same seed. Every
-sentence was written for this project. The language is plain and regular on purpose, so that a very small model that
-has been trained for a minute can already tell a story of its own.
+With this module everything works without a download: it writes any number of different little stories, the same ones
+for the same seed. Every sentence was written for this project. The language is plain and regular, so that a very small
+model can tell a story of its own after a minute of training.
 
 Print three stories:
 
-    python -m tinystories.sample_corpus --num_stories 3 --seed 0
+    python -m tinystories.data.sample_corpus --num_stories 3 --seed 0
 
 How the text of a plot is written (Teller.tell turns it into a story):
 
@@ -20,8 +19,12 @@ How the text of a plot is written (Teller.tell turns it into a story):
 import argparse
 import random
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
+
+T = TypeVar("T")
 
 END_OF_STORY = "<|endoftext|>"
 
@@ -151,10 +154,10 @@ class Teller:
         self.rng = rng
         self.taken: list[str] = []
 
-    def pick(self, *options):
+    def pick(self, *options: T) -> T:
         return self.rng.choice(options)
 
-    def new(self, options) -> str:
+    def new(self, options: Iterable[str]) -> str:
         """Draw a word that this story does not have yet."""
         word = self.rng.choice([option for option in options if option not in self.taken])
         self.taken.append(word)
@@ -164,14 +167,14 @@ class Teller:
         sex = self.pick("girl", "boy")
         return Hero(self.new(GIRLS if sex == "girl" else BOYS), sex, self.fill(f"a {trait} {sex}"), *PRONOUNS[sex])
 
-    def animal(self, kinds=ANIMALS, trait: str = TRAIT) -> Hero:
+    def animal(self, kinds: Iterable[str] = ANIMALS, trait: str = TRAIT) -> Hero:
         kind, sex = self.new(kinds), self.pick("girl", "boy")
         return Hero(self.new(ANIMAL_NAMES), kind, self.fill(f"a {trait} {kind}"), *PRONOUNS[sex])
 
-    def hero(self, kinds=ANIMALS) -> Hero:
+    def hero(self, kinds: Iterable[str] = ANIMALS) -> Hero:
         return self.child() if self.rng.random() < 0.6 else self.animal(kinds)
 
-    def friend(self, hero: Hero, kinds=ANIMALS) -> Hero:
+    def friend(self, hero: Hero, kinds: Iterable[str] = ANIMALS) -> Hero:
         return self.child(KIND_TRAIT) if hero.kind in PRONOUNS else self.animal(kinds, KIND_TRAIT)
 
     def pair(self) -> Hero:

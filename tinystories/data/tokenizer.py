@@ -1,7 +1,7 @@
-"""The tokenizer: byte-level BPE in the Hugging Face fast format, and what is worth knowing about one.
+"""Train, load and describe the tokenizer: byte-level BPE in the Hugging Face fast format.
 
 Every string round-trips exactly: the alphabet is all 256 bytes and nothing is normalised. Text that looks like a
-special token stays text. No truncation is stored. A prompt gets BOS by default; EOS is added by packing alone.
+special token is tokenized as text. No truncation is stored. A prompt gets BOS by default; only packing adds EOS.
 """
 
 import logging
@@ -25,15 +25,17 @@ logger = logging.getLogger(__name__)
 
 PAD, BOS, EOS = "<|pad|>", "<|bos|>", "<|eos|>"
 SPECIAL_TOKENS = (PAD, BOS, EOS)
-TRAINING = 1  # part of the cache key: raise it when train_tokenizer changes
+TRAINING = 1  # part of the cache key: increase it when train_tokenizer changes
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 
 
 def train_tokenizer(stories: datasets.Dataset, arguments: TokenizerArguments) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE on the column `text`.
 
-    The vocabulary comes out smaller than `arguments.vocab_size` where the stories do not hold so many pairs that occur
-    `min_frequency` times; a warning says so.
+    The vocabulary is smaller than `arguments.vocab_size`, with a warning, if too few pairs occur `min_frequency` times.
+
+    Raises:
+        UserError: a vocab_size without room for all bytes and the special tokens.
     """
     if arguments.vocab_size < SMALLEST_VOCABULARY:
         raise UserError(f"vocab_size must be at least {SMALLEST_VOCABULARY} (256 bytes and 3 special tokens)")
@@ -47,7 +49,7 @@ def train_tokenizer(stories: datasets.Dataset, arguments: TokenizerArguments) ->
         min_frequency=arguments.min_frequency,
         special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=sys.stdout.isatty(),  # its bar goes to stdout, where a pipe wants results
+        show_progress=sys.stdout.isatty(),  # its bar goes to stdout, which may be a pipe
     )
     backend.train_from_iterator(_batches(stories), trainer, length=len(stories))
     bos_id = backend.token_to_id(BOS)
@@ -59,13 +61,13 @@ def train_tokenizer(stories: datasets.Dataset, arguments: TokenizerArguments) ->
         pad_token=PAD,
         bos_token=BOS,
         eos_token=EOS,
-        split_special_tokens=True,  # a typed "<|eos|>" is five characters and a word, not the end of the story
+        split_special_tokens=True,  # "<|eos|>" in a text is text, not the end of the story
         clean_up_tokenization_spaces=False,
-        padding_side="left",  # what generating for a batch of prompts needs; training rows are not padded
+        padding_side="left",  # for batches of prompts; training rows are not padded by the tokenizer
     )
     if len(tokenizer) < arguments.vocab_size:
         logger.warning(
-            "the stories give only %d tokens with min_frequency %d, not the %d asked for",
+            "the stories give only %d tokens with min_frequency %d, not vocab_size %d",
             len(tokenizer),
             arguments.min_frequency,
             arguments.vocab_size,
@@ -81,7 +83,7 @@ def _batches(stories: datasets.Dataset) -> Iterator[list[str]]:
 def load_or_train_tokenizer(
     arguments: TokenizerArguments, stories: datasets.Dataset, cache_root: str | None
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer that the recipe names, or one trained on `stories` (once for the same stories and settings)."""
+    """The tokenizer that `arguments` names, or one trained on `stories` and cached."""
     if arguments.tokenizer_name is not None:
         return load_tokenizer(arguments.tokenizer_name, arguments.tokenizer_revision)
     settings = [arguments.vocab_size, arguments.min_frequency, arguments.max_samples, tokenizers.__version__]
@@ -95,22 +97,28 @@ def load_or_train_tokenizer(
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """`AutoTokenizer` for a folder or Hub id; a failure is one line, a stored truncation is taken out and said."""
+    """The fast tokenizer of a folder or Hub id. A truncation that is stored in it is removed with a warning.
+
+    Raises:
+        UserError: it cannot be loaded, or is not a fast tokenizer.
+    """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"cannot load a tokenizer from {name}: {one_line(error)}") from error
     if not tokenizer.is_fast:
-        raise UserError(f"{name} is not a fast tokenizer (it has no tokenizer.json); train one with train_tokenizer.py")
+        raise UserError(
+            f"{name} is not a fast tokenizer (it has no tokenizer.json)", "train one with train_tokenizer.py"
+        )
     if tokenizer.backend_tokenizer.truncation is not None:
         length = tokenizer.backend_tokenizer.truncation["max_length"]
-        logger.warning("%s stores a truncation at %d tokens: taken out, no story is cut", name, length)
+        logger.warning("%s stores a truncation at %d tokens: taken out, so that no story is cut", name, length)
         tokenizer.backend_tokenizer.no_truncation()
     return tokenizer
 
 
 def tokenizer_report(tokenizer: PreTrainedTokenizerBase, held_out: datasets.Dataset) -> dict:
-    """Vocabulary size, bytes per token on held-out stories, and how the articles are encoded."""
+    """Vocabulary size, UTF-8 bytes per token on held-out stories, and the tokens of the articles."""
     num_bytes = num_tokens = 0
     for texts in _batches(held_out):
         num_bytes += sum(len(text.encode()) for text in texts)
@@ -125,7 +133,7 @@ def tokenizer_report(tokenizer: PreTrainedTokenizerBase, held_out: datasets.Data
 
 
 def describe(report: dict) -> str:
-    """`tokenizer_report` in one line for people."""
+    """`tokenizer_report` as one line of text."""
     articles = ", ".join(f"{text!r} = {' '.join(tokens)}" for text, tokens in report["articles"].items())
     return (
         f"tokenizer: {report['vocab_size']:,} tokens, {report['bytes_per_token']:.2f} bytes per token "

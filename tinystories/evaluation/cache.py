@@ -1,18 +1,20 @@
-"""Parts of an evaluation that are done: a command that was stopped goes on where it was, and none is measured twice.
+"""Results that an evaluation has finished: a command that was stopped continues, and nothing is measured twice.
 
-A part is one JSON file, named by a key over everything it depends on: weights, tokenizer, stories, settings, library
-versions and the code that measures. Whatever changes, changes the key; nobody is ever told to delete a cache.
+A result is one JSON file in the folder `parts`. Its name holds a key over everything it depends on: weights, tokenizer,
+stories, settings, library versions and all code of this package. A change to any of them changes the key, so an old
+result is never reused by mistake and no user has to delete the cache.
 """
 
+import inspect
 import json
-import sys
+import logging
 from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tinystories.atomic import write_atomically
 from tinystories.data.cache import content_key
@@ -20,11 +22,17 @@ from tinystories.errors import UserError
 from tinystories.run_files import LIBRARIES, read_json
 
 
+logger = logging.getLogger(__name__)
+
 LIBRARY = Path(__file__).parent.parent
 
 
 class ResultCache:
-    """The parts in `folder`. Results must be JSON."""
+    """The results in `folder`; a result must be JSON.
+
+    Raises:
+        UserError: the folder cannot be created.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -38,25 +46,29 @@ class ResultCache:
         self.base = content_key([*versions, *(file.read_bytes() for file in files)])
 
     def get(self, name: str, depends_on: list[Any], measure: Callable[[], Any]) -> Any:
-        """What the part `name` holds; measured now where it is not known."""
+        """The result `name` for the inputs `depends_on`; `measure` is called if it is not known yet."""
         key = content_key([self.base, *(json.dumps(item, sort_keys=True) for item in depends_on)])
         path = self.folder / f"{name}-{key}.json"
-        if path.exists() and (known := read_json(path)) is not None:
+        known = read_json(path, logger.warning)
+        if known is not None:
             return known["result"]
         result = measure()
         write_atomically(path, json.dumps({"part": name, "result": result}, ensure_ascii=False) + "\n")
-        return json.loads(json.dumps(result))  # the same types, whether it was known or not
+        return json.loads(json.dumps(result))  # the same types as when it is read
 
 
 def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Over every weight, the configuration, the code of the model and the tokenizer."""
+    """A key over every weight, the configuration, the code of the model, and the tokenizer."""
     special = json.dumps({name: str(token) for name, token in tokenizer.special_tokens_map.items()}, sort_keys=True)
     ids = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
-    code = Path(sys.modules[type(model).__module__].__file__).read_bytes()
+    code = Path(inspect.getfile(type(model))).read_bytes()
     weights = (
         part
         for name, tensor in sorted(model.state_dict().items())
         for part in (name, tensor.detach().cpu().contiguous().numpy().tobytes())
     )
-    words = tokenizer.backend_tokenizer.to_str()
-    return content_key([model.config.to_json_string(), code, words, special, *ids, *weights])
+    if isinstance(tokenizer, PreTrainedTokenizerFast):
+        vocabulary = tokenizer.backend_tokenizer.to_str()
+    else:  # in Python: its vocabulary and class are what there is
+        vocabulary = json.dumps([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())])
+    return content_key([model.config.to_json_string(), code, vocabulary, special, *ids, *weights])

@@ -6,22 +6,23 @@
     lm_eval --model hf --model_args pretrained=runs/demo,add_bos_token=False --include_path tasks \\
         --tasks tinystories_bits_per_byte
 
-`logits_cache=False` matters. The cache of lm-eval 0.4.13 takes two requests for one where the same tokens are cut at
-different places into context and continuation, as beginnings that many stories share are, and gives one of them the
-numbers of other tokens: it made a model of 0.97 one of 0.87. Without it the pairs come out as score_pairs has them.
+`logits_cache=False` matters. The cache of lm-eval 0.4.13 confuses two requests whose tokens are the same but split at
+different places into context and continuation, which happens with beginnings that many stories share. One of them then
+gets the numbers of other tokens: a model scored 0.87 instead of 0.97. Without the cache the results equal score_pairs.
 
-`tinystories_bits_per_byte` is our `text_bits_per_byte` for stories that fit into the context; longer ones are cut into
-other windows there. It is a rolling task, which puts BOS before the story by itself: without `add_bos_token=False`, a
-tokenizer that adds BOS gives a second one, and that would be scored.
+`tinystories_bits_per_byte` equals our `text_bits_per_byte` for stories that fit into the context; lm-eval cuts longer
+ones into other windows. It is a rolling task, which adds BOS itself: without `add_bos_token=False`, a tokenizer that
+adds BOS gives a second BOS, which would be scored.
 
-The tasks name their data by absolute path: write them anew where the folder is moved. `!function` and Hub data sets are
-not used.
+The tasks name their data by absolute path: write them again after moving the folder. They use neither `!function` nor
+data sets of the Hub.
 """
 
 import argparse
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -34,12 +35,12 @@ from tinystories.evaluation.minimal_pairs.pairs import NUMBER, Pair, blimp_pairs
 
 
 PAIRS, BLIMP, BITS_PER_BYTE = "tinystories_pairs", "local_blimp", "tinystories_bits_per_byte"
-STORIES = 500  # of the task for bits per byte
+STORIES = 500  # in the task for bits per byte
 
 
 def write_pairs(folder: Path, group: str, pairs: Iterable[Pair]) -> list[str]:
-    """A task for each rule (`group`_`rule`) and one group over them, whose score is the mean of the rules."""
-    by_rule: dict[str, list[dict]] = {}
+    """Write a task for each rule (`group`_`rule`) and a group of them, whose score is the mean of the rules."""
+    by_rule: dict[str, list[dict[str, str]]] = {}
     for pair in pairs:
         by_rule.setdefault(pair.rule, []).append(pair.as_dict())
     tasks = [f"{group}_{rule}" for rule in by_rule]
@@ -63,7 +64,7 @@ def write_pairs(folder: Path, group: str, pairs: Iterable[Pair]) -> list[str]:
 
 
 def write_stories(folder: Path, texts: Iterable[str]) -> None:
-    """The task `tinystories_bits_per_byte`."""
+    """Write the task `tinystories_bits_per_byte`."""
     metric = {"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False}
     task = {
         "task": BITS_PER_BYTE,
@@ -75,7 +76,7 @@ def write_stories(folder: Path, texts: Iterable[str]) -> None:
     _write_task(folder, task, [{"text": text} for text in texts])
 
 
-def _write_task(folder: Path, task: dict, rows: list[dict]) -> None:
+def _write_task(folder: Path, task: dict[str, Any], rows: list[dict[str, str]]) -> None:
     data = folder / f"{task['task']}.jsonl"
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     data.write_text("".join(lines), encoding="utf-8", newline="\n")
@@ -89,19 +90,21 @@ def _write_task(folder: Path, task: dict, rows: list[dict]) -> None:
     _write_yaml(folder / f"{task['task']}.yaml", task | source)
 
 
-def _write_yaml(path: Path, content: dict) -> None:
+def _write_yaml(path: Path, content: dict[str, Any]) -> None:
     path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8", newline="\n")
 
 
 def main(argv: list[str]) -> None:
-    parser = StrictParser((), prog="tinystories.evaluation.harness", description=__doc__.splitlines()[0])
+    parser = StrictParser(
+        (), prog="tinystories.evaluation.harness", description="Write lm-eval tasks from local files."
+    )
     parser.formatter_class = argparse.HelpFormatter
     parser.add_argument("--data", required=True, help="held-out stories: a file or folder")
     parser.add_argument("--output_dir", required=True, help="folder for the tasks")
     parser.add_argument("--blimp", help="folder of BLiMP's .jsonl files, for the group local_blimp")
-    parser.add_argument("--number", type=int, default=NUMBER, help="at most so many pairs a rule")
-    parser.add_argument("--stories", type=int, default=STORIES, help="so many stories for bits per byte")
-    parser.add_argument("--seed", type=int, default=0, help="which pairs are drawn")
+    parser.add_argument("--number", type=int, default=NUMBER, help="at most this many pairs of each rule")
+    parser.add_argument("--stories", type=int, default=STORIES, help="number of stories for bits per byte")
+    parser.add_argument("--seed", type=int, default=0, help="seed that decides which pairs are drawn")
     arguments = parser.parse_args(argv)
     for name in ("number", "stories"):
         if getattr(arguments, name) < 1:

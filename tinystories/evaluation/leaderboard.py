@@ -1,10 +1,10 @@
-"""Models side by side: a results file with one JSON line per model and data, and its tables and figures.
+"""The leaderboard: a results file with one JSON line for each model and data set, its tables and its figures.
 
     {"model", "parameters", "data": {"name", "sha256", "stories", "bytes"}, "metrics": {name: {"value", "low", "high",
      "number"}}, "date", "versions"}
 
-Bits per byte of the text decide, whatever the tokenizer; what counts per token compares no two models and is left
-out. Models that read other stories stand in another table, however alike the names of the data are.
+Models are ranked by bits per byte of the text, which do not depend on the tokenizer. Numbers per token do, and are left
+out. Models measured on different stories are in different tables, even if the data sets have the same name.
 """
 
 import hashlib
@@ -16,23 +16,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from matplotlib.figure import Figure
-
 from tinystories.atomic import write_atomically
 from tinystories.errors import UserError
-from tinystories.reporting.figures import COLOURS, STYLE
 from tinystories.run_files import LIBRARIES
 
 
-RANKED = "text_bits_per_byte"  # without the ends of stories, which not every model was taught
+RANKED = "text_bits_per_byte"  # without the ends of stories, since some models have no end token
 PER_TOKEN = {"loss", "perplexity", "article_loss", "other_loss", "gap"}  # depend on the tokenizer
 
 Line = dict[str, Any]
 
 
 def data_facts(name: str, stories: Iterable[str]) -> dict[str, Any]:
-    """What a line says of its data. The hash covers every story, in order, each kept apart from the next."""
+    """What a line says about its data. The hash covers the stories, in order, and where each ends."""
     digest, number, num_bytes = hashlib.sha256(), 0, 0
     for story in stories:
         data = story.encode()
@@ -42,9 +38,13 @@ def data_facts(name: str, stories: Iterable[str]) -> dict[str, Any]:
 
 
 def new_line(
-    model: str, parameters: int, data: dict[str, Any], metrics: dict[str, dict], fingerprint: str | None = None
+    model: str,
+    parameters: int,
+    data: dict[str, Any],
+    metrics: dict[str, dict[str, float]],
+    fingerprint: str | None = None,
 ) -> Line:
-    """A result of today with the libraries of this installation. fingerprint: of the weights (parts.fingerprint)."""
+    """A result with today's date and the installed library versions. fingerprint: `cache.fingerprint` of the model."""
     return {
         "model": model,
         "fingerprint": fingerprint,
@@ -57,10 +57,10 @@ def new_line(
 
 
 def add(path: Path, line: Line) -> list[Line]:
-    """Put `line` into the results file, in the place of one of the same model on the same data; returns all lines.
+    """Add `line` to the results file, replacing a line of the same model and data; returns all lines.
 
     Raises:
-        UserError: the file holds a damaged line, or `line` is none; the file stays as it is.
+        UserError: a line of the file is damaged, or `line` is not a result. The file is not changed.
     """
     if problem := _problem(line):
         raise UserError(f"the result of {line.get('model')!r} cannot be added to {path}: {problem}")
@@ -74,7 +74,11 @@ def add(path: Path, line: Line) -> list[Line]:
 
 
 def read(path: Path) -> list[Line]:
-    """The lines of a results file; one that is damaged is a `UserError` with its number."""
+    """The lines of a results file.
+
+    Raises:
+        UserError: the file cannot be read, or a line is damaged (with its number).
+    """
     try:
         rows = path.read_bytes().split(b"\n")
     except OSError as error:
@@ -86,20 +90,20 @@ def read(path: Path) -> list[Line]:
         try:
             line = json.loads(row)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}:{number}: not JSON; mend or remove the line") from error
+            raise UserError(f"{path}:{number}: not JSON; repair or remove the line") from error
         if problem := _problem(line):
-            raise UserError(f"{path}:{number}: {problem}; mend or remove the line")
+            raise UserError(f"{path}:{number}: {problem}; repair or remove the line")
         lines.append(line)
     return lines
 
 
 def _identity(line: Line) -> tuple[str, str]:
-    """The weights say which model it is, where they are known: two may have one name."""
+    """Which model and data a line is of. Two models may share a name, so the fingerprint of the weights comes first."""
     return line.get("fingerprint") or line["model"], line["data"]["sha256"]
 
 
 def _problem(line: Any) -> str | None:
-    """Why `line` is no result, in words."""
+    """Why `line` is not a result; None if it is one."""
     if not isinstance(line, dict) or not isinstance(line.get("model"), str) or not line["model"].strip():
         return "it names no model"
     if not _is_count(line.get("parameters")):
@@ -123,12 +127,12 @@ def _is_estimate(metric: Any) -> bool:
     if not isinstance(metric, dict) or not _is_count(metric.get("number")):
         return False
     numbers = [metric.get(key) for key in ("low", "value", "high")]
-    plain = all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers)
-    return plain and numbers == sorted(numbers)
+    known = [number for number in numbers if isinstance(number, (int, float)) and math.isfinite(number)]
+    return len(known) == len(numbers) and known == sorted(known)
 
 
 def tables(lines: list[Line]) -> list[list[Line]]:
-    """The lines of each data set, best first; data sets in the order of the file."""
+    """The lines of each data set, best first; the data sets in the order of the file."""
     groups: dict[str, list[Line]] = {}
     for line in lines:
         groups.setdefault(line["data"]["sha256"], []).append(line)
@@ -136,7 +140,7 @@ def tables(lines: list[Line]) -> list[list[Line]]:
 
 
 def markdown(lines: list[Line]) -> str:
-    """One table for each data set. In brackets: the 95 % interval over the stories."""
+    """One table for each data set, with 95 % intervals over the stories in brackets."""
     return "\n".join(_markdown_table(group) for group in tables(lines))
 
 
@@ -170,17 +174,22 @@ def _cell(metric: dict[str, float] | None) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that stays one cell of one line."""
+    """`text` escaped so that it stays in one cell on one line."""
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def draw(lines: list[Line], folder: Path) -> list[Path]:
-    """Bits per byte of each data set as bars, best on top, in folder/leaderboard-HASH.svg and .png."""
+    """Draw the bits per byte of each data set as bars, best on top: folder/leaderboard-HASH.svg and .png."""
     folder.mkdir(parents=True, exist_ok=True)
     return [path for group in tables(lines) for path in _draw_one(group, folder)]
 
 
 def _draw_one(group: list[Line], folder: Path) -> list[Path]:
+    import matplotlib  # slow to import, and not needed to read or add a result
+    from matplotlib.figure import Figure
+
+    from tinystories.reporting.figures import COLOURS, STYLE
+
     name = f"leaderboard-{group[0]['data']['sha256'][:12]}"
     metrics = [line["metrics"][RANKED] for line in group]
     values = [metric["value"] for metric in metrics]
@@ -208,7 +217,7 @@ def _draw_one(group: list[Line], folder: Path) -> list[Path]:
 
 
 def _label(line: Line) -> str:
-    """Name and size; a long name loses its middle."""
+    """Name and size; the middle of a long name is cut out."""
     name, millions = " ".join(line["model"].split()), line["parameters"] / 1e6
     short = name if len(name) <= 36 else f"{name[:17]}\u2026{name[-18:]}"
     return f"{short} ({millions:.3g}M)"

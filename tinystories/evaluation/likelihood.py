@@ -1,6 +1,6 @@
 """How well a model predicts held-out stories, each number with its interval. scoring.py does the scoring.
 
-The stories are what is resampled: the tokens of one story are not independent of each other.
+The bootstrap resamples stories, not tokens: the tokens of one story are not independent of each other.
 """
 
 import math
@@ -23,8 +23,8 @@ def likelihood(
 
     Returns:
         `loss` (nats a token), `perplexity`, `bits_per_byte`, `text_bits_per_byte`, `article_loss`, `other_loss`:
-        estimates, None where there is nothing to divide by. And the counts `stories`, `tokens`, `bytes`, the `stride`,
-        and `share_not_given_back`: the stories that the tokenizer does not decode to their own text.
+        estimates, None where the divisor is 0. Also the counts `stories`, `tokens`, `bytes`, the `stride`, and
+        `share_not_given_back`: the share of stories that the tokenizer does not decode to their own text.
 
     Raises:
         UserError: a stride outside 1 .. context - 1.
@@ -36,7 +36,7 @@ def likelihood(
     others = (sums.nats - sums.articles, sums.tokens - sums.article_tokens)
     return {
         "loss": loss,
-        "perplexity": Estimate(*map(perplexity, (loss.value, loss.low, loss.high)), loss.number) if loss else None,
+        "perplexity": loss and _perplexity(loss),
         "bits_per_byte": ratio(sums.nats, bits),
         "text_bits_per_byte": ratio(sums.nats - sums.end_nats, bits),
         "article_loss": ratio(sums.articles, sums.article_tokens),
@@ -47,3 +47,7 @@ def likelihood(
         "stride": rows.stride,
         "share_not_given_back": rows.not_given_back / max(1, rows.num_stories),
     }
+
+
+def _perplexity(loss: Estimate) -> Estimate:
+    return Estimate(perplexity(loss.value), perplexity(loss.low), perplexity(loss.high), loss.number)

@@ -12,11 +12,11 @@ from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.evaluation import leaderboard
 from tinystories.evaluation.arguments import EvaluationArguments
 from tinystories.evaluation.suite import evaluate
-from tinystories.evaluation.table import as_text, side_by_side
+from tinystories.evaluation.table import as_text, comparison_as_text
 from tinystories.reporting.evaluation_page import write_page
 from tinystories.reporting.format import cell
 from tinystories.reporting.model_card import refresh_card
-from tinystories.run_files import EVALUATION, read_json
+from tinystories.run_files import EVALUATION, TRAINER_STATE, read_json
 
 
 logger = logging.getLogger("tinystories")
@@ -40,7 +40,9 @@ def run(names: list[str], arguments: EvaluationArguments) -> None:
         print(*judged(found.get("judge")), sep="\n", end="")
     if len(results) > 1:
         print(
-            "", *side_by_side([found["model"]["model"] for found in results], [f["table"] for f in results]), sep="\n"
+            "",
+            *comparison_as_text([found["model"]["model"] for found in results], [f["table"] for f in results]),
+            sep="\n",
         )
     write_atomically(output / EVALUATION, to_json(results))
     for name, found in zip(names, results, strict=True):
@@ -62,9 +64,9 @@ def judged(judgement: dict[str, Any] | None) -> list[str]:
 
 def save_beside_the_weights(folder: Path, found: dict[str, Any]) -> None:
     """Write the result into the checkpoint and on its card, unless it is not of a run or its card was edited."""
-    if not (folder / "trainer_state.json").exists():
+    if not (folder / TRAINER_STATE).exists():
         return
-    known = read_json(folder / EVALUATION)
+    known = read_json(folder / EVALUATION, logger.warning)
     if found["settings"]["quick"] and known and not known["settings"]["quick"]:
         logger.warning("%s: its full evaluation is kept, this one was quick", folder)
         return

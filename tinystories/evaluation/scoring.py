@@ -1,26 +1,26 @@
-"""How well a model predicts stories: the only place that scores text.
+"""How well a model predicts stories. Training, checks and evaluation all score text with these functions.
 
 Every story is scored by itself as BOS + story + EOS, each token after BOS exactly once. A story longer than the context
-is scored in windows that overlap (by half, unless `stride` says otherwise), each token in the first window that holds
-it. Sums run over tokens, not over batches, so the numbers do not depend on the batch size:
+is scored in overlapping windows (`stride` tokens apart, by default half a window), each token in the first window that
+contains it. Sums run over tokens, not over batches, so the numbers do not depend on the batch size:
 
 - `loss`: nats per token, the end-of-story token included;
-- `perplexity`: exp(loss). Neither compares models with different tokenizers;
-- `bits_per_byte`: the same sum in bits, over the UTF-8 bytes of the stories. This one does;
-- `text_bits_per_byte`: the same without the end-of-story token, for models of which one has none;
-- `article_loss`, `other_loss`: `loss` over the tokens of the words a, an and the, and over all the others. Which is
-  which is looked up in the text and not in the vocabulary: " a" may be the start of another word, and an article may
-  be two tokens.
+- `perplexity`: exp(loss). Neither of the two compares models with different tokenizers;
+- `bits_per_byte`: the same sum in bits, over the UTF-8 bytes of the stories. It compares models with any tokenizers;
+- `text_bits_per_byte`: the same without the end-of-story token, to compare with models that have none;
+- `article_loss`, `other_loss`: `loss` over the tokens of the words a, an and the, and over all other tokens. Articles
+  are found in the text, not in the vocabulary: " a" may begin another word, and an article may be two tokens.
 
-Any causal language model of the Hub can be scored. Where its tokenizer has no BOS, a story begins with EOS; where it
-has neither, the first token of a story has nothing to be predicted from: neither it nor its bytes count. Where there is
-no EOS, none is appended. A tokenizer that cannot tell which letter a token holds leaves the articles apart: None.
+Any causal language model of the Hub can be scored. If its tokenizer has no BOS, a story begins with EOS; if it has
+neither, the first token of a story is not predicted, and neither it nor its bytes count. Without EOS, none is appended.
+If a tokenizer cannot map letters to tokens, `article_loss` and `other_loss` are None.
 """
 
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import datasets
 import numpy as np
@@ -33,7 +33,7 @@ from tinystories.data.readers import STORIES_PER_BATCH
 from tinystories.errors import GuardError, UserError
 
 
-DEFAULT_CONTEXT = 1024  # of a model that does not say how much it can read
+DEFAULT_CONTEXT = 1024  # for a model whose configuration names no context length
 ARTICLE = re.compile(r"(?<![\w'\u2019-])(?:an?|the)(?![\w'\u2019-])", re.IGNORECASE)
 
 
@@ -41,16 +41,17 @@ ARTICLE = re.compile(r"(?<![\w'\u2019-])(?:an?|the)(?![\w'\u2019-])", re.IGNOREC
 class ScoringRows:
     """Windows over stories, longest first, and the bytes of all their text.
 
-    A row is `{"input_ids", "first_target", "articles", "story", "ends"}`: `articles` is true for each token of an
-    article, `story` is the story's number, and `ends` says whether the last token is the end of the story.
-    `story_bytes`: one number a story. `not_given_back`: stories that the tokenizer does not decode to their own text,
-    so that their bytes are not quite those of what was scored.
+    rows: `{"input_ids", "first_target", "articles", "story", "ends"}`. `articles` is true for each token of an article,
+        `story` is the story's number, and `ends` says whether the last token is the end of the story.
+    story_bytes: integers of shape (num_stories,); empty if only sums over all stories are needed.
+    not_given_back: number of stories that the tokenizer does not decode to their own text, so that their bytes are not
+        exactly the bytes of what was scored.
     """
 
-    rows: list[dict]
+    rows: list[dict[str, Any]]
     num_stories: int
     num_bytes: int
-    story_bytes: np.ndarray | None = None
+    story_bytes: np.ndarray = field(default_factory=lambda: np.array([], dtype=int))
     stride: int | None = None
     not_given_back: int = 0
     finds_articles: bool = True
@@ -58,7 +59,7 @@ class ScoringRows:
 
 @dataclass
 class Score:
-    """What a model gives a set of stories; loss in nats per token. `stride`: tokens from a window to the next."""
+    """The score of a set of stories; losses in nats per token. `stride`: tokens from one window to the next."""
 
     loss: float
     perplexity: float
@@ -67,21 +68,21 @@ class Score:
     tokens: int
     bytes: int
     stories: int
-    article_loss: float | None  # None where there is no such token
+    article_loss: float | None  # None if there are no such tokens
     other_loss: float | None
     article_tokens: int
     stride: int | None
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 @dataclass
 class StorySums:
-    """What `Score` is made of, story by story: float64 or integers of shape (stories,).
+    """The sums behind a `Score`, by story: float64 or integers of shape (stories,).
 
-    `nats` and `tokens` hold the end of the story, of which `end_nats` is the cost; `articles` and `article_tokens` are
-    the part of the words a, an and the.
+    `nats` and `tokens` include the end of the story; `end_nats` is its part of `nats`. `articles` (nats) and
+    `article_tokens` are the part of the words a, an and the.
     """
 
     nats: np.ndarray
@@ -92,28 +93,30 @@ class StorySums:
 
 
 def context_length(model: PreTrainedModel) -> int:
-    """The longest row of tokens that `model` can read."""
+    """How many tokens `model` can read at once."""
     return getattr(model.config, "max_position_embeddings", None) or DEFAULT_CONTEXT
 
 
 def begin_of_story(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The token that stands before a story: BOS, else EOS, else none."""
-    known = (token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token is not None)
-    return [token for token in (next(known, None),) if token is not None]
+    """The token before each story: BOS, else EOS, else none."""
+    known = [token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token is not None]
+    return known[:1]
 
 
 def scoring_rows(
     stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, block_size: int, stride: int | None = None
 ) -> ScoringRows:
-    """Cut `stories` into windows of at most `block_size` tokens, each `stride` after the one before (default: half).
+    """Cut `stories` into windows of at most `block_size` tokens, `stride` tokens apart (default: half of block_size).
 
-    `first_target` is the first token of a window that is scored there.
+    `first_target` of a row is the first token that is scored in it.
 
     Raises:
         UserError: a stride outside 1 .. block_size - 1.
     """
     stride = _checked(stride, block_size)
-    rows, story_bytes, not_given_back = [], [], 0
+    rows: list[dict[str, Any]] = []
+    story_bytes: list[int] = []
+    not_given_back = 0
     begin, end = begin_of_story(tokenizer), [tokenizer.eos_token_id] * (tokenizer.eos_token_id is not None)
     dtype = np.min_scalar_type(len(tokenizer) - 1)
     for batch in stories.iter(STORIES_PER_BATCH):
@@ -130,40 +133,47 @@ def scoring_rows(
                 for place, first in windows(ids, block_size, stride)
                 if len(ids) > 1
             ]
-            not_given_back += tokenizer.decode(tokens, clean_up_tokenization_spaces=False) != text
-            unscored = "" if begin else tokenizer.decode(tokens[:1], clean_up_tokenization_spaces=False)
+            not_given_back += _decoded(tokenizer, tokens) != text
+            unscored = "" if begin else _decoded(tokenizer, tokens[:1])
             story_bytes.append(len(text.encode()) - len(unscored.encode()))
-    rows.sort(key=lambda row: len(row["input_ids"]), reverse=True)  # little padding, and a lack of memory shows at once
+    rows.sort(key=lambda row: len(row["input_ids"]), reverse=True)  # little padding; too little memory shows at once
     sizes = np.array(story_bytes)
     return ScoringRows(rows, len(stories), int(sizes.sum()), sizes, stride, not_given_back, tokenizer.is_fast)
+
+
+def _decoded(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> str:
+    return str(tokenizer.decode(tokens, clean_up_tokenization_spaces=False))
 
 
 def _checked(stride: int | None, block_size: int) -> int:
     if stride is None:
         return max(1, block_size // 2)
     if not 1 <= stride < block_size:
-        raise UserError(f"stride must be between 1 and {block_size - 1} (the context less one token), got {stride}")
+        raise UserError(
+            f"stride must be between 1 and {block_size - 1} (one token less than the context), got {stride}"
+        )
     return stride
 
 
 def article_tokens(encoded: BatchEncoding, index: int, text: str) -> set[int]:
-    """Places of the tokens that hold a letter of an article in the story `index` of a tokenized batch.
+    """Indices of the tokens that hold a letter of an article, in the story `index` of a tokenized batch.
 
-    None are known with a slow tokenizer.
+    Empty with a slow tokenizer, which does not map letters to tokens.
     """
     if not encoded.is_fast:
         return set()
     letters = (place for word in ARTICLE.finditer(text) for place in range(*word.span()))
-    return {encoded.char_to_token(index, letter) for letter in letters} - {None}
+    tokens: Iterator[int | None] = (encoded.char_to_token(index, letter) for letter in letters)
+    return {token for token in tokens if token is not None}
 
 
 def windows(
     ids: np.ndarray, block_size: int, stride: int | None = None, first_target: int = 1
 ) -> Iterator[tuple[slice, int]]:
-    """The windows that a story is scored in: a slice of its tokens, and the first token in it that is scored there.
+    """The windows in which a story is scored: a slice of its tokens, and the first token of the slice to be scored.
 
-    `stride`: how far each window is from the one before (default: half a window). `first_target`: the first token of
-    the story that is scored at all.
+    stride: tokens from one window to the next (default: half a window).
+    first_target: the first token of the story that is scored at all.
     """
     start, stride = 0, stride or max(1, block_size // 2)
     while True:
@@ -174,10 +184,13 @@ def windows(
 
 
 def token_nll(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Negative log likelihood of each token given those before it, in nats; 0 where the label is ignored, and first.
+    """Negative log likelihood of each token given those before it, in nats.
 
-    logits: (rows, length, vocabulary); labels: (rows, length), not shifted. Returns float32 (rows, length), on the
-    device: what stands at a place belongs to the token at that place.
+    logits: (rows, length, vocabulary); labels: (rows, length), not shifted.
+
+    Returns:
+        float32 of shape (rows, length), on the same device: the value at an index belongs to the token at that index.
+        0 for the first token and for ignored labels.
     """
     targets = labels[:, 1:]
     log_probabilities = torch.log_softmax(logits[:, :-1].float(), dim=-1)
@@ -186,7 +199,11 @@ def token_nll(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def story_sums(nll: Sequence[np.ndarray], stories: ScoringRows) -> StorySums:
-    """nll: for every row of `stories` what `token_nll` gives its tokens; what follows them is padding."""
+    """Sum up by story. nll: for every row of `stories` the `token_nll` of its tokens; padding after them is ignored.
+
+    Raises:
+        GuardError: `nll` has fewer or more rows than `stories`.
+    """
     if len(nll) != len(stories.rows):
         raise GuardError(f"{len(nll)} rows were scored instead of {len(stories.rows)}: the score would not be exact")
     nats, end_nats, article_nats = np.zeros((3, stories.num_stories))
@@ -229,17 +246,18 @@ def score_from_sums(sums: StorySums, stories: ScoringRows) -> Score:
 
 
 def perplexity(loss: float) -> float:
+    """exp(loss), infinite where that overflows."""
     return math.inf if loss >= 700 else math.exp(loss)
 
 
 def trainer_metrics(
     prediction: EvalPrediction, stories: ScoringRows, training_stories: ScoringRows
 ) -> dict[str, float]:
-    """`compute_metrics` of the Trainer, whose predictions are the `token_nll` of the rows of both, in this order.
+    """`compute_metrics` of the Trainer: its predictions are the `token_nll` of the rows of both, in this order.
 
-    `gap` is how much better the model does on stories of its training data than on held-out ones.
+    `gap` is how much lower the loss is on training stories than on held-out ones.
     """
-    nll, number = prediction.predictions, len(stories.rows)
+    nll, number = list(prediction.predictions), len(stories.rows)
     score = score_from_tokens(nll[:number], stories).as_dict()
     names = ("loss", "perplexity", "bits_per_byte", "article_loss", "other_loss", "article_tokens")
     metrics = {name: score[name] for name in names if score[name] is not None}
@@ -250,23 +268,23 @@ def trainer_metrics(
 
 
 def score(model: PreTrainedModel, stories: ScoringRows, pad_token_id: int | None = None, batch_size: int = 16) -> Score:
-    """Score `stories` in the model's own precision, without autocast. `pad_token_id`: fills up rows, any token does."""
+    """Score `stories` in the model's own precision, without autocast. `pad_token_id`: any token will do."""
     return score_from_tokens(nll_of_rows(model, stories.rows, pad_token_id, batch_size), stories)
 
 
 @torch.inference_mode()
 def nll_of_rows(
-    model: PreTrainedModel, rows: list[dict], pad_token_id: int | None = None, batch_size: int = 16
+    model: PreTrainedModel, rows: list[dict[str, Any]], pad_token_id: int | None = None, batch_size: int = 16
 ) -> list[np.ndarray]:
-    """For every row what `token_nll` gives its tokens; the longest row should come first."""
+    """The `token_nll` of every row, with padding after it. The longest row should come first. Sets eval mode."""
     model.eval()
-    nll = []
+    nll: list[np.ndarray] = []
     for start in tqdm(range(0, len(rows), batch_size), desc="scoring", delay=2):
         batch = rows[start : start + batch_size]
         longest = max(len(row["input_ids"]) for row in batch)
         input_ids = torch.full((len(batch), longest), pad_token_id or 0)
         labels = torch.full((len(batch), longest), IGNORED)
-        for i, row in enumerate(batch):  # of a foreign tokenizer PAD may be EOS, which is scored: so no StoryCollator
+        for i, row in enumerate(batch):  # no StoryCollator: in other tokenizers PAD may be EOS, which is scored
             ids = torch.from_numpy(row["input_ids"].astype(np.int64))
             input_ids[i, : len(ids)] = labels[i, : len(ids)] = ids
         logits = model(input_ids=input_ids.to(model.device)).logits
@@ -281,23 +299,23 @@ def continuation_nll(
     texts: Sequence[str],
     batch_size: int = 32,
 ) -> np.ndarray:
-    """Nats of each text given what stands before it, BOS + context: float64 of shape (texts,).
+    """Nats of each text given BOS + its context: float64 of shape (texts,).
 
-    White space goes with the text that it begins (" dog", not "dog "). The tokens of a text are those of
-    context + text after as many as the context has alone. What does not fit into the model is left out at the left;
-    a text that is itself too long is scored in windows.
+    White space belongs to the text that it begins (" dog", not "dog "). With n tokens in the context alone, the tokens
+    of a text are those of context + text after the first n. If that does not fit into the model, the context loses its
+    beginning; a text that is itself too long is scored in windows.
     """
     begin, block_size = begin_of_story(tokenizer), context_length(model)
     whole = [context + text for context, text in zip(contexts, texts, strict=True)]
     ids, heads = (tokenizer(list(parts), add_special_tokens=False)["input_ids"] for parts in (whole, contexts))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number, (tokens, head) in enumerate(zip(ids, heads, strict=True)):
-        row, first = np.array([*begin, *tokens]), max(1, len(begin) + len(head))
-        cut = min(first - 1, max(0, len(row) - block_size))
-        row, first = row[cut:], first - cut
+        one, first = np.array([*begin, *tokens]), max(1, len(begin) + len(head))
+        cut = min(first - 1, max(0, len(one) - block_size))
+        one, first = one[cut:], first - cut
         rows += [
-            {"input_ids": row[place], "first_target": target, "number": number}
-            for place, target in windows(row, block_size, first_target=first)
+            {"input_ids": one[place], "first_target": target, "number": number}
+            for place, target in windows(one, block_size, first_target=first)
         ]
     rows.sort(key=lambda row: len(row["input_ids"]), reverse=True)
     nats = np.zeros(len(whole))

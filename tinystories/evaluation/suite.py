@@ -1,17 +1,15 @@
-"""Everything that run_evaluation.py measures of models, part by part, and the anchors that it is measured against.
+"""Everything that run_evaluation.py measures, and the floors and ceilings beside it.
 
-Of every model: how well it predicts held-out stories (likelihood.py), whether it knows right from wrong in minimal
-pairs (minimal_pairs/), and what its own stories are like (text/metrics.py) under each preset. The same network with
-fresh weights goes through all of it too, and so do people's stories and nonsense made out of them.
+For every model: how well it predicts held-out stories (likelihood.py), whether it prefers the right text of minimal
+pairs (minimal_pairs/), and what its own stories are like (text/metrics.py) with each preset. The same is measured for
+the network with fresh weights; the text metrics also for people's stories and for nonsense made from them.
 """
 
 import copy
 import logging
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,46 +19,37 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.checkpoint.foreign import open_model
-from tinystories.config.arguments import DataArguments
-from tinystories.data.corpus import Corpus, load_corpus, pick_stories, read_files, story_hashes
-from tinystories.data.held_out import SAMPLE_CORPUS_STORIES
+from tinystories.data.corpus import pick_stories, story_hashes
+from tinystories.data.held_out import find_held_out
 from tinystories.errors import UserError
 from tinystories.evaluation.arguments import EvaluationArguments
 from tinystories.evaluation.cache import ResultCache, fingerprint
-from tinystories.evaluation.estimates import Estimate
+from tinystories.evaluation.estimates import as_json
 from tinystories.evaluation.judge.judge import endpoint_from_environment, judge
 from tinystories.evaluation.leaderboard import data_facts
 from tinystories.evaluation.likelihood import likelihood
 from tinystories.evaluation.minimal_pairs.pairs import Pair, build_pairs, score_pairs
-from tinystories.evaluation.minimal_pairs.rules import RULES
+from tinystories.evaluation.registry import all_metrics, all_right
 from tinystories.evaluation.scoring import context_length
-from tinystories.evaluation.table import Metric, Values, rows
+from tinystories.evaluation.table import Values, rows
+from tinystories.evaluation.text.comparison import GroupResult, measure_groups, texts_of
 from tinystories.evaluation.text.generation import write_samples
-from tinystories.evaluation.text.metrics import METRICS, TextMetric, measure_texts, texts_to_look_up
-from tinystories.evaluation.text.novelty import NEAR_COPY, look_up
+from tinystories.evaluation.text.metrics import available_metrics
 from tinystories.evaluation.text.prompts import PROMPTS
-from tinystories.evaluation.text.samples import Sample, human_samples, looped, shuffled, spliced
+from tinystories.evaluation.text.samples import Sample
 from tinystories.random_state import keep_random_state
-from tinystories.run_files import LIBRARIES, read_records
+from tinystories.run_files import LIBRARIES, Run
 
 
 logger = logging.getLogger(__name__)
 
-LIKELIHOOD = (
-    Metric("bits_per_byte", "bits per byte", "", "lower", "bits to say the held-out stories, ends included, per byte"),
-    Metric("text_bits_per_byte", "bits per byte, text alone", "", "lower", "the same without the ends of the stories"),
-    Metric("loss", "loss", "nats per token", "lower", "of its own tokens: compares no two tokenizers"),
-    Metric("perplexity", "perplexity", "", "lower", "exp(loss)"),
-)
-MEAN_OF_RULES = "mean_of_rules"
-ALL_RIGHT = Estimate(1.0, 1.0, 1.0, 0).as_dict()  # what people wrote is right, but for the pairs that are bad ones
-FLOOR_STORIES = 20  # are enough to know the loss of a fresh network
+FLOOR_STORIES = 20  # enough to measure the loss of a fresh network
 STORIES_FOR_QUICK_PAIRS = 1000
 
 
 @dataclass
 class Stories:
-    """What all models of a comparison are held against. `held_out`: those that are scored; pairs are made of more."""
+    """What all models of a comparison are measured on. `held_out`: those that are scored; pairs are made of more."""
 
     held_out: datasets.Dataset
     for_pairs: datasets.Dataset
@@ -69,7 +58,7 @@ class Stories:
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """also_in_training: how many of the held-out stories are no such thing; None where it is not known."""
+        """also_in_training: how many of the held-out stories are training stories; None where that is not known."""
         known = None
         if self.training is not None:
             known = int(np.isin(story_hashes(self.held_out), story_hashes(self.training)).sum())
@@ -77,47 +66,40 @@ class Stories:
 
 
 def find_stories(arguments: EvaluationArguments, checkpoint: str) -> Stories:
-    """The stories named, else those of the checkpoint's run, else held-out ones of the embedded corpus."""
-    recipe = read_records(checkpoint, arguments.revision).recipe
-    corpus, source = _of_the_run(recipe) if recipe and not (arguments.data and arguments.train_file) else (None, None)
-    training = corpus.train if corpus else None
-    if arguments.train_file:
-        training, _ = read_files(arguments.train_file, DataArguments())
+    """The stories named, else those of the checkpoint's run, else held-out stories of the embedded corpus."""
+    run = Run(checkpoint, arguments.revision)
+    found = find_held_out(run, arguments.data, arguments.train_file)
+    for problem in run.problems:
+        logger.warning("%s: %s", checkpoint, problem)
+    if found.unreadable is not None:
+        logger.warning("the stories of the run cannot be read: %s", found.unreadable)
     if arguments.data:
-        held_out, _ = read_files(arguments.data, DataArguments())
-        source = Path(arguments.data).name
-    elif corpus:
-        held_out = corpus.validation
+        source = Path(arguments.data).name  # published: no folder of this machine
+    elif found.origin == "run":
+        source = "the validation stories of its run"
     else:
-        held_out = load_corpus(
-            DataArguments(num_sample_stories=SAMPLE_CORPUS_STORIES, validation_fraction=0.5)
-        ).validation
         source = "the embedded sample corpus"
         logger.warning("HELD-OUT STORIES: %s, which fits models trained on it; name others with --data", source)
-    for_pairs = pick_stories(held_out, STORIES_FOR_QUICK_PAIRS) if arguments.quick else held_out
-    return Stories(pick_stories(held_out, arguments.stories), for_pairs, training, source)
-
-
-def _of_the_run(recipe: dict[str, Any]) -> tuple[Corpus | None, str | None]:
-    known = {item.name: recipe[item.name] for item in fields(DataArguments) if item.name in recipe}
-    try:
-        corpus = load_corpus(DataArguments(**known))
-    except UserError as error:
-        logger.warning("the stories of the run cannot be read: %s", error)
-        return None, None
-    return corpus, "the validation stories of its run"
+    for_pairs = pick_stories(found.stories, STORIES_FOR_QUICK_PAIRS) if arguments.quick else found.stories
+    return Stories(pick_stories(found.stories, arguments.stories), for_pairs, found.training, source)
 
 
 def evaluate(names: list[str], arguments: EvaluationArguments) -> list[dict[str, Any]]:
-    """The results of each checkpoint (`result`), measured or taken from the parts of an earlier try."""
+    """The `result` of each checkpoint; what an earlier, interrupted evaluation has measured is not measured again.
+
+    Raises:
+        UserError: a checkpoint, the stories or output_dir cannot be used, or the judge refuses.
+    """
     arguments = arguments.settled()
     device = arguments.device or torch.accelerator.current_accelerator(check_available=True) or "cpu"
-    endpoint = endpoint_from_environment(arguments.judge_url, arguments.judge_model) if arguments.judge_url else None
-    stories, parts = find_stories(arguments, names[0]), ResultCache(Path(arguments.output_dir) / "parts")
+    endpoint = None
+    if arguments.judge_url and arguments.judge_model:
+        endpoint = endpoint_from_environment(arguments.judge_url, arguments.judge_model)
+    stories, cache = find_stories(arguments, names[0]), ResultCache(Path(arguments.output_dir) / "parts")
     logger.info("held out: %s stories, %s", f"{len(stories.held_out):,}", stories.source)
     if stories.facts["also_in_training"]:
         number = f"{stories.facts['also_in_training']:,} of {stories.facts['stories']:,}"
-        logger.warning("NOT HELD OUT: %s stories stand in the training data too, and flatter the model", number)
+        logger.warning("NOT HELD OUT: %s stories are in the training data too, which flatters the model", number)
     pairs = build_pairs(stories.for_pairs, arguments.pairs)
     results = []
     for name in names:
@@ -125,11 +107,11 @@ def evaluate(names: list[str], arguments: EvaluationArguments) -> list[dict[str,
         model, tokenizer, facts = open_model(
             name, device, arguments.revision, arguments.trust_remote_code, tokenizer_file
         )
-        facts["model"] = name_apart(name, names) or facts["model"]
+        facts["model"] = distinct_name(name, names) or facts["model"]
         logger.info("model: %s, %s parameters", facts["model"], f"{facts['parameters']:,}")
         for note in facts["notes"]:
             logger.warning("%s: %s", facts["model"], note)
-        found = result(ModelEvaluation(model, tokenizer, stories, pairs, arguments, parts), facts)
+        found = result(ModelEvaluation(model, tokenizer, stories, pairs, arguments, cache), facts)
         if endpoint is not None:
             samples = [Sample(**sample) for sample in found["samples"][found["preset"]]]
             found["judge"] = asdict(judge(samples, endpoint, Path(arguments.output_dir) / "judge.jsonl"))
@@ -137,8 +119,8 @@ def evaluate(names: list[str], arguments: EvaluationArguments) -> list[dict[str,
     return results
 
 
-def name_apart(name: str, names: list[str]) -> str | None:
-    """With the folder above it, where two of the folders have one name."""
+def distinct_name(name: str, names: list[str]) -> str | None:
+    """The folder `name` with its parent, if another folder of `names` has the same name; else None."""
     path = Path(name)
     alike = [other for other in names if path.exists() and Path(other).resolve().name == path.resolve().name]
     return "/".join(path.resolve().parts[-2:]) if len(alike) > 1 else None
@@ -146,36 +128,43 @@ def name_apart(name: str, names: list[str]) -> str | None:
 
 @dataclass
 class ModelEvaluation:
-    """One model, and all that measuring it takes."""
+    """One model with everything that is needed to measure it. Each method measures one part, or finds it in `cache`."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     stories: Stories
     pairs: list[Pair]
     arguments: EvaluationArguments
-    parts: ResultCache
+    cache: ResultCache
 
-    def __post_init__(self):
-        self.mark = fingerprint(self.model, self.tokenizer)
+    def __post_init__(self) -> None:
+        self.fingerprint = fingerprint(self.model, self.tokenizer)
         self.data = self.stories.facts
 
     def likelihood(self) -> dict[str, Any]:
+        """What `likelihood` returns, as JSON."""
         a = self.arguments
 
-        def measure():
+        def measure() -> dict[str, Any]:
             found = likelihood(self.model, self.tokenizer, self.stories.held_out, a.stride, a.batch_size)
             return {name: as_json(value) for name, value in found.items()}
 
-        return self.parts.get("likelihood", [self.mark, self.data, a.stride], measure)
+        return self.cache.get("likelihood", [self.fingerprint, self.data, a.stride], measure)
 
-    def minimal_pairs(self) -> dict[str, Any]:
-        def measure():
-            return {name: as_json(value) for name, value in score_pairs(self.model, self.tokenizer, self.pairs).items()}
+    def minimal_pairs(self) -> Values:
+        """By rule: `score_pairs` as JSON."""
 
-        return self.parts.get("pairs", [self.mark, [pair.digest for pair in self.pairs]], measure)
+        def measure() -> Values:
+            return {rule: as_json(value) for rule, value in score_pairs(self.model, self.tokenizer, self.pairs).items()}
+
+        return self.cache.get("pairs", [self.fingerprint, [pair.digest for pair in self.pairs]], measure)
 
     def samples(self, preset: str) -> list[Sample]:
-        """Of the prompts that take up at most half of the context, as long as it allows."""
+        """Stories from the prompts that fill at most half of the context, as long as the context allows.
+
+        Raises:
+            UserError: no prompt is that short.
+        """
         a = self.arguments
         prompts = list(PROMPTS.values())[:: max(1, len(PROMPTS) // a.prompts)][: a.prompts]
         lengths = [len(ids) for ids in self.tokenizer(prompts)["input_ids"]]
@@ -187,140 +176,74 @@ class ModelEvaluation:
             logger.warning("%d of %d beginnings fit into half of the context", len(prompts), len(lengths))
         room = min(a.max_new_tokens, context - max(length for length in lengths if length <= context // 2))
 
-        def measure():
+        def measure() -> list[dict[str, Any]]:
             written = write_samples(self.model, self.tokenizer, prompts, preset, a.seeds, room, a.batch_size)
             return [asdict(sample) for sample in written]
 
-        settings = [self.mark, prompts, preset, list(a.seeds), room, a.batch_size, str(self.model.device)]
-        return [Sample(**sample) for sample in self.parts.get(f"samples-{preset}", settings, measure)]
+        settings = [self.fingerprint, prompts, preset, list(a.seeds), room, a.batch_size, str(self.model.device)]
+        return [Sample(**sample) for sample in self.cache.get(f"samples-{preset}", settings, measure)]
+
+    def text_metrics(self, groups: dict[str, list[Sample]]) -> dict[str, GroupResult]:
+        """`measure_groups` with the stories of this evaluation."""
+        held_out, training, metrics = self.stories.held_out["text"], self.stories.training, available_metrics()
+
+        def measure() -> dict[str, GroupResult]:
+            return measure_groups(groups, held_out, training, metrics)
+
+        names, texts = [metric.name for metric in metrics], {name: _as_dicts(group) for name, group in groups.items()}
+        compared_with = None if training is None else data_facts("", texts_of(training))
+        return self.cache.get("texts", [names, texts, self.data, compared_with], measure)
 
     def untrained(self) -> "ModelEvaluation":
-        """The same network with fresh weights, on fewer stories; it writes as many, which some metrics depend on."""
+        """The same network with fresh weights, on fewer held-out stories.
+
+        It writes as many stories as the model, since some metrics depend on their number.
+        """
         with keep_random_state(self.model.device):
             torch.manual_seed(0)
-            fresh = type(self.model)(copy.deepcopy(self.model.config)).to(self.model.device).eval()
+            fresh = type(self.model)(copy.deepcopy(self.model.config))
+            fresh.to(self.model.device).eval()  # type: ignore[arg-type]  # transformers wraps `to` without its types
         few = replace(self.stories, held_out=pick_stories(self.stories.held_out, FLOOR_STORIES))
-        return ModelEvaluation(fresh, self.tokenizer, few, self.pairs, self.arguments, self.parts)
+        return ModelEvaluation(fresh, self.tokenizer, few, self.pairs, self.arguments, self.cache)
 
 
-def result(measuring: ModelEvaluation, facts: dict[str, Any]) -> dict[str, Any]:
-    """{"model", "data", "settings", "metrics", "pairs", "presets", "table", "samples"}; each number with its interval.
+def result(evaluation: ModelEvaluation, facts: dict[str, Any]) -> dict[str, Any]:
+    """{"model", "data", "settings", "metrics", "presets", "table", "samples", ...}; each number with its interval.
 
-    metrics: {name: Estimate} of the first preset; presets: {preset: {"metrics", "human", "nonsense"}}.
+    metrics: {name: Estimate} with the first preset. presets: {preset: {"metrics", "human", "nonsense"}}. facts: what
+    `open_model` says about the model.
     """
-    a, fresh = measuring.arguments, measuring.untrained()
-    read, known = measuring.likelihood(), measuring.minimal_pairs()
-    samples = {preset: measuring.samples(preset) for preset in a.presets}
-    floor = fresh.likelihood() | {f"pair_{rule}": value for rule, value in fresh.minimal_pairs().items()}
-    texts = measure_groups(measuring, samples | {"untrained": fresh.samples(a.presets[0])})
+    a, fresh = evaluation.arguments, evaluation.untrained()
+    read, known = evaluation.likelihood(), evaluation.minimal_pairs()
+    samples = {preset: evaluation.samples(preset) for preset in a.presets}
+    untrained = fresh.likelihood() | _named(fresh.minimal_pairs())
+    texts = evaluation.text_metrics(samples | {"untrained": fresh.samples(a.presets[0])})
     first = texts[a.presets[0]]
-    copies = [copy for group in texts.values() for copy in group.pop("copies")]
-    metrics = read | {f"pair_{rule}": value for rule, value in known.items()} | first["metrics"]
-    floors = [floor | texts["untrained"]["metrics"], first["nonsense"]]
-    found = {
+    metrics = read | _named(known) | first["metrics"]
+    floors = {"untrained": untrained | texts["untrained"]["metrics"], "nonsense": first["nonsense"]}
+    return {
         "model": facts,
-        "fingerprint": measuring.mark,
-        "data": measuring.data,
+        "fingerprint": evaluation.fingerprint,
+        "data": evaluation.data,
         "settings": asdict(a) | {"prompts": len({sample.prompt for sample in samples[a.presets[0]]})},
         "versions": {library: version(library) for library in LIBRARIES},
         "preset": a.presets[0],
         "metrics": {metric.name: metrics[metric.name] for metric in all_metrics() if metrics.get(metric.name)},
-        "floors": {"untrained": floors[0], "nonsense": floors[1]},
+        "floors": floors,
         "likelihood": read,
-        "presets": {preset: texts[preset] for preset in a.presets},
-        "copies": copies,
-        "table": rows(all_metrics(), metrics, floors, first["human"] | all_right(known)),
-        "samples": {preset: [asdict(sample) for sample in written] for preset, written in samples.items()},
-    }
-    return found
-
-
-def all_metrics() -> list[Metric | TextMetric]:
-    """In the order of the table."""
-    pairs = [
-        Metric(
-            f"pair_{rule}",
-            "minimal pairs, mean of the rules" if rule == MEAN_OF_RULES else f"minimal pairs: {rule.replace('_', ' ')}",
-            "share right",
-            "higher",
-            "a piece of a held-out story is likelier than the same piece with one mistake",
-        )
-        for rule in (MEAN_OF_RULES, *RULES)
-    ]
-    return [*LIKELIHOOD, *pairs, *METRICS]
-
-
-def all_right(rules: Iterable[str]) -> Values:
-    """The ceiling of the minimal pairs."""
-    return {f"pair_{rule}": ALL_RIGHT for rule in rules}
-
-
-def text_metrics() -> list[TextMetric]:
-    """Those that can be measured here; what is left out is said."""
-    if find_spec("harper") is not None:
-        return list(METRICS)
-    logger.warning('GRAMMAR NOT MEASURED: harper is not installed (python -m pip install -e ".[eval]")')
-    return [metric for metric in METRICS if metric.name not in ("grammar_errors", "clean_sentences")]
-
-
-def measure_groups(measuring: ModelEvaluation, written: dict[str, list[Sample]]) -> dict[str, dict[str, Any]]:
-    """Of each group of samples its metrics, those of people at the same lengths, those of the nonsense, and copies."""
-    human, training = measuring.stories.held_out["text"], measuring.stories.training
-    texts = {name: [asdict(sample) for sample in group] for name, group in written.items()}
-    compared = {name: human_samples(group, human) for name, group in written.items()}
-
-    metrics = text_metrics()
-
-    def measure():
-        people = [sample for name in written for sample in _with_nonsense(compared[name], training)]
-        looked_up = texts_to_look_up([*(sample for group in written.values() for sample in group), *people])
-        copied = None if training is None else look_up(looked_up, _texts(training))
-        return {
-            name: _columns(metrics, group, compared[name], human, training, copied) for name, group in written.items()
-        }
-
-    key = None if training is None else data_facts("", _texts(training))
-    names = [metric.name for metric in metrics]
-    return measuring.parts.get("texts", [names, texts, measuring.data, key], measure)
-
-
-def _columns(metrics, samples: list[Sample], people: list[Sample], human, training, copied) -> dict[str, Any]:
-    """nonsense: of each metric the one that it must expose."""
-    copies = [(sample, copied[sample.text]) for sample in samples] if copied is not None else []
-    both, nonsense = measure_texts(samples, human, copied, metrics), _nonsense(people, training)
-    return {
-        "copies": [
-            {"prompt": sample.prompt, "text": sample.text, "share": copy.overlap, "training_story": copy.story_text}
-            for sample, copy in copies
-            if copy.overlap >= NEAR_COPY
-        ],
-        "metrics": {name: as_json(columns["value"]) for name, columns in both.items()},
-        "human": {name: as_json(columns["human"]) for name, columns in both.items()},
-        "nonsense": {
-            metric.name: as_json(metric.measure(nonsense[metric.floor], copied))
-            for metric in metrics
-            if metric.name in both and metric.floor in nonsense
+        "presets": {
+            preset: {name: value for name, value in texts[preset].items() if name != "copies"} for preset in a.presets
         },
+        "copies": [near_copy for group in texts.values() for near_copy in group["copies"]],
+        "table": rows(all_metrics(), metrics, list(floors.values()), first["human"] | all_right(known)),
+        "samples": {preset: _as_dicts(written) for preset, written in samples.items()},
     }
 
 
-def _nonsense(people: list[Sample], training: datasets.Dataset | None) -> dict[str, list[Sample]]:
-    kinds = {"shuffled": shuffled(people), "looped": looped(people), "spliced": spliced(people)}
-    if training is not None:
-        kinds["copied"] = human_samples(people, pick_stories(training, len(people))["text"])
-    return kinds
+def _named(rules: Values) -> Values:
+    """Scores by rule -> by the name of the metric."""
+    return {f"pair_{rule}": value for rule, value in rules.items()}
 
 
-def _with_nonsense(people: list[Sample], training: datasets.Dataset | None) -> Iterator[Sample]:
-    yield from people
-    for group in _nonsense(people, training).values():
-        yield from group
-
-
-def _texts(stories: datasets.Dataset) -> Iterator[str]:
-    for batch in stories.iter(1000):
-        yield from batch["text"]
-
-
-def as_json(value: Any) -> Any:
-    return value.as_dict() if isinstance(value, Estimate) else value
+def _as_dicts(samples: list[Sample]) -> list[dict[str, Any]]:
+    return [asdict(sample) for sample in samples]

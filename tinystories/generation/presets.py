@@ -1,4 +1,4 @@
-"""How stories are sampled: the three presets, and nothing else decides them.
+"""How stories are sampled: the three presets, in this one place.
 
 Every checkpoint carries them: `generation_config.json` is the balanced one, which `generate` and pipelines use, and
 
@@ -29,7 +29,7 @@ DEFAULT_PRESET = "balanced"
 def generation_config(
     tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, preset: str = DEFAULT_PRESET
 ) -> GenerationConfig:
-    """The `GenerationConfig` of a preset: sampling, stopping at the end of the story."""
+    """The `GenerationConfig` of a preset; it stops at the end of the story."""
     from transformers import GenerationConfig  # slow to import, and not needed to know the presets
 
     return GenerationConfig(
@@ -44,7 +44,7 @@ def generation_config(
 
 
 def save_presets(folder: str | Path, default: GenerationConfig) -> None:
-    """Write every preset beside the generation_config.json of a checkpoint, which is `default`."""
+    """Write a generation_config_PRESET.json for each preset, with the token ids and limits of `default`."""
     for preset, settings in PRESETS.items():
         config = copy.deepcopy(default)
         config.update(**settings)

@@ -1,4 +1,4 @@
-"""One story from a model and a prompt, by the model's own generation config."""
+"""Sample one story with a model's own generation config."""
 
 import copy
 
@@ -10,7 +10,7 @@ from tinystories.random_state import keep_random_state
 
 @torch.no_grad()
 def sample_story(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, seed: int) -> str:
-    """Prompt and continuation, by the model's own generation config; leaves the random state as it was."""
+    """The prompt and its continuation, as text without special tokens. The random state is the same afterwards."""
     was_training = model.training
     model.eval()
     with keep_random_state(model.device):
@@ -19,6 +19,6 @@ def sample_story(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pro
         config = copy.copy(model.generation_config)
         room = model.config.max_position_embeddings - inputs["input_ids"].shape[1]
         config.max_new_tokens = max(1, min(config.max_new_tokens, room))
-        ids = model.generate(**inputs, generation_config=config)
+        ids = model.generate(**inputs, generation_config=config)  # type: ignore[operator]  # of GenerationMixin
     model.train(was_training)
-    return tokenizer.decode(ids[0], skip_special_tokens=True)
+    return str(tokenizer.decode(ids[0], skip_special_tokens=True))

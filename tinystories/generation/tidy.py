@@ -1,10 +1,10 @@
-"""Generated text tidied up: white space, capitals, the space before a comma, the full stop at the end.
+"""Tidy generated text: white space, capitals, the space before a comma, the full stop at the end.
 
-It changes how a text looks and never its words. It is off wherever text is measured; how much it would have to change
-is a metric of its own, apart from grammar, or a tidy-up would be taken for a better model.
+Words are never changed. Text that is measured is not tidied; the number of edits is a metric of its own, because a
+tidied text would make the model look better than it is.
 
-What holds a dot and ends no sentence stays as it is: `e.g.`, `U.S.`, `3.5`, `www.foo.com`, "Mr.", "...". So does what
-follows a quotation ("Stop!" he said), and so do line ends and paragraphs.
+A dot that does not end a sentence is left alone (`e.g.`, `U.S.`, `3.5`, `www.foo.com`, "Mr.", "..."), and so are the
+words after a quotation ("Stop!" he said), line ends and paragraphs.
 """
 
 import re
@@ -23,12 +23,12 @@ NO_END = re.compile(r"\w[\"'\u201d\u2019)]*$")
 
 
 def tidy(text: str) -> str:
-    """`text` tidied; doing it again changes nothing."""
+    """`text` tidied. Tidying the result again changes nothing."""
     return _tidied(text)[0]
 
 
 def edits(text: str) -> int:
-    """The number of places at which `tidy` changes `text`, leaving aside white space around it."""
+    """The number of places at which `tidy` changes `text`, without the white space around it."""
     return _tidied(text)[1]
 
 
@@ -40,8 +40,10 @@ def _tidied(text: str) -> tuple[str, int]:
     starts = [match.start("letter") for match in SENTENCE_START.finditer(text) if _ends_sentence(match["last"])]
     first = FIRST_LETTER.match(text)
     for place in starts + ([first.start("letter")] if first else []):
-        capital = text[place].upper()
-        if len(capital) == 1 and capital != text[place] and text[place].islower():
+        letter = text[place]
+        capital = letter.title()  # upper() would be wrong for digraphs and for Georgian
+        # Some letters, such as the micro sign and the long s, have no capital of their own: they stay as they are.
+        if capital != letter and capital.lower() == letter:
             text, number = text[:place] + capital + text[place + 1 :], number + 1
     if NO_END.search(text):
         text, number = text + ".", number + 1
@@ -49,7 +51,7 @@ def _tidied(text: str) -> tuple[str, int]:
 
 
 def _ends_sentence(word: str) -> bool:
-    """Whether a word with its stop does: not "e.g.", "J.", "Mr." or "well..."."""
+    """Whether a word with its punctuation ends a sentence: not "e.g.", "J.", "Mr." or "well..."."""
     return word[-1] in "!?" or not (
         len(word) < 3 or "." in word[:-1] or word.strip("\"'(\u201c\u2018").lower() in ABBREVIATIONS
     )

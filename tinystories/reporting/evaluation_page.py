@@ -1,34 +1,24 @@
-"""The page of an evaluation: where each model stands, and their stories side by side. No network, no script."""
+"""The page of an evaluation: where each model stands, and the stories of all models beside each other."""
 
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from tinystories.reporting.figures import COLOURS
-from tinystories.reporting.format import TEMPLATES, cell, number
+from tinystories.reporting.pages import render
 
 
 def write_page(results: list[dict[str, Any]], folder: Path) -> Path:
-    """folder/index.html of the results of one model or several (suite.result)."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES, encoding="utf-8"),
-        autoescape=True,  # a story may hold anything
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "cell": cell}
-    page = environment.get_template("evaluation.html").render(
-        results=results, colours=COLOURS, stories=side_by_side(results)
-    )
+    """Write folder/index.html from the results (suite.result) of one model or several; returns its path."""
     path = folder / "index.html"
+    page = render("evaluation.html", results=results, stories=first_stories(results))
     path.write_text(page, encoding="utf-8")
     return path
 
 
-def side_by_side(results: list[dict[str, Any]], number: int = 6) -> list[dict[str, Any]]:
-    """Of the first prompts, with the first seed: {"prompt", "seed", "stories": [{"model", "preset", "text", ...}]}."""
+def first_stories(results: list[dict[str, Any]], number: int = 6) -> list[dict[str, Any]]:
+    """What every model wrote for each of the first prompts, with the first seed.
+
+    Returns [{"prompt", "seed", "stories": [{"model", "preset", "text", ...}]}].
+    """
     first = next(iter(results[0]["samples"].values()))
     rows = []
     for prompt, seed in [(sample["prompt"], sample["seed"]) for sample in first[:number]]:

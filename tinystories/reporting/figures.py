@@ -1,21 +1,26 @@
-"""The curves of a run as figures: inline SVG in the colours of its page, and PNG and SVG files that stand alone.
+"""The curves of a run as figures: inline SVG in the colours of its page, and separate PNG and SVG files.
 
-Drawn with matplotlib's objects and no window. One chart answers one question, small enough to be read on a phone.
+They are drawn by matplotlib without a window. Each chart answers one question and is small enough for a phone.
 """
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 
-# The colours of a light page. Inline, each becomes the CSS variable of its name, which a dark page sets otherwise.
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
+
+# The colours of a light page. Inline, each becomes the CSS variable of its name, which has other values in dark mode.
 COLOURS = {"ink": "#24292e", "grid": "#d5dae0", "first": "#0b6e99", "second": "#bf4f0b"}
-FEW_POINTS = 30  # are marked one by one
-STYLE = {
+FEW_POINTS = 30  # up to so many points are marked one by one
+STYLE: "dict[RcKeyType, Any]" = {
     "svg.fonttype": "none",  # text stays text, to be read aloud and searched
     "font.family": "sans-serif",
     "font.size": 9,
@@ -52,7 +57,7 @@ class Chart:
     title: str
     unit: str
     lines: tuple[Line, ...]
-    from_zero: bool = False  # where a small change must not look like a large one
+    from_zero: bool = False  # so that a small change does not look like a large one
 
 
 CHARTS = (
@@ -97,12 +102,12 @@ class Drawn:
 
     name: str
     title: str
-    description: str  # in words and numbers, for those who do not see it
-    svg: str  # to stand inside a page that sets the CSS variables of COLOURS
+    description: str  # in words and numbers, for screen readers
+    svg: str  # for a page that sets the CSS variables of COLOURS
 
 
 def draw(chart: Chart, points: dict[str, Points], folder: Path) -> Drawn:
-    """Write `chart` as folder/NAME.png and NAME.svg. points: of each line, by label; none may be empty."""
+    """Write `chart` as folder/NAME.png and NAME.svg. points: of each line, by label, at least one point each."""
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": chart.name}):
         figure = Figure(figsize=(4.0, 2.7), layout="constrained")
         axes = figure.add_subplot()
@@ -124,7 +129,7 @@ def draw(chart: Chart, points: dict[str, Points], folder: Path) -> Drawn:
 
 
 def describe(chart: Chart, points: dict[str, Points]) -> str:
-    """Where each line begins, ends, and is lowest."""
+    """The first, last and lowest value of each line, in words."""
     parts = []
     for label, line in points.items():
         (first, start), (last, end) = line[0], line[-1]
@@ -138,7 +143,7 @@ def describe(chart: Chart, points: dict[str, Points]) -> str:
 
 
 def _for_a_page(svg: str) -> str:
-    """Without the head of a file, names that a second figure would repeat, and fixed sizes; colours by name."""
+    """The SVG without its file header, ids (another figure has the same) and fixed size; colours as CSS variables."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)

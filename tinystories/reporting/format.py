@@ -1,15 +1,15 @@
-"""Numbers as people read them: one format for terminal, page and card."""
+"""How numbers and rows are shown, on the terminal, on pages and on cards."""
 
 import math
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeGuard, TypeVar
 
 
-TEMPLATES = Path(__file__).parent / "templates"
+T = TypeVar("T")
 
 
 def number(value: Any, digits: int = 4) -> str:
-    """As people read it: four significant digits, thousands set apart; a dash for none."""
+    """Four significant digits, with separators of thousands; a dash for None and what is not finite."""
     if not is_number(value):
         return "–" if value is None or isinstance(value, float) else str(value)  # noqa: RUF001
     if isinstance(value, int) or abs(value) >= 10 ** (digits - 1):
@@ -18,6 +18,7 @@ def number(value: Any, digits: int = 4) -> str:
 
 
 def duration(seconds: float | None) -> str:
+    """Seconds as "42 s" or "1 d 2 h 3 min"; a dash for None."""
     if seconds is None:
         return "–"  # noqa: RUF001
     if seconds < 60:
@@ -29,13 +30,24 @@ def duration(seconds: float | None) -> str:
     return " ".join(part for part in parts if part)
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether this is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def cell(estimate: dict[str, float] | None, interval: bool = True) -> str:
-    """An estimate as text; "not measured" of none, never a blank."""
+def cell(estimate: Mapping[str, float] | None, interval: bool = True) -> str:
+    """An estimate {"value", "low", "high"} as text, with its interval in brackets; "not measured" for None."""
     if estimate is None:
         return "not measured"
     short = f"{estimate['value']:.3g}"
     return f"{short} [{estimate['low']:.3g}, {estimate['high']:.3g}]" if interval else short
+
+
+def spread(rows: list[T], number: int) -> list[T]:
+    """At most `number` of `rows`: the first, the last, and more of the early ones, where a run changes fastest."""
+    if len(rows) <= number:
+        return rows
+    places = {0, len(rows) - 1}
+    ratio = len(rows) ** (1 / (number - 1))
+    places |= {min(len(rows) - 1, round(ratio**i) - 1) for i in range(number)}
+    return [rows[place] for place in sorted(places)]

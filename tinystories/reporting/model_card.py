@@ -1,11 +1,15 @@
-"""The model card of a checkpoint, its README.md: rendered from model_card.md out of JSON that lies beside the weights.
+"""The model card of a checkpoint, its README.md: rendered from model_card.md with the JSON files beside the weights.
 
-Nothing on it was typed. What was not recorded is said to be unknown, and what was not measured "not evaluated".
-run_clm.py writes the card, and run_evaluation.py again when it has measured more.
+Nothing on it is written by hand. The card says of what was not recorded that it is not known, and of what was not
+measured that it was not evaluated. run_clm.py writes the card; run_evaluation.py writes it again with its results.
 """
 
 import hashlib
+import logging
+import math
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,39 +19,96 @@ import transformers
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
-from tinystories.reporting.format import cell
-from tinystories.run_files import CARD, read_facts, spread
+from tinystories.reporting.format import cell, spread
+from tinystories.run_files import (
+    CARD,
+    Environment,
+    EvaluationRow,
+    Run,
+    SampleRow,
+    without_local_paths,
+)
 
+
+logger = logging.getLogger(__name__)
 
 PLACEHOLDER = "THIS_REPOSITORY_OR_FOLDER"  # in model_card.md, where the code to copy needs a name
-CARD_MARK = re.compile(r"\n<!-- written by the training run, sha256 (\w{64}) -->\n?$")
-
-
-def marked(card: str) -> str:
-    """`card` with an invisible last line, by which a later push can tell that nobody has edited it."""
-    return f"{card}\n<!-- written by the training run, sha256 {_digest(card)} -->\n"
-
-
-def is_as_written(card: str) -> bool:
-    mark = CARD_MARK.search(card)
-    return mark is not None and mark[1] == _digest(card[: mark.start()])
-
-
-def _digest(card: str) -> str:
-    return hashlib.sha256(card.rstrip().encode()).hexdigest()
-
-
 SHOWN_EVALUATIONS = 10
-# Licences of data sets whose own cards state them. Of other data the recipe says it (data_license), or nobody does.
+# Licences of data sets whose own cards state them. For other data the recipe's data_license states it, or nothing does.
 DATA_LICENSES = {"roneneldan/TinyStories": "cdla-sharing-1.0"}
 
 
-def write_card(folder: str | Path, model: PreTrainedModel, facts: dict[str, Any]) -> None:
-    """Render model_card.md into `folder`/README.md. `facts`: see `read_facts`; what is missing was not recorded."""
-    unknown = ("final", "curve", "elapsed_seconds", "environment", "samples", "evaluation", "best_step", "epoch")
-    facts = dict.fromkeys(unknown) | facts
-    recipe, curve = facts["recipe"], facts["curve"] or []
-    base = recipe.get("model_name_or_path")
+@dataclass
+class CardFacts:
+    """What a card says about a checkpoint, beside what the model itself says; None or empty where it is not known.
+
+    recipe, data: as in recipe.json and data_report.json. step: of the last optimizer step. best_step: of the weights
+    that a finished run has kept, where load_best_model_at_end chose them. final: the scores of all validation stories,
+    by the names of all_results.json without "eval_". evaluation: as in evaluation.json.
+    """
+
+    recipe: dict[str, Any]
+    data: Mapping[str, Any]
+    step: int
+    epoch: float | None = None
+    best_step: int | None = None
+    tokens_seen: int | None = None
+    elapsed_seconds: float | None = None
+    evaluated_stories: int = 0
+    last_evaluation: dict[str, Any] | None = None
+    curve: list[EvaluationRow] = field(default_factory=list)
+    final: dict[str, Any] | None = None
+    environment: Environment | None = None
+    samples: list[SampleRow] = field(default_factory=list)
+    evaluation: dict[str, Any] | None = None
+
+
+def read_facts(folder: str | Path) -> CardFacts | None:
+    """What the files of a checkpoint, and of the run folder above it, say about it; None if no run made it.
+
+    A damaged file is named in the log, and counts as absent.
+    """
+    run = Run(folder)
+    recipe, data, state = run.recipe, run.data, run.state
+    facts = None
+    if recipe is not None and data is not None and state is not None:
+        results, step = run.results or {}, state["global_step"]
+        final = {key.removeprefix("eval_"): value for key, value in results.items() if key.startswith("eval_")}
+        history = [row for row in state.get("log_history", []) if "eval_bits_per_byte" in row]
+        facts = CardFacts(
+            recipe=recipe,
+            data=data,
+            step=step,
+            epoch=state.get("epoch"),
+            best_step=state.get("best_global_step") if recipe.get("load_best_model_at_end") else None,
+            tokens_seen=state.get("num_input_tokens_seen"),
+            elapsed_seconds=results.get("elapsed_seconds"),
+            evaluated_stories=int(min(data["validation_stories"], recipe.get("max_eval_samples") or math.inf)),
+            last_evaluation=history[-1] if history else None,
+            curve=[row for row in run.evaluations if row["step"] <= step and _has_numbers(row)],
+            final=final if "bits_per_byte" in final else None,
+            environment=run.environment,
+            samples=[row for row in run.samples if row["step"] <= step],
+            evaluation=run.evaluation,
+        )
+    for problem in run.problems:
+        logger.warning("%s: %s", folder, problem)
+    return facts
+
+
+def _has_numbers(row: EvaluationRow) -> bool:
+    """Whether all that the card shows of an evaluation is known: a number that was not finite is null."""
+    return None not in (row.get("tokens_seen"), row.get("eval_loss"), row.get("eval_bits_per_byte"))
+
+
+def write_card(folder: str | Path, model: PreTrainedModel, facts: CardFacts) -> None:
+    """Render model_card.md into `folder`/README.md."""
+    base = facts.recipe.get("model_name_or_path")
+    shown = vars(facts) | {
+        "data": without_local_paths(facts.data),
+        "curve": spread(facts.curve, SHOWN_EVALUATIONS),
+        "samples": [row for row in facts.samples if row["step"] == shown_step(facts)],
+    }
     card = ModelCard.from_template(
         _metadata(facts),
         template_path=str(_template()),
@@ -57,27 +118,40 @@ def write_card(folder: str | Path, model: PreTrainedModel, facts: dict[str, Any]
         transformers_version=transformers.__version__,
         torch_version=torch.__version__,
         continued_from=Path(base).resolve().name if base and Path(base).exists() else base,
-        data_license=data_license(recipe),
+        data_license=data_license(facts.recipe),
         cell=cell,
         unedited=unedited,
-        **facts
-        | {
-            "data": _without_local_paths(facts["data"]),
-            "curve": spread(curve, SHOWN_EVALUATIONS),
-            "samples": [row for row in facts["samples"] or [] if row["step"] == shown_step(facts)],
-        },
+        **shown,
     )
-    content = re.sub(r"\r\n?", "\n", card.content)  # what a file gives back when it is read as text
+    content = re.sub(r"\r\n?", "\n", card.content)  # as it is when the file is read as text, for its hash
     (Path(folder) / CARD).write_text(marked(content), encoding="utf-8", newline="\n")
 
 
 def refresh_card(folder: str | Path, model: PreTrainedModel) -> bool:
-    """Write the card anew if a run wrote it and nobody has edited it since; whether that was so."""
+    """Write the card again if a run wrote it and nobody has edited it since; returns whether that was so."""
     path, facts = Path(folder) / CARD, read_facts(folder)
     if facts is None or not path.exists() or not is_as_written(path.read_text(encoding="utf-8")):
         return False
     write_card(folder, model, facts)
     return True
+
+
+CARD_MARK = re.compile(r"\n<!-- written by the training run, sha256 (\w{64}) -->\n?$")
+
+
+def marked(card: str) -> str:
+    """`card` with an invisible last line, which shows later whether somebody has edited it."""
+    return f"{card}\n<!-- written by the training run, sha256 {_digest(card)} -->\n"
+
+
+def is_as_written(card: str) -> bool:
+    """Whether a run wrote this card and nobody has edited it since."""
+    mark = CARD_MARK.search(card)
+    return mark is not None and mark[1] == _digest(card[: mark.start()])
+
+
+def _digest(card: str) -> str:
+    return hashlib.sha256(card.rstrip().encode()).hexdigest()
 
 
 def unedited(text: str) -> str:
@@ -86,19 +160,21 @@ def unedited(text: str) -> str:
     return f"{fence}text\n{text}\n{fence}"
 
 
-def shown_step(facts: dict[str, Any]) -> int:
-    """The step of the weights that the card stands beside: a finished run has those of its best evaluation."""
-    return (facts["final"] and facts["best_step"]) or facts["step"]
+def shown_step(facts: CardFacts) -> int:
+    """The step of the weights that the card describes: those of a finished run may be of its best evaluation."""
+    return (facts.best_step if facts.final else None) or facts.step
 
 
 def data_license(recipe: dict[str, Any]) -> str | None:
-    embedded = not recipe.get("dataset_name") and not recipe.get("train_file")  # the stories that this project brings
-    return recipe.get("data_license") or DATA_LICENSES.get(recipe.get("dataset_name")) or ("mit" if embedded else None)
+    """The one that the recipe states, or that of a known data set, or that of the stories in this project."""
+    dataset = recipe.get("dataset_name")
+    embedded = not dataset and not recipe.get("train_file")
+    return recipe.get("data_license") or DATA_LICENSES.get(dataset or "") or ("mit" if embedded else None)
 
 
-def _metadata(facts: dict[str, Any]) -> ModelCardData:
-    """What the Hub reads of a card. Only the score of all validation stories is an evaluation result."""
-    recipe = facts["recipe"]
+def _metadata(facts: CardFacts) -> ModelCardData:
+    """The part of a card that the Hub reads. Only the score of all validation stories is an evaluation result."""
+    recipe = facts.recipe
     dataset, base = recipe.get("dataset_name"), recipe.get("model_name_or_path")
     prompt = next(iter(recipe.get("sample_prompts") or []), "Once upon a time")
     return ModelCardData(
@@ -114,8 +190,8 @@ def _metadata(facts: dict[str, Any]) -> ModelCardData:
     )
 
 
-def _results(facts: dict[str, Any], dataset: str | None) -> list[EvalResult]:
-    final = facts["final"] or {}
+def _results(facts: CardFacts, dataset: str | None) -> list[EvalResult]:
+    final = facts.final or {}
     numbers = [
         (name, f"{name.replace('_', ' ')}, all validation stories", final[name])
         for name in ("perplexity", "bits_per_byte")
@@ -135,19 +211,10 @@ def _results(facts: dict[str, Any], dataset: str | None) -> list[EvalResult]:
     ]
 
 
-def _without_local_paths(data: dict[str, Any]) -> dict[str, Any]:
-    """A card is published: of a file on the author's machine it gives the name only."""
-    sources = {role: data[role] for role in ("train", "validation") if role in data}
-    named = {
-        role: source | {"source": Path(source["source"]).name if Path(source["source"]).exists() else source["source"]}
-        for role, source in sources.items()
-    }
-    return data | named
-
-
 def _template() -> Path:
     """model_card.md: in the checkout, or where the installation put it."""
     in_checkout = Path(__file__).parent.parent.parent / "model_card.md"
     if in_checkout.exists():
         return in_checkout
-    return Path(next(file.locate() for file in metadata.files("tinystories") if file.name == in_checkout.name))
+    installed = metadata.files("tinystories") or []
+    return Path(str(next(file.locate() for file in installed if file.name == in_checkout.name)))

@@ -4,36 +4,36 @@
     report/NAME.png, NAME.svg  the figures
     report/report.json         every number of the page
 
-run_clm.py writes it when a run ends; `python report_run.py RUN_FOLDER` at any time, also while the run goes on. A run
-that goes on is known up to its last checkpoint, and its evaluations up to the last one.
+run_clm.py writes it when a run ends; `python report_run.py RUN_FOLDER` at any time. For a run that is still going it
+shows the log up to the last checkpoint, and all evaluations so far.
 """
 
 import json
+import logging
 import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from transformers.trainer import TRAINER_STATE_NAME
-
 from tinystories.config.recipe import default_values
-from tinystories.errors import UserError
-from tinystories.reporting.figures import CHARTS, COLOURS, Chart, Drawn, Points, draw
-from tinystories.reporting.format import TEMPLATES, duration, is_number, number
+from tinystories.errors import UserError, one_line
+from tinystories.reporting.figures import CHARTS, Chart, Drawn, Points, draw
+from tinystories.reporting.format import is_number, spread
+from tinystories.reporting.pages import render
 from tinystories.run_files import (
-    DATA_REPORT,
-    ENVIRONMENT,
-    EVALUATIONS,
+    RECIPE,
     REPORT,
-    SAMPLES,
+    DataReport,
+    EvaluationRow,
+    Run,
+    TrainerState,
     checkpoints,
-    read_json,
-    read_lines,
-    spread,
     whole,
     without_local_paths,
 )
 
+
+logger = logging.getLogger(__name__)
 
 SHOWN_SAMPLES = 10  # of each prompt
 SHOWN_EVALUATIONS = 40
@@ -42,72 +42,96 @@ SHOWN_EVALUATIONS = 40
 def write_report(folder: str | Path, output_dir: str | Path | None = None) -> Path:
     """Write the report of the run in `folder` to `output_dir` (default: `folder`/report); returns the page.
 
+    A file of the run that is damaged or cannot be read is named on the page and in the log.
+
     Raises:
         UserError: `folder` holds no run, or output_dir cannot be written to.
     """
     folder = Path(folder)
     run = read_run(folder)
+    for problem in run["problems"]:
+        logger.warning("%s: %s", folder, problem)
     output = Path(output_dir) if output_dir is not None else folder / REPORT
     try:
         output.mkdir(parents=True, exist_ok=True)
         figures = [draw(chart, points, output) for chart in CHARTS if (points := points_of(chart, run))]
         text = json.dumps(run, indent=2, ensure_ascii=False, allow_nan=False)
         (output / "report.json").write_text(text + "\n", encoding="utf-8")
-        (output / "index.html").write_text(render(run, figures), encoding="utf-8")
+        (output / "index.html").write_text(page_of(run, figures), encoding="utf-8")
     except OSError as error:
-        raise UserError(f"cannot write the report to {output}: {error.strerror or error}") from error
+        raise UserError(f"cannot write the report to {output}: {error.strerror or one_line(error)}") from error
     return output / "index.html"
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """Everything the page shows, as JSON can hold it: numbers that are not finite are None.
+    """Everything that the page shows, as JSON can hold it: numbers that are not finite are None.
 
     Raises:
-        UserError: there is no recipe.json in `folder`.
+        UserError: `folder` has no recipe.json, or one that cannot be used.
     """
-    recipe = read_json(folder / "recipe.json")
-    if not isinstance(recipe, dict):
-        raise UserError(f"{folder} holds no run: it has no recipe.json; give the output_dir of run_clm.py")
-    states = [read_json(place / TRAINER_STATE_NAME) for place in (folder, *reversed(checkpoints(folder)))]
-    state = next((state for state in states if state is not None), {})
+    run = Run(folder)
+    if run.recipe is None:
+        if run.problems:
+            raise UserError(f"{folder}: {run.problems[0]}, so there is no report of this run")
+        raise UserError(f"{folder} holds no run: it has no {RECIPE}", "give the output_dir of run_clm.py")
+    state, problems = _last_state(run)
+    data: DataReport | dict[str, Any] = run.data or {}
     history = state.get("log_history", [])
-    evaluations = read_lines(folder / EVALUATIONS) or [row for row in history if "eval_loss" in row]
+    evaluations: list[Any] = run.evaluations or [row for row in history if "eval_loss" in row]
     log = [row for row in history if "loss" in row]
-    results = read_json(folder / "all_results.json") or {}
-    data = read_json(folder / DATA_REPORT) or {}
-    data.pop("began_with", None)  # fingerprints, for resuming
-    stops = [row for path in sorted(folder.glob("stopped_at_step_*.jsonl")) for row in read_lines(path)[:1]]
-    run = {
+    results = run.results or {}
+    stops = [{"step": row["step"], "loss": row.get("loss")} for row in run.stops]
+    found = {
         "name": folder.resolve().name,
         "finished": "eval_bits_per_byte" in results,
         "step": max([state.get("global_step", 0), *(row["step"] for row in evaluations)]),
-        "max_steps": max(0, recipe.get("max_steps") or 0) or state.get("max_steps") or None,
+        "max_steps": max(0, run.recipe.get("max_steps") or 0) or state.get("max_steps") or None,
         "results": results,
-        "scored_step": state.get("best_global_step" if recipe.get("load_best_model_at_end") else "global_step"),
+        "scored_step": state.get("best_global_step" if run.recipe.get("load_best_model_at_end") else "global_step"),
         "best": best_of(evaluations),
         "log": log,
         "evaluations": evaluations,
-        "samples": read_lines(folder / SAMPLES),
-        "settings": settings_of(recipe),
-        "guards": data.pop("guards", {}),
-        "stops": [{"step": row["step"], "loss": row.get("loss")} for row in stops],
-        "data": data,
-        "environment": read_json(folder / ENVIRONMENT) or {},
+        "samples": run.samples,
+        "settings": settings_of(run.recipe),
+        "guards": data.get("guards", {}),
+        "stops": stops,
+        "data": {name: value for name, value in data.items() if name not in ("guards", "began_with")},
+        "environment": run.environment or {},
+        "missing": run.missing,
+        "problems": run.problems + problems,
     }
-    return _finite(without_local_paths(run | _totals(log, evaluations, results, state)))
+    return _finite(without_local_paths(found | _totals(log, evaluations, results, state)))
 
 
-def best_of(evaluations: list[dict]) -> dict | None:
+def _last_state(run: Run) -> tuple[TrainerState | dict[str, Any], list[str]]:
+    """The state of a finished run, or that of the last checkpoint; and what is wrong with the files of checkpoints."""
+    if run.state is not None:
+        return run.state, []
+    problems: list[str] = []
+    for checkpoint in reversed(checkpoints(run.folder)):
+        saved = Run(checkpoint)
+        if saved.state is not None:
+            return saved.state, problems
+        problems += [f"{checkpoint.name}/{problem}" for problem in saved.problems]
+    return {}, problems
+
+
+def best_of(evaluations: Iterable[EvaluationRow]) -> EvaluationRow | None:
     """The evaluation with the fewest bits per byte."""
-    scored = [row for row in evaluations if is_number(row.get("eval_bits_per_byte"))]
-    return min(scored, key=lambda row: row["eval_bits_per_byte"], default=None)
+    scored = [(bits, row) for row in evaluations if is_number(bits := row.get("eval_bits_per_byte"))]
+    return min(scored, key=lambda pair: pair[0])[1] if scored else None
 
 
-def _totals(log: list[dict], evaluations: list[dict], results: dict, state: dict) -> dict[str, Any]:
-    """Tokens trained on, seconds of wall clock in training, and how fast the training alone was."""
+def _totals(
+    log: list[dict[str, Any]],
+    evaluations: list[dict[str, Any]],
+    results: Mapping[str, Any],
+    state: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Tokens trained on, seconds of wall clock in training, and tokens per second of the training alone."""
     rows = [*log, *evaluations, state, results]
     tokens = max((row.get("num_input_tokens_seen") or row.get("tokens_seen") or 0 for row in rows), default=0)
-    seconds = max((row["elapsed_seconds"] for row in rows if "elapsed_seconds" in row), default=None)
+    seconds = max((row["elapsed_seconds"] for row in rows if is_number(row.get("elapsed_seconds"))), default=None)
     timed = [row for row in log if "training_seconds" in row and "tokens_per_second" in row]
     training = sum(row["training_seconds"] for row in timed)
     speed = sum(row["tokens_per_second"] * row["training_seconds"] for row in timed) / training if training else None
@@ -120,14 +144,13 @@ def settings_of(recipe: dict[str, Any]) -> list[dict[str, Any]]:
     settings = [
         {
             "key": key,
-            "value": whole(value),
+            "value": without_local_paths(whole(value), key),
             "default": whole(defaults.get(key)),
             "changed": value != defaults.get(key),
         }
         for key, value in sorted(recipe.items())
     ]
-    shortened = [setting | {"value": without_local_paths(setting["value"], setting["key"])} for setting in settings]
-    return sorted(shortened, key=lambda setting: not setting["changed"])
+    return sorted(settings, key=lambda setting: not setting["changed"])
 
 
 def points_of(chart: Chart, run: dict[str, Any]) -> dict[str, Points]:
@@ -141,22 +164,14 @@ def points_of(chart: Chart, run: dict[str, Any]) -> dict[str, Points]:
     return {label: points for label, points in lines.items() if points}
 
 
-def render(run: dict[str, Any], figures: list[Drawn]) -> str:
-    """The page. Every text that is not ours is escaped: a story may hold anything."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES, encoding="utf-8"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "duration": duration, "words": lambda key: str(key).replace("_", " ")}
+def page_of(run: dict[str, Any], figures: list[Drawn]) -> str:
+    """The page as HTML. run: as `read_run` gives it."""
     prompts = dict.fromkeys(row["prompt"] for row in run["samples"])
     samples = {prompt: [row for row in run["samples"] if row["prompt"] == prompt] for prompt in prompts}
-    return environment.get_template("report.html").render(
+    return render(
+        "report.html",
         run=run,
         figures=figures,
-        colours=COLOURS,
         samples={prompt: spread(rows, SHOWN_SAMPLES) for prompt, rows in samples.items()},
         evaluations=spread(run["evaluations"], SHOWN_EVALUATIONS),
     )

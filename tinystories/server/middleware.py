@@ -68,7 +68,7 @@ class RequestLimits:
         if sum(len(name) + len(value) for name, value in scope["headers"]) > LARGEST_HEADERS:
             return await _refuse(431, f"the headers are larger than {LARGEST_HEADERS} bytes")(scope, receive, send)
         claimed = Headers(scope=scope).get("content-length", "0")
-        if claimed.isdigit() and int(claimed[:20]) > LARGEST_BODY:
+        if claimed.isdecimal() and int(claimed[:20]) > LARGEST_BODY:
             return await _refuse(413, f"the body is larger than {LARGEST_BODY} bytes")(scope, receive, send)
         messages: list[Message] = []
         try:

@@ -1,4 +1,4 @@
-"""What a recipe amounts to, counted before it happens: steps, evaluations, checkpoints and the room they take."""
+"""What a recipe amounts to, counted before the run: steps, evaluations, checkpoints and their disk space."""
 
 import math
 import shutil
@@ -12,12 +12,12 @@ from tinystories.run_files import checkpoints
 
 
 FLOAT32 = 4  # bytes
-SMALL_FILES = 2**23  # bytes of a checkpoint that are no numbers of the model: tokenizer, code, log, random state
+SMALL_FILES = 2**23  # bytes of a checkpoint beside weights and optimizer: tokenizer, code, log, random state
 ADAM_STATES = 2  # for each weight; Muon keeps one for most
 
 
 def planned_steps(training: RunArguments, rows: int) -> tuple[int, float]:
-    """Steps of the run and how often it sees each row, as the Trainer will count them."""
+    """Steps and epochs of the run, as the Trainer counts them. rows: of the training data."""
     rows_at_once = training.train_batch_size * training.world_size
     batches = rows // rows_at_once if training.dataloader_drop_last else math.ceil(rows / rows_at_once)
     steps_per_epoch = max(1, math.ceil(batches / training.gradient_accumulation_steps))
@@ -26,14 +26,14 @@ def planned_steps(training: RunArguments, rows: int) -> tuple[int, float]:
 
 
 def times(strategy: str, every: float | None, steps: int, epochs: float) -> int:
-    """How often something happens that is done every so many steps (below 1: that share of them), or each epoch."""
+    """How often a run does what it does every `every` steps (below 1: a share of all steps), or each epoch."""
     if strategy == "steps" and every:
         return math.ceil(steps / (max(1, math.ceil(steps * every)) if every < 1 else every))
     return math.ceil(epochs) if strategy == "epoch" else 0
 
 
 def checkpoints_at_a_time(training: RunArguments, rows: int) -> int:
-    """The most that lie in the run folder: the new one is written before an old one goes, and any may be the best."""
+    """The most checkpoints in the run folder at once: a new one is written before an old one is removed."""
     steps, epochs = planned_steps(training, rows)
     saves = times(training.save_strategy, training.save_steps, steps, epochs)
     if training.save_log_spaced and saves:
@@ -45,10 +45,10 @@ def checkpoints_at_a_time(training: RunArguments, rows: int) -> int:
 
 
 def check_room_for_checkpoints(model: nn.Module, training: RunArguments, rows: int) -> str:
-    """What was found, in words; those that a run which goes on has already need no more room.
+    """What was found, in words. The checkpoints that a resumed run has already are not counted again.
 
     Raises:
-        UserError: there is not enough.
+        UserError: there is not enough disk space.
     """
     most = checkpoints_at_a_time(training, rows)
     new = max(0, most - len(checkpoints(Path(training.output_dir))))
@@ -57,14 +57,14 @@ def check_room_for_checkpoints(model: nn.Module, training: RunArguments, rows: i
 
 
 def checkpoint_bytes(model: nn.Module, optimizer_states_per_weight: int) -> int:
-    """Bytes of one checkpoint that can be resumed: the weights, the optimizer's float32 states, the small files."""
+    """Bytes of one checkpoint: the weights, the optimizer's float32 states, the small files."""
     weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())  # tied ones count once
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     return weights + optimizer_states_per_weight * trained * FLOAT32 + SMALL_FILES
 
 
 def bytes_needed(model: nn.Module, optimizer_states_per_weight: int, checkpoints: int) -> int:
-    """Bytes of a run folder that holds so many checkpoints at a time, and at the end a copy of the best weights."""
+    """Bytes of a run folder with `checkpoints` checkpoints and, at the end, a copy of the best weights."""
     return checkpoints * checkpoint_bytes(model, optimizer_states_per_weight) + checkpoint_bytes(model, 0)
 
 
@@ -87,7 +87,7 @@ def check_disk_room(folder: str | Path, needed: int) -> str:
 
 
 def readable(number_of_bytes: float) -> str:
-    """1234567 -> '1.2 MB'."""
+    """1234567 -> '1.23 MB'."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if number_of_bytes < 1000:
             return f"{number_of_bytes:.3g} {unit}"

@@ -1,11 +1,11 @@
-"""From a recipe to a Trainer that may start: data, tokenizer, model, guards. Training and checking begin alike."""
+"""From a recipe to a Trainer that may start: data, tokenizer, model, guards. `check_run.py` uses it too."""
 
 import logging
 import os
 
 import datasets
 import torch
-from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, TrainerCallback
 
 from tinystories.checkpoint.loading import describe_model, new_model
 from tinystories.config.arguments import RunArguments
@@ -15,7 +15,7 @@ from tinystories.data.packing import PackedRows, pack
 from tinystories.data.tokenizer import describe, load_or_train_tokenizer, tokenizer_report
 from tinystories.errors import UserError, one_line
 from tinystories.evaluation.scoring import scoring_rows
-from tinystories.training.callbacks import LossGuard, SampleStories
+from tinystories.training.callbacks import SampleStories
 from tinystories.training.checkpointing import LogSpacedCheckpoints
 from tinystories.training.distributed import on_one_process
 from tinystories.training.finetuning import continued_model
@@ -25,6 +25,8 @@ from tinystories.training.trainer import StoryTrainer
 
 
 logger = logging.getLogger(__name__)
+
+MESSAGE_END = 150  # characters kept of each end of a compiler's message
 
 
 def prepare_data(recipe: Recipe) -> tuple[Corpus, PreTrainedTokenizerBase, PackedRows]:
@@ -48,9 +50,20 @@ def prepare_data(recipe: Recipe) -> tuple[Corpus, PreTrainedTokenizerBase, Packe
 
 
 def make_trainer(
-    recipe: Recipe, corpus: Corpus, tokenizer: PreTrainedTokenizerBase, packed: PackedRows
+    recipe: Recipe,
+    corpus: Corpus,
+    tokenizer: PreTrainedTokenizerBase,
+    packed: PackedRows,
+    callbacks: list[TrainerCallback] | None = None,
 ) -> StoryTrainer:
-    """Model and Trainer, with the guards passed: from here on the run is sound."""
+    """Model and Trainer, after the guards have passed.
+
+    callbacks: in place of those that a run has (`run_callbacks`); guards and meters are always there.
+
+    Raises:
+        GuardError: the run would train a silently broken model.
+        UserError: a checkpoint that cannot be continued, or a Trainer that cannot start.
+    """
     if recipe.model.model_name_or_path is not None:
         model = continued_model(recipe, tokenizer)
     else:
@@ -60,43 +73,60 @@ def make_trainer(
     evaluation = scoring_rows(evaluated, tokenizer, model.config.max_position_embeddings)
     known = _some_training_stories(recipe, corpus, len(evaluated))
     training_stories = scoring_rows(known, tokenizer, model.config.max_position_embeddings)
-    loss_guard = LossGuard()
-    callbacks = [loss_guard, SampleStories(recipe.training.sample_prompts), GracefulStopCallback()]
-    if recipe.training.save_log_spaced:
-        callbacks.append(LogSpacedCheckpoints())
-    if recipe.training.early_stopping_patience is not None:
-        callbacks.append(EarlyStoppingCallback(recipe.training.early_stopping_patience))
+    if callbacks is None:
+        callbacks = run_callbacks(recipe.training)
     try:
         trainer = StoryTrainer(model, tokenizer, recipe, packed, evaluation, training_stories, corpus.report, callbacks)
-    except (
-        ImportError,
-        RuntimeError,
-        ValueError,
-        OSError,
-    ) as error:  # such as a tracker that is unknown
+    except (ImportError, RuntimeError, ValueError, OSError) as error:  # such as an unknown tracker
         raise UserError(f"the Trainer cannot start: {one_line(error)}") from error
     if recipe.training.skip_guards:
         logger.warning("GUARDS SKIPPED: nothing checks that this run learns what it should")
     else:
         corpus.report["guards"] = on_one_process(lambda: run_guards(trainer, corpus))
-        loss_guard.trainer = trainer
     return trainer
 
 
+def run_callbacks(training: RunArguments) -> list[TrainerCallback]:
+    """What a run does beside training, in this order: sample stories, stopping at a signal, saving, stopping early."""
+    callbacks: list[TrainerCallback] = [SampleStories(training.sample_prompts), GracefulStopCallback()]
+    if training.save_log_spaced:
+        callbacks.append(LogSpacedCheckpoints())
+    if training.early_stopping_patience is not None:
+        callbacks.append(EarlyStoppingCallback(training.early_stopping_patience))
+    return callbacks
+
+
 def _some_training_stories(recipe: Recipe, corpus: Corpus, evaluated: int) -> datasets.Dataset:
-    """The same ones each time: what the model makes of them beside held-out stories shows what it knows by heart."""
+    """The same ones each time: their loss against that of held-out stories shows what the model knows by heart."""
     number = min(recipe.data.train_eval_samples, evaluated)
     return pick_stories(corpus.train, number) if number else corpus.train.select([])
 
 
-def use_compiler_if_it_works(training: RunArguments) -> None:
-    """torch.compile needs a C++ compiler on a CPU, and Triton on a GPU; a laptop without goes on uncompiled."""
+def use_compiler_if_it_works(training: RunArguments) -> str | None:
+    """Switch torch_compile off where it does not work: it needs a C++ compiler on a CPU, and Triton on a GPU.
+
+    Returns why it does not work, in one line; None where it works or was not asked for.
+    """
     if not training.torch_compile:
-        return
+        return None
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=training.device))
     except Exception as error:  # whatever a missing or broken compiler raises
-        logger.warning("torch.compile does not work here (%s): training goes on without it", type(error).__name__)
+        reason = _compiler_message(error)
+        logger.warning("torch.compile does not work here (%s): training goes on without it", reason)
         training.torch_compile = False
         os.environ.pop("ACCELERATE_DYNAMO_BACKEND", None)  # by which TrainingArguments tells accelerate to compile
         os.environ.pop("ACCELERATE_DYNAMO_MODE", None)
+        return reason
+    return None
+
+
+def _compiler_message(error: Exception) -> str:
+    """Kind and message of what torch.compile raised, without its advice on debugging.
+
+    Of a long message both ends are kept: it begins with what failed and ends with what the compiler printed.
+    """
+    message = one_line(str(error).partition("Set TORCHDYNAMO_VERBOSE")[0]) or "no message"
+    if len(message) > 2 * MESSAGE_END:
+        message = f"{message[:MESSAGE_END]} ... {message[-MESSAGE_END:]}"
+    return f"{type(error).__name__}: {message}"

@@ -1,8 +1,8 @@
-"""Checkpoints of a run: each is whole or not there, and the right ones are kept.
+"""Checkpoints of a run: each is complete or absent, and the most useful ones are kept.
 
-The Trainer writes a checkpoint into a folder beside its place; it becomes `checkpoint-N` when all of it is on the disk
-and sealed (atomic.py). Kept are the best one, the last one and, as far as `save_total_limit` allows, those between them
-that lie farthest apart on a logarithmic scale of steps, where a model changes about as much from each to the next.
+The Trainer writes a checkpoint into another folder; it is renamed to `checkpoint-N` when all of it is on the disk and
+sealed (atomic.py). `save_total_limit` keeps the best one, the last one, and of the others those that are farthest apart
+on a logarithmic scale of steps, where a model changes about as much from each to the next.
 """
 
 import json
@@ -11,26 +11,28 @@ import math
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
-from transformers import TrainerCallback
+from torch import nn
+from transformers import TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import SaveStrategy
+from transformers.trainer_utils import SaveStrategy, TrainOutput
 
 from tinystories.atomic import SEAL, damage, discard, is_no_room, move_aside, seal
 from tinystories.errors import UserError, one_line
-from tinystories.run_files import checkpoints, step_of
+from tinystories.run_files import CARD, PROGRESS, checkpoints, step_of
+from tinystories.training.recipe_trainer import RecipeTrainer
 
 
 logger = logging.getLogger(__name__)
 
 UNFINISHED = "unfinished-checkpoint"
-PROGRESS = "progress.json"
-_MAY_BE_EDITED = ("README.md", "generation_config*.json")
+_MAY_BE_EDITED = (CARD, "generation_config*.json")
 
 
 def publish_checkpoint(unfinished: Path, folder: Path) -> None:
-    """Seal what was written aside and give it its place; what lay there of an interrupted attempt goes."""
-    if not unfinished.exists():  # another machine that shares the disk was first
+    """Seal `unfinished` and rename it to `folder`, in place of what an interrupted attempt may have left there."""
+    if not unfinished.exists():  # another machine that shares the disk has done it
         return
     (unfinished / SEAL).unlink(missing_ok=True)
     seal(unfinished, belongs=lambda file: not any(file.match(pattern) for pattern in _MAY_BE_EDITED))
@@ -42,14 +44,14 @@ def publish_checkpoint(unfinished: Path, folder: Path) -> None:
 
 
 def check_undamaged(checkpoint: Path) -> None:
-    """Raises UserError: a file of the checkpoint was cut off, changed or removed."""
+    """Raises UserError: a file of the checkpoint was cut off, changed or removed, or it has no optimizer."""
     found = damage(checkpoint)
     if not found and not any(path.name.startswith("optimizer") for path in checkpoint.iterdir()):
         found = "it holds no optimizer (save_only_model)"
     if found:
         earlier = [path for path in checkpoints(checkpoint.parent) if step_of(path) < step_of(checkpoint)]
         then = f"--resume goes on at {earlier[-1]}" if earlier else "--resume begins again"
-        raise UserError(f"{checkpoint} is damaged: {found}; move this folder away, and {then}")
+        raise UserError(f"{checkpoint} is damaged: {found}", f"move this folder away, and {then}")
 
 
 def thin_out(folder: Path, limit: int | None, best: str | Path | None) -> None:
@@ -60,7 +62,7 @@ def thin_out(folder: Path, limit: int | None, best: str | Path | None) -> None:
 
 
 def steps_to_drop(steps: list[int], limit: int | None, best: int | None) -> list[int]:
-    """Of ascending `steps`, those whose neighbours lie nearest to each other on a logarithmic scale."""
+    """Of ascending `steps`, those to remove: first where the neighbours are nearest on a logarithmic scale."""
     kept, dropped = list(steps), []
     while limit and len(kept) > max(limit, 2 if best in kept[:-1] else 1):
         gaps = {
@@ -68,23 +70,28 @@ def steps_to_drop(steps: list[int], limit: int | None, best: int | None) -> list
             for before, step, after in zip([1, *kept], kept, kept[1:], strict=False)
             if step != best
         }
-        dropped.append(min(gaps, key=gaps.get))
+        dropped.append(min(gaps, key=lambda step: gaps[step]))
         kept.remove(dropped[-1])
     return dropped
 
 
-def at_the_end_of_an_epoch(state) -> bool:
-    """Whether more is to come at this step, such as an evaluation of the epoch: its checkpoint waits for that."""
-    return math.isclose(state.epoch, round(state.epoch), abs_tol=1e-9) or state.global_step >= state.max_steps
+def at_the_end_of_an_epoch(state: TrainerState) -> bool:
+    """Whether this step may still be evaluated because its epoch or the run ends: its checkpoint waits for that."""
+    epoch = state.epoch or 0.0
+    return math.isclose(epoch, round(epoch), abs_tol=1e-9) or state.global_step >= state.max_steps
 
 
-class AtomicCheckpointMixin:
-    """Stands before `Trainer` among the bases; `progress()` gives what is saved beside the Trainer's own state."""
+class AtomicCheckpointTrainer(RecipeTrainer):
+    """A Trainer whose checkpoints are complete or absent, and that keeps and finds the best one wherever it lies."""
 
-    staging: Path | None = None  # where a checkpoint is written, while it is
+    staging: Path | None = None  # the folder a checkpoint is being written into
 
-    def _save_checkpoint(self, model, trial) -> None:
-        """Written aside and then put in its place, whole; a failure leaves the earlier ones as they are."""
+    def progress(self) -> dict[str, Any]:
+        """What a checkpoint holds beside the Trainer's own state, to be written as JSON."""
+        raise NotImplementedError
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write the checkpoint into another folder, then rename it; a failure leaves the earlier ones as they are."""
         run, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
         self.staging = run / UNFINISHED
         try:
@@ -95,13 +102,14 @@ class AtomicCheckpointMixin:
             if self.is_world_process_zero():
                 publish_checkpoint(self.staging / name, run / name)
             self.accelerator.wait_for_everyone()
-            if self.is_local_process_zero():  # of a machine that has a disk of its own
+            if self.is_local_process_zero():  # on a machine with a disk of its own
                 publish_checkpoint(self.staging / name, run / name)
         except Exception as error:
             if not is_no_room(error):
                 raise
             shutil.rmtree(self.staging, ignore_errors=True)
-            last = (checkpoints(run) or ["none"])[-1]
+            earlier = checkpoints(run)
+            last = earlier[-1] if earlier else "none"
             raise UserError(
                 f"{run / name} could not be saved, the disk is full ({one_line(error)}); the last good checkpoint is "
                 f"{last}: make room, and the same command with --resume goes on there"
@@ -112,25 +120,25 @@ class AtomicCheckpointMixin:
         if self.is_world_process_zero():
             thin_out(run, self.args.save_total_limit, self.state.best_model_checkpoint)
 
-    def _get_output_dir(self, trial) -> str:
+    def _get_output_dir(self, trial: Any) -> str:
         return str(self.staging or super()._get_output_dir(trial))
 
     def _write_progress(self, folder: Path) -> None:
-        """What the Trainer does not save; and the best checkpoint, which it looked for where this one is written."""
+        """Add what the Trainer does not save, and correct its path of the best checkpoint, which is in `staging`."""
         (folder / PROGRESS).write_text(json.dumps(self.progress()) + "\n", encoding="utf-8")
         if self.state.best_global_step is not None:
             best = Path(self.args.output_dir, f"checkpoint-{self.state.best_global_step}")
             self.state.best_model_checkpoint = str(best)
         self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
 
-    def _init_training_state(self, *args, **kwargs):
-        """The best checkpoint is found again where the run folder lies now."""
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        """The best checkpoint is looked for in the run folder of today, which may have been moved."""
         trained = super()._init_training_state(*args, **kwargs)
         self._find_the_best()
         return trained
 
     def _find_the_best(self) -> None:
-        """Where the run folder lies now. One that is gone or damaged is no best any more."""
+        """Set the path of the best checkpoint; one that is missing or damaged is not the best any more."""
         best = self.state.best_global_step
         path = Path(self.args.output_dir, f"checkpoint-{best}")
         found = None if best is None else damage(path)
@@ -142,20 +150,20 @@ class AtomicCheckpointMixin:
         self.state.best_model_checkpoint = str(path) if self.state.best_global_step is not None else None
 
     def _load_best_model(self) -> None:
-        """Where the best weights are gone, the Trainer keeps the last ones and calls them the best; we do not."""
+        """Where the best checkpoint is lost, keep the last weights; the Trainer would report them as the best."""
         self._find_the_best()
         if self.state.best_model_checkpoint is not None:
             super()._load_best_model()
 
-    def _determine_best_metric(self, metrics, trial) -> bool:
-        """A new best is saved at once, whatever the strategy: it is to be loaded at the end."""
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Save a new best at once, whatever the strategy: it is loaded at the end."""
         is_new_best = super()._determine_best_metric(metrics, trial)
         if is_new_best and self.args.load_best_model_at_end:
             self.control.should_save = True
         return is_new_best
 
-    def _finalize_training(self, *args, **kwargs):
-        """With a limit of 1 the Trainer would now delete the last checkpoint, where a longer run would go on."""
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """With a limit of 1 the Trainer would delete the last checkpoint here, and a longer run could not resume."""
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             return super()._finalize_training(*args, **kwargs)
@@ -164,7 +172,7 @@ class AtomicCheckpointMixin:
 
 
 class LogSpacedCheckpoints(TrainerCallback):
-    """Also saves at steps 1, 2, 4, 8, ... as long as the strategy of the recipe has not saved yet."""
+    """Also saves at steps 1, 2, 4, 8, ... until the first save of the recipe's own strategy."""
 
     def on_step_end(self, args, state, control, **kwargs):
         if args.save_strategy == SaveStrategy.STEPS:

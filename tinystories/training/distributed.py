@@ -1,12 +1,12 @@
-"""A run in several processes: what the launcher started is what was asked for, and a mistake is one mistake.
+"""A run in several processes: checks of what the launcher started, and checks whose result all processes share.
 
-The launch commands stand in configs/accelerate and docs/distributed.md; one process is the same code.
+The launch commands are in configs/accelerate and docs/distributed.md. One process runs the same code.
 """
 
 import logging
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
@@ -17,9 +17,11 @@ from tinystories.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
 
-def on_one_process(check: Callable[[], Any]) -> Any:
-    """What `check` returns on the first process, on all of them; its mistake ends them all, for the same reason."""
+
+def on_one_process(check: Callable[[], Result]) -> Result:
+    """Run `check` on the first process; all processes return what it returned, or raise the `UserError` it raised."""
     found, mistake = None, None
     if PartialState().is_main_process:
         try:
@@ -33,7 +35,11 @@ def on_one_process(check: Callable[[], Any]) -> Any:
 
 
 def check_launch(training: RunArguments) -> None:
-    """What `accelerate launch` was asked for and what this run does are the same thing, or the difference is said."""
+    """Compare what the launcher was asked for with what this run does.
+
+    Raises:
+        UserError: the run would train wrongly, or save no weights. One process instead of several is a warning.
+    """
     if training.n_gpu > 1:
         raise UserError(
             f"one process sees {training.n_gpu} GPUs: start one for each (accelerate launch, docs/distributed.md), or "
@@ -42,11 +48,13 @@ def check_launch(training: RunArguments) -> None:
     sharded = training.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
     state_dict = (training.fsdp_plugin_args or {}).get("state_dict_type") or os.environ.get("FSDP_STATE_DICT_TYPE", "")
     if sharded and training.use_cpu:
-        raise UserError("FSDP needs GPUs: on CPUs accelerate would leave every weight whole and say nothing")
+        raise UserError("FSDP needs GPUs: on CPUs accelerate shards nothing and does not say so")
     if sharded and training.optimizer == "muon":
         raise UserError("optimizer muon needs whole matrices, which FSDP cuts up: use optimizer adamw, or DDP")
     if sharded and "FULL" not in state_dict:
-        raise UserError("FSDP must run with fsdp_state_dict_type FULL_STATE_DICT: a checkpoint would hold no weights")
+        raise UserError(
+            "FSDP must run with fsdp_state_dict_type FULL_STATE_DICT: with another, checkpoints hold no weights"
+        )
     if training.mixed_precision != "no" and not (training.bf16 or training.fp16):
         raise UserError(
             f"accelerate was told mixed_precision {training.mixed_precision} and the recipe was not: give "

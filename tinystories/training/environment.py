@@ -1,6 +1,6 @@
-"""What a run ran on, written down by the run itself in environment.json: versions, device, and what the device can do.
+"""What a run ran on, for environment.json: versions, device, and the speed that was measured of the device.
 
-No name of a person, a machine or a folder stands in it: it may be published with the model.
+It holds no name of a person, a machine or a folder, because it is published with the model.
 """
 
 import os
@@ -28,16 +28,16 @@ def training_dtype(args: TrainingArguments) -> torch.dtype:
 
 
 def measured_peak(device: torch.device, dtype: torch.dtype, seconds: float = PEAK_SECONDS) -> float:
-    """Floating-point operations a second that this process gets out of `device`: the fastest of many matrix products.
+    """Floating-point operations per second that this process reaches on `device`: the fastest of many matrix products.
 
-    Measured, because a table of vendors' numbers knows no laptop, no power limit and no share of a machine. Random
-    numbers, because a GPU multiplies zeros faster.
+    It is measured, because a table of vendors' numbers has no laptops, no power limits and no shared machines. The
+    matrices are random, because a GPU multiplies zeros faster.
     """
     size = 1024 if device.type == "cpu" else 8192
     synchronize = (lambda: None) if device.type == "cpu" else torch.accelerator.synchronize
     with keep_random_state(device), torch.no_grad():
         left, right = torch.randn(2, size, size, device=device).to(dtype)
-        left @ right  # the first product loads the library
+        left @ right  # not timed: it loads the library
         synchronize()
         best, end = float("inf"), time.perf_counter() + seconds
         while time.perf_counter() < end or best == float("inf"):
@@ -49,11 +49,11 @@ def measured_peak(device: torch.device, dtype: torch.dtype, seconds: float = PEA
 
 
 def flops_per_token(model: PreTrainedModel, row_length: int) -> int:
-    """Floating-point operations that training on one token needs, forward and backward: 6 N + 6 L W T.
+    """Floating-point operations to train on one token, forward and backward: 6 N + 6 L W T.
 
-    N: weights of all matrices that a token is multiplied with, the output layer among them and the embedding, which is
-    only looked up, not. L W T: layers x width of all heads x row length; every token attends to the tokens before it,
-    which are T/2 on average, half of what the formula of the PaLM paper counts. Recomputed activations count once.
+    N: weights of all matrices that a token is multiplied with; with the output layer, without the embedding, which is a
+    lookup. L W T: layers x width of all heads x row length. A token attends to the tokens before it, T/2 on average, so
+    this is half of what the formula of the PaLM paper counts. Recomputed activations count once.
     """
     config = model.config
     matrices = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
@@ -69,7 +69,7 @@ def describe_environment(args: TrainingArguments) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         **{library: version(library) for library in LIBRARIES},
-        "torch": torch.__version__,  # which says for which CUDA it was built
+        "torch": torch.__version__,  # it names the CUDA version it was built for
         "platform": f"{platform.system()} {platform.machine()}",
         "device": device.type,
         "device_name": torch.cuda.get_device_name(device) if on_gpu else _cpu_name(),
@@ -83,7 +83,7 @@ def describe_environment(args: TrainingArguments) -> dict[str, Any]:
 
 
 def _cpu_name() -> str:
-    listing = Path("/proc/cpuinfo")  # Linux; elsewhere Python knows the name
+    listing = Path("/proc/cpuinfo")  # Linux; on other systems Python knows the name
     lines = listing.read_text(encoding="utf-8").splitlines() if listing.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()

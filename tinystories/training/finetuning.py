@@ -1,10 +1,10 @@
-"""Going on with a checkpoint, one's own or one from the Hub: what a recipe may change of it and what it may not.
+"""Training from a checkpoint, a folder or from the Hub: what a recipe may change of it and what it may not.
 
     python run_clm.py configs/finetune.yaml --model_name_or_path runs/demo --train_file stories.txt
 
 Weights, sizes and tokenizer are the checkpoint's; a recipe that names others is refused, because the weights mean
-nothing in another network or under other token ids. Dropout, the attention implementation and the context are free.
-Optimizer and schedule start anew: this is a new run, not the rest of an old one.
+nothing in another network or under other token ids. Dropout, the attention implementation and the context may differ.
+Optimizer and schedule start anew: this is a new run, not the continuation of an old one.
 """
 
 import logging
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from configuration_tinystories import TinyStoriesConfig
 from modeling_tinystories import TinyStoriesForCausalLM
@@ -29,13 +29,13 @@ DROPOUTS = ("embd_pdrop", "resid_pdrop", "attention_dropout")
 
 
 def settle_continued(recipe: Recipe) -> None:
-    """Fill in what the recipe leaves to the checkpoint: its sizes, its context, its tokenizer.
+    """Fill in what the checkpoint decides: sizes, tokenizer, and the context where the recipe gives no block_size.
 
     Raises:
         UserError: no such checkpoint, one of another architecture, an output_dir that would replace it, or a recipe
             that asks for another network, vocabulary or tokenizer.
     """
-    name = recipe.model.model_name_or_path
+    name = _base(recipe.model)
     output_dir, source = Path(recipe.training.output_dir).resolve(), Path(name).resolve()
     if source.exists() and (output_dir == source or output_dir in source.parents):
         raise UserError(f"output_dir {recipe.training.output_dir} holds the checkpoint to go on with: give another")
@@ -57,8 +57,11 @@ def settle_continued(recipe: Recipe) -> None:
 
 
 def continued_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> TinyStoriesForCausalLM:
-    """The checkpoint's model. Rows longer than its context make the context longer: RoPE has no table of positions,
-    but what stands that far apart means nothing to the model until it has been trained there."""
+    """The checkpoint's model, with the recipe's dropout and attention implementation.
+
+    Rows longer than its context make the context longer. RoPE has no table of positions, but distances that the model
+    has not seen mean nothing to it until it has been trained on them.
+    """
     arguments, block_size = recipe.model, recipe.data.block_size
     config = _load_config(arguments)
     for field in DROPOUTS:
@@ -68,12 +71,11 @@ def continued_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> TinyS
         logger.info("context: %d tokens from now on, %d before", block_size, config.max_position_embeddings)
         config.max_position_embeddings = block_size
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            arguments.model_name_or_path,
-            revision=arguments.model_revision,
+        model = TinyStoriesForCausalLM.from_pretrained(
+            _base(arguments),
+            revision=arguments.model_revision or "main",
             config=config,
             attn_implementation=arguments.attn_implementation,
-            trust_remote_code=False,
             dtype=torch.float32,
         )
     except UNREADABLE as error:
@@ -82,8 +84,15 @@ def continued_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> TinyS
     return model
 
 
+def _base(arguments: ModelArguments) -> str:
+    """The folder or Hub id of the checkpoint, which is asked for only where the recipe names one."""
+    if arguments.model_name_or_path is None:
+        raise ValueError("the recipe names no checkpoint")
+    return arguments.model_name_or_path
+
+
 def _load_config(arguments: ModelArguments) -> PreTrainedConfig:
-    name = arguments.model_name_or_path
+    name = _base(arguments)
     try:
         config = AutoConfig.from_pretrained(name, revision=arguments.model_revision, trust_remote_code=False)
     except UNREADABLE as error:
@@ -100,7 +109,7 @@ def _value(config: PreTrainedConfig, field: str) -> Any:
 
 
 def _settle(recipe: Recipe, part: Any, field: str, value: Any) -> None:
-    """Fill in one key; a recipe that gives another value than the checkpoint's is refused."""
+    """Set one key to the checkpoint's value. Raises UserError: the recipe gives another."""
     if field in recipe.given and getattr(part, field) not in (None, value):
         raise UserError(
             f"{field} is {getattr(part, field)} in the recipe and {value} in {recipe.model.model_name_or_path}, which "

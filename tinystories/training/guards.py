@@ -1,7 +1,7 @@
-"""The checks that stop a silently broken run before its first step. A few seconds, on the run's own parts.
+"""The checks that stop a silently broken run before its first step. They take a few seconds, on the run's own parts.
 
 Each guard is a function that returns what it measured, for the log, or raises `GuardError`: one line with the reason
-and the remedy, exit status 2. `--skip_guards` trains without them and says so.
+and the remedy, exit status 2. `--skip_guards` trains without them and logs a warning.
 """
 
 import copy
@@ -13,13 +13,15 @@ from itertools import islice, pairwise
 import datasets
 import numpy as np
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.data.corpus import Corpus, story_hashes, text_hashes
 from tinystories.data.mojibake import repair_mojibake
 from tinystories.data.packing import IGNORED, encode_story
 from tinystories.errors import GuardError
 from tinystories.random_state import keep_random_state
+from tinystories.training.recipe_trainer import RecipeTrainer
 
 
 logger = logging.getLogger(__name__)
@@ -33,8 +35,8 @@ MOJIBAKE_SAID, MOJIBAKE_REFUSED = 0.001, 0.2  # shares of the stories
 TYPED_SPECIALS = ("<|endoftext|>", "<|bos|>", "<|eos|>", "<|pad|>")
 
 
-def run_guards(trainer: Trainer, corpus: Corpus) -> dict[str, str]:
-    """All guards, cheapest first; what each one found, by name."""
+def run_guards(trainer: RecipeTrainer, corpus: Corpus) -> dict[str, str]:
+    """Run all guards, cheapest first; returns what each one found, by name."""
     tokenizer = trainer.processing_class
     texts = [*corpus.train.take(SAMPLE_STORIES)["text"], *corpus.validation.take(SAMPLE_STORIES)["text"]]
     train_hashes, validation_hashes = story_hashes(corpus.train), story_hashes(corpus.validation)
@@ -57,21 +59,21 @@ def run_guards(trainer: Trainer, corpus: Corpus) -> dict[str, str]:
 
 
 def check_text(train: datasets.Dataset) -> str:
-    """The stories, of which some from all over the data are read, are not full of mojibake."""
+    """The stories are not full of mojibake; some are read from all over the data."""
     places = np.linspace(0, len(train) - 1, min(SAMPLE_STORIES, len(train))).astype(int)
     broken = [text for text in train.select(places)["text"] if repair_mojibake(text) != text]
     share = len(broken) / len(places)
     found = f"mojibake in {len(broken)} of {len(places)} stories"
-    mend = "python check_run.py --data SOURCE --clean stories.jsonl writes a copy without it"
+    remedy = "python check_run.py --data SOURCE --clean stories.jsonl writes a copy without it"
     if share > MOJIBAKE_REFUSED:
-        raise GuardError(f"{found} (first: {broken[0][:40]!r}...): the model would learn broken characters; {mend}")
+        raise GuardError(f"{found} (first: {broken[0][:40]!r}...): the model would learn broken characters", remedy)
     if share > MOJIBAKE_SAID:
-        logger.warning("%s: %s", found, mend)
+        logger.warning("%s: %s", found, remedy)
     return found
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> str:
-    """Stories come back as they went in; BOS, EOS and PAD differ; nothing truncates; typed specials stay text."""
+    """Stories survive encoding and decoding; BOS, EOS and PAD differ; nothing truncates; typed specials stay text."""
     ids = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     if len(set(ids.values())) < 3:
         raise GuardError(
@@ -105,11 +107,11 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> str
             "the tokenizer does not put BOS, and nothing else, around a prompt: the model would be asked to continue "
             "what it never saw in training; train a tokenizer with train_tokenizer.py"
         )
-    return f"{len(texts)} stories come back as they went in; bos, eos, pad = {tuple(ids.values())}"
+    return f"{len(texts)} stories survive encoding and decoding; bos, eos, pad = {tuple(ids.values())}"
 
 
-def check_vocabulary(trainer: Trainer) -> str:
-    """One vocabulary, and the same special tokens, for the tokenizer and the model."""
+def check_vocabulary(trainer: RecipeTrainer) -> str:
+    """Tokenizer and model have the same vocabulary size and special tokens."""
     tokenizer, config = trainer.processing_class, trainer.model.config
     if len(tokenizer) != config.vocab_size:
         raise GuardError(
@@ -125,15 +127,15 @@ def check_vocabulary(trainer: Trainer) -> str:
     return f"{config.vocab_size:,} tokens in tokenizer and model"
 
 
-def check_rows(trainer: Trainer, train_hashes: np.ndarray) -> str:
-    """Packed rows, decoded, are stories of the training corpus, whole, each closed by EOS."""
+def check_rows(trainer: RecipeTrainer, train_hashes: np.ndarray) -> str:
+    """Packed rows, decoded, are complete stories of the training corpus, each closed by EOS."""
     tokenizer = trainer.processing_class
     aligned = trainer.recipe.data.align_to_stories
     rows = trainer.train_dataset.take(max(SAMPLE_ROWS, SCANNED_TOKENS // trainer.recipe.data.block_size))
     rows = rows[:]["input_ids"].astype(np.int64)
     if rows.max() >= len(tokenizer):
         raise GuardError(
-            f"the packed rows hold token {rows.max()}, beyond the vocabulary: they are of another tokenizer"
+            f"the packed rows hold token {rows.max()}, beyond the vocabulary: they were packed with another tokenizer"
         )
     bos = tokenizer.bos_token_id
     if bos not in rows and not any(
@@ -144,21 +146,21 @@ def check_rows(trainer: Trainer, train_hashes: np.ndarray) -> str:
         )
     stories = list(islice(_packed_stories(rows, tokenizer, aligned), SAMPLE_STORIES))
     if not stories:
-        logger.warning("no whole story stands in the first %d rows: they are not compared with the corpus", len(rows))
-    texts = [tokenizer.decode(story[1:-1]) for story in stories]
+        logger.warning("the first %d rows hold no complete story: they are not compared with the corpus", len(rows))
+    texts = tokenizer.batch_decode([story[1:-1].tolist() for story in stories])
     for story, text, story_hash in zip(stories, texts, text_hashes(texts), strict=True):
         if story[-1] != tokenizer.eos_token_id:
-            raise GuardError("no EOS between packed stories: the model would never stop; pack BOS + story + EOS")
+            raise GuardError("no EOS between packed stories: the model would never stop", "pack BOS + story + EOS")
         if story_hash not in train_hashes:
             raise GuardError(
-                f"a packed story is not one of this corpus: {text[:40]!r}...{text[-20:]!r}; it was cut, or the rows "
-                "are of another corpus or tokenizer"
+                f"a packed story is not in this corpus: {text[:40]!r}...{text[-20:]!r}; it was cut, or the rows are "
+                "of another corpus or tokenizer"
             )
-    return f"{len(stories)} stories in the first rows are of the corpus, whole, each closed by EOS"
+    return f"{len(stories)} stories in the first rows are in the corpus, complete, each closed by EOS"
 
 
 def _packed_stories(rows: np.ndarray, tokenizer: PreTrainedTokenizerBase, aligned: bool) -> Iterator[np.ndarray]:
-    """What stands between one BOS and the next, without stories that the sample or, if aligned, a full row cuts."""
+    """The tokens from each BOS to the next, without stories cut by the sample's end or, if aligned, by a full row."""
     for tokens in rows if aligned else [rows.reshape(-1)]:
         tokens = tokens[tokens != tokenizer.pad_token_id]
         starts = np.flatnonzero(tokens == tokenizer.bos_token_id)
@@ -169,8 +171,8 @@ def _packed_stories(rows: np.ndarray, tokenizer: PreTrainedTokenizerBase, aligne
                 yield tokens[start:end]
 
 
-def check_labels(trainer: Trainer) -> str:
-    """In a collated batch the labels are the input ids, EOS among them; padding alone is left out of the loss."""
+def check_labels(trainer: RecipeTrainer) -> str:
+    """In a collated batch the labels are the input ids, with EOS; only padding is left out of the loss."""
     tokenizer = trainer.processing_class
     story = [
         tokenizer.bos_token_id,
@@ -181,10 +183,10 @@ def check_labels(trainer: Trainer) -> str:
     ids, labels = batch["input_ids"], batch["labels"]
     padding = ids == tokenizer.pad_token_id
     if not (labels[padding] == IGNORED).all():
-        raise GuardError("padding stands in the loss: the model would learn to pad; label padding with -100")
+        raise GuardError("padding is in the loss: the model would learn to pad", "label padding with -100")
     wrong = (labels != ids) & ~padding
     if wrong.any() and (labels[wrong] == IGNORED).all():
-        raise GuardError("EOS is left out of the loss: the model would never learn to stop; mask padding only")
+        raise GuardError("EOS is left out of the loss: the model would never learn to stop", "mask padding only")
     if wrong.any():
         raise GuardError(
             "the labels of a batch are not its input ids: the model shifts labels to the next token itself, so a batch "
@@ -194,23 +196,24 @@ def check_labels(trainer: Trainer) -> str:
 
 
 def check_overlap(
-    trainer: Trainer, train: datasets.Dataset, train_hashes: np.ndarray, validation_hashes: np.ndarray
+    trainer: RecipeTrainer, train: datasets.Dataset, train_hashes: np.ndarray, validation_hashes: np.ndarray
 ) -> str:
-    """No validation story stands in the training data of this run."""
+    """No validation story is in the training data of this run."""
     overlap = np.flatnonzero(np.isin(train_hashes, validation_hashes))
     if len(overlap):
         first = train[int(overlap[0])]["text"]
         raise GuardError(
-            f"{len(overlap)} training stories also stand in the validation data (first: {first[:40]!r}...): "
-            "the scores would be of stories seen in training; give other validation data, or --remove_overlap"
+            f"{len(overlap)} training stories are also in the validation data (first: {first[:40]!r}...): the scores "
+            "would be of stories seen in training",
+            "give other validation data, or --remove_overlap",
         )
     base = trainer.recipe.model.model_name_or_path
     unknown = f" (what {base} learned before is not compared)" if base is not None else ""
-    return f"none of {len(validation_hashes):,} validation stories stands in the training data{unknown}"
+    return f"none of {len(validation_hashes):,} validation stories is in the training data{unknown}"
 
 
-def check_fresh_loss(trainer: Trainer) -> str:
-    """An untrained model knows nothing: its loss is ln(vocabulary), give or take a tenth."""
+def check_fresh_loss(trainer: RecipeTrainer) -> str:
+    """The loss of an untrained model is ln(vocabulary), within a tenth of it."""
     loss, nothing = _starting_loss(trainer)
     if not abs(loss - nothing) < 0.1 * nothing:
         raise GuardError(
@@ -220,35 +223,35 @@ def check_fresh_loss(trainer: Trainer) -> str:
     return f"{loss:.3f} nats, ln(vocabulary) = {nothing:.3f}"
 
 
-def check_known_loss(trainer: Trainer) -> str:
-    """A model that was trained before knows more than nothing: its loss on the new stories is below ln(vocabulary).
+def check_known_loss(trainer: RecipeTrainer) -> str:
+    """The loss of a trained model on the new stories is below ln(vocabulary), that of a uniform guess.
 
-    Somewhat above may be a model that knows one kind of text by heart and is shown another; far above, its token ids
-    mean other things than in its training.
+    Somewhat above, the model may know one kind of text by heart and see another; far above, its token ids mean other
+    things than in its training.
     """
     loss, nothing = _starting_loss(trainer)
     if not loss < 1.5 * nothing:
         raise GuardError(
-            f"{trainer.recipe.model.model_name_or_path} has a loss of {loss:.3f} on these stories, and knowing nothing "
-            f"costs {nothing:.3f}: the tokenizer in it is not the one it was trained with"
+            f"{trainer.recipe.model.model_name_or_path} has a loss of {loss:.3f} on these stories, and a uniform guess "
+            f"has {nothing:.3f}: the tokenizer in it is not the one it was trained with"
         )
     if not loss < nothing:
-        logger.warning("these stories are like nothing the model ever saw: a model from the start may do better")
+        logger.warning("these stories are unlike anything the model has seen: a fresh model may do better")
     return f"{loss:.3f} nats before the first step, ln(vocabulary) = {nothing:.3f}"
 
 
-def _starting_loss(trainer: Trainer) -> tuple[float, float]:
-    """The model's loss on a few rows, and that of a model that knows nothing; nats per token."""
+def _starting_loss(trainer: RecipeTrainer) -> tuple[float, float]:
+    """The model's loss on a few rows, and that of a uniform guess; nats per token."""
     trainer.model.eval()
     with torch.no_grad():
-        loss = trainer.compute_loss(trainer.model, _batch(trainer, LOSS_ROWS)).item()
+        loss = _loss(trainer, trainer.model, _batch(trainer, LOSS_ROWS)).item()
     return loss, math.log(trainer.model.config.vocab_size)
 
 
-def check_next_token_loss(trainer: Trainer) -> str:
+def check_next_token_loss(trainer: RecipeTrainer) -> str:
     """The trainer's loss on a row equals a next-token loss computed here, from the row's tokens alone.
 
-    With `isolate_stories` each story of the row is run here by itself: no attention may have crossed between them.
+    With `isolate_stories` each story of the row is run by itself here, so attention between stories is noticed.
     """
     model, pad = trainer.model, trainer.processing_class.pad_token_id
     was_training = model.training
@@ -256,7 +259,7 @@ def check_next_token_loss(trainer: Trainer) -> str:
     differences = []
     with torch.no_grad():
         for row in _rows(trainer, LOSS_ROWS):
-            reported = trainer.compute_loss(model, _collate(trainer, [row])).item()
+            reported = _loss(trainer, model, _collate(trainer, [row])).item()
             ids = torch.from_numpy(np.asarray(row["input_ids"], dtype=np.int64))
             pieces = _stories_of_row(ids, trainer) if trainer.recipe.data.isolate_stories else [ids]
             logits = torch.cat([model(input_ids=piece.unsqueeze(0).to(model.device)).logits[0] for piece in pieces])
@@ -276,17 +279,17 @@ def check_next_token_loss(trainer: Trainer) -> str:
     return f"equals the trainer's on {len(differences)} rows within {difference:.1e} nats"
 
 
-def _stories_of_row(ids: torch.Tensor, trainer: Trainer) -> tuple[torch.Tensor, ...]:
+def _stories_of_row(ids: torch.Tensor, trainer: RecipeTrainer) -> tuple[torch.Tensor, ...]:
     """The row cut before each BOS."""
     starts = (ids == trainer.processing_class.bos_token_id).nonzero().flatten().tolist()
     return ids.tensor_split([start for start in starts if start > 0])
 
 
-def check_overfitting(trainer: Trainer) -> str:
-    """A narrow copy of the model learns one sequence by the trainer's own loss; generate must go on with it, and stop.
+def check_overfitting(trainer: RecipeTrainer) -> str:
+    """A narrow copy of the model learns one sequence by the trainer's own loss; generate must continue it, and stop.
 
-    The sequence is an irregular run of four tokens, so that what comes next depends on more than the last one: a model
-    that was taught the token after the next, that saw the future, or that loses count in its cache, cannot go on.
+    The sequence is an irregular order of four tokens, so that the next one depends on more than the last one. A model
+    that was taught the token after the next, that saw the future, or whose cache counts wrongly, cannot continue it.
     """
     tokenizer = trainer.processing_class
     length = min(OVERFIT_TOKENS, trainer.model.config.max_position_embeddings - 2)
@@ -294,7 +297,7 @@ def check_overfitting(trainer: Trainer) -> str:
     order = torch.randint(len(frequent), (length,), generator=torch.Generator().manual_seed(0)).tolist()
     sequence = [tokenizer.bos_token_id, *(frequent[i] for i in order), tokenizer.eos_token_id]
     prompt = sequence[: len(sequence) // 2]
-    for seed in range(2):  # a second start, so that one unlucky initialization stops nobody
+    for seed in range(2):  # twice, so that one unlucky initialization does not stop a run
         model = _narrow_copy(trainer, seed)
         loss = _overfit(trainer, model, sequence)
         generated = _continue_greedily(model, tokenizer, prompt, max_new_tokens=len(sequence) - len(prompt) + 1)
@@ -310,15 +313,15 @@ def check_overfitting(trainer: Trainer) -> str:
     )
 
 
-def _frequent_tokens(trainer: Trainer, number: int) -> list[int]:
-    """The commonest tokens of the first rows but the special ones: of this corpus, whatever its language."""
+def _frequent_tokens(trainer: RecipeTrainer, number: int) -> list[int]:
+    """The most frequent tokens of the first rows, without special ones: of this corpus, whatever its language."""
     rows = np.concatenate([row["input_ids"] for row in _rows(trainer, SAMPLE_ROWS)])
     ids, counts = np.unique(rows[~np.isin(rows, trainer.processing_class.all_special_ids)], return_counts=True)
     return ids[np.argsort(-counts, kind="stable")][:number].tolist()
 
 
-def _overfit(trainer: Trainer, model: PreTrainedModel, sequence: list[int]) -> float:
-    """Train until every next token is the likeliest by far: a low mean alone may hide one that is not."""
+def _overfit(trainer: RecipeTrainer, model: PreTrainedModel, sequence: list[int]) -> float:
+    """Train until every next token is likely: a low mean loss alone may hide one that is not."""
     batch = _collate(trainer, [{"input_ids": sequence}])
     targets = torch.tensor(sequence[1:], device=model.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0)
@@ -337,7 +340,7 @@ def _overfit(trainer: Trainer, model: PreTrainedModel, sequence: list[int]) -> f
 
 
 def _continue_greedily(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: list[int], max_new_tokens: int
+    model: TinyStoriesForCausalLM, tokenizer: PreTrainedTokenizerBase, prompt: list[int], max_new_tokens: int
 ) -> list[int]:
     greedy = GenerationConfig(
         do_sample=False,
@@ -347,11 +350,13 @@ def _continue_greedily(
     )
     model.eval()
     inputs = torch.tensor([prompt], device=model.device)
-    return model.generate(inputs, attention_mask=torch.ones_like(inputs), generation_config=greedy)[0].tolist()
+    mask = torch.ones_like(inputs)
+    ids = model.generate(inputs, attention_mask=mask, generation_config=greedy)  # type: ignore[misc]  # its own `self`
+    return ids[0].tolist()
 
 
-def _narrow_copy(trainer: Trainer, seed: int) -> PreTrainedModel:
-    """A model of the same class and vocabulary, two layers and two heads: what is checked does not depend on size."""
+def _narrow_copy(trainer: RecipeTrainer, seed: int) -> TinyStoriesForCausalLM:
+    """A model of the same class and vocabulary with two layers and two heads: the check does not depend on size."""
     config = copy.deepcopy(trainer.model.config)
     values = config.to_dict() | {
         "num_hidden_layers": 2,
@@ -367,16 +372,24 @@ def _narrow_copy(trainer: Trainer, seed: int) -> PreTrainedModel:
     torch.manual_seed(seed)
     narrow = type(config).from_dict(values)
     narrow._attn_implementation = config._attn_implementation
-    return type(trainer.model)(narrow).to(trainer.model.device)
+    model = type(trainer.model)(narrow)
+    return model.to(trainer.model.device)  # type: ignore[arg-type]  # its decorator hides that it is a method
 
 
-def _rows(trainer: Trainer, number: int) -> list[dict]:
+def _loss(trainer: RecipeTrainer, model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The loss as training computes it."""
+    loss = trainer.compute_loss(model, batch)
+    assert isinstance(loss, torch.Tensor)  # and not a pair, because no outputs are asked for
+    return loss
+
+
+def _rows(trainer: RecipeTrainer, number: int) -> list[dict]:
     return [trainer.train_dataset[i] for i in range(min(number, len(trainer.train_dataset)))]
 
 
-def _batch(trainer: Trainer, number: int) -> dict[str, torch.Tensor]:
+def _batch(trainer: RecipeTrainer, number: int) -> dict[str, torch.Tensor]:
     return _collate(trainer, _rows(trainer, number))
 
 
-def _collate(trainer: Trainer, rows: list[dict]) -> dict[str, torch.Tensor]:
+def _collate(trainer: RecipeTrainer, rows: list[dict]) -> dict[str, torch.Tensor]:
     return {name: tensor.to(trainer.model.device) for name, tensor in trainer.data_collator(rows).items()}

@@ -1,4 +1,4 @@
-"""Optimizers and schedules a recipe can name beside those of transformers; docs/experiments.md compares them.
+"""Optimizers and schedules that a recipe can name beside those of transformers; docs/experiments.md compares them.
 
     python run_clm.py RECIPE --optimizer muon --muon_learning_rate 5e-3
     python run_clm.py RECIPE --lr_scheduler_type warmup_stable_decay --lr_scheduler_kwargs '{"num_decay_steps": 0.2}'
@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
-from transformers import TrainingArguments, get_scheduler
+from transformers import SchedulerType, get_scheduler
 
+from tinystories.config.arguments import RunArguments
 from tinystories.errors import UserError, one_line
 
 
@@ -24,11 +25,11 @@ logger = logging.getLogger(__name__)
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
-    """Muon for some weights and AdamW for the others, which to a Trainer is one optimizer.
+    """Muon for some weights and AdamW for the others, as one optimizer to the Trainer.
 
     Groups and state are kept here, so that one scheduler sets every learning rate and one state_dict holds everything;
-    the two optimizers of torch do the arithmetic on them. An update of Muon is scaled to the size that one of AdamW
-    has, whatever the shape of the matrix, so learning rates of both are of one kind.
+    the two optimizers of torch compute the updates. An update of Muon is scaled to the size of one of AdamW, whatever
+    the shape of the matrix, so that the learning rates of both are comparable.
 
     Args:
         muon_weights: matrices, all of which decay.
@@ -59,7 +60,8 @@ class MuonAndAdamW(torch.optim.Optimizer):
         super().__init__([*self._adamw.param_groups, *self._muon.param_groups], defaults={"lr": lr})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
+    def step(self, closure=None):
+        """One step of both; returns the loss of `closure`, if one is given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -69,13 +71,13 @@ class MuonAndAdamW(torch.optim.Optimizer):
             (self._adamw, self.param_groups[:muon_at]),
             (self._muon, self.param_groups[muon_at:]),
         ):
-            optimizer.param_groups, optimizer.state = groups, self.state  # load_state_dict replaces them by new ones
+            optimizer.param_groups, optimizer.state = groups, self.state  # load_state_dict made new ones
             optimizer.step()
         return loss
 
 
-def muon_and_adamw(named_weights: Iterable[tuple[str, nn.Parameter]], args: TrainingArguments) -> MuonAndAdamW:
-    """Muon for the matrices inside the layers; never for the embedding and the output layer, whose rows are tokens."""
+def muon_and_adamw(named_weights: Iterable[tuple[str, nn.Parameter]], args: RunArguments) -> MuonAndAdamW:
+    """Muon for the matrices inside the layers; AdamW for norms, embedding and output layer, whose rows are tokens."""
     trained = {name: weight for name, weight in named_weights if weight.requires_grad}
     hidden = {name for name, weight in trained.items() if weight.ndim == 2 and ".layers." in name}
     return MuonAndAdamW(
@@ -89,14 +91,16 @@ def muon_and_adamw(named_weights: Iterable[tuple[str, nn.Parameter]], args: Trai
     )
 
 
-def make_schedule(args: TrainingArguments, optimizer: torch.optim.Optimizer, num_training_steps: int) -> LRScheduler:
-    """The Trainer's own, but `num_decay_steps` may be a share of the steps, as `warmup_steps` may.
+def make_schedule(args: RunArguments, optimizer: torch.optim.Optimizer, num_training_steps: int) -> LRScheduler:
+    """The schedule of transformers, but `num_decay_steps` may be a share of the steps, as `warmup_steps` may.
 
     Raises:
         UserError: options that this schedule does not take or that do not fit the number of steps.
     """
-    name, warmup = args.lr_scheduler_type.value, args.get_warmup_steps(num_training_steps)
+    name, warmup = SchedulerType(args.lr_scheduler_type).value, args.get_warmup_steps(num_training_steps)
     try:
+        if not isinstance(args.lr_scheduler_kwargs, dict | None):
+            raise TypeError("they must be a JSON object")
         options = dict(args.lr_scheduler_kwargs or {})
         if options and name.startswith("constant"):
             raise ValueError("it takes none")
@@ -125,21 +129,21 @@ def make_schedule(args: TrainingArguments, optimizer: torch.optim.Optimizer, num
 
 
 def _check_rates(rate: Callable[[int], float], num_training_steps: int) -> None:
-    """Raises ValueError: somewhere on the way the share of the peak learning rate is no number from 0 to 1."""
+    """Raises ValueError: at one of 51 steps over the run the learning rate is not between 0 and its peak."""
     for step in {num_training_steps * place // 50 for place in range(50)} | {num_training_steps - 1}:
         if not 0 <= rate(step) <= 1 + 1e-6:
             raise ValueError(f"at step {step} the learning rate would be {rate(step):.3g} times its peak")
 
 
-def check_optimization(args: TrainingArguments) -> None:
-    """What is wrong with optimizer and schedule, before any data is prepared.
+def check_optimization(args: RunArguments) -> None:
+    """Check optimizer and schedule before any data is prepared.
 
     Raises:
         UserError: keys that contradict each other, a schedule that cannot be built, a number that no optimizer takes.
     """
     weight = nn.Parameter(torch.zeros(1, 1))
     if args.optimizer == "muon":
-        if args.optim.value != "adamw_torch_fused" or args.optim_args is not None:
+        if args.optim != "adamw_torch_fused" or args.optim_args is not None:
             raise UserError("optim and optim_args choose the AdamW of optimizer adamw: leave them out with muon")
         try:
             muon_and_adamw([("model.layers.0.weight", weight)], args)
@@ -152,5 +156,5 @@ def check_optimization(args: TrainingArguments) -> None:
     if 0 < args.max_steps <= args.warmup_steps:
         ends = f"a run of {args.max_steps} steps ends before its warm-up does"
         logger.warning("warmup_steps %g: %s", args.warmup_steps, ends)
-    steps = args.max_steps if args.max_steps > 0 else 10**9  # of epochs nobody knows yet how many steps they are
+    steps = args.max_steps if args.max_steps > 0 else 10**9  # how many steps the epochs have is not known yet
     make_schedule(args, torch.optim.SGD([weight], lr=max(args.learning_rate, 0.0)), steps)

@@ -1,47 +1,50 @@
-"""Out of memory: with `auto_find_batch_size` the rows of a step pass in smaller parts, and a step stays what it was.
+"""Out of memory: with `auto_find_batch_size` a step is split into smaller batches and keeps its rows.
 
     python run_clm.py RECIPE --auto_find_batch_size true
 
-Without it, or where the run has already made steps, it ends with one line that names the two keys to give.
+Without it, or once the run has made a step, the run ends with one line that names the two keys to give.
 """
 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TypeVar
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-from transformers import Trainer
 
 from tinystories.errors import UserError
+from tinystories.training.recipe_trainer import RecipeTrainer
 
 
 logger = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
 
-def train_in_memory(trainer: Trainer, loop: Callable[..., Any], rows: int, rows_per_step: int, **kwargs) -> Any:
-    """What `loop(rows, **kwargs)`, the Trainer's own, returns with the most rows that fit.
 
-    rows: at once on a device; rows_per_step: rows x accumulation, which is kept.
+def train_in_memory(trainer: RecipeTrainer, loop: Callable[[int], Result], rows: int, rows_per_step: int) -> Result:
+    """What `loop(rows)`, the Trainer's own, returns with the most rows that fit.
+
+    rows: at once on a device. rows_per_step: rows x accumulation, which is kept.
 
     Raises:
-        UserError: out of memory in the middle of a run, in several processes, with a single row, or unasked.
+        UserError: out of memory with a single row, after the first step, in several processes, or without
+            `auto_find_batch_size`.
     """
-    if rows_per_step % rows:  # of a checkpoint made with a batch that does not fit the recipe of now
+    if rows_per_step % rows:  # `rows` comes from a checkpoint whose batch does not divide a step of this recipe
         rows = trainer.args.per_device_train_batch_size
     start = _Start(trainer) if trainer.args.auto_find_batch_size else None
     while True:
         trainer.args.gradient_accumulation_steps = rows_per_step // rows
         try:
-            return loop(rows, **kwargs)
+            return loop(rows)
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise
             fewer = max((n for n in range(1, rows) if rows % n == 0), default=None)
-            reason = _why_not_again(trainer, fewer, start)
-            if reason:
-                raise UserError(f"out of memory with {rows} rows at once on a device: {reason}") from error
+            if start is None or fewer is None or not _may_start_again(trainer):
+                remedy = _remedy(trainer, fewer)
+                raise UserError(f"out of memory with {rows} rows at once on a device: {remedy}") from error
         logger.warning(
             "out of memory with %d rows at once: now %d rows, accumulated %d times; a step stays %d rows a device",
             rows,
@@ -56,23 +59,29 @@ def train_in_memory(trainer: Trainer, loop: Callable[..., Any], rows: int, rows_
         trainer.recipe.save(trainer.args.output_dir)
 
 
-def _why_not_again(trainer: Trainer, fewer: int | None, start: "_Start | None") -> str | None:
+def _has_made_a_step(trainer: RecipeTrainer) -> bool:
+    return trainer.state.global_step > getattr(trainer, "_initial_global_step", 0)
+
+
+def _may_start_again(trainer: RecipeTrainer) -> bool:
+    return trainer.args.world_size == 1 and not _has_made_a_step(trainer)
+
+
+def _remedy(trainer: RecipeTrainer, fewer: int | None) -> str:
     if fewer is None:
         return "give a smaller block_size or model, or gradient_checkpointing true"
     keys = (
         f"--per_device_train_batch_size {fewer} --gradient_accumulation_steps "
         f"{trainer.args.gradient_accumulation_steps * trainer.args.per_device_train_batch_size // fewer}"
     )
-    if trainer.state.global_step > getattr(trainer, "_initial_global_step", 0):
+    if _has_made_a_step(trainer):
         return f"at step {trainer.state.global_step}; go on with --resume {keys}, which keeps the rows of a step"
-    if start is None or trainer.args.world_size > 1:
-        return f"give {keys}, which keeps the rows of a step, or gradient_checkpointing true"
-    return None
+    return f"give {keys}, which keeps the rows of a step, or gradient_checkpointing true"
 
 
 @contextmanager
 def evaluating_in_memory(rows: int) -> Iterator[None]:
-    """Raises UserError: out of memory in an evaluation, whose batch is not that of the training."""
+    """Raises UserError: out of memory in an evaluation, whose batch has a key of its own."""
     try:
         yield
     except RuntimeError as error:
@@ -83,14 +92,14 @@ def evaluating_in_memory(rows: int) -> Iterator[None]:
 
 
 class _Start:
-    """Weights and random state before the first step, which a failed attempt may have touched."""
+    """Weights and random state before the first step, which a failed attempt may have changed."""
 
-    def __init__(self, trainer: Trainer):
+    def __init__(self, trainer: RecipeTrainer):
         self.weights = {name: value.to("cpu", copy=True) for name, value in trainer.model.state_dict().items()}
         self.random = torch.get_rng_state()
         self.device_random = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
 
-    def restore(self, trainer: Trainer) -> None:
+    def restore(self, trainer: RecipeTrainer) -> None:
         trainer.optimizer = None
         trainer.model.zero_grad(set_to_none=True)
         clear_device_cache(garbage_collection=True)

@@ -1,9 +1,10 @@
-"""The run folder: nothing in it is lost unasked, no old number stands beside a new recipe, and a run can go on in it.
+"""The run folder: it is never overwritten without --overwrite_output_dir, and a run can go on in it.
 
     python run_clm.py RECIPE --resume
 
 goes on at the last complete checkpoint of the recipe's output_dir: weights, optimizer, schedule, random state and the
-place in the data are those of the moment it was saved. A run that was ended before its first checkpoint begins again.
+place in the data are restored. A run that was ended before its first checkpoint begins again. No file of an earlier run
+is left beside a new recipe.
 """
 
 import json
@@ -26,8 +27,10 @@ from tinystories.run_files import (
     EVALUATIONS,
     EVALUATIONS_TABLE,
     NEVER_PUBLISHED,
+    RECIPE,
     REPORT,
     SAMPLES,
+    TRAIN_RESULTS,
     WRITTEN_BY_A_RUN,
     checkpoints,
     read_json,
@@ -41,9 +44,10 @@ from tinystories.training.throughput import write_evaluations_table
 
 logger = logging.getLogger(__name__)
 
-# Go on where a run goes on, or are replaced in one step: without them a kill in this moment would end the run.
-LASTING = {SAMPLES, EVALUATIONS, EVALUATIONS_TABLE, ENVIRONMENT, DATA_REPORT, "recipe.json"}
-# What may change when a run goes on: its length, its place, and how it is watched, shared and fed.
+# Files that a resumed run appends to or replaces in one step. They are not deleted first: a run killed between the two
+# could not be resumed.
+KEPT_ON_RESUME = {SAMPLES, EVALUATIONS, EVALUATIONS_TABLE, ENVIRONMENT, DATA_REPORT, RECIPE}
+# Keys that may change when a run is resumed: its length and folder, and how it is watched, shared and fed with data.
 FREE_ON_RESUME = {
     "max_steps",
     "num_train_epochs",
@@ -90,24 +94,24 @@ FREE_ON_RESUME = {
 
 
 def check_run_folder(training: RunArguments) -> str | None:
-    """The checkpoint to go on with, if the recipe asks for that; else None.
+    """The checkpoint to resume from, if the recipe asks for that; else None.
 
     Raises:
-        UserError: the folder holds something that is not to be replaced, or nothing to go on with.
+        UserError: the folder holds something that must not be replaced, or nothing to resume from.
     """
     folder = Path(training.output_dir)
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not place.is_dir():
-        raise UserError(f"output_dir {folder} cannot be: {place} is a file; give another")
+        raise UserError(f"output_dir {folder} cannot be made: {place} is a file", "give another")
     if not os.access(place, os.W_OK):
-        raise UserError(f"output_dir {folder} cannot be written: {place} is read-only; give another")
+        raise UserError(f"output_dir {folder} cannot be written: {place} is read-only", "give another")
     if training.resume or training.resume_from_checkpoint is not None:
         found = _checkpoint_to_resume(folder, training.resume_from_checkpoint)
         if found is not None or _began_here(folder):
             return found
     if not training.should_save or not folder.exists() or not any(folder.iterdir()):
         return None
-    if not (folder / "recipe.json").exists():
+    if not (folder / RECIPE).exists():
         raise UserError(f"{folder} is not empty and holds no earlier run: give another --output_dir")
     if not training.overwrite_output_dir:
         raise UserError(
@@ -118,20 +122,23 @@ def check_run_folder(training: RunArguments) -> str | None:
 
 
 def _began_here(folder: Path) -> bool:
-    """Whether a run began in this folder and came to no checkpoint: nothing is lost where it begins again."""
+    """Whether a run began in this folder and saved no weights: nothing is lost if it begins again."""
     has_weights = checkpoints(folder, complete=False) or any(folder.glob("model*.safetensors"))
-    if not (folder / "recipe.json").exists() or has_weights:
+    if not (folder / RECIPE).exists() or has_weights:
         return False
     logger.warning("%s holds no checkpoint yet: the run begins again", folder)
     return True
 
 
 def _checkpoint_to_resume(folder: Path, which: str | None) -> str | None:
-    """`which`: the path of the last checkpoint, or true for it; None, of --resume, allows that there is none yet."""
+    """The last complete checkpoint in `folder`.
+
+    which: resume_from_checkpoint, its path or true. None, for --resume, allows that there is none yet.
+    """
     complete = checkpoints(folder)
     last = complete[-1] if complete else None
     for path in set(checkpoints(folder, complete=False)) - set(complete):
-        logger.warning("%s is no complete checkpoint: passed over", path)
+        logger.warning("%s is not a complete checkpoint: it is not used", path)
     if last is None and which is None:
         return None
     if last is None:
@@ -144,17 +151,18 @@ def _checkpoint_to_resume(folder: Path, which: str | None) -> str | None:
             f"resume_from_checkpoint {which}: a run goes on at its last checkpoint, {last}; move later ones away "
             "first, or start a new run with --model_name_or_path"
         )
-    for name, key in (("recipe.json", "seed"), (DATA_REPORT, "began_with")):
-        if key not in (read_json(folder / name) or {}):
+    for name, key in ((RECIPE, "seed"), (DATA_REPORT, "began_with")):
+        if key not in (read_json(folder / name, logger.warning) or {}):
             raise UserError(f"{folder} cannot go on: its {name}, which says how it began, is missing or damaged")
     check_undamaged(last)
     return str(last)
 
 
 def check_resumed(checkpoint: str, recipe: Recipe, data_report: dict[str, Any]) -> None:
-    """A run goes on with the settings, the stories and the tokenizer it began with, or not at all."""
+    """Raises UserError: the settings, the stories or the tokenizer are not those that the run began with."""
     folder = Path(checkpoint).parent
-    earlier, began = read_json(folder / "recipe.json"), read_json(folder / DATA_REPORT)["began_with"]
+    earlier = read_json(folder / RECIPE) or {}
+    began = (read_json(folder / DATA_REPORT) or {})["began_with"]
     for name, value in earlier.items():
         now = _as_saved(recipe.values.get(name))
         if name not in FREE_ON_RESUME and value != now:
@@ -164,7 +172,7 @@ def check_resumed(checkpoint: str, recipe: Recipe, data_report: dict[str, Any]) 
             )
     saved, processes = len(list(Path(checkpoint).glob("rng_state*.pth"))), recipe.training.world_size
     if saved != processes:
-        logger.warning("%s is of %d processes, now there are %d: dropout will differ", checkpoint, saved, processes)
+        logger.warning("%s was saved by %d processes, this run has %d: dropout differs", checkpoint, saved, processes)
     what = {
         "rows_per_step": "rows in a step (rows on a device x accumulation x processes) are not as many as",
         "rows": "training stories or the tokenizer are not those",
@@ -180,14 +188,14 @@ def _as_saved(value: Any) -> Any:
 
 
 def prepare_run_folder(recipe: Recipe, data_report: dict[str, Any], checkpoint: str | None) -> dict[str, Any]:
-    """Remove what an earlier run left, and write down how this one begins.
+    """Remove the files of an earlier run, and write recipe.json and data_report.json.
 
-    Of a run that goes on its checkpoints stay, and samples and evaluations up to the last one. Returns what the earlier
-    training measured, which is needed again where only the final score was missing.
+    A resumed run keeps its checkpoints, and samples and evaluations up to the last of them. Returns what the earlier
+    session measured, which is needed if only the final score is missing.
     """
     folder = Path(recipe.training.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    measured = read_json(folder / "train_results.json") or {}
+    measured = read_json(folder / TRAIN_RESULTS, logger.warning) or {}
     card = folder / CARD
     if checkpoint is not None:
         for name in (SAMPLES, EVALUATIONS):
@@ -207,7 +215,7 @@ def prepare_run_folder(recipe: Recipe, data_report: dict[str, Any], checkpoint: 
         shutil.rmtree(leftover, ignore_errors=True)
     for pattern in WRITTEN_BY_A_RUN if checkpoint is not None else (*WRITTEN_BY_A_RUN, *NEVER_PUBLISHED):
         for file in folder.glob(pattern):
-            if checkpoint is None or file.name not in LASTING:
+            if checkpoint is None or file.name not in KEPT_ON_RESUME:
                 file.unlink()
     recipe.save(folder)
     write_atomically(folder / DATA_REPORT, json.dumps(data_report, indent=2) + "\n")
@@ -215,7 +223,7 @@ def prepare_run_folder(recipe: Recipe, data_report: dict[str, Any], checkpoint: 
 
 
 def _cut(path: Path, last_step: int) -> None:
-    """Leave out of a .jsonl file what came after `last_step`, and a line that was cut off while it was written."""
+    """Remove rows after `last_step`, and a line that was not completely written, from a .jsonl file."""
     if path.exists():
         kept = [json.dumps(row, ensure_ascii=False) + "\n" for row in read_lines(path) if row["step"] <= last_step]
         write_atomically(path, "".join(kept))

@@ -13,9 +13,9 @@ from tinystories.data.corpus import Corpus
 from tinystories.errors import UserError, one_line
 from tinystories.evaluation.scoring import score, scoring_rows
 from tinystories.generation.sample import sample_story
-from tinystories.reporting.model_card import write_card
+from tinystories.reporting.model_card import read_facts, write_card
 from tinystories.reporting.run_report import write_report
-from tinystories.run_files import read_facts, step_of
+from tinystories.run_files import step_of
 from tinystories.training.budget import check_room_for_checkpoints
 from tinystories.training.build import make_trainer, prepare_data, use_compiler_if_it_works
 from tinystories.training.distributed import check_launch, on_one_process
@@ -52,9 +52,7 @@ def run(recipe: Recipe) -> None:
     recipe.values |= {"torch_compile": training.torch_compile, "vocab_size": len(tokenizer)}
     finished = checkpoint is not None and trainer.restore_finished(checkpoint)
     if not finished:
-        model = trainer.model
-        assert model is not None  # the type of a Trainer made with model_init
-        on_one_process(lambda: check_room_for_checkpoints(model, training, len(packed.rows)))
+        on_one_process(lambda: check_room_for_checkpoints(trainer.model, training, len(packed.rows)))
     metrics = on_one_process(lambda: prepare_run_folder(recipe, corpus.report, checkpoint))
     if finished:
         logger.info("the training had ended before: what is left is the final score")
@@ -108,7 +106,9 @@ def report(folder: str) -> None:
 
 def publish(trainer: StoryTrainer, training: RunArguments) -> None:
     try:
-        print(f"Published: {trainer.push_to_hub().commit_url}")
+        commit = trainer.push_to_hub()
+        if commit is not None:  # as on the first process
+            print(f"Published: {commit.commit_url}")
     except UserError as error:
         options = ["--revision", training.hub_revision] if training.hub_revision else []
         options += [] if training.hub_private_repo else ["--public"]

@@ -1,17 +1,18 @@
-"""Ctrl-C and SIGTERM: the step under way is finished and saved, and the command that goes on is named.
+"""Ctrl-C and SIGTERM: the run finishes its step, saves a checkpoint, and names the command that resumes it.
 
-A signal during an evaluation waits for its end and one more step, because a checkpoint from before it would lose
-it. A second Ctrl-C ends the run at once; it then goes on at the last checkpoint.
+A signal during an evaluation takes effect one step after it, because a checkpoint from before would lose it. A second
+Ctrl-C ends the run at once; --resume then goes on at the last checkpoint.
 """
 
 import os
 import signal
 import threading
 from collections.abc import Callable
+from types import FrameType
 
 import torch
 from accelerate.utils import reduce
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl
 
 from tinystories.errors import Interrupted
 from tinystories.training.checkpointing import at_the_end_of_an_epoch
@@ -21,9 +22,9 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") i
 
 
 class IgnoreSignals:
-    """`worker_init_fn` of a data worker: a signal to the whole group is its parent's to decide on.
+    """`worker_init_fn` of a data worker, which leaves a signal to the whole process group to its parent.
 
-    PyTorch's workers end at SIGTERM, and the step that is to be finished would be left without data.
+    PyTorch's workers end at SIGTERM, and the step that the parent finishes would get no data.
     """
 
     def __init__(self, then: Callable[[int], None] | None):
@@ -37,11 +38,11 @@ class IgnoreSignals:
 
 
 class GracefulStopCallback(TrainerCallback):
-    """FairQueue a signal into a checkpoint and an `Interrupted`, at the same step in all processes."""
+    """Turns a signal into a checkpoint and an `Interrupted`, at the same step in all processes."""
 
     def __init__(self):
         self.asked: int | None = None  # the signal that this process received
-        self.agreed = False  # that one of the processes did, known to all of them
+        self.agreed = False  # one of the processes received a signal, and all of them know
         self.stopping = False
         self.alone = True
         self.before: dict = {}
@@ -51,13 +52,13 @@ class GracefulStopCallback(TrainerCallback):
             self.alone = args.world_size == 1
             self.before = {number: signal.signal(number, self._ask) for number in SIGNALS}
 
-    def _ask(self, number: int, frame) -> None:
+    def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked is None:
             self.asked = number
             if os.environ.get("LOCAL_RANK", "0") == "0":
-                # not print or logging: the signal may have come in the middle of either
+                # not print or logging: the signal may have interrupted either
                 os.write(2, b"\nstopping: this step is finished and saved first (once more: stop at once)\n")
-        elif self.alone:  # a launcher passes the same Ctrl-C on a second time
+        elif self.alone:  # with a launcher this may be the same Ctrl-C, passed on
             self._restore()
             raise KeyboardInterrupt
 
@@ -71,7 +72,7 @@ class GracefulStopCallback(TrainerCallback):
         if self.agreed:
             self._stop(control)
 
-    def _stop(self, control) -> None:
+    def _stop(self, control: TrainerControl) -> None:
         self.stopping = control.should_save = True
 
     def on_save(self, args, state, control, **kwargs):

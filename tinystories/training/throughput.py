@@ -1,17 +1,18 @@
-"""What a run tells of itself while it trains: speed, memory, time to go, and one row for each evaluation.
+"""What a run reports about itself while it trains: speed, memory, time to go, and one row for each evaluation.
 
-How each number is defined, so that it can be checked:
+Definitions:
 
 - `training_seconds`: wall clock since the last log (in a row of an evaluation: since the last evaluation) in which the
-  run read data and trained. Evaluating, writing samples and saving are not in it;
-- `tokens_per_second`: tokens trained on in these seconds (no padding, all processes) / `training_seconds`;
-- `mfu`: `tokens_per_second` x `flops_per_token` / what the devices were measured to do (environment.py). Padding is no
-  use and does not count, so rows that are half empty halve it;
-- `elapsed_seconds`: wall clock of all training up to here, evaluations and saves and earlier sessions included;
-- `eta_seconds`: steps to go x (training seconds a step + evaluating and saving a step), both as measured in this
-  session, without its first step, which may compile. Before the first evaluation that part is not known, and missing;
-- `memory_gb`: on a GPU the most that tensors took up; elsewhere the largest resident memory seen at the end of a step.
-  Of the first process, in GB of 1e9 bytes.
+  run read data and trained. Evaluating, writing samples and saving do not count;
+- `tokens_per_second`: tokens trained on in these seconds (without padding, all processes) / `training_seconds`;
+- `mfu`: `tokens_per_second` x `flops_per_token` / the measured speed of the devices (environment.py). Padding does not
+  count, so rows that are half empty halve it;
+- `elapsed_seconds`: wall clock of all training so far, with evaluations, saves and earlier sessions;
+- `eta_seconds`: steps to go x (seconds of training a step + seconds of evaluating and saving a step), both measured in
+  this session; training without its first step, which may compile. Before the first evaluation or save the second term
+  is not known and counts as 0;
+- `memory_gb`: on a GPU the peak memory of tensors; elsewhere the largest resident memory at the end of a step. Of the
+  first process, in GB of 1e9 bytes.
 
 evaluations.jsonl and evaluations.csv in the run folder hold the same rows. A number that is not finite is null there.
 """
@@ -28,8 +29,9 @@ from typing import Any
 import psutil
 import torch
 from accelerate.utils import reduce
-from transformers import PreTrainedModel, TrainerCallback, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerState
 
+from tinystories.config.arguments import RunArguments
 from tinystories.run_files import ENVIRONMENT, EVALUATIONS, EVALUATIONS_TABLE, read_lines
 from tinystories.training.environment import describe_environment, measured_peak, training_dtype
 
@@ -39,14 +41,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Lap:
-    """Where an interval begins: tokens seen, and seconds trained in this session."""
+    """The beginning of an interval: tokens seen, and seconds trained in this session."""
 
     tokens: int = 0
     seconds: float = 0.0
 
 
 class ThroughputCallback(TrainerCallback):
-    """Measures the run. Must be the last callback: what the others do at an evaluation is no training.
+    """Measures the run. Must be the last callback, so that what others do at an evaluation is not counted as training.
 
     flops_per_token: as `environment.flops_per_token` gives it.
     """
@@ -54,10 +56,10 @@ class ThroughputCallback(TrainerCallback):
     def __init__(self, flops_per_token: float):
         self.flops_per_token = flops_per_token
         self.process = psutil.Process()
-        self.earlier: dict[str, Any] = {}  # `progress` of the session that this one goes on with
+        self.earlier: dict[str, Any] = {}  # `progress` of the session that this one continues
 
     def progress(self) -> dict[str, Any]:
-        """What a session that goes on from here has to know, to be saved with a checkpoint."""
+        """What a session that continues from here has to know, to be saved with a checkpoint."""
         return {
             "elapsed_seconds": self._so_far()["elapsed_seconds"],
             "losses": self.losses,
@@ -65,7 +67,7 @@ class ThroughputCallback(TrainerCallback):
             "lap_seconds": self.training_seconds - self.evaluation_lap.seconds,
         }
 
-    def on_train_begin(self, args, state, control, model, **kwargs):
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
         self.peak_flops = self._measure_devices(args, state, model)
         self.earlier_seconds = self.earlier.get("elapsed_seconds", 0.0)
         self.first_step = self.paused_until_step = state.global_step
@@ -78,8 +80,8 @@ class ThroughputCallback(TrainerCallback):
         self.memory = 0
         self.since = time.perf_counter()
 
-    def _measure_devices(self, args: TrainingArguments, state: TrainerState, model: PreTrainedModel) -> float:
-        """Operations a second that all devices of the run can do together; writes environment.json."""
+    def _measure_devices(self, args: RunArguments, state: TrainerState, model: PreTrainedModel) -> float:
+        """Floating-point operations per second of all devices together; writes environment.json."""
         peak = measured_peak(args.device, training_dtype(args))
         peak = reduce(torch.tensor(peak, device=args.device), "sum").item()
         if args.device.type == "cuda":
@@ -95,7 +97,7 @@ class ThroughputCallback(TrainerCallback):
         return peak
 
     def step(self, loss: float, grad_norm: float, learning_rate: float) -> None:
-        """What the Trainer knows of a step; the mean over all processes, loss in nats per token."""
+        """Note a step: mean loss over all processes in nats per token, norm of the gradients, learning rate."""
         self.losses.append(loss)
         self.last_step = {"learning_rate": learning_rate, "grad_norm": grad_norm}
 
@@ -108,7 +110,7 @@ class ThroughputCallback(TrainerCallback):
         self.paused_seconds += self._seconds_since_last_look(args.device)
         self.paused_until_step = state.global_step
 
-    def on_evaluate(self, args, state, control, metrics, **kwargs):
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
         self.on_save(args, state, control)
         row = {
             "step": state.global_step,
@@ -125,7 +127,7 @@ class ThroughputCallback(TrainerCallback):
             append_evaluation(Path(args.output_dir), row)
 
     def at_log(self, state: TrainerState, device: torch.device) -> dict[str, float]:
-        """What is added to a row of the log; the interval from the last one ends here."""
+        """What is added to a row of the log; ends the interval that began at the last one."""
         self.training_seconds += self._seconds_since_last_look(device)
         speed = self._speed(state, self.log_lap)
         self.log_lap = Lap(state.num_input_tokens_seen, self.training_seconds)
@@ -174,7 +176,7 @@ def append_evaluation(folder: Path, row: dict[str, Any]) -> None:
 
 
 def write_evaluations_table(folder: Path) -> None:
-    """Write evaluations.csv anew from evaluations.jsonl, so that they cannot differ."""
+    """Write evaluations.csv from evaluations.jsonl, so that they cannot differ."""
     rows = read_lines(folder / EVALUATIONS)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     try:
@@ -182,5 +184,5 @@ def write_evaluations_table(folder: Path) -> None:
             table = csv.DictWriter(file, columns)
             table.writeheader()
             table.writerows(rows)
-    except PermissionError as error:  # on Windows, as long as a spreadsheet has it open: no reason to end a run
+    except PermissionError as error:  # on Windows, while a spreadsheet has it open; the run must not end for that
         logger.warning("%s is not up to date: %s", folder / EVALUATIONS_TABLE, error.strerror)

@@ -1,7 +1,15 @@
-"""The Trainer, changed in three places only: evaluation is exact, a step that goes wrong stops the run, and a
-checkpoint is whole, or not there, and a complete Hub repository.
+"""transformers' Trainer for this project. What `StoryTrainer` changes, by overriding methods of it:
 
-Everything else (the loop, accumulation, mixed precision, schedules, processes) is transformers' and accelerate's.
+- evaluation is exact: tokens are weighted and not batches, and no row is dropped;
+- a step that goes wrong stops the run before the optimizer applies it, and weights that are not finite are not saved;
+- a checkpoint is complete or absent (checkpointing.py), holds no pickled arguments, and is a complete Hub repository;
+- the optimizer may be Muon, and a schedule may count its decay in shares of the run (optimizers.py);
+- out of memory: a step is cut into smaller batches and keeps its rows (out_of_memory.py);
+- the log holds this project's speed (throughput.py), and data workers leave signals to their parent (signals.py);
+- pushing to the Hub uploads a folder as it is on disk, and what would stop it stops the run before its first step.
+
+The loop, accumulation, mixed precision and processes are those of transformers and accelerate. Many of the methods are
+private: tests/training/test_trainer_contract.py compares them with the installed version and says why each is needed.
 """
 
 import json
@@ -11,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerState
+from huggingface_hub import CommitInfo, HfApi
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
-from transformers.trainer_utils import HubStrategy
+from transformers.trainer_utils import HubStrategy, TrainOutput
 
 from tinystories.checkpoint.hub import create_repository, hub_errors, push, refuse_to_lose_a_card
 from tinystories.config.recipe import Recipe
@@ -22,10 +32,11 @@ from tinystories.data.packing import PackedRows, StoryCollator
 from tinystories.errors import GuardError, UserError
 from tinystories.evaluation.scoring import ScoringRows, token_nll, trainer_metrics
 from tinystories.generation.presets import save_presets
-from tinystories.reporting.model_card import write_card
-from tinystories.run_files import ENVIRONMENT, read_json
+from tinystories.reporting.model_card import CardFacts, write_card
+from tinystories.run_files import PROGRESS, Run
 from tinystories.training.budget import planned_steps
-from tinystories.training.checkpointing import PROGRESS, AtomicCheckpointMixin
+from tinystories.training.callbacks import LossGuard
+from tinystories.training.checkpointing import AtomicCheckpointTrainer
 from tinystories.training.distributed import on_one_process
 from tinystories.training.environment import flops_per_token
 from tinystories.training.loss_spike import LossSpikeGuard
@@ -38,10 +49,11 @@ from tinystories.training.throughput import ThroughputCallback
 logger = logging.getLogger(__name__)
 
 
-class StoryTrainer(AtomicCheckpointMixin, Trainer):
+class StoryTrainer(AtomicCheckpointTrainer):
     """Trains on packed rows; evaluates story by story, weighting tokens and not batches.
 
     evaluation: held-out stories. training_stories: some of those trained on, scored in the same pass; may be empty.
+    callbacks: called after the guards and before the meters.
     """
 
     def __init__(
@@ -53,10 +65,13 @@ class StoryTrainer(AtomicCheckpointMixin, Trainer):
         evaluation: ScoringRows,
         training_stories: ScoringRows,
         data_report: dict[str, Any],
-        callbacks: list | None = None,
+        callbacks: list[TrainerCallback] | None = None,
     ):
         self.meters = ThroughputCallback(flops_per_token(model, recipe.data.block_size))
         self.loss_spike_guard = LossSpikeGuard(recipe.training.max_loss_spike)
+        guards: list[TrainerCallback] = [self.loss_spike_guard]
+        if not recipe.training.skip_guards:
+            guards.append(LossGuard(self))
         super().__init__(
             model=model,
             args=recipe.training,
@@ -66,30 +81,31 @@ class StoryTrainer(AtomicCheckpointMixin, Trainer):
             train_dataset=packed.rows,
             eval_dataset=evaluation.rows + training_stories.rows,
             processing_class=tokenizer,
-            # The losses of a row's tokens stand in for its logits, so that the metrics are sums over tokens: the
-            # Trainer's own eval_loss, a mean over batches, is replaced by the `loss` that these metrics hold.
+            # The losses of a row's tokens take the place of its logits, so that the metrics are sums over tokens. The
+            # `loss` among them replaces the Trainer's own eval_loss, which is a mean over batches.
             preprocess_logits_for_metrics=token_nll,
             compute_metrics=partial(trainer_metrics, stories=evaluation, training_stories=training_stories),
-            callbacks=[self.loss_spike_guard, *(callbacks or []), self.meters],
+            callbacks=[*guards, *(callbacks or []), self.meters],
         )
         self.recipe = recipe
         self.evaluation, self.training_stories = evaluation, training_stories
+        self.num_rows = len(packed.rows)
         self.rows_per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
         self.data_report = data_report
 
-    def create_optimizer(self, model=None):
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW is the Trainer's own."""
         if self.optimizer is None and self.args.optimizer == "muon":
             self.optimizer = muon_and_adamw((model or self.model).named_parameters(), self.args)
         return super().create_optimizer(model)
 
-    def create_scheduler(self, num_training_steps, optimizer=None):
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         if self.lr_scheduler is None:
-            self.lr_scheduler = make_schedule(self.args, optimizer or self.optimizer, num_training_steps)
+            self.lr_scheduler = make_schedule(self.args, optimizer or self.create_optimizer(), num_training_steps)
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
-    def get_eval_dataloader(self, eval_dataset=None):
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Every row is scored: `dataloader_drop_last`, which the Trainer obeys here as well, is for training only."""
         drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         try:
@@ -97,45 +113,61 @@ class StoryTrainer(AtomicCheckpointMixin, Trainer):
         finally:
             self.args.dataloader_drop_last = drop_last
 
-    def _get_dataloader(self, *args, **kwargs):
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
         loader = super()._get_dataloader(*args, **kwargs)
         loader.worker_init_fn = IgnoreSignals(loader.worker_init_fn)
         return loader
 
     def progress(self) -> dict[str, Any]:
+        """What a checkpoint holds beside the Trainer's own state."""
         return {"meters": self.meters.progress(), "recent_losses": list(self.loss_spike_guard.before)}
 
-    def _inner_training_loop(self, batch_size: int | None = None, **kwargs):
-        loop, checkpoint = super()._inner_training_loop, kwargs.get("resume_from_checkpoint")
-        if checkpoint is not None:
-            progress = json.loads(Path(checkpoint, PROGRESS).read_text(encoding="utf-8"))
+    def _inner_training_loop(
+        self,
+        batch_size: int | None = None,
+        args: Any = None,
+        resume_from_checkpoint: str | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
+        if resume_from_checkpoint is not None:
+            progress = json.loads(Path(resume_from_checkpoint, PROGRESS).read_text(encoding="utf-8"))
             self.meters.earlier = progress["meters"]
             self.loss_spike_guard.before.extend(progress["recent_losses"])
-        return train_in_memory(self, loop, batch_size or self._train_batch_size, self.rows_per_step, **kwargs)
+        loop = partial(
+            super()._inner_training_loop,
+            args=args,
+            resume_from_checkpoint=resume_from_checkpoint,
+            trial=trial,
+            ignore_keys_for_eval=ignore_keys_for_eval,
+        )
+        return train_in_memory(self, loop, batch_size or self._train_batch_size, self.rows_per_step)
 
-    def _evaluate(self, *args, **kwargs):
+    def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         with evaluating_in_memory(self.args.per_device_eval_batch_size):
             return super()._evaluate(*args, **kwargs)
 
-    def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.loss_spike_guard.see(inputs, loss)
         return loss
 
-    def _get_grad_norm(self, model, grad_norm=None):
-        """Called at each step between the gradients and the optimizer: the last moment to stop."""
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        """Called once a step, after the gradients and before the optimizer: the last moment to stop."""
         grad_norm = super()._get_grad_norm(model, grad_norm)
         self.meters.step(*self.loss_spike_guard.check(self, grad_norm), self._get_learning_rate())
         return grad_norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """With our own speed: the Trainer's, for which it takes `start_time`, counts evaluations as training."""
+        """Log this project's speed. `start_time` is not passed on: the Trainer's counts evaluations as training."""
         if "loss" in logs:
             logs.update(self.meters.at_log(self.state, self.args.device))
         super().log(logs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Nothing is saved that nobody can go on with: a step may pass its guard and its update may overflow."""
+        """Refuse to save weights that are not finite: a step may pass its guard and its update may overflow."""
         for name, weight in self.model.named_parameters():
             if not torch.isfinite(weight).all():
                 raise GuardError(
@@ -145,21 +177,25 @@ class StoryTrainer(AtomicCheckpointMixin, Trainer):
         super().save_model(output_dir, _internal_call)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Every save, of `checkpoint-N` and of the run folder, passes here."""
+        """Every save of a `checkpoint-N` and of the run folder calls this."""
         folder = Path(output_dir or self.args.output_dir)
         self.model.config.use_cache = True  # the Trainer turns it off while it trains
         super()._save(str(folder), state_dict)
         self.model.config.use_cache = self.args.use_cache
         if self.args.should_save:
-            (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle; recipe.json says the same in the open
+            (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle; recipe.json holds the same as text
             save_presets(folder, self.model.generation_config)
-            if folder != Path(self.args.output_dir):  # the run folder's card waits for the final score of its weights
+            if folder != Path(self.args.output_dir):  # the run folder's card is written after the final score
                 write_card(folder, self.model, self.card_facts())
 
     def restore_finished(self, checkpoint: str) -> bool:
-        """Whether the run had done all its steps; if so, its state and its best (or last) weights are restored."""
+        """Whether the run had done all its steps; if so, restore its state and its best (or last) weights.
+
+        Raises:
+            UserError: the checkpoint has done more steps than the recipe has.
+        """
         state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-        steps, _ = planned_steps(self.args, len(self.train_dataset))
+        steps, _ = planned_steps(self.args, self.num_rows)
         if state.global_step > steps:
             raise UserError(
                 f"the run has done {state.global_step} steps and the recipe ends at {steps}: set max_steps or "
@@ -175,67 +211,83 @@ class StoryTrainer(AtomicCheckpointMixin, Trainer):
             self._load_from_checkpoint(checkpoint)
         return True
 
-    def _issue_warnings_after_load(self, load_result) -> None:
-        """The Trainer reports tied weights as missing when it loads the best checkpoint: they are not in the file."""
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Without the warning that tied weights are missing in the best checkpoint: they are never in the file."""
         tied = set(self.model.all_tied_weights_keys)
         load_result.missing_keys[:] = [name for name in load_result.missing_keys if name not in tied]
         super()._issue_warnings_after_load(load_result)
 
-    def init_hf_repo(self, *args, **kwargs) -> None:
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """With push_to_hub, before the first step: what would stop the push stops the run here, and not at its end."""
-        name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
-        self.hub_model_id = on_one_process(lambda: self._open_repository(name))
+        self.hub_model_id = on_one_process(self._open_repository)
 
-    def _open_repository(self, name: str) -> str:
+    def _open_repository(self) -> str:
+        name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
         api = HfApi(token=self.args.hub_token)
         with hub_errors(name):
             repo_id = create_repository(api, name, self.args.hub_private_repo)
             refuse_to_lose_a_card(api, repo_id, self.args.hub_revision)
         return repo_id
 
-    def _save_checkpoint(self, model, trial) -> None:
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         if self.args.push_to_hub and self.args.hub_strategy == HubStrategy.EVERY_SAVE:
-            self._publish(Path(self.args.output_dir, f"checkpoint-{self.state.global_step}"))
+            self._publish_checkpoint(Path(self.args.output_dir, f"checkpoint-{self.state.global_step}"))
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Not from the folder that is still being written: `_publish` follows when it is whole."""
+        """Does nothing: the folder is not complete yet. `_publish_checkpoint` follows when it is."""
 
-    def _publish(self, checkpoint: Path) -> None:
-        """With hub_strategy every_save: each checkpoint, a whole repository of its own. A failure stops no training."""
-        try:
-            self.push_to_hub(f"Training in progress, step {self.state.global_step}", folder=str(checkpoint))
-        except UserError as error:
-            logger.warning("step %d was not published: %s", self.state.global_step, error)
+    def _publish_checkpoint(self, checkpoint: Path) -> None:
+        """With hub_strategy every_save: each checkpoint is a complete repository. A failure does not stop training."""
+        if self.is_world_process_zero():
+            try:
+                self._push(checkpoint, f"Training in progress, step {self.state.global_step}")
+            except UserError as error:
+                logger.warning("step %d was not published: %s", self.state.global_step, error)
 
-    def push_to_hub(self, commit_message: str = "End of training", folder: str | None = None, **kwargs):
-        """Publish the run folder as it lies on disk, its card included; the Trainer would save it again."""
+    def push_to_hub(  # type: ignore[override]  # the Trainer's returns None too, where it does not push
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> CommitInfo | None:
+        """Publish the run folder as it is on disk, with its card; the Trainer's method would save it again.
+
+        Where and as whom is decided by the recipe (hub_model_id, hub_revision, hub_private_repo, hub_token) alone.
+        """
         if not self.is_world_process_zero():
             return None
+        return self._push(Path(self.args.output_dir), commit_message or "End of training")
+
+    def _push(self, folder: Path, message: str) -> CommitInfo:
         return push(
-            folder or self.args.output_dir,
-            self.hub_model_id,
+            folder,
+            self.hub_model_id or self._open_repository(),
             private=self.args.hub_private_repo,
             revision=self.args.hub_revision,
-            message=commit_message,
+            message=message,
             token=self.args.hub_token,
         )
 
-    def card_facts(self) -> dict[str, Any]:
-        """What the card of a checkpoint says of a run that goes on; a finished one has it in its files."""
+    def card_facts(self) -> CardFacts:
+        """What the card of a checkpoint says while the run goes on; a finished run has it in its files."""
         evaluations = [row for row in self.state.log_history if "eval_bits_per_byte" in row]
-        return {
-            "recipe": self.recipe.values,
-            "data": self.data_report,
-            "step": self.state.global_step,
-            "epoch": self.state.epoch,
-            "tokens_seen": self.state.num_input_tokens_seen,
-            "last_evaluation": evaluations[-1] if evaluations else None,
-            "evaluated_stories": self.evaluation.num_stories,
-            "environment": read_json(Path(self.args.output_dir) / ENVIRONMENT),
-        }
+        return CardFacts(
+            recipe=self.recipe.values,
+            data=self.data_report,
+            step=self.state.global_step,
+            epoch=self.state.epoch,
+            tokens_seen=self.state.num_input_tokens_seen,
+            last_evaluation=evaluations[-1] if evaluations else None,
+            evaluated_stories=self.evaluation.num_stories,
+            environment=Run(self.args.output_dir).environment,
+        )
 
 
 def _stopped_early(state: TrainerState, patience: int | None) -> bool:
-    saved = state.stateful_callbacks.get("EarlyStoppingCallback", {})
-    return patience is not None and saved.get("attributes", {}).get("early_stopping_patience_counter", 0) >= patience
+    saved: Any = state.stateful_callbacks  # by name in a state that was loaded, whatever its annotation says
+    counted = saved.get("EarlyStoppingCallback", {}).get("attributes", {}).get("early_stopping_patience_counter", 0)
+    return patience is not None and counted >= patience

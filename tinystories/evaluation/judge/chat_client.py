@@ -1,8 +1,8 @@
-"""Questions to a server that speaks OpenAI's chat completions, over the standard library alone.
+"""A client of OpenAI's chat completions API that needs only the standard library.
 
-What may pass (a busy, broken or silent server) is asked again with growing pauses, then `ChatFailed`. What will not (a
-wrong key, an unknown model, a request that the server refuses) is a `UserError` at once. The key is sent to the named
-address only: a redirection is not followed. It stands in no message and no file.
+Transient failures (a busy, broken or silent server) are retried with growing pauses, then raise `ChatFailed`. Permanent
+ones (a wrong key, an unknown model, a refused request) raise `UserError` at once. The key is sent to the given address
+only: redirects are not followed. It is never in a message or a file.
 """
 
 import json
@@ -12,8 +12,10 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
+from email.message import Message
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException, HTTPMessage
+from http.client import HTTPException, HTTPResponse
+from typing import Any
 from urllib.parse import urlsplit
 
 from tinystories.errors import UserError, one_line
@@ -21,27 +23,27 @@ from tinystories.errors import UserError, one_line
 
 KEY_VARIABLE = "JUDGE_API_KEY"
 LARGEST_REPLY = 1 << 20  # bytes
-PASSING = {408, 409, 425, 429}  # and every 5xx
+TRANSIENT = {408, 409, 425, 429}  # and every 5xx
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where to ask, whom, and how patiently. `url` ends before /chat/completions; times are in seconds."""
+    """A server, its model, and how to retry. `url` ends before /chat/completions; times are in seconds."""
 
     url: str
     model: str
     key: str | None = field(default=None, repr=False)
-    timeout: float = 120.0  # for one whole reply
+    timeout: float = 120.0  # for one complete reply
     attempts: int = 5
-    first_pause: float = 1.0  # doubles with each attempt
-    longest_pause: float = 60.0  # also where the server asks for a longer one
-    temperature: float | None = 0.0  # None: the server's own, for models that take no other
+    first_pause: float = 1.0  # between attempts; doubles each time
+    longest_pause: float = 60.0  # even if the server asks for a longer one
+    temperature: float | None = 0.0  # None: the default of the server, for models that accept no other
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not _is_address(self.url):
             raise UserError(f"{self.url!r} is not the address of a judge, such as http://localhost:8000/v1")
         if self.key is not None and not (self.key.isascii() and self.key.isprintable() and " " not in self.key):
-            raise UserError(f"the key in {KEY_VARIABLE} holds characters that no key has: set it again")
+            raise UserError(f"the key in {KEY_VARIABLE} has characters that a key cannot have: set it again")
 
 
 def _is_address(url: str) -> bool:
@@ -50,7 +52,7 @@ def _is_address(url: str) -> bool:
         known = (
             parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
         )
-    except ValueError:  # a port that is no number, half an IPv6 address
+    except ValueError:  # such as a port that is not a number
         return False
     return known and url.isascii() and url.isprintable() and " " not in url
 
@@ -58,46 +60,46 @@ def _is_address(url: str) -> bool:
 @dataclass(frozen=True)
 class Reply:
     text: str
-    model: str  # as the server names it
+    model: str  # the name that the server gives
 
 
 class ChatFailed(Exception):
-    """No reply after all attempts; the message says why."""
+    """All attempts failed; the message says why."""
 
 
-class _Passing(Exception):
-    """This attempt failed, the next one may not. `pause`: what the server asks for, in seconds."""
+class _Transient(Exception):
+    """This attempt failed, but another may succeed. `pause`: seconds that the server asks to wait."""
 
     def __init__(self, reason: str, pause: float | None = None):
         super().__init__(reason)
         self.pause = pause
 
 
-class _NoRedirection(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *arguments):
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *arguments: Any) -> None:
         return None
 
 
 class Chat:
-    """Asks one endpoint; may be used by several threads."""
+    """A client of one endpoint, for several threads."""
 
     def __init__(self, endpoint: Endpoint):
         self.endpoint = endpoint
         self._stopped = threading.Event()
-        self._send = urllib.request.build_opener(_NoRedirection).open
+        self._send = urllib.request.build_opener(_NoRedirect).open
 
     def stop(self) -> None:
-        """No further attempt: whoever waits for the next one fails at once."""
+        """Make no further attempt; calls that wait for their next attempt fail at once."""
         self._stopped.set()
 
     def reply(self, messages: list[dict[str, str]]) -> Reply:
-        """The reply to a conversation of {"role", "content"}.
+        """The reply to a conversation: messages of {"role", "content"}.
 
         Raises:
-            UserError: no attempt can succeed, nor that of another thread.
-            ChatFailed: none has.
+            UserError: a permanent failure, which also stops the other threads.
+            ChatFailed: all attempts failed.
         """
-        pause, reason = self.endpoint.first_pause, "stopped before it was asked"
+        pause, reason = self.endpoint.first_pause, "stopped before the first attempt"
         for attempt in range(self.endpoint.attempts):
             if self._stopped.is_set():
                 raise ChatFailed(reason)
@@ -106,7 +108,7 @@ class Chat:
             except UserError:
                 self.stop()
                 raise
-            except _Passing as error:
+            except _Transient as error:
                 reason = str(error)
                 asked_for = random.uniform(0.5, 1) * pause if error.pause is None else error.pause
                 pause *= 2
@@ -122,19 +124,19 @@ class Chat:
         except urllib.error.HTTPError as error:
             with error:
                 raise self._refused(error) from error
-        except (OSError, HTTPException) as error:  # no connection, a dropped one, silence
-            raise _Passing(f"no reply ({one_line(error)})") from error
+        except (OSError, HTTPException) as error:  # no connection, a dropped one, a timeout
+            raise _Transient(f"no reply ({one_line(error)})") from error
         try:
             answer = json.loads(body)
             text, model = answer["choices"][0]["message"]["content"], answer.get("model", self.endpoint.model)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise _Passing("a reply that is no chat completion") from error
+            raise _Transient("the reply is not a chat completion") from error
         if not isinstance(text, str) or not text.strip() or not isinstance(model, str):
-            raise _Passing("an empty reply")
+            raise _Transient("an empty reply")
         return Reply(text, model)
 
     def _request(self, messages: list[dict[str, str]]) -> urllib.request.Request:
-        content = {"model": self.endpoint.model, "messages": messages}
+        content: dict[str, Any] = {"model": self.endpoint.model, "messages": messages}
         if self.endpoint.temperature is not None:
             content["temperature"] = self.endpoint.temperature
         headers = {"Content-Type": "application/json", "User-Agent": "tinystories"}
@@ -144,9 +146,9 @@ class Chat:
         return urllib.request.Request(address, json.dumps(content).encode(), headers)
 
     def _refused(self, error: urllib.error.HTTPError) -> Exception:
-        """The exception that a status other than success means."""
-        if error.code in PASSING or error.code >= 500:
-            return _Passing(f"status {error.code}", _retry_after(error.headers))
+        """The exception for an HTTP error status."""
+        if error.code in TRANSIENT or error.code >= 500:
+            return _Transient(f"status {error.code}", _retry_after(error.headers))
         if error.code in (401, 403):
             return UserError(f"{self.endpoint.url} refuses the key (status {error.code}): set {KEY_VARIABLE}")
         if error.code == 404:
@@ -155,10 +157,11 @@ class Chat:
                 "it usually ends in /v1"
             )
         if error.code < 400:
-            return UserError(f"{self.endpoint.url} sends the question to another address; give that one")
-        return UserError(f"{self.endpoint.url} refuses the question (status {error.code}): {self._said(error)}")
+            return UserError(f"{self.endpoint.url} redirects the request to another address; give that one")
+        return UserError(f"{self.endpoint.url} refuses the request (status {error.code}): {self._said(error)}")
 
     def _said(self, error: urllib.error.HTTPError) -> str:
+        """The body of an error response on one line, without the key."""
         try:
             said = one_line(error.read(2000).decode("utf-8", errors="replace"))[:300]
         except (OSError, HTTPException):
@@ -166,20 +169,20 @@ class Chat:
         return said.replace(self.endpoint.key, "***") if self.endpoint.key else said
 
 
-def _read(response, end: float) -> bytes:
-    """The body, unless it comes too slowly or is too long: the timeout of a socket is for each piece of it alone."""
+def _read(response: HTTPResponse, end: float) -> bytes:
+    """The body. Fails at the time `end` or if it is too long: the timeout of a socket applies to each piece alone."""
     body = b""
     while piece := response.read1(1 << 16):
         body += piece
         if time.monotonic() > end:
             raise TimeoutError("timed out")
         if len(body) > LARGEST_REPLY:
-            raise _Passing("a reply that has no end")
+            raise _Transient("the reply is too long")
     return body
 
 
-def _retry_after(headers: HTTPMessage) -> float | None:
-    """Seconds of the header Retry-After, a number or a date; None where it says nothing."""
+def _retry_after(headers: Message) -> float | None:
+    """Seconds of the header Retry-After, a number or a date; None if it is missing or malformed."""
     value = (headers.get("Retry-After") or "").strip()
     try:
         return max(0.0, float(value) if value.replace(".", "", 1).isdigit() else _seconds_until(value))

@@ -1,12 +1,12 @@
-"""Stories graded by a large language model, the exercise of the TinyStories paper (arXiv 2305.07759) in our own words.
+"""Stories graded by a large language model, as in the TinyStories paper (arXiv 2305.07759), with our own prompts.
 
-The judge reads a beginning and the story that a model wrote on, apart by `***`. It first writes an assessment, then, in
-a second turn, grades for grammar, creativity, consistency and plot out of 10, and the age of a child who might have
-written it. Any endpoint that speaks OpenAI's chat completions will do. It is optional: grades depend on the judge, so
-compare only grades of the same judge, and say which it was.
+The judge reads a beginning and the model's continuation, separated by `***`. It first writes an assessment; in a second
+turn it grades grammar, creativity, consistency and plot out of 10 and guesses the age of a child who might have written
+the text. Any endpoint with OpenAI's chat completions API will do. The judge is optional. Grades depend on it: compare
+only grades of the same judge, and name it.
 
-Answers are kept word for word, one JSON line each; a story that has one is not asked about again. A reply without
-grades is counted as unparsed and a story without a reply as failed: neither is ever a grade of 0.
+Answers are kept verbatim, one JSON line each, and a story with an answer is not judged again. A reply without grades
+counts as unparsed, a story without a reply as failed; neither becomes a grade of 0.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ from tinystories.evaluation.text.samples import Sample
 
 GRADES = ("grammar", "creativity", "consistency", "plot")
 AGE_GROUPS = {"A": "3 or under", "B": "4-5", "C": "6-7", "D": "8-9", "E": "10-12", "F": "13-16"}
-FAILURES_IN_A_ROW = 8  # after so many the rest is not asked: the server is down
+FAILURES_IN_A_ROW = 8  # after this many the server is taken to be down, and the other stories fail
 
 ASSESS = """\
 Below is a writing exercise. A student was given the beginning of a story and asked to write the rest. The sign *** \
@@ -62,29 +62,29 @@ REPLY = re.compile(
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a judge said of stories. `grades`: {name: {"value", "standard_error", "low", "high", "number"}}."""
+    """The grades of all stories. `grades`: {name: {"value", "standard_error", "low", "high", "number"}}."""
 
     grades: dict[str, dict[str, float | None]]
     age_groups: dict[str, int]
     graded: int
     unparsed: int
     failed: int
-    first_failure: str | None  # in words
+    first_failure: str | None  # its message
     asked_model: str
-    models: list[str]  # as the server names them: more than one if it changed
+    models: list[str]  # the names that the server gave: more than one if the model changed
     dates: tuple[str, str] | None  # first and last answer
 
 
 def endpoint_from_environment(url: str, model: str, **settings: Any) -> Endpoint:
-    """The endpoint of `--judge_url` and `--judge_model`, with the key that the environment holds, if any."""
+    """The endpoint of `--judge_url` and `--judge_model`, with the key from the environment, if there is one."""
     return Endpoint(url, model, key=os.environ.get(KEY_VARIABLE, "").strip() or None, **settings)
 
 
 def judge(stories: Sequence[Sample], endpoint: Endpoint, answers: Path, threads: int = 4) -> Judgement:
-    """Have `stories` graded; what is in the file `answers` already is not asked again, and what is new is added to it.
+    """Have `stories` graded. Stories with an answer in the file `answers` are not sent; new answers are added to it.
 
     Raises:
-        UserError: the server refuses the key, the model or the request, or `answers` holds a damaged line.
+        UserError: the server refuses the key, the model or the request, or a line of `answers` is damaged.
     """
     known = _read_answers(answers)
     keys = [_key(story, endpoint.model) for story in stories]
@@ -94,7 +94,7 @@ def judge(stories: Sequence[Sample], endpoint: Endpoint, answers: Path, threads:
 
 
 def parse_grades(reply: str) -> dict[str, int | str] | None:
-    """The grades of a reply that is the five lines and nothing else; None of any other."""
+    """The grades of a reply that consists of the five lines only; None for any other reply."""
     match = REPLY.fullmatch(reply.strip())
     if match is None:
         return None
@@ -102,13 +102,13 @@ def parse_grades(reply: str) -> dict[str, int | str] | None:
 
 
 def _key(story: Sample, model: str) -> str:
-    """One exercise: the same story, asked of the same judge in the same words, is asked once."""
+    """Identifies a question: the same story, judge and prompts give the same key."""
     parts = json.dumps([ASSESS, GRADE, model, story.prompt, story.text])
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
 def _read_answers(path: Path) -> dict[str, dict[str, Any]]:
-    """The answers by key. A last line that a stop cut off is taken out of the file."""
+    """The answers by key. An incomplete last line, left by an interrupted run, is removed from the file."""
     if not path.exists():
         return {}
     data = path.read_bytes()
@@ -129,9 +129,10 @@ def _read_answers(path: Path) -> dict[str, dict[str, Any]]:
 def _ask_all(
     stories: dict[str, Sample], endpoint: Endpoint, path: Path, answers: dict[str, dict], threads: int
 ) -> dict[str, str]:
-    """Ask about `stories`, add each answer to `answers` and to the file; returns why others have none."""
+    """Ask about `stories`, adding each answer to `answers` and to the file; returns the failures: {key: message}."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    chat, failures, in_a_row = Chat(endpoint), {}, 0
+    chat, in_a_row = Chat(endpoint), 0
+    failures: dict[str, str] = {}
     pool = ThreadPoolExecutor(threads)
     try:
         with path.open("a", encoding="utf-8", newline="\n") as file:
@@ -148,14 +149,14 @@ def _ask_all(
                     in_a_row = 0
                     file.write(json.dumps(answers[key]) + "\n")
                     file.flush()
-    finally:  # also when the key is wrong, or on Ctrl-C
+    finally:  # also after a UserError or Ctrl-C
         chat.stop()
         pool.shutdown(cancel_futures=True)
     return failures
 
 
 def _ask(chat: Chat, story: Sample) -> dict[str, Any]:
-    """The two turns, and a third one where the second brought no grades."""
+    """Two turns, and a third if the second reply has no grades."""
     messages = [{"role": "user", "content": ASSESS.format(prompt=story.prompt, text=story.text)}]
     replies = [chat.reply(messages)]
     for question in (GRADE, AGAIN):
@@ -194,7 +195,7 @@ def _summary(keys: list[str], answers: dict[str, dict], failures: dict[str, str]
 
 
 def _mean(values: list[int]) -> dict[str, float | None]:
-    """Mean, its standard error and 95 % interval; of one value neither is known."""
+    """The mean, its standard error and 95 % interval; the last two are None for a single value."""
     mean, number = statistics.fmean(values), len(values)
     error = statistics.stdev(values) / math.sqrt(number) if number > 1 else None
     low, high = (None, None) if error is None else (max(0.0, mean - Z * error), min(10.0, mean + Z * error))

@@ -1,17 +1,17 @@
-"""Minimal pairs: a piece of a held-out story against the same piece with one mistake, in the same context.
+"""Minimal pairs: a piece of a held-out story and the same piece with one mistake, in the same context.
 
     {"rule": "article_a_an", "context": "One day, she saw", "good": " an owl.", "bad": " a owl.", "story": "9f3c…"}
 
-A model is right where it gives `good` the higher total log probability after `context`. No metric of length is used:
+A model is right if it gives `good` the higher total log probability after `context`. Log probabilities are not divided
+by length:
 
-- where the mistake replaces words (nearly all rules), both texts have as many words, and every rule takes equal numbers
-  of each direction ("was" right, "were" right) or exchanges the pieces of two stories, so a model that has learnt
-  nothing is right half of the time;
-- `article_dropped` makes the text shorter and thereby likelier: the rule is biased against the good text, and a model
-  that has learnt nothing is right (nearly) never.
+- Nearly all rules replace words, so both texts have the same number of words. Such a rule takes equally many pairs of
+  each direction ("was" right, "were" right) or exchanges pieces between two stories: a model that has learnt nothing is
+  right half of the time.
+- `article_dropped` makes the bad text shorter and so more likely: a model that has learnt nothing is hardly ever right.
 
-The rules stand in rules.py. A rule may err: docs/results/minimal_pairs_checked.json holds the verdict of a reader
-on 50 pairs of each, without their text (`label_noise` finds them again in the data).
+The rules are in rules.py. They make some bad pairs: docs/results/minimal_pairs_checked.json holds a reader's verdicts
+on 50 pairs of each rule, without their text (`label_noise` finds the pairs again in the data).
 """
 
 import hashlib
@@ -30,21 +30,21 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tinystories.data.corpus import story_hashes
 from tinystories.errors import UserError, one_line
 from tinystories.evaluation.estimates import Estimate, share
-from tinystories.evaluation.minimal_pairs.rules import EXCHANGED, RULES, Change, Sentence, fits, sentences
+from tinystories.evaluation.minimal_pairs.rules import EXCHANGED, RULES, Change, Sentence, fits, sentences_in_context
 from tinystories.evaluation.scoring import continuation_nll
 
 
 NUMBER, QUICK_NUMBER = 200, 40
-LARGEST_SHARE = 0.1  # of a group's pairs, that may turn on the same word
-CONTEXT_SENTENCES = {"next_sentence": 5}  # before the one that is changed; elsewhere 1
-GROUPS = dict.fromkeys(RULES, 2) | {"pronoun_number": 4, "word_order": 5, "next_sentence": 1}  # of each rule
-MATCHED = ("tense",)  # each of its verbs is as often right in the past as in the base form
-PARTNERS = 50  # how many stories a piece may be exchanged with, those of nearest length
+LARGEST_SHARE = 0.1  # at most this share of a group's pairs may have the same key
+CONTEXT_SENTENCES = {"next_sentence": 5}  # number of sentences before the changed one; 1 for the other rules
+GROUPS = dict.fromkeys(RULES, 2) | {"pronoun_number": 4, "word_order": 5, "next_sentence": 1}  # number of groups
+MATCHED = ("tense",)  # each verb is right as often in the past as in the base form
+PARTNERS = 50  # try so many pieces, those of nearest length, for an exchange
 
 
 @dataclass(frozen=True)
 class Pair:
-    """`good` and `bad` begin with the white space that parts them from `context`. `story`: the hash of the story."""
+    """`good` and `bad` begin with the white space after `context`. `story`: the hash of the story."""
 
     rule: str
     context: str
@@ -58,14 +58,14 @@ class Pair:
 
     @property
     def digest(self) -> str:
-        """Short SHA-256, by which a pair can be spoken of without its text."""
+        """Short SHA-256 that identifies the pair without showing its text."""
         text = json.dumps([self.rule, self.context, self.good, self.bad])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class _Found:
-    """A change at its place."""
+    """A change and where it was found."""
 
     rule: str
     story: str
@@ -88,9 +88,9 @@ class _Found:
 def build_pairs(
     stories: datasets.Dataset, number: int = NUMBER, seed: int = 0, rules: Iterable[str] = tuple(RULES)
 ) -> list[Pair]:
-    """At most `number` pairs a rule from `stories` (column `text`), one a story, the same ones for the same seed.
+    """At most `number` pairs of each rule from `stories` (column `text`), at most one a story; `seed` decides which.
 
-    Where a rule finds too few of one of its groups, it takes fewer of each, lest the floor move away from one half.
+    If a rule finds too few pairs of one group, it takes fewer of every group, so that the floor stays at one half.
     """
     order = np.lexsort((np.arange(len(stories)), story_hashes(stories, seed)))
     texts, drawn = stories["text"], random.Random(seed)
@@ -100,19 +100,22 @@ def build_pairs(
         if not open_rules:
             break
         story = texts[int(index)]
-        parts = [sentence for sentence in sentences(story) if not sentence.spoken]
+        parts = [sentence for sentence in sentences_in_context(story) if not sentence.spoken]
         for rule in open_rules:
             found = [_Found(rule, story, sentence, change) for sentence in parts for change in RULES[rule](sentence)]
             if taken := chosen[rule].take(drawn.sample(found, len(found))):
-                parts.remove(taken.sentence)  # no sentence serves two rules
+                parts.remove(taken.sentence)  # a sentence gives a pair to one rule only
     return [pair for pairs in chosen.values() for pair in pairs.balanced(number)]
 
 
 class _Chosen:
-    """The pairs of one rule."""
+    """The changes chosen for one rule, by group."""
 
     def __init__(self, number: int, rule: str):
-        self.number, self.rule, self.groups, self.keys, self.seen = number, rule, {}, Counter(), set()
+        self.number, self.rule = number, rule
+        self.groups: dict[str, list[_Found]] = {}
+        self.keys: Counter[tuple[str, str]] = Counter()  # (group, key) -> number of changes taken
+        self.seen: set[tuple[str, str]] = set()  # (context, good)
         self.most = max(1, round(self._quota * LARGEST_SHARE))
 
     @property
@@ -122,11 +125,11 @@ class _Chosen:
 
     @property
     def _quota(self) -> int:
-        spare = 2 if self.rule in (*EXCHANGED, *MATCHED) else 1  # not every one finds a partner
+        spare = 2 if self.rule in (*EXCHANGED, *MATCHED) else 1  # some will find no partner
         return -(-self.number * spare // GROUPS[self.rule])
 
     def take(self, found: list[_Found]) -> _Found | None:
-        """The first of a story that is wanted."""
+        """Keep the first change that is still wanted, and return it."""
         for one in found:
             group = self.groups.setdefault(one.change.group, [])
             pair = one.pair()
@@ -139,6 +142,7 @@ class _Chosen:
         return None
 
     def balanced(self, number: int) -> list[Pair]:
+        """At most `number` pairs, equally many of each group."""
         if len(self.groups) < GROUPS[self.rule]:
             return []
         each = number // GROUPS[self.rule]
@@ -152,7 +156,7 @@ class _Chosen:
 
 
 def _matched(groups: Iterable[list[_Found]]) -> list[list[_Found]]:
-    """As many of each key in one group as in the others: else who knows in which form a verb is frequent wins."""
+    """Equally many of each key in every group: else a model that knows how frequent a form is would be right."""
     groups = list(groups)
     numbers = [Counter(one.change.key for one in found) for found in groups]
     fewest = {key: min(number[key] for number in numbers) for key in numbers[0]}
@@ -168,12 +172,12 @@ def _matched(groups: Iterable[list[_Found]]) -> list[list[_Found]]:
 
 
 def _rank(key: str) -> str:
-    """An order that has nothing to do with the alphabet, the same in every group."""
+    """A key to sort by: not alphabetical, and the same in every group."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def _exchange(found: list[_Found]) -> list[Pair]:
-    """Two and two of nearly the same length give each other their name or sentence, so neither piece is likelier."""
+    """Two changes of nearly equal length exchange their name or sentence: each piece is good once and bad once."""
 
     def piece(one: _Found) -> str:
         return one.sentence.text[one.change.start : one.change.end]
@@ -199,7 +203,7 @@ def score_pairs(
 ) -> dict[str, Estimate]:
     """Share of pairs whose good text gets the higher total log probability after its context, by rule.
 
-    `mean_of_rules` weighs every rule alike; its interval takes the rules as fixed and the pairs as drawn.
+    `mean_of_rules` weighs every rule equally; its interval treats the rules as fixed and the pairs as sampled.
     """
     if not pairs:
         return {}
@@ -209,8 +213,14 @@ def score_pairs(
     right: dict[str, list[bool]] = {}
     for pair, is_right in zip(pairs, good < bad, strict=True):
         right.setdefault(pair.rule, []).append(bool(is_right))
-    results = {rule: share(sum(answers), len(answers)) for rule, answers in right.items()}
+    results = _shares(right)
     return results | {"mean_of_rules": _mean(list(results.values()))}
+
+
+def _shares(answers: dict[str, list[bool]]) -> dict[str, Estimate]:
+    """The share of true answers, by rule."""
+    shares = {rule: share(sum(given), len(given)) for rule, given in answers.items()}
+    return {rule: estimate for rule, estimate in shares.items() if estimate is not None}
 
 
 def _mean(estimates: list[Estimate]) -> Estimate:
@@ -224,12 +234,12 @@ def blimp_pairs(folder: str | Path, number: int | None = None, names: Iterable[s
     """The pairs of BLiMP (Warstadt et al., 2020) from a folder of its .jsonl files; `number`: the first ones of each.
 
     Raises:
-        UserError: no such file, or a line that is no pair.
+        UserError: a file is missing, or a line is not a pair.
     """
     files = [Path(folder, f"{name}.jsonl") for name in names] if names else sorted(Path(folder).glob("*.jsonl"))
     if not files or not all(file.is_file() for file in files):
         missing = next((file.name for file in files if not file.is_file()), "*.jsonl")
-        raise UserError(f"{folder}: holds no {missing}: give the folder of BLiMP's .jsonl files")
+        raise UserError(f"{folder}: has no {missing}: give the folder of BLiMP's .jsonl files")
     pairs = []
     for file in files:
         for line, text in enumerate(file.read_text(encoding="utf-8").splitlines()[:number], start=1):
@@ -237,12 +247,12 @@ def blimp_pairs(folder: str | Path, number: int | None = None, names: Iterable[s
                 row = json.loads(text)
                 pairs.append(Pair(file.stem, "", row["sentence_good"], row["sentence_bad"], "", ""))
             except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{file}:{line}: no pair of BLiMP ({one_line(error)})") from error
+                raise UserError(f"{file}:{line}: not a pair of BLiMP ({one_line(error)})") from error
     return pairs
 
 
 def sample_to_check(pairs: list[Pair], number: int = 50, seed: int = 50) -> list[Pair]:
-    """The pairs that a reader judges: at most `number` of each rule."""
+    """The pairs for a reader to judge: at most `number` of each rule."""
     by_rule: dict[str, list[Pair]] = {}
     for pair in pairs:
         by_rule.setdefault(pair.rule, []).append(pair)
@@ -251,15 +261,15 @@ def sample_to_check(pairs: list[Pair], number: int = 50, seed: int = 50) -> list
 
 
 def label_noise(checked: str | Path, pairs: list[Pair]) -> dict[str, Estimate]:
-    """The share of pairs, by rule, that the reader of the file `checked` found bad; all of them must be in `pairs`.
+    """The share of pairs, by rule, that the reader in the file `checked` found bad; all of them must be in `pairs`.
 
     Raises:
-        UserError: a pair of the file is none of this data, seed and number.
+        UserError: a pair in the file is not in `pairs`, which come from other data, or another seed or number.
     """
     known = {pair.digest: pair.rule for pair in pairs}
     verdicts: dict[str, list[bool]] = {}
     for verdict in json.loads(Path(checked).read_text(encoding="utf-8"))["pairs"]:
         if known.get(verdict["digest"]) != verdict["rule"]:
-            raise UserError(f"{checked}: {verdict['digest']} is no pair of {verdict['rule']} in this data")
+            raise UserError(f"{checked}: {verdict['digest']} is not a pair of {verdict['rule']} in this data")
         verdicts.setdefault(verdict["rule"], []).append(not verdict["good_is_better"])
-    return {rule: share(sum(bad), len(bad)) for rule, bad in verdicts.items()}
+    return _shares(verdicts)

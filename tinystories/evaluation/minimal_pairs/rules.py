@@ -1,15 +1,15 @@
-"""The rules of minimal_pairs.py: where a sentence of a story can be made worse by one small change.
+"""The rules: where one small change makes a sentence of a story wrong.
 
-A rule takes a sentence and yields every `Change` that it knows of; few and certain ones are better than many. Each
-change has a `group`, and equal numbers of each group are taken: where "was" must be right as often as "were", a model
-that merely likes one of the two words has them half right.
+A rule takes a sentence and yields every `Change` that it finds. A rule should miss changes rather than make doubtful
+ones. Each change has a `group`, and pairs.py takes equal numbers from each group: "was" is right as often as "were", so
+a model that only prefers one of the two words is right half of the time.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from tinystories.evaluation.minimal_pairs import vocabulary as pair_words
+from tinystories.evaluation.minimal_pairs import vocabulary
 from tinystories.evaluation.minimal_pairs.vocabulary import (
     BASES,
     BOY_NAMES,
@@ -29,7 +29,11 @@ WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence of a story. `before`: the sentences that stand before it in the story."""
+    """A sentence of a story.
+
+    start: where it begins in the story. before: the sentences before it.
+    spoken: it is inside quotation marks, or in a line whose quotation marks do not match.
+    """
 
     text: str
     start: int
@@ -43,9 +47,11 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Change:
-    """`sentence.text[start:end]` becomes `new`. `group`: what is taken equally often; `key`: what is seldom repeated.
+    """`sentence.text[start:end]` becomes `new`.
 
-    `new` is None where another story has to give it: a name or a sentence (minimal_pairs.exchange).
+    new: None where it comes from another story: a name or a sentence (EXCHANGED).
+    group: each group of a rule gives equally many pairs.
+    key: the word that the pair turns on; few pairs of a group may share it.
     """
 
     start: int
@@ -55,9 +61,10 @@ class Change:
     key: str
 
 
-def sentences(story: str) -> Iterator[Sentence]:
-    """The sentences of a story. `spoken`: inside quotation marks, or where these do not match."""
-    before, start = [], 0
+def sentences_in_context(story: str) -> Iterator[Sentence]:
+    """The sentences of a story, in order."""
+    before: list[Sentence] = []
+    start = 0
     for end, after in [*(found.span() for found in BREAK.finditer(story)), (len(story), len(story))]:
         stop = max(end, start + len(story[start:after].rstrip()))
         line = story.rfind("\n", 0, start) + 1
@@ -71,13 +78,14 @@ def sentences(story: str) -> Iterator[Sentence]:
         start = after
 
 
-def _any(vocabulary) -> str:
-    return "(?:" + "|".join(sorted(map(re.escape, vocabulary), key=len, reverse=True)) + ")"
+def _any(words: Iterable[str]) -> str:
+    """A pattern that matches any of `words`."""
+    return "(?:" + "|".join(sorted(map(re.escape, words), key=len, reverse=True)) + ")"
 
 
-ADJECTIVE, NOUN, PLURAL = map(_any, (pair_words.ADJECTIVES, pair_words.COUNT_NOUNS, pair_words.PLURAL_NOUNS))
+ADJECTIVE, NOUN, PLURAL = map(_any, (vocabulary.ADJECTIVES, vocabulary.COUNT_NOUNS, vocabulary.PLURAL_NOUNS))
 PAST, BASE, NAME = map(_any, (VERBS, BASES, NAMES))
-HEAD = rf"(?=[.,;!?]|$|\s{_any(pair_words.AFTER_NOUN)}\b)"  # the noun before it is no part of a longer name
+HEAD = rf"(?=[.,;!?]|$|\s{_any(vocabulary.AFTER_NOUN)}\b)"  # the noun before it is not part of a compound
 SINGULAR_SUBJECT = rf"(?:He|She|It|{NAME}|(?:The|His|Her) (?:{ADJECTIVE} )?{NOUN})"
 PLURAL_SUBJECT = rf"(?:They|{NAME} and {NAME}|(?:The|His|Her) (?:{ADJECTIVE} )?{PLURAL})"
 
@@ -111,7 +119,7 @@ THE_ONE = (
     r"same|ground|sky|sun|moon|only|rest of|other (?:kids|children|animals|side)|next day|end|morning|first|afternoon"
 )
 ONLY_THE = re.compile(
-    rf"(?<=[a-z,] )the(?= (?:{THE_ONE}|{_any(pair_words.SUPERLATIVES)}(?! friend)|(?:{ADJECTIVE} )?{PLURAL})\b(?!'))"
+    rf"(?<=[a-z,] )the(?= (?:{THE_ONE}|{_any(vocabulary.SUPERLATIVES)}(?! friend)|(?:{ADJECTIVE} )?{PLURAL})\b(?!'))"
 )
 
 
@@ -127,7 +135,7 @@ SECOND_ARTICLE = re.compile(rf"(?<=[a-z,] )(a|the) ({ADJECTIVE}) (?=(?![aeiou]){
 
 
 def article_doubled(sentence: Sentence) -> Iterator[Change]:
-    """In the place of an adjective: a text with one word more would be less likely for every model, good or bad."""
+    """The article replaces an adjective: every model, good or bad, would give one more word a lower probability."""
     for found in SECOND_ARTICLE.finditer(sentence.text):
         yield Change(*found.span(2), found[1], found[1], found[2])
 
@@ -154,14 +162,14 @@ INFINITIVE = re.compile(rf"\b(?:to|could|would|did not|didn't|couldn't|could not
 def tense(sentence: Sentence) -> Iterator[Change]:
     """ "They ran and played" against "They ran and play"; "wanted to play" against "wanted to played"."""
     found = COORDINATED.match(sentence.text)
-    if found and pair_words.BARE_VERB_AFTER.isdisjoint(WORD.findall(sentence.text[: found.end(2)])):
+    if found and vocabulary.BARE_VERB_AFTER.isdisjoint(WORD.findall(sentence.text[: found.end(2)])):
         yield Change(*found.span(3), VERBS[found[3]], "past", found[3])
     for found in INFINITIVE.finditer(sentence.text):
         yield Change(*found.span(1), BASES[found[1]], "base", BASES[found[1]])
 
 
 def _persons(text: str) -> set[str]:
-    """Names, and words for whoever a pronoun could stand for; any other capitalized word may be a name too."""
+    """Names and words that a pronoun could refer to. Any other capitalized word counts too, since it may be a name."""
     inner = set(re.findall(r"(?<=[a-z,] )[A-Z][a-z]+", text))
     return (set(WORD.findall(text)) & (FEMALE | MALE | OTHERS)) | inner
 
@@ -171,7 +179,7 @@ PLURAL_ENDING = re.compile(r"\b(?!(?:was|is|his|its|has|as|this|always|dress|gra
 
 
 def pronoun_gender(sentence: Sentence) -> Iterator[Change]:
-    """After a sentence that begins with a name, or ends with "named Lily", and speaks of nobody else."""
+    """He and she, after a sentence that begins with a name or ends with "named Lily" and mentions nobody else."""
     found = SUBJECT_PRONOUN.match(sentence.text)
     if not found or found[1] == "They" or not sentence.before or sentence.before[-1].spoken:
         return
@@ -183,7 +191,7 @@ def pronoun_gender(sentence: Sentence) -> Iterator[Change]:
 
 
 def _only_name(text: str) -> str | None:
-    """The one name of a sentence, whose subject it is."""
+    """The only name in `text`, if it is the subject or follows "named" at the end; else None."""
     names = [word for word in WORD.findall(text) if word in NAMES]
     at_its_place = re.match(rf"({NAME}) [a-z]|.*\bnamed ({NAME})[.,!]?$", text)
     return names[0] if at_its_place and len(set(names)) == 1 else None
@@ -197,9 +205,9 @@ VERB_NEXT = re.compile(r"(?:were|was|are|is|have|has|both|all|each)\b")
 
 
 def pronoun_number(sentence: Sentence) -> Iterator[Change]:
-    """She or he against they where only one has been spoken of; they against the pronoun of the other gender after two.
+    """He or she becomes they after one person; after two people, they becomes the pronoun of the other gender.
 
-    The verb to be is left out: there "They was" would be wrong by itself.
+    Not before "was" and the like: "They was" would be wrong without any context.
     """
     found = SUBJECT_PRONOUN.match(sentence.text)
     if not found or not sentence.before or VERB_NEXT.match(sentence.text, found.end()):
@@ -214,12 +222,12 @@ def pronoun_number(sentence: Sentence) -> Iterator[Change]:
     elif pair := PAIR.search(near):
         both, nearest = {pair[1], pair[2] or pair[3]}, _persons(" ".join(one.text for one in sentence.before[-2:]))
         for own, other, pronoun in ((FEMALE, MALE, "He"), (MALE, FEMALE, "She")):
-            if both <= own and not persons & other and nearest <= own | pair_words.SEVERAL:
+            if both <= own and not persons & other and nearest <= own | vocabulary.SEVERAL:
                 yield Change(*found.span(1), pronoun, f"they, not {pronoun}", pair[1])
 
 
 def wrong_name(sentence: Sentence) -> Iterator[Change]:
-    """A name that stands in the sentence before; another story gives one that this story does not hold."""
+    """A name that is in the sentence before, too. Another story supplies a name that is not in this story."""
     near = set(sentence.before[-1].words) if sentence.before else set()
     for found in re.finditer(rf"(?<!named )\b{NAME}\b", sentence.text):
         if found[0] in near:
@@ -228,9 +236,9 @@ def wrong_name(sentence: Sentence) -> Iterator[Change]:
 
 
 ORDERS = {
-    "determiner, noun": re.compile(rf"(?<=[a-z,] )({_any(pair_words.DETERMINERS)}) ({NOUN}|{PLURAL}){HEAD}"),
+    "determiner, noun": re.compile(rf"(?<=[a-z,] )({_any(vocabulary.DETERMINERS)}) ({NOUN}|{PLURAL}){HEAD}"),
     "preposition, determiner": re.compile(
-        rf"(?<=[a-z] )({_any(pair_words.PREPOSITIONS)}) ({_any(pair_words.DETERMINERS)})(?= )"
+        rf"(?<=[a-z] )({_any(vocabulary.PREPOSITIONS)}) ({_any(vocabulary.DETERMINERS)})(?= )"
     ),
     "adjective, noun": re.compile(rf"(?<=[a-z,] )({ADJECTIVE}) ({NOUN}|{PLURAL}){HEAD}"),
     "to, verb": re.compile(rf"(?<=[a-z] )(to) ({BASE})\b"),
@@ -246,21 +254,21 @@ def word_order(sentence: Sentence) -> Iterator[Change]:
 
 def _content(texts: list[str]) -> set[str]:
     known = {word for text in texts for word in WORD.findall(text)}
-    return {word.lower() for word in known if len(word) > 3 or word in NAMES} - pair_words.STOP_WORDS
+    return {word.lower() for word in known if len(word) > 3 or word in NAMES} - vocabulary.STOP_WORDS
 
 
 DEFINITE = re.compile(rf"\b(?:{NAME}|[Tt]he (?:{ADJECTIVE} )?(?:{NOUN}|{PLURAL}))\b")
 
 
 def next_sentence(sentence: Sentence) -> Iterator[Change]:
-    """A sentence that takes up two words of the three before it, and speaks of something known."""
+    """A sentence that shares two content words with the three before it and mentions something definite."""
     before = [earlier.text for earlier in sentence.before[-3:]]
     if len(before) == 3 and DEFINITE.search(sentence.text) and len(_content(before) & _content([sentence.text])) > 1:
         yield Change(0, len(sentence.text), None, "", sentence.text)
 
 
 def fits(rule: str, new: str, story: str, context: str) -> bool:
-    """Whether what another story gives is wrong here: a name that is not in the story, a sentence of other things."""
+    """Whether `new`, from another story, is wrong here: a name not in `story`, or a sentence unrelated to `context`."""
     if rule == "wrong_name":
         return not re.search(rf"\b{new}\b", story)
     return _content([context]).isdisjoint(_content([new]))

@@ -1,1 +1,1 @@
-"""Metrics of written stories, without a judge."""
+"""Metrics of generated stories, without a judge."""

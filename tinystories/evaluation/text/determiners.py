@@ -1,15 +1,15 @@
-"""Articles that are left out, and articles too many: two metrics of a text's noun phrases by one rule and a word list.
+"""Missing articles and doubled articles: two metrics of noun phrases, by one rule and a word list.
 
-The word list (determiners.json, made by benchmarks/count_nouns.py out of training stories) names singular count nouns
-that people hardly ever write bare, such as "girl" or "ball", and the words that may stand between a determiner and
-such a noun. A noun of the list, in lower case, is *judged* where the words before it, back over modifiers, begin with
-some other word of the same clause; it is *bare* unless that word is a determiner or a possessive ("Tom's ball").
+The word list (determiners.json, made by benchmarks/count_nouns.py from training stories) contains singular count nouns
+that people hardly ever write without a determiner, such as "girl" or "ball", and the words that may stand between a
+determiner and such a noun. Go back from a noun of the list, in lower case, over its modifiers. If another word of the
+same clause comes before them, the noun is *judged*. It is *bare* unless that word is a determiner or a possessive.
 
-Not judged, since people write them bare: what follows punctuation ("a cat, dog"), a number, "and", "of", "by" and the
-like; what goes before another noun ("garden gate"); and nouns with a capital, which may be names. So some missing
-articles are not seen, and the share is of those that are judged; benchmarks/count_nouns.py measures how many are found.
+Not judged, because people write them bare: nouns after punctuation ("a cat, dog"), a number, "and", "of", "by" and the
+like; nouns before another noun ("garden gate"); and nouns with a capital, which may be names. So some missing articles
+are not found, and the share is of judged nouns only; benchmarks/count_nouns.py measures how many are found.
 
-A parser such as spaCy would judge more of them; but a number that depends on what else is installed compares nothing.
+A parser such as spaCy could judge more nouns, but the numbers would depend on the parser that is installed.
 """
 
 import json
@@ -30,35 +30,36 @@ DEMONSTRATIVES = {"this", "that", "each", "every", "another", "either", "neither
 DETERMINERS = (
     ARTICLES | POSSESSIVES | DEMONSTRATIVES | {"some", "any", "no", "one", "what", "which", "such", "whatever"}
 )
-# After these a bare noun is no mistake, or it is not this rule that could tell.
+# After these words a bare noun may be right.
 UNJUDGED = {"and", "or", "nor", "of", "by", "as", "than", "from", "per", "with", "without", "named", "called", "like"}
 MAX_MODIFIERS = 3
 
 
 class Lexicon(NamedTuple):
     nouns: frozenset[str]  # singular count nouns
-    followers: frozenset[str]  # nouns of any kind: what stands before one may be part of a compound
+    followers: frozenset[str]  # nouns, singular and plural: a noun before one may be part of a compound
     modifiers: frozenset[str]
 
 
 @cache
 def lexicon() -> Lexicon:
-    """The word list that every checkpoint is measured with."""
+    """The word list with which every model is measured."""
     lists = json.loads((files(__package__) / "determiners.json").read_text(encoding="utf-8"))
     return Lexicon(*(frozenset(lists[name]) for name in Lexicon._fields))
 
 
 def tokens(text: str) -> list[tuple[str, int]]:
-    """Words, punctuation marks and line ends, each with the place where it begins."""
+    """Words, punctuation marks and line ends, each with the index where it begins."""
     return [(match[0], match.start()) for match in TOKEN.finditer(text)]
 
 
 def is_determiner(word: str) -> bool:
+    """Whether `word` is a determiner or a possessive."""
     return word.lower() in DETERMINERS or word.endswith(("'s", "\u2019s", "s'"))
 
 
 def judged_nouns(text: str, lexicon: Lexicon) -> Iterator[tuple[int, bool]]:
-    """Place of each noun of `text` that the rule judges, and whether it is bare."""
+    """The index of each noun in `text` that the rule judges, and whether the noun is bare."""
     row = tokens(text)
     for i, (word, place) in enumerate(row):
         if word not in lexicon.nouns or (i + 1 < len(row) and row[i + 1][0] in lexicon.followers):
@@ -69,18 +70,18 @@ def judged_nouns(text: str, lexicon: Lexicon) -> Iterator[tuple[int, bool]]:
 
 
 def _before_modifiers(before: list[str], lexicon: Lexicon) -> str | None:
-    """The word that decides: a determiner, or another word where one should be; None where the rule does not judge."""
+    """The word before the modifiers at the end of `before`, which decides; None if the noun is not judged."""
     while before and before[-1].lower() in lexicon.modifiers:
         before.pop()
     if not before or not before[-1][0].isalpha() or before[-1].lower() in UNJUDGED:
         return None
     if not is_determiner(before[-1]) and len(before) > 1 and before[-2].lower() in ARTICLES | POSSESSIVES:
-        return None  # "the popped ball": a modifier that the list does not know
+        return None  # "the popped ball": a modifier that is not in the list
     return before[-1]
 
 
 def missing(samples: list[Sample]) -> Estimate | None:
-    """Share of the judged nouns that are bare; the prompt is read for what stands before the first word, no more."""
+    """Share of the judged nouns that are bare. The prompt is read as context; its own nouns are not counted."""
     counts = []
     for sample in samples:
         nouns = judged_nouns(sample.prompt + sample.text, lexicon())
@@ -89,7 +90,7 @@ def missing(samples: list[Sample]) -> Estimate | None:
 
 
 def doubled(samples: list[Sample]) -> Estimate | None:
-    """Articles that stand right before another article, a possessive or a demonstrative ("the a", "a his"), of 100."""
+    """Articles right before another article, a possessive or a demonstrative ("the a", "a his"), per 100 articles."""
     wrong, articles = [], []
     for sample in samples:
         row = [word.lower() for word, _ in tokens(sample.text)]

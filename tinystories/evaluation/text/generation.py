@@ -1,8 +1,8 @@
-"""Stories for the metrics of generated text: each prompt continued with each seed, many rows at a time."""
+"""Stories for the text metrics: each prompt continued once with each seed, in batches."""
 
 import torch
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.errors import UserError
 from tinystories.evaluation.scoring import begin_of_story, context_length
@@ -21,12 +21,13 @@ def write_samples(
     max_new_tokens: int = 200,
     batch_size: int = 16,
 ) -> list[Sample]:
-    """len(seeds) x len(prompts) stories. The same seed and `batch_size` write the same ones on the same machine.
+    """Write len(seeds) x len(prompts) stories. On one machine, the seed and `batch_size` determine them.
 
-    The caller's random state and the model's mode stay as they were.
+    The caller's random state and the model's mode are restored.
 
     Raises:
-        UserError: a prompt and `max_new_tokens` are longer than the model's context.
+        UserError: a prompt and `max_new_tokens` together are longer than the model's context, or its class cannot
+            generate.
     """
     config = generation_config(tokenizer, max_new_tokens, preset)
     was_training = model.training
@@ -47,9 +48,13 @@ def write_samples(
     return samples
 
 
-def _continue(model, tokenizer, prompts: list[str], config) -> list[tuple[str, bool]]:
+def _continue(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[str], config: GenerationConfig
+) -> list[tuple[str, bool]]:
     """What the model writes after each prompt, and whether it ended the story."""
-    begin = begin_of_story(tokenizer)  # and no other token of the tokenizer's own: some end what they encode with EOS
+    if not isinstance(model, GenerationMixin):
+        raise UserError(f"{type(model).__name__} has no method generate: transformers' GenerationMixin is missing")
+    begin = begin_of_story(tokenizer)  # no other special tokens: some tokenizers append EOS to the prompt
     ids = [[*begin, *one] for one in tokenizer(prompts, add_special_tokens=False)["input_ids"]]
     inputs = tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt").to(model.device)
     length, context = inputs["input_ids"].shape[1], context_length(model)
@@ -58,10 +63,11 @@ def _continue(model, tokenizer, prompts: list[str], config) -> list[tuple[str, b
             f"a prompt of {length} tokens and {config.max_new_tokens} new ones do not fit into the model's context of "
             f"{context}: give a smaller max_new_tokens or shorter prompts"
         )
-    rows = model.generate(
+    rows = model.generate(  # type: ignore[misc]  # the protocol that transformers declares for self does not fit its models
         input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], generation_config=config
     )
-    # Decoded with its prompt: by itself a text would lose the space that it begins with, in some tokenizers.
+    assert isinstance(rows, torch.Tensor)  # return_dict_in_generate is off
+    # Decode with the prompt: with some tokenizers, a text decoded alone loses the space that it begins with.
     whole, before = (tokenizer.batch_decode(part, skip_special_tokens=True) for part in (rows, rows[:, :length]))
     texts = [text[len(prompt) :] for text, prompt in zip(whole, before, strict=True)]
     return list(zip(texts, (rows[:, length:] == tokenizer.eos_token_id).any(dim=1).tolist(), strict=True))

@@ -1,23 +1,24 @@
 """Grammar errors per 100 words, found by harper, an offline checker (pip install "tinystories[eval]").
 
-A checker for letters and reports also finds fault with good stories, so of its several hundred rules those are off
-that correct style, spelling (names!), typography or British English, and those that people's stories set off.
-benchmarks/grammar_checker.py measures what the rest finds of mistakes made on purpose, and how often it is wrong on
-untouched stories. It misses most left-out articles: determiners.py is for those.
+harper is made for letters and reports and reports errors in good stories too. So these of its several hundred rules are
+off: rules of style, spelling (because of names), typography and British English, and rules that give false alarms on
+people's stories. benchmarks/grammar_checker.py measures how many deliberate mistakes the other rules find, and how
+often they are wrong about unchanged stories. harper overlooks most missing articles; determiners.py is for those.
 """
 
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 from tinystories.errors import UserError
 from tinystories.evaluation.estimates import Estimate, ratio
 from tinystories.evaluation.text.novelty import Copied
 from tinystories.evaluation.text.samples import Sample
-from tinystories.evaluation.text.words import sentences, words
+from tinystories.evaluation.text.words import split_sentences, split_words
 
 
 KINDS_OF_TASTE = {"Enhancement", "Formatting", "Readability", "Redundancy", "Regionalism", "Spelling", "Style"}
-FALSE_ALARMS = {  # set off by good stories
+FALSE_ALARMS = {  # rules that find errors in good stories
     "AdjectiveDoubleDegree",
     "CompoundNouns",
     "HopHope",
@@ -38,8 +39,8 @@ FALSE_ALARMS = {  # set off by good stories
 
 
 @cache
-def checker():
-    """harper's linter with the rules above off. Takes a second to make.
+def checker() -> Any:
+    """harper's linter with the rules above off. Creating it takes a second.
 
     Raises:
         UserError: harper is not installed.
@@ -65,24 +66,24 @@ def find_errors(text: str) -> list[tuple[int, int, str]]:
 
 
 def errors_per_100_words(samples: list[Sample]) -> Estimate | None:
-    """The checker reads prompt and text together; an error that lies wholly in the prompt is not counted."""
+    """The checker reads prompt and text together; an error entirely inside the prompt is not counted."""
     errors = [
         sum(end > len(sample.prompt) for _, end, _ in find_errors(sample.prompt + sample.text)) for sample in samples
     ]
-    return ratio([100 * number for number in errors], [len(words(sample.text)) for sample in samples], one=100.0)
+    return ratio([100 * number for number in errors], [len(split_words(sample.text)) for sample in samples], one=100.0)
 
 
 def clean_sentences(samples: list[Sample], copied: Mapping[str, Copied]) -> Estimate | None:
-    """Share of the sentences (of three words or more) that are English and in which the checker finds nothing.
+    """Share of the sentences of three words or more that are English and in which the checker finds no error.
 
-    A checker alone finds no fault with gibberish: an untrained network has fewer errors than a trained one. So half of
-    the word 3-grams of a sentence must stand in some training story. copied: `novelty.look_up` of every sentence.
+    A checker alone finds few errors in gibberish: an untrained network may have fewer than a trained one. So at least
+    half of the word 3-grams of a sentence must occur in a training story. copied: `novelty.look_up` of every sentence.
     """
     clean, judged = [], []
     for sample in samples:
         story, end = sample.prompt + sample.text, len(sample.prompt)
         errors, good = find_errors(story), []
-        for sentence in sentences(sample.text):
+        for sentence in split_sentences(sample.text):
             begin = story.index(sentence, end)
             end = begin + len(sentence)
             seen, triples = copied[sentence].seen[3]

@@ -1,8 +1,8 @@
-"""How the word list of determiners.py is made out of stories: by counting, with no word chosen by hand.
+"""Make the word list of determiners.py by counting words in stories. No word is chosen by hand.
 
-A singular count noun stands often right after a determiner, above all after "a" or "an", has a plural that occurs too,
-and is hardly ever bare. The last one is asked of the rule itself: a word that people's stories leave bare too often
-("cake", "school", or "play", which is mostly a verb) would raise false alarms, and is out.
+A singular count noun often follows "a" or "an", its plural occurs too, and it is hardly ever bare. The rule itself
+decides what is bare: a word that is bare too often in people's stories ("cake", "school", or "play", which is mostly a
+verb) would give false alarms and is left out.
 """
 
 from collections import Counter
@@ -15,10 +15,10 @@ from tinystories.evaluation.text.determiners import ARTICLES, POSSESSIVES, Lexic
 MIN_AFTER_A = 10
 MIN_PLURAL = 3
 MIN_MODIFYING = 5
-MIN_MODIFYING_SHARE = 0.01  # of a word's occurrences: enough for "happy", too much for "was", there by chance
+MIN_MODIFYING_SHARE = 0.01  # of a word's occurrences: "happy" reaches it, "was" does not
 MIN_JUDGED = 20
 MAX_BARE = 0.01
-MAX_CAPITALS = 0.2  # of a word's occurrences: "Mom" is as good as a name
+MAX_CAPITALS = 0.2  # of a word's occurrences: more means a name, such as "Mom"
 IRREGULAR = {
     "man": "men",
     "woman": "women",
@@ -35,7 +35,7 @@ IRREGULAR = {
 
 
 def build_lexicon(stories: Iterable[str]) -> Lexicon:
-    """Singular count nouns, what follows a noun that is part of a compound, and modifiers, as the counts have it."""
+    """The word list that the counts over `stories` give."""
     stories = list(stories)
     rows = [[word for word, _ in tokens(story)] for story in stories]
     total = Counter(word for row in rows for word in row)
@@ -48,13 +48,13 @@ def build_lexicon(stories: Iterable[str]) -> Lexicon:
     }
     followers = candidates | {plurals[word] for word in candidates}
     modifiers = _modifiers(rows, followers, total)
-    modifiers |= _modifiers(rows, modifiers, total)  # "very", which stands before "old"
+    modifiers |= _modifiers(rows, modifiers, total)  # such as "very" before "old"
     nouns = _hardly_ever_bare(stories, Lexicon(frozenset(candidates), frozenset(followers), frozenset(modifiers)))
     return Lexicon(nouns, frozenset(followers), frozenset(modifiers))
 
 
 def plural(noun: str) -> str:
-    """The usual spelling: dogs, foxes, ladies, wolves, and the irregular ones that stories use."""
+    """The plural: dogs, foxes, ladies, wolves, and the irregular ones that stories use."""
     if noun in IRREGULAR:
         return IRREGULAR[noun]
     if noun.endswith("y") and noun[-2:-1] not in "aeiou":
@@ -64,9 +64,9 @@ def plural(noun: str) -> str:
     return noun + ("es" if noun.endswith(("s", "x", "z", "ch", "sh")) else "s")
 
 
-def _modifiers(rows: list[list[str]], heads: set[str], total: Counter) -> set[str]:
-    """Words that stand between an article or possessive and one of the `heads`."""
-    between = Counter()
+def _modifiers(rows: list[list[str]], heads: set[str], total: Counter[str]) -> set[str]:
+    """Words that often stand between an article or possessive and one of the `heads`."""
+    between: Counter[str] = Counter()
     for row in rows:
         for first, middle, last in zip(row, row[1:], row[2:], strict=False):
             between[middle] += last in heads and first.lower() in ARTICLES | POSSESSIVES
@@ -78,7 +78,9 @@ def _modifiers(rows: list[list[str]], heads: set[str], total: Counter) -> set[st
 
 
 def _hardly_ever_bare(stories: list[str], candidates: Lexicon) -> frozenset[str]:
-    judged, bare = Counter(), Counter()
+    """The nouns of `candidates` that are judged often enough in `stories` and hardly ever bare."""
+    judged: Counter[str] = Counter()
+    bare: Counter[str] = Counter()
     for story in stories:
         for place, is_bare in judged_nouns(story, candidates):
             word = tokens(story[place : place + 50])[0][0]

@@ -1,47 +1,44 @@
-"""Every metric of generated text, in one list: what the table, the page and the card know about them.
+"""Every metric of generated text, in one list, with the facts that the table, the page and the card show.
 
-Each names the nonsense that it must tell from what people wrote (`floor`), made out of human stories by samples.py. One
-that did not, on held-out TinyStories, is not here.
+Each metric names the nonsense (`floor`) that it must tell from people's stories; samples.py makes it from them. Metrics
+that could not do so on held-out TinyStories were left out.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 
 from tinystories.evaluation.estimates import Estimate
-from tinystories.evaluation.text import determiners, grammar, names, novelty, repetition
-from tinystories.evaluation.text import tidiness as surface
+from tinystories.evaluation.table import HIGHER, LIKE_HUMAN, LOWER, Metric
+from tinystories.evaluation.text import determiners, grammar, names, novelty, repetition, tidiness
 from tinystories.evaluation.text.novelty import Copied
 from tinystories.evaluation.text.samples import Sample, human_samples, human_stories
-from tinystories.evaluation.text.words import sentences
+from tinystories.evaluation.text.words import split_sentences
 
 
-LOWER, LIKE_HUMAN, HIGHER = "lower", "like human", "higher"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TextMetric:
-    """function: list[Sample] -> Estimate | None; with `needs_training` also what `novelty.look_up` found.
+class TextMetric(Metric):
+    """A metric of generated text.
 
-    good: which direction is better. floor: the nonsense it exposes, "shuffled", "looped", "spliced" or "copied" (from
-    the training stories); None of length, which is no question of sense.
-    alarm: a value far from people's is a fault, and a good one proves nothing: a model that has learnt nothing, or the
-    wrong thing, may have it too. It is shown apart and no model is better for it.
-    whole: the human column is of whole stories up to the limit of tokens, not of ones cut to the same length.
+    function: list[Sample] -> Estimate | None; with `needs_training`, its second argument is what `novelty.look_up`
+        found.
+    floor: the nonsense that it exposes: "shuffled", "looped", "spliced" or "copied" (from the training stories); None
+        for metrics of length.
+    whole: its human column is of stories cut only at the limit of tokens, not to the lengths of the samples.
     """
 
-    name: str
-    title: str
-    unit: str
-    good: str
-    floor: str | None
-    explanation: str
-    function: Callable[..., Estimate | None]
-    needs_training: bool = False
-    whole: bool = False
-    alarm: bool = False
+    floor: str | None = field(kw_only=True)
+    function: Callable[..., Estimate | None] = field(kw_only=True)
+    needs_training: bool = field(default=False, kw_only=True)
+    whole: bool = field(default=False, kw_only=True)
 
-    def measure(self, samples: list[Sample], copied: dict[str, Copied] | None = None) -> Estimate | None:
+    def measure(self, samples: list[Sample], copied: Mapping[str, Copied] | None = None) -> Estimate | None:
+        """copied: `novelty.look_up` of the `texts_to_look_up`, which metrics with `needs_training` need."""
         return self.function(samples, copied) if self.needs_training else self.function(samples)
 
 
@@ -51,10 +48,10 @@ DISTINCT = tuple(
         f"distinct {n}-grams",
         "share",
         LIKE_HUMAN,
-        "looped",
         f"different runs of {n} word{'s' * (n > 1)} among all of them, over all texts",
-        partial(repetition.distinct, n=n),
-        alarm=n == 2,  # of the token after the next, a model has as many different pairs as people have
+        floor="looped",
+        function=partial(repetition.distinct, n=n),
+        alarm=n == 2,  # a model of the token after the next has as many different pairs as people have
     )
     for n in range(1, 5)
 )
@@ -65,9 +62,9 @@ METRICS: tuple[TextMetric, ...] = (
         "clean sentences",
         "share",
         HIGHER,
-        "shuffled",
-        "sentences whose word triples are mostly known and in which the grammar checker harper finds nothing",
-        grammar.clean_sentences,
+        "sentences whose word triples are mostly known and in which the grammar checker harper finds no error",
+        floor="shuffled",
+        function=grammar.clean_sentences,
         needs_training=True,
     ),
     TextMetric(
@@ -75,18 +72,18 @@ METRICS: tuple[TextMetric, ...] = (
         "bare singular nouns",
         "share",
         LOWER,
-        "shuffled",
         "singular count nouns with no article or other determiner where they need one",
-        determiners.missing,
+        floor="shuffled",
+        function=determiners.missing,
     ),
     TextMetric(
         "doubled_determiners",
         "doubled articles",
         "per 100 articles",
         LOWER,
-        "shuffled",
         "articles that stand right before another determiner",
-        determiners.doubled,
+        floor="shuffled",
+        function=determiners.doubled,
         alarm=True,
     ),
     TextMetric(
@@ -94,9 +91,9 @@ METRICS: tuple[TextMetric, ...] = (
         "grammar errors",
         "per 100 words",
         LOWER,
-        "shuffled",
-        "what the grammar checker harper finds, without its rules of taste",
-        grammar.errors_per_100_words,
+        "errors that the grammar checker harper finds, without its rules of style",
+        floor="shuffled",
+        function=grammar.errors_per_100_words,
         alarm=True,
     ),
     TextMetric(
@@ -104,9 +101,9 @@ METRICS: tuple[TextMetric, ...] = (
         "known word triples",
         "share",
         LIKE_HUMAN,
-        "shuffled",
-        "runs of 3 words that stand in a training story: of nonsense hardly any do, of a copy all",
-        novelty.known_triples,
+        "runs of 3 words that occur in a training story: hardly any in nonsense, all in a copy",
+        floor="shuffled",
+        function=novelty.known_triples,
         needs_training=True,
     ),
     TextMetric(
@@ -114,9 +111,9 @@ METRICS: tuple[TextMetric, ...] = (
         "names introduced before",
         "share",
         HIGHER,
-        "spliced",
-        "names in the second half of the text that the prompt or the first half has already",
-        names.introduced,
+        "names in the second half of the text that also occur in the prompt or the first half",
+        floor="spliced",
+        function=names.introduced,
         alarm=True,
     ),
     *DISTINCT,
@@ -125,9 +122,9 @@ METRICS: tuple[TextMetric, ...] = (
         "repeated 4-grams",
         "share",
         LIKE_HUMAN,
-        "looped",
-        "runs of 4 words that stood in the same text before",
-        repetition.repeated_fourgrams,
+        "runs of 4 words that occurred before in the same text",
+        floor="looped",
+        function=repetition.repeated_fourgrams,
         alarm=True,
     ),
     TextMetric(
@@ -135,18 +132,18 @@ METRICS: tuple[TextMetric, ...] = (
         "self-BLEU",
         "0 to 1",
         LIKE_HUMAN,
-        "shuffled",
-        "how much the texts are like each other: BLEU-4 of the first 50 words of each against all others",
-        repetition.self_bleu,
+        "how similar the texts are to each other: BLEU-4 of the first 50 words of each against all others",
+        floor="shuffled",
+        function=repetition.self_bleu,
     ),
     TextMetric(
         "loops",
         "texts that end in a loop",
         "share",
         LOWER,
-        "looped",
-        "the last words come three times over or more",
-        repetition.looping,
+        "texts whose last words are repeated three times or more",
+        floor="looped",
+        function=repetition.looping,
         alarm=True,
     ),
     TextMetric(
@@ -154,9 +151,9 @@ METRICS: tuple[TextMetric, ...] = (
         "compressed size",
         "share of bytes",
         LIKE_HUMAN,
-        "looped",
-        "bytes after compression: few where a text repeats itself",
-        repetition.compressed,
+        "bytes after compression: few if a text repeats itself",
+        floor="looped",
+        function=repetition.compressed,
         alarm=True,
     ),
     TextMetric(
@@ -164,9 +161,9 @@ METRICS: tuple[TextMetric, ...] = (
         "8-grams seen in training",
         "share",
         LIKE_HUMAN,
-        "copied",
-        "runs of 8 words that stand in a training story",
-        novelty.seen_eightgrams,
+        "runs of 8 words that occur in a training story",
+        floor="copied",
+        function=novelty.seen_eightgrams,
         needs_training=True,
     ),
     TextMetric(
@@ -174,9 +171,9 @@ METRICS: tuple[TextMetric, ...] = (
         "longest copied run",
         "words",
         LIKE_HUMAN,
-        "copied",
-        "longest run of words that stands in a training story, mean over the texts",
-        novelty.longest_copy,
+        "longest run of words that occurs in a training story, mean over the texts",
+        floor="copied",
+        function=novelty.longest_copy,
         needs_training=True,
     ),
     TextMetric(
@@ -184,9 +181,9 @@ METRICS: tuple[TextMetric, ...] = (
         "near-exact copies",
         "share",
         LOWER,
-        "copied",
-        "texts of which one training story holds 80 % or more",
-        novelty.near_copies,
+        "texts with 80 % or more of their words in runs shared with one training story",
+        floor="copied",
+        function=novelty.near_copies,
         needs_training=True,
         alarm=True,
     ),
@@ -195,9 +192,9 @@ METRICS: tuple[TextMetric, ...] = (
         "stories that end",
         "share",
         LIKE_HUMAN,
-        None,
         "stories that the model ended within the limit of tokens",
-        repetition.ended,
+        floor=None,
+        function=repetition.ended,
         whole=True,
     ),
     TextMetric(
@@ -205,9 +202,9 @@ METRICS: tuple[TextMetric, ...] = (
         "words per story",
         "words",
         LIKE_HUMAN,
-        None,
-        "length of what was written, the prompt not counted",
-        repetition.length,
+        "length of the text, without the prompt",
+        floor=None,
+        function=repetition.length,
         whole=True,
         alarm=True,
     ),
@@ -216,9 +213,9 @@ METRICS: tuple[TextMetric, ...] = (
         "stories to tidy up",
         "share",
         LOWER,
-        "shuffled",
         "stories in which white space, a capital or a full stop is wrong",
-        surface.changed,
+        floor="shuffled",
+        function=tidiness.changed,
         alarm=True,
     ),
     TextMetric(
@@ -226,24 +223,32 @@ METRICS: tuple[TextMetric, ...] = (
         "tidy-up edits",
         "per 100 words",
         LOWER,
-        "shuffled",
         "what a tidy-up changes",
-        surface.edits_per_100_words,
+        floor="shuffled",
+        function=tidiness.edits_per_100_words,
         alarm=True,
     ),
 )
 
 
+def available_metrics() -> list[TextMetric]:
+    """METRICS that can be measured here; a warning names what is left out."""
+    if find_spec("harper") is not None:
+        return list(METRICS)
+    logger.warning('GRAMMAR NOT MEASURED: harper is not installed (python -m pip install -e ".[eval]")')
+    return [metric for metric in METRICS if metric.name not in ("grammar_errors", "clean_sentences")]
+
+
 def measure_texts(
     samples: list[Sample],
     reference: list[str],
-    copied: dict[str, Copied] | None = None,
+    copied: Mapping[str, Copied] | None = None,
     metrics: Sequence[TextMetric] = METRICS,
     seed: int = 0,
 ) -> dict[str, dict[str, Estimate | None]]:
     """{name: {"value": of the samples, "human": of `reference` at equal length}}.
 
-    copied: `novelty.look_up` of the `texts_to_look_up` of both; without it the metrics that need it are left out.
+    copied: `novelty.look_up` of the `texts_to_look_up` of both. Without it, the metrics that need it are left out.
     """
     cut, whole = human_samples(samples, reference, seed), human_stories(samples, reference, seed)
     return {
@@ -258,11 +263,11 @@ def measure_texts(
 
 def texts_to_look_up(samples: list[Sample]) -> list[str]:
     """The texts and their sentences, for `novelty.look_up`."""
-    return [text for sample in samples for text in (sample.text, *sentences(sample.text))]
+    return [text for sample in samples for text in (sample.text, *split_sentences(sample.text))]
 
 
 def worse_than_human(metric: TextMetric, value: Estimate | None, human: Estimate | None) -> bool:
-    """Whether the intervals lie apart, in the direction that is bad for this metric."""
+    """Whether the intervals do not overlap and `value` differs in the bad direction of `metric`."""
     if value is None or human is None:
         return False
     above, below = value.low > human.high, value.high < human.low
@@ -272,9 +277,9 @@ def worse_than_human(metric: TextMetric, value: Estimate | None, human: Estimate
 def measure_predictions(
     names: Sequence[str], texts: list[str], training: Iterable[str] | None = None
 ) -> dict[str, float | None]:
-    """What the modules under metrics/ return for bare texts: {name, name_low, name_high}, the 95 % interval.
+    """What the modules in metrics/ return for texts: {name, name_low, name_high}, with the 95 % interval.
 
-    training: the stories that the metrics of novelty compare with.
+    training: the stories for the metrics of novelty.
     """
     samples = [Sample(prompt="", text=text, ended=True, preset="", seed=0) for text in texts]
     copied = novelty.look_up(texts_to_look_up(samples), training) if training is not None else None

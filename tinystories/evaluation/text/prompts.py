@@ -1,7 +1,7 @@
-"""Beginnings that every model is asked to go on from, written for this project.
+"""Beginnings that every model continues, written for this project.
 
-What a beginning holds is no credit to the model, so the prompt is never counted. Half of them stop inside a sentence,
-half after one; most hold no article, so that a model cannot copy one from its prompt.
+The metrics never count the beginning, since the model did not write it. Half of the beginnings stop inside a sentence,
+half after one. More than half have no article, so that a model cannot copy one from its prompt.
 """
 
 PROMPTS = {

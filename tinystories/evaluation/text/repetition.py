@@ -1,10 +1,10 @@
-"""How much a text repeats itself and the texts beside it, and where it ends.
+"""How much a text repeats itself and other texts, and how it ends.
 
-Each of these depends on the length of the text, so none means anything but beside human texts of the same lengths
-(samples.human_samples), and in either direction: a loop repeats too much, shuffled words too little.
+All of these depend on the length of the text, so they mean something only beside human texts of the same lengths
+(samples.human_samples). Both directions are bad: a loop repeats too much, shuffled words too little.
 
-- distinct-n: different word n-grams among all of them, over all texts together (Li et al., 2016);
-- repeated 4-grams: of one text, those that stand in it more than once already counted (Welleck et al., 2020);
+- distinct-n: share of different word n-grams among all n-grams of all texts (Li et al., 2016);
+- repeated 4-grams: share of 4-grams that occurred before in the same text (Welleck et al., 2020);
 - self-BLEU: BLEU-4 of each text against all others, over texts cut to one length (Zhu et al., 2018), with the
   geometric smoothing of Chen and Cherry (2014, their third method);
 - zlib ratio: bytes of the compressed text over its bytes.
@@ -16,7 +16,7 @@ from collections import Counter
 
 from tinystories.evaluation.estimates import Estimate, jackknife, mean, ratio, share
 from tinystories.evaluation.text.samples import Sample
-from tinystories.evaluation.text.words import ngrams, words
+from tinystories.evaluation.text.words import ngrams, split_words
 
 
 SELF_BLEU_TEXTS = 100
@@ -28,15 +28,16 @@ LOOP_WORDS = 12
 
 def distinct(samples: list[Sample], n: int) -> Estimate | None:
     """Different n-grams over all n-grams, in [0, 1]; None if no text has n words."""
-    counts = [Counter(ngrams(words(sample.text), n)) for sample in samples]
+    counts = [Counter(ngrams(split_words(sample.text), n)) for sample in samples]
     counts = [count for count in counts if count]
     if not counts:
         return None
-    in_texts, total = Counter(), sum(count.total() for count in counts)
+    total = sum(count.total() for count in counts)
+    in_texts: Counter[tuple[str, ...]] = Counter()  # number of texts that have an n-gram
     for count in counts:
         in_texts.update(count.keys())
 
-    def without(count: Counter) -> float:
+    def without(count: Counter[tuple[str, ...]]) -> float:
         own = sum(in_texts[ngram] == 1 for ngram in count)
         return (len(in_texts) - own) / max(1, total - count.total())
 
@@ -44,17 +45,17 @@ def distinct(samples: list[Sample], n: int) -> Estimate | None:
 
 
 def repeated_fourgrams(samples: list[Sample]) -> Estimate | None:
-    """Share of a text's 4-grams that stood in it before, in [0, 1]."""
-    counts = [Counter(ngrams(words(sample.text), 4)) for sample in samples]
+    """Share of the 4-grams that occurred before in the same text, in [0, 1]."""
+    counts = [Counter(ngrams(split_words(sample.text), 4)) for sample in samples]
     return ratio([count.total() - len(count) for count in counts], [count.total() for count in counts])
 
 
 def self_bleu(samples: list[Sample]) -> Estimate | None:
     """Mean BLEU-4 of each text against the others, in [0, 1], over the first 50 words of at most 100 texts.
 
-    Shorter texts are left out; None if fewer than two are left. No brevity penalty: all are of one length.
+    Shorter texts are left out; None if fewer than two remain. No brevity penalty: all texts have the same length.
     """
-    texts = [words(sample.text)[:SELF_BLEU_WORDS] for sample in samples]
+    texts = [split_words(sample.text)[:SELF_BLEU_WORDS] for sample in samples]
     texts = [text for text in texts if len(text) == SELF_BLEU_WORDS][:SELF_BLEU_TEXTS]
     if len(texts) < 2:
         return None
@@ -62,16 +63,15 @@ def self_bleu(samples: list[Sample]) -> Estimate | None:
     halvings = [0] * len(texts)
     for n in range(1, BLEU_ORDER + 1):
         for i, (matches, total) in enumerate(_matches_with_others([Counter(ngrams(text, n)) for text in texts])):
-            if not matches:  # counts as half a match, the next order without one as a quarter
-                halvings[i] += 1
-                matches = 2.0 ** -halvings[i]
-            logs[i] += math.log(matches / total) / BLEU_ORDER
+            halvings[i] += not matches  # the first order without a match counts as half a match, the next as a quarter
+            logs[i] += math.log((matches or 2.0 ** -halvings[i]) / total) / BLEU_ORDER
     return mean([math.exp(log) for log in logs])
 
 
-def _matches_with_others(counts: list[Counter]) -> list[tuple[int, int]]:
-    """For each text: its n-grams that another text has too, each at most as often as in any one other; all of them."""
-    most, second = Counter(), Counter()  # the two largest counts of an n-gram in one text
+def _matches_with_others(counts: list[Counter[tuple[str, ...]]]) -> list[tuple[int, int]]:
+    """For each text, how many of its n-grams match another text (clipped counts of BLEU), and how many it has."""
+    most: Counter[tuple[str, ...]] = Counter()  # the largest count of an n-gram in one text
+    second: Counter[tuple[str, ...]] = Counter()  # the second largest
     for count in counts:
         for ngram, times in count.items():
             second[ngram] = max(second[ngram], min(times, most[ngram]))
@@ -83,8 +83,8 @@ def _matches_with_others(counts: list[Counter]) -> list[tuple[int, int]]:
 
 
 def ends_in_loop(text: str) -> bool:
-    """Whether the text ends with the same words, one or more, at least three times over and for at least 12 words."""
-    sequence = words(text)
+    """Whether the text ends with the same words repeated at least three times, for at least 12 words."""
+    sequence = split_words(text)
     for period in range(1, len(sequence) // LOOP_ROUNDS + 1):
         span = max(LOOP_ROUNDS * period, LOOP_WORDS)
         tail = sequence[-span:]
@@ -99,7 +99,7 @@ def looping(samples: list[Sample]) -> Estimate | None:
 
 
 def compressed(samples: list[Sample]) -> Estimate | None:
-    """Mean of compressed bytes over bytes; an empty text is left out."""
+    """Mean of compressed bytes over bytes; empty texts are left out."""
     texts = [text.encode() for sample in samples if (text := sample.text.strip())]
     return mean([len(zlib.compress(text, 9)) / len(text) for text in texts])
 
@@ -111,4 +111,4 @@ def ended(samples: list[Sample]) -> Estimate | None:
 
 def length(samples: list[Sample]) -> Estimate | None:
     """Mean number of words."""
-    return mean([len(words(sample.text)) for sample in samples])
+    return mean([len(split_words(sample.text)) for sample in samples])

@@ -1,4 +1,4 @@
-"""What a model wrote, what people wrote at the same length to hold beside it, and nonsense no metric may reward."""
+"""Generated samples, human stories cut to the same lengths, and nonsense that metrics must expose."""
 
 import statistics
 import sys
@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tinystories.evaluation.text.words import first_words, sentences, without_first_words, words
+from tinystories.evaluation.text.words import first_words, split_sentences, split_words, without_first_words
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One generated story. `text` is what the model wrote; the prompt is no part of it and is never counted.
+    """One generated story. `text` is what the model wrote, without the prompt, which is never counted.
 
-    ended: whether the model ended the story itself; else it was cut at the limit of tokens.
+    ended: whether the model ended the story; if not, it was cut at the limit of tokens.
     """
 
     prompt: str
@@ -24,19 +24,19 @@ class Sample:
 
 
 def human_samples(samples: list[Sample], reference: list[str], seed: int = 0) -> list[Sample]:
-    """A human story for each sample, cut as it is: as many words for the prompt, then at most as many for the text.
+    """A human story for each sample, cut to as many words of prompt and at most as many words of text.
 
-    Which story goes to which sample is drawn by `seed`; none is drawn twice before each was drawn once.
+    `seed` decides which story goes to which sample. Every story is drawn once before any is drawn twice.
     """
-    return _cut_like(samples, [len(words(sample.text)) for sample in samples], reference, seed)
+    return _cut_like(samples, [len(split_words(sample.text)) for sample in samples], reference, seed)
 
 
 def human_stories(samples: list[Sample], reference: list[str], seed: int = 0) -> list[Sample]:
-    """`human_samples` for what length itself is about: each cut where the limit of tokens cut the samples.
+    """Human stories for the metrics of length: `human_samples` cut where the limit of tokens cut the samples.
 
-    That is at the median number of words of the samples that it did cut; none was cut: the stories stay whole.
+    That is at the median number of words of the samples that were cut. If none was, the stories stay whole.
     """
-    cut = [len(words(sample.text)) for sample in samples if not sample.ended]
+    cut = [len(split_words(sample.text)) for sample in samples if not sample.ended]
     limit = int(statistics.median(cut)) if cut else sys.maxsize
     return _cut_like(samples, [limit] * len(samples), reference, seed)
 
@@ -46,7 +46,7 @@ def _cut_like(samples: list[Sample], lengths: list[int], reference: list[str], s
     rounds = -(-len(samples) // len(reference))
     order = np.concatenate([random.permutation(len(reference)) for _ in range(rounds)])
     return [
-        _human_sample(reference[i], len(words(sample.prompt)), length, seed)
+        _human_sample(reference[i], len(split_words(sample.prompt)), length, seed)
         for sample, length, i in zip(samples, lengths, order, strict=False)
     ]
 
@@ -58,25 +58,25 @@ def _human_sample(story: str, in_prompt: int, in_text: int, seed: int) -> Sample
 
 
 def shuffled(samples: list[Sample], seed: int = 0) -> list[Sample]:
-    """The same words, each with its punctuation, in any order: all of the vocabulary and none of the grammar."""
+    """The same words with their punctuation, in random order: the vocabulary stays, the grammar is lost."""
     random = np.random.default_rng(seed)
     return [replace(sample, text=" ".join(random.permutation(sample.text.split()))) for sample in samples]
 
 
 def looped(samples: list[Sample]) -> list[Sample]:
-    """The first sentence of each text over and over, up to the same number of words."""
+    """The first sentence of each text, repeated up to the same number of words."""
     loops = []
     for sample in samples:
-        length = len(words(sample.text))
-        sentence = next((part for part in sentences(sample.text) if words(part)), "")
+        length = len(split_words(sample.text))
+        sentence = next((part for part in split_sentences(sample.text) if split_words(part)), "")
         loops.append(replace(sample, text=first_words(f"{sentence.strip()} " * max(length, 1), length).strip()))
     return loops
 
 
 def spliced(samples: list[Sample]) -> list[Sample]:
-    """The first half of each text and the second half of the next one: sentences that are fine, and no one story."""
+    """The first half of each text and the second half of the next: good sentences, but not one story."""
     texts = []
     for sample, other in zip(samples, samples[1:] + samples[:1], strict=True):
-        half, half_of_other = len(words(sample.text)) // 2, len(words(other.text)) // 2
+        half, half_of_other = len(split_words(sample.text)) // 2, len(split_words(other.text)) // 2
         texts.append(first_words(sample.text, half) + without_first_words(other.text, half_of_other))
     return [replace(sample, text=text) for sample, text in zip(samples, texts, strict=True)]

@@ -1,13 +1,14 @@
-"""What a word and a sentence are, for every metric of text."""
+"""Words and sentences as every text metric counts them."""
 
 import re
 
 
 WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*|\d+")
+CLOSING = re.compile(r"[.,;:!?\"'\u201d\u2019)]*")
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"'\u201d\u2019)]*\s+|\n+")
 
 
-def words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """The words of `text` in lower case: runs of letters, with an apostrophe inside, or of digits."""
     return WORD.findall(text.lower())
 
@@ -18,12 +19,12 @@ def ngrams(sequence: list[str], n: int) -> list[tuple[str, ...]]:
 
 
 def first_words(text: str, number: int) -> str:
-    """`text` up to the end of its word `number`, with what closes a sentence there; all of it if it has no more."""
+    """`text` up to the end of its `number`-th word, with the punctuation there; all of it if it has no more words."""
     return text[: _end_of_word(text, number)]
 
 
 def without_first_words(text: str, number: int) -> str:
-    """What follows `first_words`."""
+    """The rest of `text` after `first_words(text, number)`."""
     return text[_end_of_word(text, number) :]
 
 
@@ -32,10 +33,11 @@ def _end_of_word(text: str, number: int) -> int:
     for place, word in enumerate(WORD.finditer(text), start=1):
         if place > number:
             return end
-        end = re.compile(r"[.,;:!?\"'\u201d\u2019)]*").match(text, word.end()).end()
+        closing = CLOSING.match(text, word.end())
+        end = closing.end() if closing else word.end()
     return len(text) if number else 0
 
 
-def sentences(text: str) -> list[str]:
-    """The sentences of `text`; an abbreviation such as "Mr." ends one too, which no metric here minds."""
+def split_sentences(text: str) -> list[str]:
+    """The sentences of `text`. An abbreviation such as "Mr." ends one too; no metric here depends on that."""
     return [part for part in SENTENCE_END.split(text) if part and part.strip()]

@@ -1,19 +1,27 @@
-// The page: asks the server for stories, reads them as they are written, and shows how they came about.
-// Data flows one way: settings.js makes a request of the form, stream.js asks the server, writing.js makes a record of
-// the answer, and story.js and history.js show it. This module connects them to buttons and keys; none imports it.
+// The page: requests stories from the server and shows them while they are generated.
+// Data flows one way: settings.js makes a request from the form, stream.js sends it, writing.js makes a record of the
+// answer, and story.js and history.js show it. This module connects them to buttons and keys; no module imports it.
 
 import { addColumn, offerColumns, removeColumn, requestsSideBySide, showColumns, watchItLearn } from "./compare.js";
 import { downloadAll } from "./history.js";
-import { mistakeSaid, showLength } from "./mistakes.js";
+import { reportInvalid, showLength } from "./validation.js";
 import { $, make } from "./page.js";
 import { openReader } from "./reader.js";
 import { wholeText } from "./record.js";
 import { connect, info, onOffer } from "./server.js";
-import { chosenSeed, newSeed, offerSettings, requestFor, showPreset, showSettings, withThoughts } from "./settings.js";
+import {
+  chosenSeed,
+  newSeed,
+  offerSettings,
+  requestFor,
+  showPreset,
+  showSettings,
+  withAlternatives,
+} from "./settings.js";
 import { copy } from "./share.js";
 import { newViews, viewOf } from "./story.js";
 import { startTheme } from "./theme.js";
-import { hideTip, moveFrom, tipped, watchWords } from "./thinking.js";
+import { hideTip, moveFrom, tipped, watchWords } from "./probabilities.js";
 import { run, running, stop } from "./writing.js";
 
 const BEGINNINGS = [
@@ -32,7 +40,7 @@ function offer(first) {
 }
 
 function generate() {
-  if (running || mistakeSaid()) return;
+  if (running || reportInvalid()) return;
   const one = () => [requestFor($("model").value, $("preset").value, chosenSeed())];
   const requests = $("compare").checked ? requestsSideBySide() : one();
   const views = newViews(requests);
@@ -42,8 +50,8 @@ function generate() {
 /** The same story from the same seed. */
 function again(view) {
   const { request, seed } = view.record;
-  const tidy = request.tidy && !$("thinking").checked;
-  if (!running) run([{ view, request: { ...withThoughts(request), tidy, seed } }]);
+  const tidy = request.tidy && !$("probabilities").checked;
+  if (!running) run([{ view, request: { ...withAlternatives(request), tidy, seed } }]);
 }
 
 function keyPressed(event) {
@@ -92,7 +100,7 @@ function listen() {
   prompt.oninput = showLength;
   $("stop").onclick = stop;
   $("settings").oninput = (event) => (event.target.id === "preset" ? showPreset() : showSettings());
-  $("thinking").onchange = showSettings;
+  $("probabilities").onchange = showSettings;
   $("new-seed").onclick = newSeed;
   $("compare").onchange = showColumns;
   $("add").onclick = () => addColumn(info.model, info.default_preset);

@@ -1,4 +1,4 @@
-// Side by side: columns of models and presets, which are asked for the same story.
+// Side by side: columns of models and presets that generate the same story.
 
 import { $, fillSelect, fromTemplate } from "./page.js";
 import { info, modelOptions } from "./server.js";
@@ -6,7 +6,7 @@ import { chosenSeed, presetOptions, requestFor } from "./settings.js";
 
 const MOST_COLUMNS = 4;
 
-/** Show what the server offers. What a person has already chosen stays. */
+/** Show the models and presets of the server. Existing choices stay. */
 export function offerColumns() {
   for (const column of $("columns").children) fillColumn(column);
   $("learn").hidden = checkpointsToLearnFrom().length < 2;
@@ -43,7 +43,7 @@ export function showColumns() {
   $("add").hidden = columns.length >= MOST_COLUMNS;
 }
 
-/** Up to four models of one training, evenly spread over the logarithm of its steps: it learns fastest at first. */
+/** Up to four models of a run, evenly spaced over the logarithm of the steps, as it learns fastest at first. */
 function checkpointsToLearnFrom() {
   const ladder = info.models.filter(({ step }) => step !== null);
   if (ladder.length < MOST_COLUMNS) return [...ladder, ...info.models.filter(({ step }) => step === null)];
@@ -62,7 +62,7 @@ export function watchItLearn() {
   for (const { id } of checkpointsToLearnFrom()) addColumn(id, info.default_preset);
 }
 
-/** The requests of all columns: the same beginning and the same seed. */
+/** One request for each column, all with the same beginning and seed. */
 export function requestsSideBySide() {
   const seed = chosenSeed();
   const chosen = (column, what) => column.querySelector(what).value;

@@ -1,7 +1,7 @@
-// The stories of this visit. Only the page remembers them: nothing is stored.
+// The stories of this visit, in the memory of the page only: nothing is stored.
 
 import { showColumns } from "./compare.js";
-import { showLength } from "./mistakes.js";
+import { showLength } from "./validation.js";
 import { $, fromTemplate } from "./page.js";
 import { asJson, asText, facts, settingsInWords, wholeText } from "./record.js";
 import { restore } from "./settings.js";
@@ -34,7 +34,7 @@ export function downloadAll() {
   download("stories.json", "application/json", asText(records.map(asJson)));
 }
 
-/** The story on the page, and in the form what it was made with. */
+/** Show the story again, and put its settings into the form. */
 function openAgain(record) {
   restore(record);
   showLength();

@@ -1,5 +1,5 @@
-// What several modules need of the document: elements by id, new elements, and the line that screen readers announce.
-// Everything that comes from the server goes in as text (textContent), never as HTML: a <script> in a story is a word.
+// Access to the document that several modules share: elements by id, new elements, and the line for screen readers.
+// Everything from the server is inserted as text (textContent), never as HTML: a <script> in a story is a word.
 
 export const $ = (id) => document.getElementById(id);
 

@@ -1,8 +1,8 @@
-// The reading view: one story and nothing else.
+// The reading view: one story alone.
 
 import { $ } from "./page.js";
 import { write } from "./story.js";
-import { hideTip } from "./thinking.js";
+import { hideTip } from "./probabilities.js";
 
 export function openReader(record) {
   const view = { body: $("page"), paragraph: null };

@@ -1,10 +1,10 @@
-// A record is what is known of one story: what was asked for and what came. Here it is put into words and into JSON.
+// A record has everything about one story: its request and its answer. This module renders it as words and as JSON.
 
 import { $ } from "./page.js";
 import { modelName } from "./server.js";
 import { OWN } from "./settings.js";
 
-/** `start` and `final` are the server's first and last word about the story; `problem` is why there is no last one. */
+/** Added later: `start` and `final`, the first and last object of the answer, or `problem`, why there is no last one. */
 export function newRecord(request) {
   return { request, model: request.model, seed: request.seed, text: "", pieces: [], tokens: 0, outcome: null };
 }
@@ -16,8 +16,8 @@ export function wholeText({ request, text }) {
 /** How a story ended, in words. */
 export function ending({ outcome, problem, start, final, pieces }) {
   const most = (final ?? start)?.max_tokens;
-  const clamped = (final ?? start)?.clamped ? ": more has no room beside this beginning" : "";
-  const partial = pieces.length ? " What it had written stays, but is not the whole story." : "";
+  const clamped = (final ?? start)?.clamped ? ": after this beginning, the model can read no more" : "";
+  const partial = pieces.length ? " The text above is not the whole story." : "";
   return {
     stop: "The end.",
     length: `Cut off at ${most} tokens, before its end${clamped}.`,
@@ -33,7 +33,7 @@ export function facts({ request, model, seed, final }) {
   const list = [modelName(model), request.preset ?? OWN];
   if (seed !== undefined) list.push(`seed ${seed}`);
   if (final) list.push(`${final.new_tokens} tokens`, `${final.tokens_per_second?.toFixed(0)} tokens/s`);
-  // a line may end between two facts, not inside one
+  // a line may break between two facts, but not within one
   return list.map((fact) => fact.replaceAll(" ", "\u00a0")).join(" · ");
 }
 
@@ -42,7 +42,7 @@ export function settingsInWords({ final, start }) {
   return settings.map(([name, value]) => `${$(name)?.labels[0].textContent.toLowerCase() ?? name} ${value}`).join(", ");
 }
 
-/** What a .json holds of a story: all that is needed to have it again. */
+/** The content of a .json file: everything that is needed to generate the story again. */
 export function asJson(record) {
   const { request, model, seed, text, outcome, final, start, at } = record;
   return {

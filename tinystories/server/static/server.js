@@ -1,12 +1,12 @@
-// The server: is it there, and what does it offer? Everything about models, presets and bounds is asked of it.
+// The connection to the server, and its models, presets and bounds, none of which are written into the page.
 
 import { $, pause, say } from "./page.js";
 
-export let info = null; // what /api/info said
-let connecting = null; // the promise of a connection that is being waited for
-let offer = () => {}; // is called each time the server has said what it offers
+export let info = null; // the answer of /api/info
+let connecting = null; // the promise of a connection in progress
+let offer = () => {}; // called with each answer of /api/info
 
-/** Whom to tell what the server offers; with true the first time. */
+/** `listener` is called with each answer of /api/info; its argument is true the first time. */
 export function onOffer(listener) {
   offer = listener;
 }
@@ -16,9 +16,9 @@ export function showState(state, text) {
   $("state").textContent = text;
 }
 
-/** What /api/info says, or null while the model is being loaded. */
+/** The answer of /api/info, or null while the model is being loaded. */
 async function askForInfo() {
-  // this address answers 200 while a model is loaded: asking it first keeps the browser's console free of errors
+  // answers 200 even while the model is being loaded, so that the browser logs no error
   const live = await (await fetch("health/live")).json();
   if (live.ready === false) return null;
   const response = await fetch("api/info");
@@ -44,13 +44,13 @@ async function waitForServer() {
   }
 }
 
-/** Ask until the server is ready; at most one such wait at a time. */
+/** Retry until the server is ready; at most one such loop at a time. */
 export function connect() {
   connecting ??= waitForServer().finally(() => (connecting = null));
   return connecting;
 }
 
-/** Keep and show what the server said, then tell those who wait for it. */
+/** Store and show the answer of /api/info, then call the listener. */
 function take(answer) {
   const first = info === null;
   info = answer;

@@ -1,14 +1,14 @@
-// The fields of the form: what the server offers goes in, the request for a story comes out.
+// The fields of the form: filled from the server's models, presets and bounds, and turned into requests.
 
 import { $, fillSelect } from "./page.js";
 import { info, modelOptions } from "./server.js";
 
 export const OWN = "own settings";
-const FEWEST_TOKENS = 50; // what the page offers, within what the server allows
+const FEWEST_TOKENS = 50; // the limits of the page, within those of the server
 const MOST_TOKENS = 500;
 const ALTERNATIVES = 5;
 
-/** Show what the server offers. What a person has already chosen stays. */
+/** Show the models, presets and bounds of the server. Existing choices stay. */
 export function offerSettings(first) {
   fillSelect($("model"), modelOptions());
   $("model-field").hidden = info.models.length < 2;
@@ -29,7 +29,7 @@ export function presetOptions() {
   return [...Object.keys(info.presets), OWN].map((name) => [name, name]);
 }
 
-/** The names of the settings that a preset decides. */
+/** The names of the settings that belong to a preset. */
 function sampling() {
   return Object.keys(info.presets[info.default_preset]);
 }
@@ -46,39 +46,39 @@ export function showSettings() {
   if (!chosen || sampling().some((name) => $(name).valueAsNumber !== chosen[name])) $("preset").value = OWN;
   const seed = $("seed").value;
   $("summary").textContent = `${$("preset").value}, ${$("max_tokens").value} tokens${seed ? `, seed ${seed}` : ""}`;
-  $("tidy").disabled = $("thinking").checked;
+  $("tidy").disabled = $("probabilities").checked;
 }
 
-function seedByChance() {
+function randomSeed() {
   const [lowest, highest] = info.bounds.seed;
-  const number = crypto.getRandomValues(new Uint32Array(1))[0] % 1_000_000; // six digits can be read out
+  const number = crypto.getRandomValues(new Uint32Array(1))[0] % 1_000_000; // six digits are easy to pass on
   return Math.min(Math.max(number, lowest), highest);
 }
 
 export function chosenSeed() {
-  return $("seed").value ? $("seed").valueAsNumber : seedByChance();
+  return $("seed").value ? $("seed").valueAsNumber : randomSeed();
 }
 
 export function newSeed() {
-  if (info) $("seed").value = seedByChance();
+  if (info) $("seed").value = randomSeed();
   showSettings();
 }
 
-/** What is asked of the server, for a model and a preset (or the fields themselves). */
+/** The request for a model and a preset; for "own settings", with the values of the fields. */
 export function requestFor(model, preset, seed) {
   const request = { prompt: $("prompt").value.trim(), model, max_tokens: $("max_tokens").valueAsNumber, seed };
   if (preset === OWN) for (const name of sampling()) request[name] = $(name).valueAsNumber;
   else request.preset = preset;
-  return withThoughts(request);
+  return withAlternatives(request);
 }
 
-/** Thinking is about the words as they were written: tidied ones would not fit it. */
-export function withThoughts(request) {
-  const thinking = $("thinking").checked;
-  return { ...request, alternatives: thinking ? ALTERNATIVES : 0, tidy: $("tidy").checked && !thinking };
+/** Probabilities belong to the words as they were generated, so they exclude tidying. */
+export function withAlternatives(request) {
+  const probabilities = $("probabilities").checked;
+  return { ...request, alternatives: probabilities ? ALTERNATIVES : 0, tidy: $("tidy").checked && !probabilities };
 }
 
-/** Put into the form what a story was made with. */
+/** Put the settings of a story into the form. */
 export function restore({ request, seed, final, start }) {
   $("prompt").value = request.prompt;
   $("model").value = request.model;

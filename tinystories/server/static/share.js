@@ -1,4 +1,4 @@
-// How a story leaves the page: by the clipboard, or as a file.
+// Copies a story to the clipboard, or downloads it as a file.
 
 import { make, pause, say } from "./page.js";
 
@@ -16,7 +16,7 @@ async function toClipboard(text) {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    // without https, and not on the machine itself, a browser has no clipboard but this one
+    // without https, and not on localhost, navigator.clipboard is undefined
     const area = make("textarea", { value: text, className: "hidden" });
     const before = document.activeElement;
     document.body.append(area);

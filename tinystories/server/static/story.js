@@ -1,4 +1,4 @@
-// A story on the page: sheets of paper, the text on them, and the line beneath that says how it ended.
+// A story on the page: its sheet, its text, and the line below that says how it ended.
 
 import { $, fromTemplate, make } from "./page.js";
 import { facts } from "./record.js";
@@ -6,10 +6,10 @@ import { modelName } from "./server.js";
 import { OWN } from "./settings.js";
 
 const SURENESS = [0.01, 0.05, 0.2]; // below the first: a surprise; from the last on: sure
-const sheets = new WeakMap(); // a sheet on the page -> its view
-export const thoughts = new WeakMap(); // a word on the page -> the pieces it is made of
+const sheets = new WeakMap(); // an element of a sheet -> its view
+export const piecesOf = new WeakMap(); // an element of a word -> its pieces
 
-/** New sheets of paper in the place of the old ones: what is written on. */
+/** Replace the sheets on the page by new ones, one for each request; returns their views. */
 export function newViews(requests) {
   const views = requests.map(() => newView());
   $("stories").replaceChildren(...views.map(({ sheet }) => sheet));
@@ -60,7 +60,7 @@ export function showEnding(view, record) {
   view.legend.hidden = !view.words.length;
 }
 
-/** Add text to a story; each of its lines is a paragraph. */
+/** Append text to a story; each line is a paragraph. */
 export function write(view, text, className) {
   text.split(/\r\n|\r|\n/).forEach((line, number) => {
     if (number > 0) view.paragraph = null;
@@ -75,7 +75,7 @@ function paragraphOf(view) {
 
 export function writePiece(view, piece) {
   if (piece.probability === undefined) return write(view, piece.token, "told");
-  // a piece that begins with a space begins a word; any other one goes on with the word before it
+  // a piece that begins with a space begins a word; any other piece continues the word before it
   const [, before, core, after] = piece.token.match(/^(\s*)(.*?)(\s*)$/s);
   if (before) endWord(view, before);
   if (core) writeWord(view, piece, core);
@@ -92,10 +92,10 @@ function writeWord(view, piece, text) {
     view.word = make("span", { className: "told word", tabIndex: view.words.length ? -1 : 0 });
     paragraphOf(view).append(view.word);
     view.words.push(view.word);
-    thoughts.set(view.word, []);
+    piecesOf.set(view.word, []);
   }
   view.word.append(text);
-  const pieces = thoughts.get(view.word);
+  const pieces = piecesOf.get(view.word);
   pieces.push(piece);
   view.word.dataset.sure = SURENESS.filter((limit) => probabilityOf(pieces) >= limit).length;
 }

@@ -1,6 +1,6 @@
-// A story as the server sends it: one request, and the events of its answer. Knows nothing of the page.
+// The protocol: sends one request and parses the events of its answer. Independent of the page.
 
-/** The events of a text/event-stream: [name, data] pairs. Chunks may end anywhere, even inside a character. */
+/** The events of a text/event-stream as [name, data] pairs. Chunks may end anywhere, even within a character. */
 export async function* eventsOf(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -10,7 +10,7 @@ export async function* eventsOf(stream) {
     for (let done = false; !done; ) {
       const chunk = await reader.read();
       done = chunk.done;
-      // a return at the very end waits for the next chunk, which may begin with the other half of a line's end
+      // a carriage return at the end of a chunk may be the first half of a line end
       const lines = (rest + (chunk.value ?? "")).split(done ? /\r\n|\n|\r/ : /\r\n|\n|\r(?!$)/);
       rest = lines.pop();
       for (const line of lines) {
@@ -20,11 +20,11 @@ export async function* eventsOf(stream) {
           [name, data] = ["message", []];
         } else if (field === "data") data.push(value);
         else if (field === "event") name = value;
-        // a comment has an empty field; other fields mean nothing here
+        // a comment has an empty field name; other fields are ignored
       }
     }
   } finally {
-    reader.cancel().catch(() => {}); // what is left unread is not wanted; a stream that failed has nothing to cancel
+    reader.cancel().catch(() => {}); // cancelling a stream that failed rejects
   }
 }
 
@@ -42,7 +42,7 @@ async function refusalOf(response) {
   return new Refusal(text, { status: response.status, wait, field: answer.field });
 }
 
-/** Ask for a story; `on.start`, `on.piece` are told what comes. Returns the final object; throws where there is none. */
+/** Request a story; calls `on.start` and `on.piece`. Returns the final object, and throws if there is none. */
 export async function ask(request, signal, on) {
   const response = await fetch("generate", {
     method: "POST",

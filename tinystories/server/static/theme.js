@@ -1,4 +1,4 @@
-// Light and dark: as the system has it, until a person chooses; the choice is remembered by the browser.
+// Light and dark theme: the system's, unless one was chosen; the browser stores the choice.
 
 import { $ } from "./page.js";
 
@@ -8,7 +8,7 @@ function rememberedTheme() {
   try {
     return localStorage.getItem("theme");
   } catch {
-    return null; // storage may be switched off; the page works without
+    return null; // storage may be disabled
   }
 }
 
@@ -24,7 +24,7 @@ function switchTheme() {
   try {
     localStorage.setItem("theme", theme);
   } catch {
-    // not remembered, then
+    // storage may be disabled
   }
 }
 

@@ -1,4 +1,4 @@
-// Stories being written: each is asked for, shown as it comes, finished and remembered; all of them can be stopped.
+// Stories that are being generated: each is requested, shown, finished and added to the history; all can be stopped.
 
 import { remember } from "./history.js";
 import { $, make, pause, say } from "./page.js";
@@ -7,15 +7,15 @@ import { connect, modelName, showState } from "./server.js";
 import { showEnding, showStory, writePiece } from "./story.js";
 import { ask, Refusal } from "./stream.js";
 
-export let running = null; // the AbortController of the stories that are being written
+export let running = null; // the AbortController of the current stories
 
-/** Write stories, each into its sheet, all at once. */
+/** Generate stories at the same time, each in its sheet. */
 export async function run(jobs) {
   running = new AbortController();
   showRunning(true);
   bringIntoView(jobs[0].view.sheet);
   say(jobs.length > 1 ? `Writing ${jobs.length} stories.` : "Writing the story.");
-  const records = await Promise.all(jobs.map(({ view, request }) => tell(view, request, running.signal)));
+  const records = await Promise.all(jobs.map(({ view, request }) => generate(view, request, running.signal)));
   running = null;
   showRunning(false);
   const whose = (record) => (records.length > 1 ? `${modelName(record.model)}: ` : "");
@@ -32,16 +32,16 @@ function showRunning(on) {
   const focused = document.activeElement;
   shown.hidden = false;
   gone.hidden = true;
-  // whoever pressed a button that is gone now goes on at the one in its place
+  // the focus moves from a button that is hidden now to the one in its place
   if (focused === gone || focused.matches(".again")) shown.focus();
 }
 
-/** On a small screen the form fills it: what is being written must be seen. */
+/** Scroll to the story: on a small screen, the form may fill it. */
 function bringIntoView(sheet) {
   if (sheet.getBoundingClientRect().top > innerHeight / 2) sheet.scrollIntoView();
 }
 
-async function tell(view, request, signal) {
+async function generate(view, request, signal) {
   const record = newRecord(request);
   begin(view, record);
   try {
@@ -75,7 +75,7 @@ function addPiece(view, record, piece) {
   record.since ??= now;
   record.pieces.push(piece);
   record.text += piece.token;
-  if (record.pieces.length > 1) record.tokens += piece.tokens ?? 1; // the first one only starts the clock
+  if (record.pieces.length > 1) record.tokens += piece.tokens ?? 1; // the first piece only starts the clock
   const rate = record.tokens / ((now - record.since) / 1000);
   view.note.textContent = Number.isFinite(rate) ? `Writing… ${rate.toFixed(rate < 10 ? 1 : 0)} tokens/s` : "Writing…";
   writePiece(view, piece);
@@ -101,13 +101,13 @@ function finish(view, record) {
   if (record.problem?.wait && record.problem.status === 429) countDown(view, record);
 }
 
-/** How long to wait, second by second; a reader of the screen is told once, when it is over. */
+/** Count the seconds to wait down; screen readers announce only the end. */
 async function countDown(view, record) {
   const clock = view.note.appendChild(make("span", { className: "countdown" }));
   for (let left = record.problem.wait; left > 0; left--) {
     clock.textContent = `Try again in ${left} s.`;
     await pause(1);
-    if (!clock.isConnected) return; // another story is shown here by now
+    if (!clock.isConnected) return; // another story is shown
   }
   clock.textContent = "You can try again now.";
   if (!running) say("You can try again now.");

@@ -1,4 +1,4 @@
-// What keeps a story from being asked for, said where it is wrong. The server would refuse the same, but later.
+// Checks the form before a request is sent, and shows an error next to its field. The server checks the same later.
 
 import { $, say } from "./page.js";
 import { info } from "./server.js";
@@ -6,14 +6,14 @@ import { info } from "./server.js";
 const form = $("form");
 const prompt = $("prompt");
 
-/** The number field that holds what the server would refuse, if there is one. */
+/** The first number field with a value that the server would refuse, if any. */
 function wrongField() {
   const wrong = ({ validity: v }) => v.valueMissing || v.badInput || v.rangeUnderflow || v.rangeOverflow;
   return [...form.querySelectorAll("input[type=number]")].find(wrong);
 }
 
-/** Say what keeps a story from being asked for; true if something does. */
-export function mistakeSaid() {
+/** Show the first error of the form; true if there is one. */
+export function reportInvalid() {
   const field = wrongField();
   if (!info) showProblem("The server is not ready yet.");
   else if (!prompt.value.trim()) showProblem("Type a beginning first.", prompt);
@@ -22,7 +22,7 @@ export function mistakeSaid() {
   return !$("problem").hidden;
 }
 
-/** Say what is wrong where it is wrong: right below the field. */
+/** Show the text below the field and announce it; an empty text removes it. */
 function showProblem(text, field = null) {
   const problem = $("problem");
   problem.textContent = text;
@@ -32,7 +32,7 @@ function showProblem(text, field = null) {
   if (field?.closest("p")) field.closest("p").append(problem);
   else prompt.after(problem);
   if (!field) return;
-  if (field !== prompt) $("settings").open = true; // what is closed cannot be focused
+  if (field !== prompt) $("settings").open = true; // a field in a closed <details> cannot be focused
   field.setAttribute("aria-invalid", "true");
   field.setAttribute("aria-errormessage", problem.id);
   field.focus();
@@ -40,7 +40,7 @@ function showProblem(text, field = null) {
 
 export function showLength() {
   const most = info?.bounds.prompt[1] ?? Infinity;
-  const length = [...prompt.value].length; // as the server counts: an emoji is one character
+  const length = [...prompt.value].length; // counted as on the server: an emoji is one character
   $("length").hidden = length <= most;
-  $("length").textContent = `${length.toLocaleString("en")} characters; ${most.toLocaleString("en")} are the most.`;
+  $("length").textContent = `${length.toLocaleString("en")} characters; the limit is ${most.toLocaleString("en")}.`;
 }

@@ -1,13 +1,13 @@
-// What the model was thinking: a tip for each word with what else could have come, by pointer and by keyboard.
+// The probabilities of the model: a tip for each word with its alternatives, by pointer and by keyboard.
 
 import { $, make } from "./page.js";
-import { probabilityOf, thoughts } from "./story.js";
+import { probabilityOf, piecesOf } from "./story.js";
 
 const tip = $("tip");
 export let tipped = null; // the word whose tip is open
-let leaving = 0; // the timer that closes it after the pointer has left: one can move onto the tip
+let leaving = 0; // the timer that closes it after the pointer has left, which leaves time to move onto the tip
 
-/** Show the tip of the word that is pointed at or has the focus. */
+/** Show the tip of the word that has the pointer or the focus. */
 export function watchWords() {
   const stories = $("stories");
   stories.addEventListener("mouseover", (event) => {
@@ -33,7 +33,7 @@ function showTip(word) {
   hideTip();
   tipped = word;
   word.setAttribute("aria-describedby", "tip");
-  tip.replaceChildren(...tipLines(word.textContent, thoughts.get(word)));
+  tip.replaceChildren(...tipLines(word.textContent, piecesOf.get(word)));
   tip.hidden = false;
   placeTip(word);
 }
@@ -50,7 +50,7 @@ function leaveTip() {
   leaving = setTimeout(() => tipped !== document.activeElement && hideTip(), 200);
 }
 
-/** Beneath the word, or above it where there is no room; never over the edge of the page. */
+/** Place the tip below the word, or above it if there is no room; never beyond the edge of the page. */
 function placeTip(word) {
   const place = word.getClientRects()[0];
   const { offsetWidth: width, offsetHeight: height } = tip;
@@ -87,7 +87,7 @@ function bars({ token, probability, alternatives = [] }) {
   return list;
 }
 
-/** A token as a person would write it: a line's end by name, and a mark on what would have joined the word before. */
+/** A readable token: line ends by name, and "…" before what would have continued the previous word. */
 function shown(text, joins) {
   if (!text.trim()) return text.includes("\n") ? "(new line)" : "(space)";
   return !joins && /^[\p{L}\p{N}]/u.test(text) ? `…${text}` : text.trim();
@@ -99,7 +99,7 @@ function percent(share) {
   return `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 }
 
-/** From word to word with the arrow keys; the story is one stop for Tab. */
+/** Move the focus from word to word with the arrow keys; the story is one stop for Tab. */
 export function moveFrom(word, key) {
   const words = [...word.closest(".story").querySelectorAll(".word")];
   const index = words.indexOf(word);
@@ -114,7 +114,7 @@ export function moveFrom(word, key) {
   to?.focus();
 }
 
-/** Of the words that follow in a direction: the one of the next line that stands nearest. */
+/** The nearest word in the next line, given the words in one direction. */
 function wordInNextLine(word, following) {
   const { left, top, height } = word.getBoundingClientRect();
   const away = following.map((other) => [other, other.getBoundingClientRect()]);

@@ -1,0 +1,26 @@
+"""What the pages have in common: templates that stand alone, with one style and without script or network."""
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from tinystories.reporting.figures import COLOURS
+from tinystories.reporting.format import cell, duration, number
+
+
+def render(template: str, **values: Any) -> str:
+    """templates/`template` as HTML. Every value is escaped: a story may hold anything."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates", encoding="utf-8"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "duration": duration, "cell": cell, "words": _words}
+    return environment.get_template(template).render(colours=COLOURS, **values)
+
+
+def _words(key: str) -> str:
+    return str(key).replace("_", " ")

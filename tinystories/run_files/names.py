@@ -1,0 +1,90 @@
+"""The names of the files of a run, which of them are published, and what is taken out of those first."""
+
+import re
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from tinystories.atomic import is_sealed
+
+
+RECIPE = "recipe.json"  # every key of the recipe
+DATA_REPORT = "data_report.json"
+ENVIRONMENT = "environment.json"
+EVALUATIONS = "evaluations.jsonl"
+EVALUATIONS_TABLE = "evaluations.csv"
+SAMPLES = "samples.jsonl"
+STOPPED = "stopped_at_step_*.jsonl"  # the rows at which a guard stopped the run
+REPORT = "report"  # a folder
+# Beside the weights, so in each checkpoint-N as well:
+TRAINER_STATE = "trainer_state.json"
+CARD = "README.md"
+PROGRESS = "progress.json"  # what a resumed run has to know and the Trainer does not save; only in a checkpoint-N
+# Beside the weights of a finished run:
+ALL_RESULTS = "all_results.json"
+TRAIN_RESULTS = "train_results.json"
+EVALUATION = "evaluation.json"  # written by run_evaluation.py
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "accelerate")  # whose versions a run records
+
+NEEDED = (
+    CARD,
+    "config.json",
+    "generation_config.json",
+    "configuration_tinystories.py",
+    "modeling_tinystories.py",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "model*.safetensors",
+)
+RECORDS = (RECIPE, DATA_REPORT, TRAINER_STATE)
+WRITTEN_BY_A_RUN = (
+    *NEEDED,
+    *RECORDS,
+    "generation_config_*.json",
+    "model.safetensors.index.json",
+    "*_results.json",
+    SAMPLES,
+    EVALUATIONS,
+    EVALUATIONS_TABLE,
+    ENVIRONMENT,
+    EVALUATION,
+)
+NEVER_PUBLISHED = (STOPPED,)  # a run writes them too, but they quote the training data
+PUBLISHED = (*WRITTEN_BY_A_RUN, "LICENSE*")  # and nothing else that may lie in the folder
+
+
+def checkpoints(folder: Path, complete: bool = True) -> list[Path]:
+    """The checkpoint-N folders of a run, in the order of their steps; all of them, or those that are complete."""
+    found = [path for path in folder.glob("checkpoint-*") if is_checkpoint(path)]
+    return sorted((path for path in found if path.is_dir() and (is_sealed(path) or not complete)), key=step_of)
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether this is the name of a checkpoint in a run folder."""
+    return re.fullmatch(r"checkpoint-\d+", folder.name) is not None
+
+
+def step_of(checkpoint: str | Path) -> int:
+    return int(Path(checkpoint).name.removeprefix("checkpoint-"))
+
+
+_LOCAL_PATHS = {"train_file", "validation_file", "output_dir", "data_cache_dir", "best_model_checkpoint"}
+_PATHS_OR_NAMES = {"tokenizer_name", "model_name_or_path", "source", "deepspeed", "fsdp_config", "accelerator_config"}
+_STORY_FILES = (".txt", ".jsonl", ".csv", ".parquet")
+
+
+def without_local_paths(value: Any, key: str = "") -> Any:
+    """A record of a run in which the path of a file or folder is replaced by its name; `key`: of `value`, if any.
+
+    `first_bad` is left out, since it quotes a file.
+    """
+    if isinstance(value, dict):
+        return {name: without_local_paths(item, name) for name, item in value.items() if name != "first_bad"}
+    if isinstance(value, list):
+        return [without_local_paths(item) for item in value]
+    local = isinstance(value, str) and (
+        key in _LOCAL_PATHS
+        or (key in _PATHS_OR_NAMES and (Path(value).exists() or value.startswith((".", "~", "/", "\\"))))
+        or (key == "source" and value.endswith(_STORY_FILES))
+    )
+    return PureWindowsPath(value).name if local else value  # PureWindowsPath splits at both kinds of slashes

@@ -1,0 +1,23 @@
+"""transformers' Trainer with the types that its parts have in this project; guards and callbacks ask for no more."""
+
+import datasets
+import torch
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import PreTrainedTokenizerBase, Trainer
+
+from modeling_tinystories import TinyStoriesForCausalLM
+from tinystories.config.arguments import RunArguments
+from tinystories.config.recipe import Recipe
+
+
+class RecipeTrainer(Trainer):
+    """A Trainer for the run of a recipe. `StoryTrainer` is the one that a run uses."""
+
+    args: RunArguments
+    model: TinyStoriesForCausalLM
+    processing_class: PreTrainedTokenizerBase
+    train_dataset: datasets.Dataset
+    optimizer: torch.optim.Optimizer | None
+    lr_scheduler: LRScheduler | None  # type: ignore[assignment]  # the Trainer itself has others than LambdaLR
+    hub_model_id: str | None  # type: ignore[assignment]  # annotated as the None that it begins with
+    recipe: Recipe
