@@ -71,7 +71,8 @@ CORPORA = {
 
 
 @pytest.mark.parametrize(("name", "content", "line", "words"), CORPORA.values(), ids=CORPORA)
-def test_a_malformed_corpus_is_named_with_its_line(name, content, line, words, tmp_path):
+def test_corpus(name, content, line, words, tmp_path):
+    """The message gives the file and the line."""
     path = tmp_path / name
     path.write_bytes(content)
     message = mistake(load_corpus, DataArguments(train_file=str(path), data_cache_dir=str(tmp_path / "cache")))
@@ -79,14 +80,15 @@ def test_a_malformed_corpus_is_named_with_its_line(name, content, line, words, t
 
 
 @pytest.mark.parametrize("text", ["One hen.", "One hen.\n\n" * 50, "The hen went on. " * 10**5])
-def test_a_corpus_that_leaves_nothing_to_hold_out_asks_for_validation_data(text, tmp_path):
+def test_nothing_to_hold_out(text, tmp_path):
+    """The message asks for validation data."""
     path = tmp_path / "corpus.txt"
     path.write_text(text, encoding="utf-8")
     message = mistake(load_corpus, DataArguments(train_file=str(path), data_cache_dir=str(tmp_path / "cache")))
     assert "1 distinct stories" in message and "--validation_file" in message
 
 
-def test_folders_and_paths_that_hold_no_corpus_are_named(tmp_path):
+def test_folders_without_corpus(tmp_path):
     for name in ("empty", "stories.txt", "others"):
         (tmp_path / name).mkdir()
     (tmp_path / "others" / "notes.md").write_text("No story.", encoding="utf-8")
@@ -99,7 +101,7 @@ def test_folders_and_paths_that_hold_no_corpus_are_named(tmp_path):
         assert message.startswith(str(tmp_path / name)) and words in message, message
 
 
-def test_a_file_that_may_not_be_read_is_named(tmp_path):
+def test_unreadable_file(tmp_path):
     path = tmp_path / "corpus.txt"
     path.write_text("One.\n\nTwo.", encoding="utf-8")
     path.chmod(0)
@@ -133,14 +135,15 @@ FILES = {
 
 
 @pytest.mark.parametrize(("content", "line"), FILES.values(), ids=FILES)
-def test_a_recipe_that_is_no_yaml_mapping_is_named_with_its_line(content, line, tmp_path):
+def test_recipe_not_a_mapping(content, line, tmp_path):
+    """The message gives the file and the line."""
     path = tmp_path / "recipe.yaml"
     path.write_bytes(content)
     message = mistake(read_recipe, [str(path)])
     assert message.startswith(f"{path}:{line}: " if line else f"{path} must hold 'key: value' lines"), message
 
 
-def test_a_recipe_that_is_missing_or_a_folder_is_named(tmp_path):
+def test_missing_recipe(tmp_path):
     for path in (tmp_path / "missing.yaml", tmp_path, tmp_path / ("x" * 300 + ".yaml")):
         assert str(path) in mistake(read_recipe, [str(path)])
 
@@ -230,7 +233,8 @@ def sound(tmp_path_factory):
 @pytest.mark.parametrize(
     ("key", "value"), [(key, value) for key, values in VALUES.items() for value in values], ids=str
 )
-def test_a_wrong_value_is_refused_by_the_name_of_its_key(key, value, sound, tmp_path, monkeypatch):
+def test_wrong_value(key, value, sound, tmp_path, monkeypatch):
+    """The message names the key, and no run folder is made."""
     folder, keys = sound
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -244,12 +248,14 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_key(key, value, sound, tmp_
 
 
 @pytest.mark.parametrize("mapping", ["{min_lr: 2024-01-01}", "&a {min_lr: *a}", "{a: !!set {b}}", "{2024-01-01: 1}"])
-def test_a_mapping_that_is_no_json_is_refused_by_the_name_of_its_key(mapping, tmp_path):
+def test_mapping_not_json(mapping, tmp_path):
     (tmp_path / "recipe.yaml").write_text(f"lr_scheduler_kwargs: {mapping}\n", encoding="utf-8")
     assert "lr_scheduler_kwargs" in mistake(read_recipe, [str(tmp_path / "recipe.yaml")])
 
 
-def test_a_checkpoint_without_a_file_is_told_which(counting_run, tmp_path):
+@pytest.mark.slow
+def test_incomplete_checkpoint(counting_run, tmp_path):
+    """The message names the missing file."""
     files = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
     for missing in ("config.json", "tokenizer.json"):
         (tmp_path / missing).mkdir()
@@ -261,12 +267,14 @@ def test_a_checkpoint_without_a_file_is_told_which(counting_run, tmp_path):
     assert "config.json and no tokenizer.json" in mistake(load_checkpoint, str(tmp_path / "empty"))
 
 
-def test_a_part_of_a_checkpoint_is_no_recipe(counting_run):
+@pytest.mark.slow
+def test_config_json_is_not_a_recipe(counting_run):
     for name in ("config.json", "generation_config.json"):
         assert f"give the folder, {counting_run}" in mistake(check.main, [str(counting_run / name)])
 
 
-def test_the_options_of_a_check_are_known_and_its_output_can_be_written(tmp_path):
+def test_options_of_check(tmp_path):
+    """Options and output file are checked before any work."""
     assert "did you mean stories?" in mistake(check.main, ["some/model", "--storys", "5"])
     source = str(write_counting_corpus(tmp_path))
     for way in (["some/model"], ["recipe.yaml"], ["--data", source]):
@@ -275,7 +283,7 @@ def test_the_options_of_a_check_are_known_and_its_output_can_be_written(tmp_path
         assert "there is no folder" in mistake(check.main, [*way, "--output_file", missing])
 
 
-def test_a_place_that_may_not_be_written_is_refused_before_the_work(tmp_path):
+def test_output_file_not_writable(tmp_path):
     out = tmp_path / "out.json"
     out.write_text("{}", encoding="utf-8")
     out.chmod(0o400)
@@ -284,11 +292,12 @@ def test_a_place_that_may_not_be_written_is_refused_before_the_work(tmp_path):
     assert "may not be written" in mistake(check.main, ["some/model", "--output_file", str(out)])
 
 
-def test_a_result_that_cannot_be_written_after_all_is_one_line(tmp_path):
+def test_result_not_written(tmp_path):
     assert "cannot be written" in mistake(check.write_result, str(tmp_path), {})
 
 
-def test_a_cache_without_a_seal_is_not_called_damaged(tmp_path, caplog):
+def test_cache_without_seal(tmp_path, caplog):
+    """A cache of an earlier version is made again, and is not called damaged."""
     caplog.set_level("INFO", logger="tinystories")
     (tmp_path / "rows-1").mkdir()
     folder = cached_folder("rows", "1", lambda folder: (folder / "new").touch(), str(tmp_path))
@@ -299,6 +308,7 @@ def test_a_cache_without_a_seal_is_not_called_damaged(tmp_path, caplog):
 # As a user meets them
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "words"),
     [
@@ -306,7 +316,8 @@ def test_a_cache_without_a_seal_is_not_called_damaged(tmp_path, caplog):
         (["train_tokenizer.py", "--train_file", "corpus.jsonl"], "corpus.jsonl:2: not JSON"),
     ],
 )
-def test_a_command_says_one_line_and_fails(command, words, tmp_path):
+def test_commands(command, words, tmp_path):
+    """As a user meets a mistake: one line and exit status 1."""
     (tmp_path / "recipe.yaml").write_bytes(FILES["a key given twice"][0])
     (tmp_path / "corpus.jsonl").write_bytes(CORPORA["a line cut off"][1])
     process = run_command(*command, *as_options({"data_cache_dir": tmp_path / "cache"}), cwd=tmp_path)

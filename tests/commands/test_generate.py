@@ -11,7 +11,10 @@ from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.evaluation.text.generation import write_samples
 
 
-def test_a_story_is_written_and_ends(counting_run, tmp_path):
+pytestmark = pytest.mark.slow
+
+
+def test_story_ends(counting_run, tmp_path):
     output = tmp_path / "story.json"
     options = ["--greedy", "--repetition_penalty", "1.0", "--output_file", output]
     process = run_command("run_generation.py", counting_run, "Story 7. one two", *options)
@@ -25,7 +28,8 @@ def test_a_story_is_written_and_ends(counting_run, tmp_path):
     assert float(rate) == pytest.approx(result["new_tokens"] / result["seconds"], rel=0.01)
 
 
-def test_the_same_seed_writes_the_same_story_and_another_seed_another(counting_run, tmp_path):
+def test_seed(counting_run, tmp_path):
+    """The same seed writes the same story, another seed another one."""
     texts = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         output = tmp_path / f"{name}.json"
@@ -36,7 +40,8 @@ def test_the_same_seed_writes_the_same_story_and_another_seed_another(counting_r
     assert texts[0] == texts[1] != texts[2]
 
 
-def test_tokens_are_limited_by_the_context_and_the_limit_is_said(counting_run, tmp_path):
+def test_context_limit(counting_run, tmp_path):
+    """New tokens are limited by the context, and the output says so."""
     output = tmp_path / "story.json"
     options = ["--temperature", "10", "--top_k", "0", "--top_p", "1", "--seed", "3", "--max_new_tokens", "5000"]
     process = run_command("run_generation.py", counting_run, "Story", *options, "--output_file", output)
@@ -48,7 +53,7 @@ def test_tokens_are_limited_by_the_context_and_the_limit_is_said(counting_run, t
 
 
 @pytest.mark.parametrize("preset", ["balanced", "conservative", "creative"])
-def test_presets_set_what_they_say(preset, counting_run, tmp_path):
+def test_presets(preset, counting_run, tmp_path):
     wanted = {"balanced": (0.8, 50, 0.95, 1.2), "conservative": (0.7, 40, 0.9, 1.3), "creative": (0.9, 60, 0.95, 1.1)}
     output = tmp_path / "story.json"
     options = ["--preset", preset, "--max_new_tokens", "2", "--output_file", output]
@@ -69,7 +74,8 @@ def test_presets_set_what_they_say(preset, counting_run, tmp_path):
         (["RUN", "Once", "--temprature", "1"], "temprature"),
     ],
 )
-def test_a_mistake_is_one_clear_line(arguments, message, counting_run):
+def test_mistakes(arguments, message, counting_run):
+    """A mistake is one line and exit status 1, without a traceback."""
     arguments = [str(counting_run) if word == "RUN" else word for word in arguments]
     process = run_command("run_generation.py", *arguments)
     errors = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
@@ -78,7 +84,8 @@ def test_a_mistake_is_one_clear_line(arguments, message, counting_run):
     assert "Traceback" not in process.stderr
 
 
-def test_samples_are_written_in_batches_without_touching_the_random_state(counting_run):
+def test_batched_samples(counting_run):
+    """Samples are written in batches; the random state is left as it was."""
     model, tokenizer = load_checkpoint(str(counting_run))
     state = torch.get_rng_state()
     prompts = ["Story 7. one two", "Story 12. one two three four five", "one"]

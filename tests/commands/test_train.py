@@ -18,12 +18,15 @@ from tinystories.data.corpus import load_corpus, pick_stories
 from tinystories.training.resume import check_run_folder, prepare_run_folder
 
 
+pytestmark = pytest.mark.slow
+
+
 def open_run(folder):
     model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32).eval()
     return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
 
 
-def test_a_corpus_with_one_continuation_is_learned_continued_and_ended(counting_run):
+def test_learns_the_only_continuation(counting_run):
     """Shifted twice, the labels would make this "one three five"; without EOS it would never stop."""
     model, tokenizer = open_run(counting_run)
     inputs = tokenizer("Story 7. one two", return_tensors="pt")
@@ -48,7 +51,8 @@ def recipe_data(folder):
     return read_recipe([str(folder / "recipe.json")]).data
 
 
-def test_the_final_numbers_are_those_of_the_checkpoint_on_disk(counting_run):
+def test_final_numbers(counting_run):
+    """They are those of the checkpoint on disk, computed again story by story."""
     results = json.loads((counting_run / "all_results.json").read_text())
     corpus = load_corpus(recipe_data(counting_run))
     loss, bits_per_byte, tokens = independent_score(*open_run(counting_run), corpus.validation["text"])
@@ -59,25 +63,42 @@ def test_the_final_numbers_are_those_of_the_checkpoint_on_disk(counting_run):
     assert results["eval_stories"] == len(corpus.validation) == 10
 
 
-def test_the_numbers_of_an_evaluation_weigh_tokens_and_not_batches(tmp_path):
-    """Stories of very different lengths: a mean over batches would give another number."""
-    corpus = tmp_path / "corpus.txt"
+@pytest.fixture(scope="module")
+def uneven_run(tmp_path_factory):
+    """A finished run on stories of very different lengths; the best checkpoint is chosen by bits per byte."""
+    folder = tmp_path_factory.mktemp("uneven")
+    corpus = folder / "corpus.txt"
     stories = [f"Number {i}. " + "The cat sat on the mat. " * (1 + i % 7) for i in range(120)]
     corpus.write_text("<|endoftext|>".join(stories), encoding="utf-8")
-    options = TINY | {"train_file": corpus, "data_cache_dir": tmp_path / "cache", "output_dir": tmp_path / "run"}
+    options = TINY | {"train_file": corpus, "data_cache_dir": folder / "cache", "output_dir": folder / "run"}
     options |= {"max_steps": 10, "eval_steps": 5, "save_steps": 5, "validation_fraction": 0.3, "max_eval_samples": 17}
-    process = run_command("run_clm.py", *as_options(options), "--per_device_eval_batch_size", "4")
+    options |= {"per_device_eval_batch_size": 4, "metric_for_best_model": "bits_per_byte"}
+    process = run_command("run_clm.py", *as_options(options))
     assert process.returncode == 0, process.stderr[-2000:]
-    sample = pick_stories(load_corpus(recipe_data(tmp_path / "run")).validation, 17)
+    return folder / "run"
+
+
+def test_evaluation_weighs_tokens(uneven_run):
+    """A mean over batches or stories would give another number."""
+    sample = pick_stories(load_corpus(recipe_data(uneven_run)).validation, 17)
     for step in (5, 10):
-        state = json.loads((tmp_path / "run" / f"checkpoint-{step}" / "trainer_state.json").read_text())
+        checkpoint = uneven_run / f"checkpoint-{step}"
+        state = json.loads((checkpoint / "trainer_state.json").read_text())
         logged = next(row for row in state["log_history"] if row["step"] == step and "eval_loss" in row)
-        loss, bits_per_byte, _ = independent_score(*open_run(tmp_path / "run" / f"checkpoint-{step}"), sample["text"])
+        loss, bits_per_byte, _ = independent_score(*open_run(checkpoint), sample["text"])
         assert logged["eval_loss"] == pytest.approx(loss, abs=1e-4)
         assert logged["eval_bits_per_byte"] == pytest.approx(bits_per_byte, abs=1e-4)
 
 
-def test_the_best_weights_stand_in_the_run_folder(counting_run):
+def test_best_by_bits_per_byte(uneven_run):
+    """The lowest value is the best."""
+    state = json.loads((uneven_run / "trainer_state.json").read_text())
+    scores = {row["step"]: row["eval_bits_per_byte"] for row in state["log_history"] if "eval_loss" in row}
+    assert len(scores) == 2 and state["best_global_step"] == min(scores, key=scores.get)
+
+
+def test_best_weights(counting_run):
+    """The run folder holds the weights of the checkpoint with the lowest loss."""
     state = json.loads((counting_run / "trainer_state.json").read_text())
     best = counting_run / f"checkpoint-{state['best_global_step']}"
     best_weights, weights = (load_file(folder / "model.safetensors") for folder in (best, counting_run))
@@ -86,7 +107,8 @@ def test_the_best_weights_stand_in_the_run_folder(counting_run):
     assert min(evaluations, key=evaluations.get) == state["best_global_step"]
 
 
-def test_the_run_is_written_down(counting_run):
+def test_records(counting_run):
+    """Recipe, samples, data report and log of a run."""
     recipe = json.loads((counting_run / "recipe.json").read_text())
     assert recipe["hidden_size"] == TINY["hidden_size"] and recipe["learning_rate"] == TINY["learning_rate"]
     samples = [json.loads(line) for line in (counting_run / "samples.jsonl").read_text().splitlines()]
@@ -99,24 +121,26 @@ def test_the_run_is_written_down(counting_run):
     assert "parameters (2 layers, width 64" in log and "bytes per token" in log
 
 
-def test_no_pickle_stands_in_the_run_folder(counting_run):
+def test_no_pickle(counting_run):
     assert not list(counting_run.glob("*.bin")) + list(counting_run.glob("*.pt")) + list(counting_run.glob("*.pth"))
 
 
-def test_guards_leave_no_trace_in_the_weights_and_a_run_repeats_itself(tmp_path):
+def test_guards_leave_weights_alone(tmp_path):
+    """A run with guards ends with the weights of one without: the guards use up no random numbers."""
     corpus = write_counting_corpus(tmp_path)
     weights = []
-    for name, extra in (("guarded", []), ("again", []), ("unguarded", ["--skip_guards"])):
+    for name, extra in (("guarded", []), ("unguarded", ["--skip_guards"])):
         options = TINY | {"train_file": corpus, "data_cache_dir": tmp_path / "cache", "output_dir": tmp_path / name}
         options |= {"max_steps": 6, "eval_steps": 3, "save_steps": 3, "resid_pdrop": 0.1}
         process = run_command("run_clm.py", *as_options(options), *extra)
         assert process.returncode == 0, process.stderr[-2000:]
         weights.append(load_file(tmp_path / name / "model.safetensors"))
-    for other in weights[1:]:
-        assert all(torch.equal(weights[0][name], other[name]) for name in other)
+    guarded, unguarded = weights
+    assert all(torch.equal(guarded[name], unguarded[name]) for name in guarded)
 
 
-def test_a_story_far_longer_than_the_context_simply_works(tmp_path):
+def test_long_stories(tmp_path):
+    """Stories far longer than the context."""
     corpus = tmp_path / "long.txt"
     long_story = "And then the little boat went on and on. " * 200
     corpus.write_text("<|endoftext|>".join([long_story + str(i) for i in range(4)]), encoding="utf-8")
@@ -160,7 +184,8 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_one_clear_line(name, tmp_path, offline):
+def test_mistakes(name, tmp_path, offline):
+    """A mistake is one line that says what to do."""
     make_corpus, extra, message = MISTAKES[name]
     corpus = (make_corpus or write_counting_corpus)(tmp_path)
     options = TINY | {"data_cache_dir": tmp_path / "cache", "output_dir": tmp_path / "run"}
@@ -169,66 +194,56 @@ def test_a_mistake_is_one_clear_line(name, tmp_path, offline):
     assert message in mistake(train.main, [*as_options(options), *extra])
 
 
-def test_a_mistake_ends_the_command():
+def test_mistake_as_a_process():
+    """One line on stderr, exit status 1, no traceback."""
     process = run_command("run_clm.py", "--train_file", "none.txt")
     assert process.returncode == 1
     assert process.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in process.stderr
 
 
-def test_debug_shows_the_traceback_of_a_mistake(tmp_path):
+def test_debug_shows_traceback(tmp_path):
     process = run_command("run_clm.py", "--train_file", tmp_path / "none.txt", "--debug")
     assert process.returncode != 0
     assert "Traceback" in process.stderr
 
 
-def test_an_earlier_run_is_not_overwritten(counting_run):
+def test_earlier_run_is_kept(counting_run):
     before = (counting_run / "model.safetensors").read_bytes()
-    process = run_command("run_clm.py", counting_run / "recipe.json")
-    assert process.returncode == 1
-    assert "holds an earlier run" in process.stderr
+    assert "holds an earlier run" in mistake(train.main, [str(counting_run / "recipe.json")])
     assert (counting_run / "model.safetensors").read_bytes() == before
 
 
-def test_overwriting_a_run_leaves_nothing_of_it_and_a_mistake_overwrites_nothing(tmp_path):
+def test_overwrite(tmp_path):
+    """Overwriting a run removes all of its files and no others; a mistake overwrites nothing."""
     corpus = write_counting_corpus(tmp_path)
     options = TINY | {"train_file": corpus, "data_cache_dir": tmp_path / "cache", "output_dir": tmp_path / "run"}
     options |= {"max_steps": 2, "eval_steps": 1, "save_steps": 1}
     assert run_command("run_clm.py", *as_options(options)).returncode == 0
     before = sorted(file.name for file in (tmp_path / "run").iterdir())
     mistaken = as_options(options | {"train_file": tmp_path / "none.txt"})
-    assert run_command("run_clm.py", *mistaken, "--overwrite_output_dir").returncode == 1
+    assert "no such file" in mistake(train.main, [*mistaken, "--overwrite_output_dir"])
     assert sorted(file.name for file in (tmp_path / "run").iterdir()) == before
     (tmp_path / "run" / "my-stories.jsonl").write_text("{}", encoding="utf-8")
-    shorter = as_options(options | {"max_steps": 1, "block_size": 32})
-    assert run_command("run_clm.py", *shorter, "--overwrite_output_dir").returncode == 0
+    shorter = as_options(options | {"max_steps": 1, "block_size": 32, "load_best_model_at_end": False})
+    process = run_command("run_clm.py", *shorter, "--overwrite_output_dir")
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert "weights: those of the last step" in process.stderr
+    assert "this checkpoint: step 1" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
     assert [folder.name for folder in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-1"]
     assert (tmp_path / "run" / "my-stories.jsonl").exists()
     assert len((tmp_path / "run" / "samples.jsonl").read_text().splitlines()) == 1
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path):
+def test_other_folder_is_kept(tmp_path):
+    """--output_dir names a folder that no run has written."""
     (tmp_path / "README.md").write_text("mine", encoding="utf-8")
-    process = run_command("run_clm.py", "--num_sample_stories", "10", "--output_dir", tmp_path)
-    assert process.returncode == 1
-    assert "holds no earlier run" in process.stderr
+    arguments = ["--num_sample_stories", "10", "--output_dir", str(tmp_path)]
+    assert "holds no earlier run" in mistake(train.main, arguments)
     assert (tmp_path / "README.md").read_text() == "mine"
 
 
-def test_best_by_bits_per_byte_is_the_lowest_and_without_loading_it_the_last_weights_are_named(tmp_path):
-    options = TINY | {"train_file": write_counting_corpus(tmp_path), "data_cache_dir": tmp_path / "cache"}
-    options |= {"max_steps": 6, "eval_steps": 2, "save_steps": 2, "metric_for_best_model": "bits_per_byte"}
-    for name, load in (("best", True), ("last", False)):
-        settings = options | {"output_dir": tmp_path / name, "load_best_model_at_end": load}
-        process = run_command("run_clm.py", *as_options(settings))
-        assert process.returncode == 0, process.stderr[-2000:]
-    state = json.loads((tmp_path / "best" / "trainer_state.json").read_text())
-    scores = {row["step"]: row["eval_bits_per_byte"] for row in state["log_history"] if "eval_loss" in row}
-    assert state["best_global_step"] == min(scores, key=scores.get)
-    assert "this checkpoint: step 6" in (tmp_path / "last" / "README.md").read_text(encoding="utf-8")
-    assert "those of the last step" in process.stderr
-
-
-def test_a_loss_that_is_not_a_number_stops_the_run_with_one_line(tmp_path):
+def test_infinite_gradients(tmp_path):
+    """They stop the run with one line, and the rows of the step are saved."""
     options = TINY | {"train_file": write_counting_corpus(tmp_path), "data_cache_dir": tmp_path / "cache"}
     options |= {"output_dir": tmp_path / "run", "max_steps": 6, "eval_steps": 3, "save_steps": 3}
     process = run_command("run_clm.py", *as_options(options | {"learning_rate": 1e30}))
@@ -241,7 +256,8 @@ def test_a_loss_that_is_not_a_number_stops_the_run_with_one_line(tmp_path):
     assert "Traceback" not in process.stderr
 
 
-def test_the_saved_recipe_repeats_the_run(counting_run, tmp_path):
+def test_recipe_repeats_run(counting_run, tmp_path):
+    """recipe.json trains the same weights again."""
     process = run_command("run_clm.py", counting_run / "recipe.json", "--output_dir", tmp_path / "again")
     assert process.returncode == 0, process.stderr[-2000:]
     first, again = (load_file(folder / "model.safetensors") for folder in (counting_run, tmp_path / "again"))
@@ -261,7 +277,7 @@ def interrupted_run(counting_run, tmp_path_factory):
     return interrupted(counting_run, tmp_path_factory.mktemp("interrupted") / "run")
 
 
-def test_a_run_that_goes_on_ends_with_the_weights_of_one_that_was_never_interrupted(counting_run, interrupted_run):
+def test_resume(counting_run, interrupted_run):
     """To the bit: data order, random state, optimizer and schedule are those of the moment it was saved."""
     options = ("--output_dir", interrupted_run, "--resume_from_checkpoint", "true")
     process = run_command("run_clm.py", counting_run / "recipe.json", *options)
@@ -282,7 +298,8 @@ def test_a_run_that_goes_on_ends_with_the_weights_of_one_that_was_never_interrup
     assert resumed["resumed_from_step"] == 50 and "resumed_from_step" not in whole
 
 
-def test_last_weights_are_not_called_the_best_where_the_best_are_gone(counting_run, tmp_path):
+def test_lost_best_checkpoint(counting_run, tmp_path):
+    """The last weights are not called the best where the checkpoint with the best is missing."""
     folder = interrupted(counting_run, tmp_path / "run")
     (folder / "checkpoint-25").mkdir()
     path = folder / "checkpoint-50" / "trainer_state.json"
@@ -309,24 +326,26 @@ def test_last_weights_are_not_called_the_best_where_the_best_are_gone(counting_r
         (["--max_steps", "40"], "has done "),
     ],
 )
-def test_a_run_does_not_go_on_with_other_settings(options, reason, counting_run, interrupted_run):
+def test_resume_with_other_settings(options, reason, counting_run, interrupted_run):
+    """Refused, with the setting that differs."""
     going_on = ["--output_dir", str(interrupted_run), "--resume_from_checkpoint", "true"]
     assert reason in mistake(train.main, [str(counting_run / "recipe.json"), *going_on, *options])
 
 
-def test_a_run_does_not_go_on_with_stories_that_have_changed(counting_run, tmp_path):
+def test_resume_with_other_stories(counting_run, tmp_path):
     """Under the same file name, and with a tokenizer that does not change with them."""
     folder = interrupted(counting_run, tmp_path / "run")
     stories = tmp_path / "counting.txt"
     stories.write_text((counting_run.parent / "counting.txt").read_text() + "A new one.\n<|endoftext|>\n")
     for path in (folder / "recipe.json",):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"train_file": str(stories)}))
-    options = ("--output_dir", folder, "--resume_from_checkpoint", "true")
-    process = run_command("run_clm.py", folder / "recipe.json", *options)
-    assert_one_line(process, "training stories or the tokenizer are not those")
+    options = ["--output_dir", str(folder), "--resume_from_checkpoint", "true"]
+    message = mistake(train.main, [str(folder / "recipe.json"), *options])
+    assert "training stories or the tokenizer are not those" in message
 
 
-def test_what_is_no_checkpoint_is_passed_over_when_a_run_goes_on(counting_run, tmp_path):
+def test_resume_skips_incomplete_checkpoints(counting_run, tmp_path):
+    """Folders that are not a complete checkpoint are skipped; a run without its records is refused."""
     folder = interrupted(counting_run, tmp_path / "run")
     (folder / "checkpoint-best").mkdir()
     for name in ("checkpoint-best", "checkpoint-75"):
@@ -346,7 +365,7 @@ def test_what_is_no_checkpoint_is_passed_over_when_a_run_goes_on(counting_run, t
     )
 
 
-def test_a_run_stopped_at_its_final_score_is_scored_and_not_trained_on(counting_run, tmp_path):
+def test_resume_at_final_score(counting_run, tmp_path):
     """The weights are those of the best checkpoint, and no card or result of another one stands beside them."""
     folder = tmp_path / "run"
     shutil.copytree(counting_run, folder)
@@ -363,7 +382,8 @@ def test_a_run_stopped_at_its_final_score_is_scored_and_not_trained_on(counting_
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
-def test_a_run_that_goes_on_keeps_no_old_result_and_loses_no_word_of_the_user(counting_run, tmp_path):
+def test_resume_removes_results(counting_run, tmp_path):
+    """Old results are removed; a card that the user edited is kept under another name."""
     folder = interrupted(counting_run, tmp_path / "run")
     with (folder / "README.md").open("a", encoding="utf-8") as card:
         card.write("My own words.\n")
@@ -373,9 +393,3 @@ def test_a_run_that_goes_on_keeps_no_old_result_and_loses_no_word_of_the_user(co
     lasting = {"samples.jsonl", "evaluations.jsonl", "evaluations.csv", "environment.json", "stdout.txt", "stderr.txt"}
     assert left == {"README.edited.md", "recipe.json", "data_report.json"} | lasting
     assert "My own words." in (folder / "README.edited.md").read_text(encoding="utf-8")
-
-
-def assert_one_line(process, reason):
-    assert process.returncode == 1, process.stderr[-2000:]
-    (error,) = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
-    assert reason in error and "Traceback" not in process.stderr

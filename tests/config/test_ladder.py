@@ -38,12 +38,13 @@ def rows_in_a_step(training) -> int:
     return training.per_device_train_batch_size * training.gradient_accumulation_steps
 
 
-def test_the_ladder_has_its_rungs():
+def test_rungs():
     assert [size_in_name(path) for path in LADDER] == [0.25, 1, 3, 8, 15, 42, 110]
 
 
 @pytest.mark.parametrize("path", [*LADDER, REFERENCE], ids=lambda path: path.stem)
-def test_the_model_has_the_size_of_its_file_name_and_of_its_first_line(path):
+def test_size(path):
+    """The model has the size that the file name and the first line give."""
     parameters = parameters_of(read_recipe([str(path), "--bf16", "false"]))
     assert parameters / 1e6 == pytest.approx(size_in_name(path), rel=0.05)
     first = path.read_text(encoding="utf-8").splitlines()[0]
@@ -51,7 +52,8 @@ def test_the_model_has_the_size_of_its_file_name_and_of_its_first_line(path):
 
 
 @pytest.mark.parametrize("path", LADDER, ids=lambda path: path.stem)
-def test_the_budget_is_what_the_recipe_trains_and_follows_the_rule(path):
+def test_budget(path):
+    """The budget in the comment is what the recipe trains, and follows the rule."""
     recipe = read_recipe([str(path), "--bf16", "false"])
     training, parameters = recipe.training, parameters_of(recipe)
     rows = rows_in_a_step(training)
@@ -65,7 +67,8 @@ def test_the_budget_is_what_the_recipe_trains_and_follows_the_rule(path):
 
 
 @pytest.mark.parametrize("path", LADDER, ids=lambda path: path.stem)
-def test_optimizer_schedule_and_rates_are_those_of_the_best_choice_on_record(path):
+def test_optimizer(path):
+    """Optimizer, schedule and learning rates are the best of the record, scaled to the width."""
     benchmark = load_benchmark("optimizers")
     record = benchmark.read_record()
     best = benchmark.compared(record["runs"])[0][0]
@@ -79,7 +82,8 @@ def test_optimizer_schedule_and_rates_are_those_of_the_best_choice_on_record(pat
 
 
 @pytest.mark.parametrize("path", LADDER, ids=lambda path: path.stem)
-def test_the_table_says_what_the_recipe_says(path):
+def test_table(path):
+    """The row of docs/experiments.md agrees with the recipe."""
     recipe = read_recipe([str(path), "--bf16", "false"])
     model, training = recipe.model, recipe.training
     tokens = training.max_steps * rows_in_a_step(training) * recipe.data.block_size
@@ -91,7 +95,8 @@ def test_the_table_says_what_the_recipe_says(path):
 
 
 @pytest.mark.parametrize("path", LADDER, ids=lambda path: path.stem)
-def test_a_rung_trains_on_tinystories_into_a_folder_of_its_own_name(path):
+def test_data_and_folder(path):
+    """Trains on TinyStories, into a folder named after the recipe."""
     recipe = read_recipe([str(path), "--bf16", "false"])
     assert recipe.data.dataset_name == "roneneldan/TinyStories"
     assert recipe.training.output_dir == f"runs/{path.stem}"

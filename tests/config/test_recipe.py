@@ -38,7 +38,7 @@ def mistake(*argv) -> str:
 # What a recipe says
 
 
-def test_the_name_and_value_of_every_kind_of_field_arrive(recipe_file):
+def test_every_kind_of_field(recipe_file):
     recipe = read_recipe(
         [
             recipe_file(
@@ -58,55 +58,62 @@ def test_the_name_and_value_of_every_kind_of_field_arrive(recipe_file):
 
 
 @pytest.mark.parametrize(("text", "number"), [("5e-4", 5e-4), ("1E-3", 1e-3), ("3e-3", 3e-3), ("+2.5e-1", 0.25)])
-def test_a_number_with_exponent_is_a_number_though_yaml_reads_it_as_text(recipe_file, text, number):
+def test_exponents(recipe_file, text, number):
+    """YAML 1.1 reads 5e-4 as text."""
     assert read_recipe([recipe_file(f"learning_rate: {text}")]).training.learning_rate == number
 
 
-def test_a_number_with_exponent_inside_a_mapping_is_a_number_too(recipe_file):
+def test_exponent_in_a_mapping(recipe_file):
     text = "lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 5e-5}"
     assert read_recipe([recipe_file(text)]).training.lr_scheduler_kwargs == {"min_lr": 5e-5}
 
 
 @pytest.mark.parametrize("word", ["no", "'no'", "off", "false"])
-def test_eval_strategy_no_is_the_strategy_though_yaml_reads_it_as_false(recipe_file, word):
+def test_strategy_no(recipe_file, word):
+    """YAML reads a bare `no` as false."""
     recipe = read_recipe([recipe_file(f"eval_strategy: {word}\nsave_strategy: {word}")])
     assert recipe.training.eval_strategy == recipe.training.save_strategy == "no"
 
 
 @pytest.mark.parametrize("word", ["no", "false", "off"])
-def test_a_flag_that_is_on_by_default_can_be_switched_off(recipe_file, word):
+def test_flag_off(recipe_file, word):
+    """A flag that is on by default."""
     assert read_recipe([recipe_file(f"tie_word_embeddings: {word}")]).model.tie_word_embeddings is False
 
 
-def test_negative_values_are_values_in_the_file_and_on_the_command_line(recipe_file):
+def test_negative_values(recipe_file):
     assert read_recipe([recipe_file("split_seed: -3")]).data.split_seed == -3
     assert read_recipe([recipe_file("split_seed: -3"), "--split_seed", "-4"]).data.split_seed == -4
     assert read_recipe(["--split_seed=-5"]).data.split_seed == -5
 
 
-def test_a_value_that_begins_with_a_dash_is_not_taken_for_an_option(recipe_file):
+def test_value_with_a_dash(recipe_file):
+    """A value that begins with a dash is not an option."""
     recipe = read_recipe([recipe_file("train_file: -stories.txt\nsample_prompts: ['--hidden_size']")])
     assert recipe.data.train_file == "-stories.txt"
     assert recipe.training.sample_prompts == ["--hidden_size"]
 
 
-def test_an_empty_list_means_nothing_not_the_default(recipe_file):
+def test_empty_list(recipe_file):
+    """It is empty, not the default."""
     assert read_recipe([recipe_file("sample_prompts: []")]).training.sample_prompts == []
 
 
-def test_a_key_without_value_leaves_the_default(recipe_file):
+def test_key_without_value(recipe_file):
+    """It has its default."""
     recipe = read_recipe([recipe_file("train_file:\nhidden_size: null")])
     assert recipe.data.train_file is None
     assert recipe.model.hidden_size == read_recipe([]).model.hidden_size
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "byte order mark"])
-def test_a_recipe_is_read_as_utf8_with_or_without_byte_order_mark(recipe_file, mark):
+def test_utf8(recipe_file, mark):
     assert read_recipe([recipe_file(f"{mark}sample_prompts: [Übung 🦊]")]).training.sample_prompts == ["Übung 🦊"]
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-def test_the_recipes_of_the_project_read_and_give_a_working_schedule(config):
+def test_schedules_of_our_recipes(config):
+    """The learning rate rises to its peak and falls to a tenth of it."""
     recipe = read_recipe([str(config), "--bf16", "false"])
     training = recipe.training
     assert training.output_dir == f"runs/{config.stem}"
@@ -128,14 +135,14 @@ def test_the_recipes_of_the_project_read_and_give_a_working_schedule(config):
     assert rates[-1] == pytest.approx(training.learning_rate / 10, rel=1e-2)
 
 
-def test_the_project_has_recipes():
+def test_recipes_exist():
     assert len(CONFIGS) >= 3
 
 
 # What the command line adds
 
 
-def test_the_command_line_overrides_the_file(recipe_file):
+def test_override(recipe_file):
     path = recipe_file("hidden_size: 64\nlearning_rate: 1e-2\nsample_prompts: [a, b]\nskip_guards: true")
     recipe = read_recipe([path, "--hidden_size", "32", "--sample_prompts", "c", "--skip_guards", "no"])
     assert (recipe.model.hidden_size, recipe.training.learning_rate) == (32, 1e-2)
@@ -144,11 +151,11 @@ def test_the_command_line_overrides_the_file(recipe_file):
 
 
 @pytest.mark.parametrize("argv", [["--hidden-size", "32"], ["--hidden-size=32"], ["--hidden_size=32"]])
-def test_options_may_be_spelled_with_hyphens_and_equals(recipe_file, argv):
+def test_option_spellings(recipe_file, argv):
     assert read_recipe([recipe_file("hidden_size: 64"), *argv]).model.hidden_size == 32
 
 
-def test_keys_may_be_spelled_with_hyphens(recipe_file):
+def test_key_with_hyphen(recipe_file):
     assert read_recipe([recipe_file("hidden-size: 64")]).model.hidden_size == 64
 
 
@@ -156,7 +163,8 @@ def test_keys_may_be_spelled_with_hyphens(recipe_file):
 @pytest.mark.parametrize(
     "argv", [["--num_sample_stories", "9"], ["--num-sample-stories=9"]], ids=["underscores", "hyphens"]
 )
-def test_data_named_on_the_command_line_replaces_all_sources_of_the_recipe(recipe_file, underscores, argv):
+def test_data_on_the_command_line(recipe_file, underscores, argv):
+    """It replaces all data sources of the recipe."""
     keys = ["train_file: a.txt", "validation_file: b.txt", "validation_split_name: test", "dataset_config_name: en"]
     text = "\n".join([*keys, "text_column: story"])
     data = read_recipe([recipe_file(text if underscores else text.replace("_", "-")), *argv]).data
@@ -166,7 +174,8 @@ def test_data_named_on_the_command_line_replaces_all_sources_of_the_recipe(recip
     assert data.text_column == "story"  # says how to read, not what
 
 
-def test_validation_data_on_the_command_line_goes_with_the_training_data_of_the_recipe(recipe_file):
+def test_validation_data_on_the_command_line(recipe_file):
+    """The training data stays that of the recipe."""
     data = read_recipe([recipe_file("train_file: a.txt\nvalidation_file: b.txt"), "--validation_file", "c.txt"]).data
     assert (data.train_file, data.validation_file) == ("a.txt", "c.txt")
 
@@ -177,7 +186,8 @@ def test_validation_data_on_the_command_line_goes_with_the_training_data_of_the_
 @pytest.mark.parametrize(
     ("key", "nearest"), [("learning_rte", "learning_rate"), ("hiden_size", "hidden_size"), ("trainfile", "train_file")]
 )
-def test_an_unknown_key_is_refused_and_the_nearest_one_named(recipe_file, key, nearest):
+def test_unknown_key(recipe_file, key, nearest):
+    """Refused, with the nearest known key."""
     path = recipe_file(f"seed: 1\n{key}: 3")
     message = mistake(path)
     assert path in message and repr(key) in message and message.endswith(f"did you mean {nearest}?")
@@ -185,13 +195,13 @@ def test_an_unknown_key_is_refused_and_the_nearest_one_named(recipe_file, key, n
     assert repr(key) in message and message.endswith(f"did you mean {nearest}?")
 
 
-def test_an_unknown_key_that_is_near_to_nothing_points_to_the_help(recipe_file):
+def test_unknown_key_near_to_nothing(recipe_file):
     assert "--help" in mistake(recipe_file("zzzzzz: 3"))
     assert "--help" in mistake("--zzzzzz", "3")
 
 
 @pytest.mark.parametrize("argv", [["--learning_rat", "1"], ["--learning_rat=1"], ["--num_train", "1"]])
-def test_abbreviated_options_are_refused(argv):
+def test_abbreviation(argv):
     assert "unknown key" in mistake(*argv)
 
 
@@ -211,22 +221,23 @@ def test_abbreviated_options_are_refused(argv):
         ("model: {hidden_size: 3}", "model"),
     ],
 )
-def test_a_wrong_value_in_a_file_names_the_file_and_the_key(recipe_file, line, key):
+def test_wrong_value_in_file(recipe_file, line, key):
+    """The message names the file and the key."""
     path = recipe_file(f"seed: 1\n{line}\nvocab_size: 300")
     message = mistake(path)
     assert path in message and key in message
 
 
 @pytest.mark.parametrize("argv", [["--hidden_size", "wide"], ["--hidden-size=wide"], ["--hidden_size"]])
-def test_a_wrong_value_on_the_command_line_names_the_option(argv):
+def test_wrong_value_on_command_line(argv):
     assert mistake(*argv).startswith("hidden_size: ")
 
 
-def test_a_mapping_that_is_no_json_is_one_line(recipe_file):
+def test_mapping_not_json(recipe_file):
     mistake(recipe_file("lr_scheduler_kwargs: '{min_lr'"))
 
 
-def test_a_key_given_twice_is_refused(recipe_file):
+def test_key_twice(recipe_file):
     path = recipe_file("seed: 1\nhidden_size: 64\nseed: 2")
     message = mistake(path)
     assert path in message and "'seed'" in message and "twice" in message
@@ -236,27 +247,28 @@ def test_a_key_given_twice_is_refused(recipe_file):
     "content",
     ["", "# nothing", "just text", "- seed\n- 1", "7", "seed: [", "seed: 1\n  x: 2", b"seed: 1\n\xff\xfe", "a: \x01"],
 )
-def test_a_file_that_is_no_flat_yaml_mapping_is_refused_by_name(recipe_file, content):
+def test_not_a_mapping(recipe_file, content):
+    """The message names the file."""
     path = recipe_file(content)
     assert path in mistake(path)
 
 
-def test_a_date_that_does_not_exist_is_a_message_not_a_traceback(recipe_file):
+def test_impossible_date(recipe_file):
     path = recipe_file("output_dir: 2024-99-99")
     assert path in mistake(path)
 
 
-def test_a_missing_recipe_and_a_folder_are_refused_by_name(tmp_path):
+def test_missing_recipe_and_folder(tmp_path):
     assert str(tmp_path / "none.yaml") in mistake(tmp_path / "none.yaml")
     assert str(tmp_path) in mistake(tmp_path)
 
 
-def test_yaml_cannot_run_code(recipe_file, tmp_path):
+def test_yaml_runs_no_code(recipe_file, tmp_path):
     mistake(recipe_file(f"output_dir: !!python/object/apply:os.mkdir [{tmp_path / 'made'}]"))
     assert not (tmp_path / "made").exists()
 
 
-def test_a_stray_word_is_refused(recipe_file):
+def test_stray_word(recipe_file):
     path = recipe_file("seed: 1")
     assert "'other.yaml'" in mistake(path, "other.yaml")
     assert path in mistake("--seed", "1", path)
@@ -265,7 +277,7 @@ def test_a_stray_word_is_refused(recipe_file):
 # What is written down
 
 
-def test_recipe_json_reads_back_to_the_same_values(recipe_file, tmp_path):
+def test_recipe_json_reads_back(recipe_file, tmp_path):
     text = (
         "train_file: a b.txt\nlearning_rate: 5e-5\neval_strategy: no\nskip_guards: yes\nsplit_seed: -3\n"
         "tie_word_embeddings: false\nlr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr_rate: 0.1}\n"
@@ -280,7 +292,7 @@ def test_recipe_json_reads_back_to_the_same_values(recipe_file, tmp_path):
     assert again.training.sample_prompts == ['One "fox",\\', "Zoë", "#1: no", "yes"]
 
 
-def test_recipe_json_keeps_a_prompt_with_an_emoji(tmp_path):
+def test_recipe_json_with_emoji(tmp_path):
     """JSON writes it as two escapes, which YAML would read as two broken characters."""
     first = read_recipe(["--sample_prompts", "The fox 🦊 smiled"])
     first.save(tmp_path)
@@ -288,7 +300,7 @@ def test_recipe_json_keeps_a_prompt_with_an_emoji(tmp_path):
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-def test_recipe_json_of_the_projects_recipes_reads_back(config, tmp_path):
+def test_recipe_json_of_our_recipes(config, tmp_path):
     first = read_recipe([str(config)])
     first.save(tmp_path)
     again = read_recipe([str(tmp_path / "recipe.json")])
@@ -296,14 +308,14 @@ def test_recipe_json_of_the_projects_recipes_reads_back(config, tmp_path):
     assert again.training.to_dict() == first.training.to_dict()
 
 
-def test_recipe_json_holds_every_key_with_its_value(recipe_file, tmp_path):
+def test_recipe_json_is_complete(recipe_file, tmp_path):
     read_recipe([recipe_file("hidden_size: 64"), "--seed", "5"]).save(tmp_path)
     saved = json.loads((tmp_path / "recipe.json").read_text(encoding="utf-8"))
     assert (saved["hidden_size"], saved["seed"], saved["block_size"]) == (64, 5, 512)
     assert isinstance(saved["bf16"], bool)  # as decided for this machine
 
 
-def test_the_hub_token_is_used_and_not_saved(recipe_file, tmp_path):
+def test_hub_token_not_saved(recipe_file, tmp_path):
     recipe = read_recipe([recipe_file("hub_token: hf_mysecret"), "--hub_model_id", "me/model"])
     assert recipe.training.hub_token == "hf_mysecret"
     recipe.save(tmp_path)

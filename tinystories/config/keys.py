@@ -16,15 +16,19 @@ class ModelArguments:
 
     model_name_or_path: str | None = field(
         default=None,
-        metadata={"help": "Go on with this checkpoint (a folder or Hub id): its network, weights and tokenizer."},
+        metadata={"help": "Train this checkpoint further (a folder or Hub id), with its tokenizer."},
     )
     model_revision: str | None = field(default=None, metadata={"help": "Its branch, tag or commit on the Hub."})
     hidden_size: int = field(default=448, metadata={"help": "Width of the residual stream."})
     intermediate_size: int = field(default=1536, metadata={"help": "Inner width of the SwiGLU feed-forward block."})
     num_hidden_layers: int = field(default=7, metadata={"help": "Number of decoder layers."})
     num_attention_heads: int = field(default=7, metadata={"help": "Query heads; must divide hidden_size."})
-    num_key_value_heads: int | None = field(default=None, metadata={"help": "Key/value heads (default: as many)."})
-    partial_rotary_factor: float = field(default=1.0, metadata={"help": "Share of each head that RoPE rotates."})
+    num_key_value_heads: int | None = field(
+        default=None, metadata={"help": "Key/value heads (default: num_attention_heads)."}
+    )
+    partial_rotary_factor: float = field(
+        default=1.0, metadata={"help": "Share of the dimensions of each head that RoPE rotates."}
+    )
     rope_theta: float = field(default=10000.0, metadata={"help": "Base of the RoPE frequencies."})
     rms_norm_eps: float = field(default=1e-6, metadata={"help": "Epsilon of the RMS norms."})
     initializer_range: float = field(default=0.02, metadata={"help": "Standard deviation of the fresh weights."})
@@ -32,14 +36,14 @@ class ModelArguments:
     embd_pdrop: float = field(default=0.0, metadata={"help": "Dropout on the embeddings."})
     resid_pdrop: float = field(default=0.0, metadata={"help": "Dropout on what each block adds."})
     attention_dropout: float = field(
-        default=0.0, metadata={"help": "Dropout on the attention weights; it leaves the fast attention kernel on CPU."}
+        default=0.0, metadata={"help": "Dropout on the attention weights; above 0 it is slow on a CPU."}
     )
     attn_implementation: str = field(default="sdpa", metadata={"help": "sdpa, eager, flex_attention, ..."})
     residual_init: str = field(
         default="normal",
         metadata={
-            "help": "How the two projections that add to the residual stream begin: like all weights, at zero, or with "
-            "their standard deviation divided by sqrt(2 x layers).",
+            "help": "Initial weights of the two projections that add to the residual stream: like all weights, zero, "
+            "or with their standard deviation divided by sqrt(2 x layers).",
             "choices": ["normal", "zero", "depth_scaled"],
         },
     )
@@ -64,9 +68,9 @@ class DataArguments:
         default=None, metadata={"help": "Its split to validate on (default: 'validation' where it has one)."}
     )
     num_sample_stories: int | None = field(
-        default=None, metadata={"help": "Use so many stories of the embedded sample corpus: no file, no download."}
+        default=None, metadata={"help": "Use this many stories of the embedded sample corpus; no file, no download."}
     )
-    text_column: str = field(default="text", metadata={"help": "The field that holds the story (jsonl, csv, parquet)."})
+    text_column: str = field(default="text", metadata={"help": "The field with the story (jsonl, csv, parquet)."})
     story_separator: str = field(
         default="auto",
         metadata={
@@ -81,25 +85,26 @@ class DataArguments:
     validation_fraction: float = field(
         default=0.05, metadata={"help": "Share of the distinct stories held out when no validation data is named."}
     )
-    split_seed: int = field(default=0, metadata={"help": "Picks the held-out stories; not the training seed."})
+    split_seed: int = field(default=0, metadata={"help": "Seed for the choice of held-out stories."})
     remove_overlap: bool = field(
-        default=False, metadata={"help": "Drop training stories that also stand in the validation data, and say so."}
+        default=False, metadata={"help": "Drop training stories that are also in the validation data, and count them."}
     )
-    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first so many stories."})
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Train on at most this many stories, the first."}
+    )
     max_eval_samples: int | None = field(
         default=None, metadata={"help": "Stories scored at each evaluation (the final one scores all of them)."}
     )
     train_eval_samples: int = field(
         default=200,
-        metadata={"help": "Training stories scored at each evaluation beside the others, at most as many; 0: none."},
+        metadata={"help": "Training stories also scored at each evaluation, at most as many as the others; 0: none."},
     )
     block_size: int = field(default=512, metadata={"help": "Tokens in a training row; the context of the model."})
     align_to_stories: bool = field(
-        default=False, metadata={"help": "Begin every row with a story and pad the rest, instead of one long stream."}
+        default=False,
+        metadata={"help": "Begin every row with a story and pad the rest (first-fit packing), instead of one stream."},
     )
-    isolate_stories: bool = field(
-        default=False, metadata={"help": "Attention stays inside a story, as if each story of a row stood alone."}
-    )
+    isolate_stories: bool = field(default=False, metadata={"help": "Mask attention between the stories of a row."})
     preprocessing_num_workers: int | None = field(
         default=None, metadata={"help": "Processes that tokenize (default: one, with a thread for each core)."}
     )
@@ -117,9 +122,9 @@ class TokenizerArguments:
     tokenizer_name: str | None = field(default=None, metadata={"help": "A folder or Hub id (default: train one)."})
     tokenizer_revision: str | None = field(default=None, metadata={"help": "Its branch, tag or commit on the Hub."})
     vocab_size: int = field(default=10000, metadata={"help": "Vocabulary of a tokenizer trained here."})
-    min_frequency: int = field(default=2, metadata={"help": "A pair is merged if it occurs so often."})
+    min_frequency: int = field(default=2, metadata={"help": "Merge a pair of tokens if it occurs at least this often."})
     max_samples: int | None = field(
-        default=None, metadata={"help": "Train the tokenizer on the first so many stories."}
+        default=None, metadata={"help": "Train the tokenizer on at most this many stories, the first."}
     )
 
 
@@ -148,7 +153,7 @@ class TrainingDefaults:
     overwrite_output_dir: bool = field(default=False, metadata={"help": "Replace an earlier run in output_dir."})
     resume: bool = field(
         default=False,
-        metadata={"help": "Go on with the run in output_dir at its last checkpoint, or begin it if it has none yet."},
+        metadata={"help": "Resume the run in output_dir at its last checkpoint; start it if there is none."},
     )
     save_total_limit: int | None = field(
         default=None,
@@ -159,10 +164,10 @@ class TrainingDefaults:
     )
     early_stopping_patience: int | None = field(
         default=None,
-        metadata={"help": "Stop after so many evaluations in a row without a better metric_for_best_model."},
+        metadata={"help": "Stop after this many evaluations in a row without a better metric_for_best_model."},
     )
     restore_callback_states_from_checkpoint: bool = field(
-        default=True, metadata={"help": "A run that goes on keeps its early-stopping count."}
+        default=True, metadata={"help": "A resumed run keeps its early-stopping count."}
     )
     bf16: bool | None = field(
         default=None,
@@ -176,14 +181,17 @@ class TrainingDefaults:
         },
     )
     muon_learning_rate: float | None = field(
-        default=None, metadata={"help": "Peak learning rate of Muon (default: learning_rate, then AdamW's alone)."}
+        default=None,
+        metadata={"help": "Peak learning rate of Muon (default: learning_rate, which is then that of AdamW only)."},
     )
     adam_beta2: float = field(default=0.95, metadata={"help": "Beta2 of AdamW."})
     weight_decay: float = field(default=0.1, metadata={"help": "Weight decay, on matrices only."})
     include_num_input_tokens_seen: str = field(
-        default="non_padding", metadata={"help": "Which tokens trained on are counted: non_padding, all, no."}
+        default="non_padding", metadata={"help": "Which training tokens are counted: non_padding, all, no."}
     )
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Kept off: the collator names its columns."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Must stay off: the collator chooses the columns."}
+    )
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide NaN losses in the log."})
     hub_private_repo: bool | None = field(
         default=True, metadata={"help": "With push_to_hub: whether a repository that is created is private."}
@@ -193,12 +201,14 @@ class TrainingDefaults:
         metadata={"help": "Publish the finished run (end), or each checkpoint too (every_save)."},
     )
     ddp_find_unused_parameters: bool = field(
-        default=False, metadata={"help": "Search each step for weights without a gradient; this model has none."}
+        default=False, metadata={"help": "Look for weights without a gradient in each step; this model has none."}
     )
-    skip_guards: bool = field(default=False, metadata={"help": "Train without the checks against silent mistakes."})
+    skip_guards: bool = field(
+        default=False, metadata={"help": "Train without the guards against mistakes that show no other sign."}
+    )
     max_loss_spike: float = field(
         default=3.0,
-        metadata={"help": "Stop at a step whose loss is so many nats above the median of the last 100; 0: never."},
+        metadata={"help": "Stop at a loss this many nats above the median of the last 100 steps; 0: never."},
     )
     model_license: str | None = field(
         default=None, metadata={"help": "Licence of the weights, for the model card, such as mit or cc-by-4.0."}
@@ -207,7 +217,8 @@ class TrainingDefaults:
         default=None, metadata={"help": "Licence of the training stories, for the model card."}
     )
     sample_prompts: list[str] = field(
-        default_factory=lambda: ["Once upon a time"], metadata={"help": "Continued at each evaluation, in the log."}
+        default_factory=lambda: ["Once upon a time"],
+        metadata={"help": "Prompts that are continued in the log at each evaluation."},
     )
 
 

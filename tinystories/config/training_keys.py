@@ -8,6 +8,7 @@ import argparse
 import ast
 from collections.abc import Iterator
 from dataclasses import field, make_dataclass
+from functools import cache
 from typing import Any, Literal
 
 from tinystories.config.installed import installed_file
@@ -17,6 +18,7 @@ from tinystories.config.keys import TrainingDefaults
 _TYPES = {type.__name__: type for type in (bool, int, float, str, list, dict)} | {"Any": Any, "Literal": Literal}
 
 
+@cache
 def training_keys() -> type:
     """A dataclass with the names, types and literal defaults of `RunArguments`; an enumeration counts as `str`."""
     source = installed_file("transformers", "training_args.py").read_text(encoding="utf-8")
