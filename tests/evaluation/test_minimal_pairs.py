@@ -9,7 +9,7 @@ import datasets
 import pytest
 import torch
 
-from helpers.runs import ROOT, mistake
+from helpers.runs import ROOT, load_benchmark, mistake
 from tinystories.checkpoint.loading import new_model
 from tinystories.config.arguments import ModelArguments, TokenizerArguments
 from tinystories.data.sample_corpus import sample_stories
@@ -17,8 +17,6 @@ from tinystories.data.tokenizer import train_tokenizer
 from tinystories.evaluation.minimal_pairs.pairs import (
     blimp_pairs,
     build_pairs,
-    label_noise,
-    sample_to_check,
     score_pairs,
 )
 from tinystories.evaluation.minimal_pairs.rules import RULES, sentences_in_context
@@ -249,6 +247,7 @@ def test_blimp(tmp_path):
 
 
 CHECKED = ROOT / "docs" / "results" / "minimal_pairs_checked.json"
+CHECKED_PAIRS = load_benchmark("checked_pairs")
 
 
 def test_committed_verdicts():
@@ -263,10 +262,10 @@ def test_committed_verdicts():
 
 def test_label_noise(pairs, tmp_path):
     """Verdicts find their pairs by hash; verdicts on other data are refused."""
-    chosen = sample_to_check(pairs, number=4)
+    chosen = CHECKED_PAIRS.sample_to_check(pairs, number=4)
     rows = [{"rule": pair.rule, "digest": pair.digest, "good_is_better": i % 4 > 0} for i, pair in enumerate(chosen)]
     path = Path(tmp_path, "checked.json")
     path.write_text(json.dumps({"pairs": rows}), encoding="utf-8")
-    noise = label_noise(path, pairs)
+    noise = CHECKED_PAIRS.label_noise(path, pairs)
     assert {rule: (result.value, result.number) for rule, result in noise.items()} == dict.fromkeys(RULES, (0.25, 4))
-    assert "not a pair of article_dropped in this data" in mistake(label_noise, CHECKED, pairs)
+    assert "not a pair of article_dropped in this data" in mistake(CHECKED_PAIRS.label_noise, CHECKED, pairs)

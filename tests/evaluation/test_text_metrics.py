@@ -10,8 +10,10 @@ import pytest
 
 from helpers.runs import ROOT, mistake
 from tinystories.data.sample_corpus import sample_stories
+from tinystories.evaluation.estimates import Estimate
+from tinystories.evaluation.table import HIGHER, LIKE_HUMAN, LOWER
 from tinystories.evaluation.text import determiners, grammar, names, novelty, repetition
-from tinystories.evaluation.text.metrics import METRICS, measure_texts, texts_to_look_up, worse_than_human
+from tinystories.evaluation.text.metrics import METRICS, TextMetric, measure_texts, texts_to_look_up
 from tinystories.evaluation.text.prompts import PROMPTS
 from tinystories.evaluation.text.samples import Sample, human_samples, human_stories, looped, shuffled, spliced
 from tinystories.evaluation.text.words import split_words
@@ -39,6 +41,14 @@ def stories() -> dict[str, list[str]]:
 def written(stories) -> list[Sample]:
     """Human-like samples: the first words of a story as the prompt, the rest as the text."""
     return human_samples([sample("word " * 400, "five words are its prompt")] * NUMBER, stories["written"])
+
+
+def worse_than_human(metric: TextMetric, value: Estimate | None, human: Estimate | None) -> bool:
+    """Whether the intervals do not overlap and `value` differs in the bad direction of `metric`."""
+    if value is None or human is None:
+        return False
+    above, below = value.low > human.high, value.high < human.low
+    return {LOWER: above, HIGHER: below, LIKE_HUMAN: above or below}[metric.good]
 
 
 def exposed(samples: list[Sample], stories: dict[str, list[str]], by: set[str]) -> set[str]:

@@ -11,7 +11,7 @@ by length:
 - `article_dropped` makes the bad text shorter and so more likely: a model that has learnt nothing is hardly ever right.
 
 The rules are in rules.py. They make some bad pairs: docs/results/minimal_pairs_checked.json holds a reader's verdicts
-on 50 pairs of each rule, without their text (`label_noise` finds the pairs again in the data).
+on 50 pairs of each rule, without their text; benchmarks/checked_pairs.py finds the pairs again in the data.
 """
 
 import hashlib
@@ -213,11 +213,11 @@ def score_pairs(
     right: dict[str, list[bool]] = {}
     for pair, is_right in zip(pairs, good < bad, strict=True):
         right.setdefault(pair.rule, []).append(bool(is_right))
-    results = _shares(right)
+    results = shares(right)
     return results | {"mean_of_rules": _mean(list(results.values()))}
 
 
-def _shares(answers: dict[str, list[bool]]) -> dict[str, Estimate]:
+def shares(answers: dict[str, list[bool]]) -> dict[str, Estimate]:
     """The share of true answers, by rule."""
     shares = {rule: share(sum(given), len(given)) for rule, given in answers.items()}
     return {rule: estimate for rule, estimate in shares.items() if estimate is not None}
@@ -249,27 +249,3 @@ def blimp_pairs(folder: str | Path, number: int | None = None, names: Iterable[s
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(f"{file}:{line}: not a pair of BLiMP ({one_line(error)})") from error
     return pairs
-
-
-def sample_to_check(pairs: list[Pair], number: int = 50, seed: int = 50) -> list[Pair]:
-    """The pairs for a reader to judge: at most `number` of each rule."""
-    by_rule: dict[str, list[Pair]] = {}
-    for pair in pairs:
-        by_rule.setdefault(pair.rule, []).append(pair)
-    drawn = random.Random(seed)
-    return [pair for found in by_rule.values() for pair in drawn.sample(found, min(number, len(found)))]
-
-
-def label_noise(checked: str | Path, pairs: list[Pair]) -> dict[str, Estimate]:
-    """The share of pairs, by rule, that the reader in the file `checked` found bad; all of them must be in `pairs`.
-
-    Raises:
-        UserError: a pair in the file is not in `pairs`, which come from other data, or another seed or number.
-    """
-    known = {pair.digest: pair.rule for pair in pairs}
-    verdicts: dict[str, list[bool]] = {}
-    for verdict in json.loads(Path(checked).read_text(encoding="utf-8"))["pairs"]:
-        if known.get(verdict["digest"]) != verdict["rule"]:
-            raise UserError(f"{checked}: {verdict['digest']} is not a pair of {verdict['rule']} in this data")
-        verdicts.setdefault(verdict["rule"], []).append(not verdict["good_is_better"])
-    return _shares(verdicts)

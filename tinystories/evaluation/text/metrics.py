@@ -266,14 +266,6 @@ def texts_to_look_up(samples: list[Sample]) -> list[str]:
     return [text for sample in samples for text in (sample.text, *split_sentences(sample.text))]
 
 
-def worse_than_human(metric: TextMetric, value: Estimate | None, human: Estimate | None) -> bool:
-    """Whether the intervals do not overlap and `value` differs in the bad direction of `metric`."""
-    if value is None or human is None:
-        return False
-    above, below = value.low > human.high, value.high < human.low
-    return {LOWER: above, HIGHER: below, LIKE_HUMAN: above or below}[metric.good]
-
-
 def measure_predictions(
     names: Sequence[str], texts: list[str], training: Iterable[str] | None = None
 ) -> dict[str, float | None]:
