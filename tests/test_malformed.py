@@ -20,6 +20,7 @@ from tinystories.config.arguments import DataArguments
 from tinystories.config.recipe import read_recipe
 from tinystories.data.cache import cached_folder
 from tinystories.data.corpus import load_corpus
+from tinystories.output_file import write_output_file
 
 
 def parquet(**columns) -> bytes:
@@ -293,7 +294,7 @@ def test_output_file_not_writable(tmp_path):
 
 
 def test_result_not_written(tmp_path):
-    assert "cannot be written" in mistake(check.write_result, str(tmp_path), {})
+    assert "cannot be written" in mistake(write_output_file, str(tmp_path), {})
 
 
 def test_cache_without_seal(tmp_path, caplog):
