@@ -169,7 +169,7 @@ MISTAKES = {
     "blank corpus": (make_file("blank.txt", b" \n\n \n"), [], "holds no story"),
     "not UTF-8": (make_file("latin.txt", "One day.\n\nA caf\xe9.\n".encode("latin-1")), [], "latin.txt:3: not UTF-8"),
     "one story only": (make_file("one.txt", b"Once there was one story."), [], "too few to hold any out"),
-    "less than a row": (make_file("few.txt", b"One.\n\nTwo.\n\nThree.\n"), [], "less than one row of block_size 64"),
+    "less than a row": (make_file("few.txt", b"One.\n\nTwo.\n\nThree.\n"), [], "fewer than one row of block_size 64"),
     "no source": (None, ["--num_sample_stories", "0"], "num_sample_stories must be at least 1"),
     "heads do not divide": (None, ["--num_attention_heads", "3"], "must be a multiple of num_attention_heads"),
     "tokenizer that is none": (None, ["--tokenizer_name", "nowhere/at-all"], "cannot load a tokenizer"),
