@@ -177,9 +177,11 @@ model, tokenizer = loading.load_checkpoint({str(counting_run)!r})
 model.save_pretrained("saved")
 recipe = json.load(open({str(counting_run / "recipe.json")!r}, encoding="utf-8"))
 data = json.load(open({str(counting_run / "data_report.json")!r}, encoding="utf-8"))
-empty = dict.fromkeys(["step", "epoch", "best_step", "tokens_seen", "last_evaluation", "evaluated_stories", "final"])
-model_card.write_card("saved", model, empty | {{"recipe": recipe, "data": data}})
+model_card.write_card("saved", model, model_card.CardFacts(recipe, data, step=1))
 run_report.write_report({str(counting_run)!r}, "report")
+from tinystories.config.packaged import find_recipe
+assert str(find_recipe("demo")).startswith({site!r}) and find_recipe("tinystories-1m").exists()
+assert loading.Path({site!r}, "tinystories", "py.typed").exists()
 """
     output_of(run_with_transformers_only(code, tmp_path))
     saved = {file.name for file in (tmp_path / "saved").iterdir()}

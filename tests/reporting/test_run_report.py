@@ -17,6 +17,7 @@ from tinystories.commands import report
 from tinystories.reporting.figures import CHARTS
 from tinystories.reporting.format import duration, number, spread
 from tinystories.reporting.run_report import SHOWN_SAMPLES, write_report
+from tinystories.training.run import report as report_of_run
 
 
 class Page(HTMLParser):
@@ -252,5 +253,5 @@ def test_failure_does_not_end_a_finished_run(run, caplog):
     assert "cannot write the report to" in mistake(write_report, run)
     (run / "trainer_state.json").write_text('{"global_step": 1, "log_history": [{"loss": "low", "step": 1}]}')
     (run / "report").unlink()
-    report(str(run))
+    report_of_run(str(run))
     assert "no report (tinystories report" in caplog.text

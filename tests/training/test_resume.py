@@ -226,7 +226,7 @@ def test_damaged_cache_is_built_again(reference, tmp_path):
     abandoned.mkdir()
     os.utime(abandoned, (0, 0))
     said = small_run(folder, "--resume", max_steps=STEPS)
-    assert "is damaged, rows.arrow has 5,000 bytes of" in said and "training a tokenizer" in said
+    assert "is damaged (rows.arrow has 5,000 bytes of" in said and "training a tokenizer" in said
     assert differing(folder, reference) == [] and not abandoned.exists()
 
 
