@@ -1,5 +1,6 @@
 """Fixtures that several folders of tests use."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,10 @@ from hypothesis import settings
 
 from helpers.runs import TINY, as_options, run_command, write_counting_corpus
 
+
+# Before torch is imported, which reads it then. One thread for what runs in this process: workers that compute with
+# several threads each wait for one another's cores, and take ten times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The same examples in every run, so that a failure can be repeated; no deadline, because machines differ in speed.
 settings.register_profile("tinystories", derandomize=True, deadline=None)

@@ -151,7 +151,7 @@ def test_failed_push_keeps_the_run(hub, tmp_path):
     hub.fail("POST", "/commit/", status=503)
     changes = {"max_steps": 20, "eval_strategy": "no", "load_best_model_at_end": False, "hub_private_repo": False}
     error = mistake(train.main, training(tmp_path, **changes))
-    assert f"python push_to_hub.py {tmp_path / 'run'} {REPO} --public" in error
+    assert f"tinystories push {tmp_path / 'run'} {REPO} --public" in error
     publish(tmp_path / "run", REPO)
     assert json.loads(hub.files(REPO)["all_results.json"]) == json.loads(
         (tmp_path / "run/all_results.json").read_text()
@@ -349,7 +349,7 @@ def test_broken_checkpoint(file, content, hub, counting_run, tmp_path):
 
 
 def test_wrong_options(hub, counting_run, tmp_path):
-    assert "is no folder" in refusal(tmp_path / "absent", REPO)
+    assert "is not a folder" in refusal(tmp_path / "absent", REPO)
     assert "is not a repository name" in refusal(counting_run, "a/b/c")
     assert "--message is empty" in refusal(counting_run, REPO, "--message", " ")
     assert hub.requests == []

@@ -165,7 +165,7 @@ def test_quick_after_full(folder, evaluated, caplog):
     """A quick evaluation does not replace a full one, and scores the stories as the end of the training did."""
     before = (folder / "run" / "evaluation.json").read_bytes()
     evaluated("run", *QUICK)
-    assert "keeps its full evaluation" in caplog.text
+    assert "its full evaluation is kept" in caplog.text
     assert (folder / "run" / "evaluation.json").read_bytes() == before
     (found,) = json.loads((folder / "quick" / "evaluation.json").read_text(encoding="utf-8"))
     results = json.loads((folder / "run" / "all_results.json").read_text(encoding="utf-8"))
