@@ -28,6 +28,7 @@ print(*r, *p['dependencies'], *e['web'], *e['metrics'], sep='\n')" > requirement
     && python -m pip install --no-cache-dir -c constraints.txt -r requirements.txt
 
 COPY README.md LICENSE model_card.md configuration_tinystories.py modeling_tinystories.py run_server.py ./
+COPY configs configs
 COPY tinystories tinystories
 RUN python -m pip install --no-cache-dir --no-deps --no-build-isolation -e .
 

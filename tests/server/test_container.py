@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from dataclasses import fields
 from pathlib import PurePosixPath
 
@@ -86,10 +87,12 @@ def test_copied_sources():
 
 
 def test_package_is_complete():
-    """A module that the installed package names but the image lacks."""
-    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    modules = re.search(r"py-modules = \[(.*)\]", project).group(1)
-    assert {f"{name}.py" for name in re.findall(r'"(\w+)"', modules)} <= set(SOURCES)
+    """A module or folder that pyproject.toml names but the image lacks: the installation fails."""
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    assert {f"{name}.py" for name in setuptools["py-modules"]} <= set(SOURCES)
+    elsewhere = setuptools["package-dir"]
+    folders = {elsewhere.get(name, name).split(".")[0] for name in setuptools["packages"]}
+    assert folders == {"tinystories", "configs"} and folders <= set(SOURCES)
     for name in ("README.md", "LICENSE", "model_card.md"):  # read by the installation
         assert name in SOURCES
 
