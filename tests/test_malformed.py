@@ -16,7 +16,7 @@ import pytest
 from helpers.runs import TINY, as_options, mistake, run_command, write_counting_corpus
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.commands import check, train
-from tinystories.config.arguments import DataArguments
+from tinystories.config.keys import DataArguments
 from tinystories.config.recipe import read_recipe
 from tinystories.data.cache import cached_folder
 from tinystories.data.corpus import load_corpus

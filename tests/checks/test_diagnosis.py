@@ -16,7 +16,7 @@ from tinystories.checks.diagnosis import Texts, diagnose, find_texts, measure, r
 from tinystories.checks.measurements import encode, loss_of_pairs, read_stories, repeated_share
 from tinystories.checks.rules import Records, verdict
 from tinystories.commands import check
-from tinystories.config.arguments import ModelArguments, TokenizerArguments
+from tinystories.config.keys import ModelArguments, TokenizerArguments
 from tinystories.data.sample_corpus import sample_stories
 from tinystories.data.tokenizer import train_tokenizer
 from tinystories.evaluation.scoring import score, scoring_rows

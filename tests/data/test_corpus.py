@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from helpers.runs import mistake
-from tinystories.config.arguments import DataArguments
+from tinystories.config.keys import DataArguments
 from tinystories.config.recipe import read_recipe
 from tinystories.data.corpus import load_corpus, pick_stories, read_files
 

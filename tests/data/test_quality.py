@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from helpers.runs import as_options, mistake
 from tinystories.commands import check
-from tinystories.config.arguments import DataArguments
+from tinystories.config.keys import DataArguments
 from tinystories.data.mojibake import clean_text, repair_mojibake
 from tinystories.data.quality import PROBLEMS, QualityArguments, check_target, examine, write_clean_copy
 

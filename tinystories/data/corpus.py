@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from tinystories.config.arguments import DataArguments
+from tinystories.config.keys import DataArguments
 from tinystories.data.cache import cached_folder, content_key, write_arrow
 from tinystories.data.readers import READERS, STORIES_PER_BATCH, BadRow, list_files
 from tinystories.data.sample_corpus import sample_stories

@@ -8,7 +8,7 @@ from typing import Literal
 
 import datasets
 
-from tinystories.config.arguments import DataArguments
+from tinystories.config.keys import DataArguments
 from tinystories.data.corpus import Corpus, dataset_key, load_corpus, read_files
 from tinystories.errors import UserError
 from tinystories.run_files import Run

@@ -20,7 +20,7 @@ import pyarrow as pa
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from tinystories.config.arguments import DataArguments
+from tinystories.config.keys import DataArguments
 from tinystories.data.cache import cached_folder, content_key, write_arrow
 from tinystories.data.corpus import dataset_key
 from tinystories.data.readers import STORIES_PER_BATCH

@@ -22,8 +22,7 @@ import datasets
 import numpy as np
 from tqdm.auto import tqdm
 
-from tinystories.config.arguments import DataArguments
-from tinystories.config.arguments import QualityArguments as QualityArguments
+from tinystories.config.keys import DataArguments, QualityArguments
 from tinystories.data.corpus import read_sources, text_hashes
 from tinystories.data.mojibake import clean_text
 from tinystories.data.readers import END_OF_TEXT, STORIES_PER_BATCH, story_places

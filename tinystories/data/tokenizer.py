@@ -14,7 +14,7 @@ import tokenizers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from tinystories.config.arguments import TokenizerArguments
+from tinystories.config.keys import TokenizerArguments
 from tinystories.data.cache import cached_folder, content_key
 from tinystories.data.corpus import dataset_key
 from tinystories.data.readers import STORIES_PER_BATCH
