@@ -17,7 +17,7 @@ class RunArguments(TrainingDefaults, TrainingArguments):  # type: ignore[misc]  
         ValueError: a setting that would make the evaluation inexact, or settings that contradict each other.
     """
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._check_settings()
         if not torch.accelerator.is_available():
             self.use_cpu = True

@@ -51,14 +51,14 @@ class Recipe:
 class _StrictLoader(yaml.SafeLoader):
     """YAML in which a key that is given twice is a mistake; plain YAML takes the last one."""
 
-    def construct_mapping(self, node, deep=False):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for place, key in enumerate(keys):
             if key in keys[:place]:
                 raise MarkedYAMLError(None, None, f"key {key!r} is given twice", node.value[place][0].start_mark)
         return super().construct_mapping(node, deep)
 
-    def construct_object(self, node, deep=False):
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
         except ValueError as error:  # a date that does not exist
