@@ -47,7 +47,7 @@ def command_name(command: str) -> str:
 
 
 def install_hint(extra: str) -> str:
-    """How to install the packages of an extra of pyproject.toml, such as `web`."""
+    """How to install the packages of an extra, such as web or eval."""
     return f'python -m pip install "tinystories[{extra}]" (from a checkout: -e ".[{extra}]")'
 
 
