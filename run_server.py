@@ -3,8 +3,9 @@
     python run_server.py runs/demo
     CHECKPOINT_PATH=runs/demo PORT=8000 python run_server.py --host 0.0.0.0
 
-CHECKPOINT is a folder or a Hub id; of a run folder, every checkpoint in it can be chosen on the page. Every option can
-also be given as an environment variable, its name in capitals. docs/server.md tells how to run it for others.
+CHECKPOINT is a folder or a Hub id. If it is a run folder, each of its checkpoints can be chosen on the page. Every
+option can also be given as an environment variable, its name in capitals. docs/server.md explains how to run a server
+for other people.
 """
 
 from tinystories.commands.serve import main

@@ -22,7 +22,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tinystories.checkpoint.foreign import open_model
-from tinystories.config.arguments import DataArguments
+from tinystories.config.keys import DataArguments
 from tinystories.console import set_up_logging
 from tinystories.data.corpus import read_files
 from tinystories.evaluation.arguments import EvaluationArguments
@@ -195,10 +195,9 @@ def peer(record: dict) -> list[str]:
     return [
         f"Each of stories 2 to 121 cut at 512 tokens, text alone: {cut['bits_per_byte']:.4f} bits per byte, "
         f"{cut['loss']:.4f} nats per token",
-        f"({cut['tokens']:,} tokens, {cut['bytes']:,} bytes). Who counts the bytes of the tokens' names instead, six "
-        "for each line break (`<0x0A>`) and one for the space that the tokenizer puts before a story, finds "
-        f"{cut['bytes_of_token_names']:,} bytes and {cut['bits_per_byte_of_token_names']:.4f}: the nats are the same, "
-        "the text is not.",
+        f"({cut['tokens']:,} tokens, {cut['bytes']:,} bytes). Counting the bytes of the tokens' names instead, six "
+        "for each line break (`<0x0A>`) and one for the space that the tokenizer puts before a story, gives "
+        f"{cut['bytes_of_token_names']:,} bytes and {cut['bits_per_byte_of_token_names']:.4f}; the nats are the same.",
     ]
 
 

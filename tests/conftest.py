@@ -20,7 +20,7 @@ settings.load_profile("tinystories")
 
 @pytest.fixture
 def offline(monkeypatch):
-    """For what runs in this process, as HF_HUB_OFFLINE=1 for the commands: no Hub is asked for what is no folder."""
+    """HF_HUB_OFFLINE=1 for this process: a name that is not a folder is not looked up on the Hub."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 

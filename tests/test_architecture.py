@@ -1,4 +1,4 @@
-"""What import-linter cannot say, because it knows packages alone; its contracts stand in pyproject.toml."""
+"""Import rules that import-linter cannot check, because it knows packages only; its contracts are in pyproject.toml."""
 
 import ast
 

@@ -16,7 +16,7 @@ import pytest
 from helpers.runs import TINY, as_options, mistake, run_command, write_counting_corpus
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.commands import check, train
-from tinystories.config.arguments import DataArguments
+from tinystories.config.keys import DataArguments
 from tinystories.config.recipe import read_recipe
 from tinystories.data.cache import cached_folder
 from tinystories.data.corpus import load_corpus
@@ -51,7 +51,7 @@ CORPORA = {
     "a field with another name": ("corpus.jsonl", b'{"text": "One."}\n{"story": "Two."}\n', 2, "--text_column"),
     "no text but null": ("corpus.jsonl", b'{"text": "One."}\n\n{"text": null}\n', 3, "no text in field"),
     "no text but NaN": ("corpus.jsonl", b'{"text": NaN}\n', 1, "no text in field"),
-    "half an emoji": ("corpus.jsonl", b'{"text": "One."}\n{"text": "\\ud83e"}\n', 2, "half a character"),
+    "half an emoji": ("corpus.jsonl", b'{"text": "One."}\n{"text": "\\ud83e"}\n', 2, "a lone surrogate escape"),
     "a zero byte in JSON": ("corpus.jsonl", b'{"text": "One."}\n{"text": "T\0wo."}\n', 2, "zero byte"),
     "JSON thousands deep": ("corpus.jsonl", b'{"text": "One."}\n' + b"[" * 10**5, 2, "not JSON"),
     "CSV without header": ("corpus.csv", b"1,One.\n2,Two.\n", 1, "no column 'text'"),
@@ -96,7 +96,12 @@ def test_folders_without_corpus(tmp_path):
     (tmp_path / "one-bad").mkdir()
     (tmp_path / "one-bad" / "a.txt").write_text("One.\n\nTwo.", encoding="utf-8")
     (tmp_path / "one-bad" / "b.txt").write_bytes(b"One.\n\xff")
-    places = {"empty": "holds no", "stories.txt": "holds no", "others": "holds no", "missing.txt": "no such file"}
+    places = {
+        "empty": "contains no",
+        "stories.txt": "contains no",
+        "others": "contains no",
+        "missing.txt": "no such file",
+    }
     for name, words in (places | {"one-bad": "b.txt:2", "x" * 300 + ".txt": "cannot be read"}).items():
         message = mistake(load_corpus, DataArguments(train_file=str(tmp_path / name)))
         assert message.startswith(str(tmp_path / name)) and words in message, message
@@ -111,7 +116,7 @@ def test_unreadable_file(tmp_path):
     assert mistake(load_corpus, DataArguments(train_file=str(path))).startswith(f"{path}: cannot be read")
 
 
-# Recipes that are no YAML mapping: the file and its line
+# Recipes that are not a YAML mapping: the file and its line
 
 FILES = {
     "nothing": (b"", 0),
@@ -141,7 +146,7 @@ def test_recipe_not_a_mapping(content, line, tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_bytes(content)
     message = mistake(read_recipe, [str(path)])
-    assert message.startswith(f"{path}:{line}: " if line else f"{path} must hold 'key: value' lines"), message
+    assert message.startswith(f"{path}:{line}: " if line else f"{path} must contain 'key: value' lines"), message
 
 
 def test_missing_recipe(tmp_path):
@@ -179,11 +184,11 @@ VALUES = {
     "seed": [-1, 2**32],
     "dataloader_num_workers": [-1],
     "label_smoothing_factor": [1],
-    "hidden_size": [0, -64, 66.5, 65],  # 65 is no multiple of the heads
+    "hidden_size": [0, -64, 66.5, 65],  # 65 is not a multiple of the heads
     "num_hidden_layers": [0],
     "num_attention_heads": [0, 3],
     "num_key_value_heads": [0, 3],
-    "partial_rotary_factor": [0, 1.5, 0.1],  # a tenth of 32 is no even number
+    "partial_rotary_factor": [0, 1.5, 0.1],  # a tenth of 32 is not an even number
     "rope_theta": [-1],
     "rms_norm_eps": [-1e-6],
     "initializer_range": [-0.02],
@@ -313,7 +318,7 @@ def test_cache_without_seal(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (["run_clm.py", "recipe.yaml"], "recipe.yaml:3: not YAML that can be read: key 'seed' is given twice"),
+        (["run_clm.py", "recipe.yaml"], "recipe.yaml:3: not valid YAML: key 'seed' is given twice"),
         (["train_tokenizer.py", "--train_file", "corpus.jsonl"], "corpus.jsonl:2: not JSON"),
     ],
 )

@@ -19,6 +19,8 @@ def test_written(tmp_path):
     assert json.loads(path.read_text(encoding="utf-8")) == {"text": "Zoë"}
 
 
-def test_none_named():
+def test_none_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     check_output_file(None)
     write_output_file(None, {})
+    assert not list(tmp_path.iterdir())

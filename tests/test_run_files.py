@@ -89,8 +89,8 @@ def test_errors_can_be_pickled():
     """An error of the first process is sent to the others."""
     error = pickle.loads(pickle.dumps(RunFileError(Path("recipe.json"), "is damaged")))
     assert str(error) == "recipe.json is damaged" and error.reason == "is damaged"
-    error = pickle.loads(pickle.dumps(UserError("wrong", "mend it")))
-    assert str(error) == "wrong; mend it" and (error.message, error.remedy) == ("wrong", "mend it")
+    error = pickle.loads(pickle.dumps(UserError("wrong", "correct it")))
+    assert str(error) == "wrong; correct it" and (error.message, error.remedy) == ("wrong", "correct it")
 
 
 @pytest.mark.slow

@@ -46,6 +46,11 @@ def command_name(command: str) -> str:
     return f"python {name}" if name in SCRIPTS.values() else name
 
 
+def install_hint(extra: str) -> str:
+    """How to install the packages of an extra, such as web or eval."""
+    return f'python -m pip install "tinystories[{extra}]" (from a checkout: -e ".[{extra}]")'
+
+
 class _AboveProgressBar(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stderr)

@@ -16,7 +16,7 @@ from tinystories.checks.diagnosis import Texts, diagnose, find_texts, measure, r
 from tinystories.checks.measurements import encode, loss_of_pairs, read_stories, repeated_share
 from tinystories.checks.rules import Records, verdict
 from tinystories.commands import check
-from tinystories.config.arguments import ModelArguments, TokenizerArguments
+from tinystories.config.keys import ModelArguments, TokenizerArguments
 from tinystories.data.sample_corpus import sample_stories
 from tinystories.data.tokenizer import train_tokenizer
 from tinystories.evaluation.scoring import score, scoring_rows
@@ -256,7 +256,7 @@ def test_changed_text_is_not_own(counting_run):
 
 
 def test_records_of_a_checkpoint(counting_run):
-    """The recipe and the data report lie in the run folder above it."""
+    """The recipe and the data report are in the run folder above it."""
     records = records_of(Run(counting_run / "checkpoint-50"))
     assert (records.step, records.planned_steps) == (50, 100)
     assert records.recipe["vocab_size"] == records.tokenizer_size == 315

@@ -77,7 +77,9 @@ def test_remedy_is_never_cut_from_the_message():
 
     found = _find("stories", check, Facts())
     assert (found.finding, found.remedy) == ("file 'a; b.txt': no column 'c; d'", "name one with --text_column")
-    assert str(UserError("wrong", "mend it")) == "wrong; mend it" and UserError("wrong; mend it").remedy is None
+    assert (
+        str(UserError("wrong", "correct it")) == "wrong; correct it" and UserError("wrong; correct it").remedy is None
+    )
 
 
 @pytest.mark.slow

@@ -1,8 +1,10 @@
 """The command `tinystories`, how commands call themselves, and what they import before they know that they need it."""
 
 import json
+import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -97,6 +99,14 @@ def test_module_and_script_are_the_same_command():
         assert process.stderr == "error: unknown key 'learnin_rate'; did you mean learning_rate?\n"
     assert "usage: tinystories train RECIPE" in run("-m", "tinystories", "train", "--help").stdout
     assert "usage: python run_clm.py RECIPE" in run("run_clm.py", "--help").stdout
+
+
+def test_installation_hints():
+    """An extra that pyproject.toml does not have would install nothing."""
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tinystories").rglob("*.py"))
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    named = {extra for words in re.findall(r'install_hint\("([\w,]+)"\)', sources) for extra in words.split(",")}
+    assert named and named <= set(extras)
 
 
 def test_start_on_record():

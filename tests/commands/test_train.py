@@ -165,8 +165,8 @@ MISTAKES = {
     "unknown key": (None, ["--learning_rat", "1"], "did you mean learning_rate"),
     "wrong type": (None, ["--max_steps", "1.5"], "max_steps: invalid int value: '1.5'"),
     "missing file": (lambda folder: folder / "none.txt", [], "no such file or folder"),
-    "empty corpus": (make_file("empty.txt", b""), [], "holds no story"),
-    "blank corpus": (make_file("blank.txt", b" \n\n \n"), [], "holds no story"),
+    "empty corpus": (make_file("empty.txt", b""), [], "contains no story"),
+    "blank corpus": (make_file("blank.txt", b" \n\n \n"), [], "contains no story"),
     "not UTF-8": (make_file("latin.txt", "One day.\n\nA caf\xe9.\n".encode("latin-1")), [], "latin.txt:3: not UTF-8"),
     "one story only": (make_file("one.txt", b"Once there was one story."), [], "too few to hold any out"),
     "less than a row": (make_file("few.txt", b"One.\n\nTwo.\n\nThree.\n"), [], "fewer than one row of block_size 64"),
@@ -366,7 +366,7 @@ def test_resume_skips_incomplete_checkpoints(counting_run, tmp_path):
 
 
 def test_resume_at_final_score(counting_run, tmp_path):
-    """The weights are those of the best checkpoint, and no card or result of another one stands beside them."""
+    """The weights are those of the best checkpoint, and no card or result of another one is beside them."""
     folder = tmp_path / "run"
     shutil.copytree(counting_run, folder)
     for name in ("README.md", "all_results.json", "eval_results.json"):

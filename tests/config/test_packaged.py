@@ -1,4 +1,4 @@
-"""Recipes by name: what a name stands for, and what is said about one that is unknown."""
+"""Recipes by name: which file a name means, and the message for an unknown one."""
 
 import tomllib
 
@@ -35,7 +35,7 @@ def test_existing_file_wins(monkeypatch, tmp_path):
 
 
 def test_names_are_distinct():
-    """A name stands for one file; those for accelerate are not recipes."""
+    """A name means one file; the files for accelerate are not recipes."""
     names = recipe_names()
     assert len(set(names)) == len(names) == len([*CONFIGS.glob("*.yaml"), *CONFIGS.glob("ladder/*.yaml")])
     assert "one_gpu" not in names

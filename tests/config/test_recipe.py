@@ -26,7 +26,7 @@ def recipe_file(tmp_path):
     return write
 
 
-def mistake(*argv) -> str:
+def recipe_mistake(*argv) -> str:
     """The one line that the user sees."""
     with pytest.raises(UserError) as caught:
         read_recipe([str(word) for word in argv])
@@ -189,20 +189,20 @@ def test_validation_data_on_the_command_line(recipe_file):
 def test_unknown_key(recipe_file, key, nearest):
     """Refused, with the nearest known key."""
     path = recipe_file(f"seed: 1\n{key}: 3")
-    message = mistake(path)
+    message = recipe_mistake(path)
     assert path in message and repr(key) in message and message.endswith(f"did you mean {nearest}?")
-    message = mistake(f"--{key}", "3")
+    message = recipe_mistake(f"--{key}", "3")
     assert repr(key) in message and message.endswith(f"did you mean {nearest}?")
 
 
 def test_unknown_key_near_to_nothing(recipe_file):
-    assert "--help" in mistake(recipe_file("zzzzzz: 3"))
-    assert "--help" in mistake("--zzzzzz", "3")
+    assert "--help" in recipe_mistake(recipe_file("zzzzzz: 3"))
+    assert "--help" in recipe_mistake("--zzzzzz", "3")
 
 
 @pytest.mark.parametrize("argv", [["--learning_rat", "1"], ["--learning_rat=1"], ["--num_train", "1"]])
 def test_abbreviation(argv):
-    assert "unknown key" in mistake(*argv)
+    assert "unknown key" in recipe_mistake(*argv)
 
 
 @pytest.mark.parametrize(
@@ -224,22 +224,22 @@ def test_abbreviation(argv):
 def test_wrong_value_in_file(recipe_file, line, key):
     """The message names the file and the key."""
     path = recipe_file(f"seed: 1\n{line}\nvocab_size: 300")
-    message = mistake(path)
+    message = recipe_mistake(path)
     assert path in message and key in message
 
 
 @pytest.mark.parametrize("argv", [["--hidden_size", "wide"], ["--hidden-size=wide"], ["--hidden_size"]])
 def test_wrong_value_on_command_line(argv):
-    assert mistake(*argv).startswith("hidden_size: ")
+    assert recipe_mistake(*argv).startswith("hidden_size: ")
 
 
 def test_mapping_not_json(recipe_file):
-    mistake(recipe_file("lr_scheduler_kwargs: '{min_lr'"))
+    assert "is not JSON" in recipe_mistake(recipe_file("lr_scheduler_kwargs: '{min_lr'"))
 
 
 def test_key_twice(recipe_file):
     path = recipe_file("seed: 1\nhidden_size: 64\nseed: 2")
-    message = mistake(path)
+    message = recipe_mistake(path)
     assert path in message and "'seed'" in message and "twice" in message
 
 
@@ -250,28 +250,28 @@ def test_key_twice(recipe_file):
 def test_not_a_mapping(recipe_file, content):
     """The message names the file."""
     path = recipe_file(content)
-    assert path in mistake(path)
+    assert path in recipe_mistake(path)
 
 
 def test_impossible_date(recipe_file):
     path = recipe_file("output_dir: 2024-99-99")
-    assert path in mistake(path)
+    assert path in recipe_mistake(path)
 
 
 def test_missing_recipe_and_folder(tmp_path):
-    assert str(tmp_path / "none.yaml") in mistake(tmp_path / "none.yaml")
-    assert str(tmp_path) in mistake(tmp_path)
+    assert str(tmp_path / "none.yaml") in recipe_mistake(tmp_path / "none.yaml")
+    assert str(tmp_path) in recipe_mistake(tmp_path)
 
 
 def test_yaml_runs_no_code(recipe_file, tmp_path):
-    mistake(recipe_file(f"output_dir: !!python/object/apply:os.mkdir [{tmp_path / 'made'}]"))
+    recipe_mistake(recipe_file(f"output_dir: !!python/object/apply:os.mkdir [{tmp_path / 'made'}]"))
     assert not (tmp_path / "made").exists()
 
 
 def test_stray_word(recipe_file):
     path = recipe_file("seed: 1")
-    assert "'other.yaml'" in mistake(path, "other.yaml")
-    assert path in mistake("--seed", "1", path)
+    assert "'other.yaml'" in recipe_mistake(path, "other.yaml")
+    assert path in recipe_mistake("--seed", "1", path)
 
 
 # What is written down

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from helpers.runs import mistake
-from tinystories.config.arguments import DataArguments
+from tinystories.config.keys import DataArguments
 from tinystories.config.recipe import read_recipe
 from tinystories.data.corpus import load_corpus, pick_stories, read_files
 
@@ -64,7 +64,7 @@ def write(tmp_path):
 
 @pytest.fixture
 def data(tmp_path):
-    """DataArguments whose cache lies in tmp_path."""
+    """DataArguments whose cache is in tmp_path."""
 
     def data(**arguments) -> DataArguments:
         paths = {key: str(value) for key, value in arguments.items() if key.endswith("_file")}
@@ -286,7 +286,7 @@ def test_bad_row_of_a_copied_file(write, read):
 def test_skipping_is_part_of_the_key(write, read):
     path = write("bad.jsonl", '"One."\n1\n')
     read(path, on_bad_row="skip")
-    mistake(read, path)
+    assert f"{path}:2:" in mistake(read, path)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
@@ -530,8 +530,8 @@ def test_remove_overlap(write, data):
 
 def test_no_training_story_left(write, data):
     path = write("stories.txt", "One.\n\nTwo.")
-    mistake(load_corpus, data(train_file=path, validation_file=path, remove_overlap=True))
-    mistake(load_corpus, data(train_file=path, validation_file=path, max_train_samples=0))
+    for argument in ({"remove_overlap": True}, {"max_train_samples": 0}):
+        assert "no training stories" in mistake(load_corpus, data(train_file=path, validation_file=path, **argument))
 
 
 def test_max_train_samples(numbered, data):

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from helpers.runs import mistake
-from tinystories.config.arguments import DataArguments, TokenizerArguments
+from tinystories.config.keys import DataArguments, TokenizerArguments
 from tinystories.data.cache import cached_folder, content_key
 from tinystories.data.packing import IGNORED, StoryCollator, encode_story, pack
 from tinystories.data.tokenizer import train_tokenizer

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from helpers.runs import as_options, mistake
 from tinystories.commands import check
-from tinystories.config.arguments import DataArguments
+from tinystories.config.keys import DataArguments
 from tinystories.data.mojibake import clean_text, repair_mojibake
 from tinystories.data.quality import PROBLEMS, QualityArguments, check_target, examine, write_clean_copy
 
@@ -27,7 +27,7 @@ SICK = {
     "URL": "Read more at https://example.org/hen about the hen.",
     "e-mail address": "Write to hen@example.org and she will answer you.",
     "control characters": "Once upon a time\x07 there was a hen, and a duck.",
-    "lost characters": "Once upon a time the caf\ufffd was open all the night.",
+    "replacement characters (U+FFFD)": "Once upon a time the caf\ufffd was open all the night.",
     "run of one character": "Once upon a time " + "-" * 40 + " there was a hen.",
     "too short": "The end.",
     "too long": "The hen went on and on. " * 1000,

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from helpers.runs import mistake, output_of, run_command, run_with_transformers_only
 from tinystories.commands.tokenizer import main
-from tinystories.config.arguments import DataArguments, TokenizerArguments
+from tinystories.config.keys import DataArguments, TokenizerArguments
 from tinystories.data.corpus import load_corpus
 from tinystories.data.tokenizer import load_or_train_tokenizer, load_tokenizer, tokenizer_report, train_tokenizer
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tinystories.checkpoint.loading import new_model
-from tinystories.config.arguments import ModelArguments, TokenizerArguments
+from tinystories.config.keys import ModelArguments, TokenizerArguments
 from tinystories.data.sample_corpus import sample_stories
 from tinystories.data.tokenizer import train_tokenizer
 

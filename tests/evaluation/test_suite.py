@@ -80,7 +80,7 @@ def test_intervals(found):
 
 
 def test_printed_table(folder, found):
-    """The printed table is that of the results, where a model that has learnt nothing stands low."""
+    """The printed table is that of the results, where a model that has learnt nothing is low."""
     printed = (folder / "printed.txt").read_text(encoding="utf-8")
     for line in as_text(found["table"]):
         assert line in printed

@@ -1,4 +1,4 @@
-"""The tidy-up of generated text: what it mends, what it leaves alone, and that a second pass changes nothing."""
+"""The tidy-up of generated text: what it corrects, what it leaves alone, and that a second pass changes nothing."""
 
 import pytest
 from hypothesis import example, given
@@ -21,8 +21,8 @@ from tinystories.generation.tidy import edits, tidy
         ("", ""),
     ],
 )
-def test_what_is_mended(text, tidied):
-    """White space, capitals and full stops are mended; paragraphs stay."""
+def test_corrections(text, tidied):
+    """White space, capitals and full stops are corrected; paragraphs stay."""
     assert tidy(text) == tidied
 
 

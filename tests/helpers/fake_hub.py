@@ -386,7 +386,7 @@ def model_information(repository: Repository, request: Request) -> Reply:
 
 @route("GET", f"{MODEL}/tree/{REVISION}(/(?P<path>.+))?", READ)
 def list_tree(repository: Repository, request: Request) -> Reply:
-    """The files below a folder, or what lies directly in it."""
+    """The files below a folder, or what is directly in it."""
     commit, folder = repository.at(request.revision), request.path + "/" if request.path else ""
     entries = {}
     for path, data in sorted(commit.files.items()):
@@ -471,7 +471,7 @@ class Server(ThreadingHTTPServer):
             thread.join()
 
     def handle_error(self, request, client_address):
-        """Nothing is printed. A client that went away is no error of the Hub's."""
+        """Nothing is printed. A client that went away is not an error."""
         error = sys.exception()
         if not isinstance(error, ConnectionError):
             self.hub.errors.append(error)

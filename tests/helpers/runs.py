@@ -117,7 +117,7 @@ def as_options(values: dict) -> list[str]:
 
 
 def write_counting_corpus(folder: Path, stories: int = 200) -> Path:
-    """Distinct stories of which only the first words differ: after "one", everything can go on in one way only."""
+    """Distinct stories that differ only in their first words; after "one" there is only one continuation."""
     path = folder / "counting.txt"
     text = "\n".join(f"Story {i}. {COUNTING}\n<|endoftext|>" for i in range(stories))
     path.write_text(text + "\n", encoding="utf-8")

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from helpers.runs import COUNTING, ROOT
 from tinystories.checkpoint.loading import load_checkpoint, new_model
 from tinystories.commands.serve import parse
-from tinystories.config.arguments import ModelArguments, TokenizerArguments
+from tinystories.config.keys import ModelArguments, TokenizerArguments
 from tinystories.data.tokenizer import train_tokenizer
 from tinystories.server.run import build_server, listen
 

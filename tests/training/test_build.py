@@ -25,7 +25,7 @@ def break_compiler(monkeypatch, message):
 
 
 def test_compiler_message(recipe, monkeypatch, caplog):
-    """The message stands in the log and in what is returned, on one line, without the advice on debugging."""
+    """The message is in the log and in the result, on one line, without the advice on debugging."""
     advice = "\n\nSet TORCHDYNAMO_VERBOSE=1 for the internal stack trace (please do this if you report a bug)"
     break_compiler(
         monkeypatch, "InvalidCxxCompiler: No working C++ compiler\n found in cpp.cxx: (None, 'g++')" + advice

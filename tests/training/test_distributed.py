@@ -279,7 +279,7 @@ def test_dataloader_drop_last_is_for_training_only(pair):
 
 @slow
 def test_one_process_writes_and_speaks(pair):
-    """Each line and each sample story stands there once."""
+    """Each line and each sample story is written once."""
     _, two = pair
     lines = two.err.splitlines()
     assert len([line for line in lines if line.startswith("guard passed: ")]) == 9

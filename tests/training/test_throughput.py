@@ -18,7 +18,8 @@ from helpers.forked import fork_command
 from helpers.runs import TINY, as_options, mistake, write_counting_corpus
 from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.checkpoint.loading import load_checkpoint
-from tinystories.config.arguments import RunArguments, TokenizerArguments
+from tinystories.config.arguments import RunArguments
+from tinystories.config.keys import TokenizerArguments
 from tinystories.config.recipe import read_recipe
 from tinystories.data.corpus import load_corpus, pick_stories
 from tinystories.data.tokenizer import train_tokenizer

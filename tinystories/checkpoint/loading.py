@@ -26,7 +26,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from configuration_tinystories import TinyStoriesConfig
 from modeling_tinystories import TinyStoriesForCausalLM, TinyStoriesForSequenceClassification, TinyStoriesModel
-from tinystories.config.arguments import ModelArguments, model_fields
+from tinystories.config.keys import ModelArguments, model_fields
 from tinystories.errors import UserError, one_line
 from tinystories.generation.presets import generation_config
 

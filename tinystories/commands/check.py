@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
         return
     name = argv[0]
     if Path(name).name in PARTS:
-        raise UserError(f"{name} is part of a checkpoint and not a recipe: give the folder, {Path(name).parent}")
+        raise UserError(f"{name} is part of a checkpoint and not a recipe", f"give the folder, {Path(name).parent}")
     if name.startswith("-"):
         healthy = check_data(argv)
     elif is_recipe(name):

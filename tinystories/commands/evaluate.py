@@ -1,4 +1,4 @@
-"""Measure how good a story model is, in numbers that cannot be fooled, each between its floor and its ceiling.
+"""Measure how good a story model is, with confidence intervals, each number between its floor and its ceiling.
 
     python run_evaluation.py runs/demo --quick
     python run_evaluation.py runs/demo --data held-out.txt --train_file stories.txt
@@ -12,7 +12,7 @@ number means: docs/evaluation.md. A command that was stopped continues when it i
 from pathlib import Path
 
 from tinystories.config.parser import StrictParser
-from tinystories.console import program_name
+from tinystories.console import command_name, program_name
 from tinystories.errors import UserError
 from tinystories.evaluation.arguments import EvaluationArguments
 
@@ -25,11 +25,10 @@ def main(argv: list[str]) -> None:
 
 
 def parse(argv: list[str]) -> tuple[list[str], EvaluationArguments]:
-    program = program_name("evaluate")
     parser = StrictParser(
         (EvaluationArguments,),
-        prog=program,
-        usage=f"{program} CHECKPOINT [CHECKPOINT ...] [--key value ...]",
+        prog=program_name("evaluate"),
+        usage=f"{command_name('evaluate')} CHECKPOINT [CHECKPOINT ...] [--key value ...]",
         description="Measure how good a story model is.",
     )
     parser.add_argument("checkpoints", nargs="+", help="folders, Hub ids or llama2.c files", metavar="CHECKPOINT")
@@ -39,5 +38,5 @@ def parse(argv: list[str]) -> tuple[list[str], EvaluationArguments]:
         raise UserError("a checkpoint is named twice")
     output = Path(arguments.output_dir)
     if output.exists() and not output.is_dir():
-        raise UserError(f"output_dir {output}: is a file; name a folder")
+        raise UserError(f"output_dir {output}: is a file", "name a folder")
     return other.checkpoints, arguments

@@ -34,7 +34,9 @@ def generate(arguments: argparse.Namespace) -> None:
     prompt_length = inputs["input_ids"].shape[1]
     room = model.config.max_position_embeddings - prompt_length
     if room < 1:
-        raise UserError(f"the prompt has {prompt_length} tokens, and the context is {room + prompt_length}: shorten it")
+        raise UserError(
+            f"the prompt has {prompt_length} tokens, and the context is {room + prompt_length}", "shorten it"
+        )
     config = generation_config(tokenizer, min(arguments.max_new_tokens, room), arguments.preset)
     for name in ("temperature", "top_k", "top_p", "repetition_penalty"):
         if getattr(arguments, name) is not None:

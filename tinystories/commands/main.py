@@ -41,8 +41,8 @@ def dispatch(argv: list[str]) -> None:
         import_module(f"tinystories.commands.{name}").main(arguments)
     else:
         nearest = get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {nearest[0]}?" if nearest else f"the commands are {', '.join(COMMANDS)}"
-        raise UserError(f"unknown command {name!r}; {hint}")
+        remedy = f"did you mean {nearest[0]}?" if nearest else f"the commands are {', '.join(COMMANDS)}"
+        raise UserError(f"unknown command {name!r}", remedy)
 
 
 def usage() -> str:

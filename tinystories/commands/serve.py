@@ -12,7 +12,7 @@ import os
 from dataclasses import fields
 
 from tinystories.config.parser import StrictParser
-from tinystories.console import program_name
+from tinystories.console import command_name, install_hint, program_name
 from tinystories.errors import UserError
 from tinystories.server.arguments import RENAMED, ServerArguments
 
@@ -23,8 +23,7 @@ def main(argv: list[str]) -> None:
         import fastapi  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        install = "python -m pip install -c constraints.txt -e '.[web]'"
-        raise UserError(f"the server needs {error.name}: {install}") from None
+        raise UserError(f"the server needs {error.name}", install_hint("web")) from None
     from tinystories.server.run import serve
 
     serve(checkpoint, arguments)
@@ -32,11 +31,10 @@ def main(argv: list[str]) -> None:
 
 def parse(argv: list[str]) -> tuple[str, ServerArguments]:
     """The checkpoint and the arguments, from the environment and the command line; the command line wins."""
-    program = program_name("serve")
     parser = StrictParser(
         (ServerArguments,),
-        prog=program,
-        usage=f"{program} CHECKPOINT [--key value ...]",
+        prog=program_name("serve"),
+        usage=f"{command_name('serve')} CHECKPOINT [--key value ...]",
         description="Serve a checkpoint. Every option can also be set by an environment variable of its name in "
         "capitals, the checkpoint by CHECKPOINT_PATH.",
     )
@@ -47,7 +45,7 @@ def parse(argv: list[str]) -> tuple[str, ServerArguments]:
     parser.check(argv)
     arguments, other = parser.build(argv)
     if not other.checkpoint:
-        raise UserError("no checkpoint: name a folder or Hub id, or set CHECKPOINT_PATH")
+        raise UserError("no checkpoint", "name a folder or Hub id, or set CHECKPOINT_PATH")
     return other.checkpoint, arguments
 
 

@@ -35,12 +35,12 @@ def main(argv: list[str]) -> None:
     parser.check(argv)
     data, arguments, output = parser.build(argv)
     if arguments.tokenizer_name is not None:
-        raise UserError("tokenizer_name names an existing tokenizer: leave it out to train one")
+        raise UserError("tokenizer_name names an existing tokenizer", "leave it out to train one")
     folder = Path(output.output_dir)
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file: give another --output_dir")
+        raise UserError(f"{folder} is a file", "give another --output_dir")
     if (folder / "config.json").exists():
-        raise UserError(f"{folder} holds a model, whose tokenizer must not change: give another --output_dir")
+        raise UserError(f"{folder} contains a model, whose tokenizer must not change", "give another --output_dir")
     train(folder, data, arguments)
 
 

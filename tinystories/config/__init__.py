@@ -1,1 +1,1 @@
-"""What a run is asked to do: dataclasses, parser, recipe file, ranges."""
+"""The keys of a recipe and of the command line: dataclasses, parser, recipe file, ranges."""

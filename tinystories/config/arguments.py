@@ -1,4 +1,4 @@
-"""What a run is asked to do: the dataclasses of keys.py and `RunArguments`, whose import takes seconds, torch's."""
+"""`RunArguments`: TrainingArguments with this project's keys. Importing it imports torch, which takes seconds."""
 
 from dataclasses import dataclass
 
@@ -6,25 +6,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.utils.import_utils import is_torch_bf16_gpu_available
 
-from tinystories.config.keys import (
-    DataArguments,
-    ModelArguments,
-    QualityArguments,
-    TokenizerArguments,
-    TrainingDefaults,
-    model_fields,
-)
-
-
-__all__ = [
-    "DataArguments",
-    "ModelArguments",
-    "QualityArguments",
-    "RunArguments",
-    "TokenizerArguments",
-    "bf16_is_fast",
-    "model_fields",
-]
+from tinystories.config.keys import TrainingDefaults
 
 
 @dataclass
@@ -35,15 +17,15 @@ class RunArguments(TrainingDefaults, TrainingArguments):  # type: ignore[misc]  
         ValueError: a setting that would make the evaluation inexact, or settings that contradict each other.
     """
 
-    def __post_init__(self):
-        self._refuse_what_would_change_the_numbers()
+    def __post_init__(self) -> None:
+        self._check_settings()
         if not torch.accelerator.is_available():
             self.use_cpu = True
         if self.bf16 is None:
             self.bf16 = not self.fp16 and bf16_is_fast(self.use_cpu)
         super().__post_init__()
 
-    def _refuse_what_would_change_the_numbers(self) -> None:
+    def _check_settings(self) -> None:
         for name, value in _FIXED.items():
             if getattr(self, name) != value:
                 raise ValueError(f"{name} must stay {value}: the exact evaluation depends on it")

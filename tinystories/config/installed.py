@@ -19,7 +19,8 @@ def installed_file(package: str, name: str) -> Path:
 def load_module(package: str, name: str) -> ModuleType:
     """The module `package`.`name`, run from its file. Should it import parts of its package, that is imported too."""
     spec = spec_from_file_location(f"{package}.{name}", installed_file(package, f"{name}.py"))
-    assert spec is not None and spec.loader is not None  # for a path that ends in .py
+    if spec is None or spec.loader is None:
+        raise ImportError(f"cannot load {name}.py of {package}")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

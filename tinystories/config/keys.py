@@ -201,7 +201,7 @@ class TrainingDefaults:
         metadata={"help": "Publish the finished run (end), or each checkpoint too (every_save)."},
     )
     ddp_find_unused_parameters: bool = field(
-        default=False, metadata={"help": "Look for weights without a gradient in each step; this model has none."}
+        default=False, metadata={"help": "Search each step for weights without a gradient (this model has none)."}
     )
     skip_guards: bool = field(
         default=False, metadata={"help": "Train without the guards against mistakes that show no other sign."}

@@ -47,8 +47,8 @@ def find_recipe(name: str) -> Path:
     packaged = packaged_recipe(name)
     if packaged is None:
         nearest = get_close_matches(path.stem, recipe_names(), n=1)
-        known = f"did you mean {nearest[0]}?" if nearest else f"recipes by name: {', '.join(recipe_names())}"
-        raise UserError(f"cannot read the recipe {name}: no such file; {known}")
+        remedy = f"did you mean {nearest[0]}?" if nearest else f"recipes by name: {', '.join(recipe_names())}"
+        raise UserError(f"cannot read the recipe {name}: no such file", remedy)
     return packaged
 
 

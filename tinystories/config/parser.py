@@ -41,7 +41,11 @@ class HelpFormatter(ArgumentDefaultsHelpFormatter):
 
 
 class StrictParser(HfArgumentParser):
-    """HfArgumentParser that takes only exact names and reports a mistake as a `UserError`."""
+    """HfArgumentParser that takes only exact names and reports a mistake as a `UserError`.
+
+    Commands call `check`, then `build` for the dataclasses. `parse_exactly` is `check` without the ranges of a recipe's
+    numbers, for a command whose options have other ranges.
+    """
 
     def __init__(self, dataclass_types: Iterable[Any], **kwargs: Any):
         super().__init__(dataclass_types, allow_abbrev=False, formatter_class=HelpFormatter, **kwargs)
@@ -68,7 +72,7 @@ class StrictParser(HfArgumentParser):
             namespace = self.parse_exactly(arguments)
             check_numbers(vars(namespace))
         except UserError as error:
-            raise UserError(f"{source}{error}") from None
+            raise UserError(f"{source}{error.message}", error.remedy) from None
         return namespace
 
     def parse_exactly(self, arguments: list[str]) -> Namespace:
@@ -81,12 +85,12 @@ class StrictParser(HfArgumentParser):
         if unknown and not unknown[0].startswith("-"):
             options = [word for word in arguments[: arguments.index(unknown[0])] if word.startswith("--")]
             after = f" after {options[-1].lstrip('-').split('=')[0]}, which takes one value" if options else ""
-            raise UserError(f"unexpected {unknown[0]!r}{after}; options are written --key value")
+            raise UserError(f"unexpected {unknown[0]!r}{after}", "options are written --key value")
         if unknown:
             name = unknown[0].lstrip("-").split("=")[0]
             nearest = get_close_matches(name.replace("-", "_"), [action.dest for action in self._actions], n=1)
-            hint = f"; did you mean {nearest[0]}?" if nearest else "; --help lists all keys"
-            raise UserError(f"unknown key {name!r}{hint}")
+            remedy = f"did you mean {nearest[0]}?" if nearest else "--help lists the options"
+            raise UserError(f"unknown key {name!r}", remedy)
         return namespace
 
     def build(self, arguments: list[str]) -> tuple:

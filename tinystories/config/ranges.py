@@ -1,4 +1,4 @@
-"""What the numbers of a recipe can be. transformers and torch find most such mistakes late, some never.
+"""The allowed range of each number of a recipe. transformers and torch report most violations late and some never.
 
 A learning rate of -1 or a batch of 0 rows would be a traceback after the data has been prepared, `max_steps: 0` would
 train three epochs, `save_total_limit: 0` would keep everything.
@@ -43,7 +43,7 @@ RANGES = (
     ("above 0 and at most 1", lambda value: 0 < value <= 1, "partial_rotary_factor"),
     ("from 0 to 4294967295", lambda value: 0 <= value < 2**32, "seed data_seed"),
 )
-BOUNDS = {key: (words, holds) for words, holds, keys in RANGES for key in keys.split()}
+RANGE_OF = {key: (words, is_allowed) for words, is_allowed, keys in RANGES for key in keys.split()}
 
 
 def check_numbers(values: dict[str, Any]) -> None:
@@ -53,6 +53,6 @@ def check_numbers(values: dict[str, Any]) -> None:
         UserError: naming the key, what it must be and what it is.
     """
     for key, value in values.items():
-        words, holds = BOUNDS.get(key, ("", None))
-        if holds is not None and isinstance(value, Real) and not holds(value):
+        words, is_allowed = RANGE_OF.get(key, ("", None))
+        if is_allowed is not None and isinstance(value, Real) and not is_allowed(value):
             raise UserError(f"{key} must be {words}, got {value}")

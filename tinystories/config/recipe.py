@@ -1,4 +1,4 @@
-"""A recipe: the model, the data and the training of one run, as one flat YAML file with the field's own names.
+"""A recipe: the model, the data and the training of one run, as one flat YAML file.
 
 `read_recipe(["configs/demo.yaml", "--learning_rate", "1e-3"])` reads the file, lets the command line override any key,
 checks every name and type, and returns dataclasses. The names of the training keys are those of
@@ -51,14 +51,14 @@ class Recipe:
 class _StrictLoader(yaml.SafeLoader):
     """YAML in which a key that is given twice is a mistake; plain YAML takes the last one."""
 
-    def construct_mapping(self, node, deep=False):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for place, key in enumerate(keys):
             if key in keys[:place]:
                 raise MarkedYAMLError(None, None, f"key {key!r} is given twice", node.value[place][0].start_mark)
         return super().construct_mapping(node, deep)
 
-    def construct_object(self, node, deep=False):
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
         except ValueError as error:  # a date that does not exist
@@ -74,8 +74,8 @@ def read_recipe(argv: list[str]) -> Recipe:
     """Read `[RECIPE] [--key value ...]`. RECIPE is a file, or the name of a packaged recipe.
 
     Raises:
-        UserError: a file that is missing or is no flat mapping, an unknown key (with the nearest known one), a value of
-            the wrong type. The message names the file or the option.
+        UserError: a file that is missing or is not a flat mapping, an unknown key (with the nearest known one), a value
+            of the wrong type. The message names the file or the option.
     """
     check_keys(argv)
     from tinystories.config.arguments import RunArguments
@@ -176,14 +176,14 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except MarkedYAMLError as error:
         mark, problem = error.problem_mark or error.context_mark, error.problem or error.context
         place = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise UserError(f"{place}: not YAML that can be read: {one_line(problem or '')}") from error
+        raise UserError(f"{place}: not valid YAML: {one_line(problem or '')}") from error
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise UserError(f"{path}:{line}: a character that YAML does not allow, {chr(error.character)!r}") from error
     except RecursionError as error:
-        raise UserError(f"{path} must hold 'key: value' lines, and is nested too deeply") from error
+        raise UserError(f"{path} must contain 'key: value' lines, and is nested too deeply") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path} must hold 'key: value' lines, and holds {type(values).__name__}")
+        raise UserError(f"{path} must contain 'key: value' lines, not {type(values).__name__}")
     return values
 
 
@@ -214,4 +214,4 @@ def _as_json(key: str, value: dict) -> str:
     try:
         return json.dumps(value)
     except (TypeError, ValueError) as error:  # a date, a key that is a list; a mapping that holds itself
-        raise UserError(f"{key}: a mapping may hold numbers and texts only ({one_line(error)})") from error
+        raise UserError(f"{key}: a mapping may contain only numbers and text ({one_line(error)})") from error

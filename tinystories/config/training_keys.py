@@ -24,7 +24,7 @@ def training_keys() -> type:
     source = installed_file("transformers", "training_args.py").read_text(encoding="utf-8")
     classes = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
     declared = next((node for node in classes if node.name == "TrainingArguments"), None)
-    if declared is None or declared.bases:  # another version of transformers, whose fields stand elsewhere
+    if declared is None or declared.bases:  # another version of transformers, with the fields in another place
         from tinystories.config.arguments import RunArguments
 
         return RunArguments

@@ -1,8 +1,8 @@
 """A cache of folders that are built once, under a key made of everything that went into them.
 
 No entry is stale, because another input has another key. No entry is half written: a folder is built under a temporary
-name, sealed, and renamed when it is complete, so a kill or a second process does no harm. A folder that has lost a file
-or part of one is built again.
+name, sealed, and renamed when it is complete, so a kill or a second process does no harm. A folder with a missing
+or truncated file is built again.
 """
 
 import hashlib

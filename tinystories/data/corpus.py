@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from tinystories.config.arguments import DataArguments
+from tinystories.config.keys import DataArguments
 from tinystories.data.cache import cached_folder, content_key, write_arrow
 from tinystories.data.readers import READERS, STORIES_PER_BATCH, BadRow, list_files
 from tinystories.data.sample_corpus import sample_stories
@@ -58,7 +58,7 @@ def load_corpus(arguments: DataArguments) -> Corpus:
     if arguments.max_train_samples is not None:
         train = train.select(range(min(arguments.max_train_samples, len(train))))
     if not len(train):
-        raise UserError("no training stories are left: check the data source, remove_overlap and max_train_samples")
+        raise UserError("no training stories are left", "check the data source, remove_overlap and max_train_samples")
     report |= {"train_stories": len(train), "validation_stories": len(validation)}
     logger.info("corpus: %d training stories, %d validation stories", len(train), len(validation))
     return Corpus(train, validation, report)
@@ -74,8 +74,8 @@ def read_sources(arguments: DataArguments) -> tuple[datasets.Dataset, datasets.D
     named = [name for name in sources if getattr(arguments, name) is not None]
     if len(named) != 1:
         raise UserError(
-            f"give one source of stories, got {' and '.join(named) or 'none'}: "
-            "--train_file stories.txt, --dataset_name roneneldan/TinyStories, or --num_sample_stories 20000"
+            f"one source of stories is needed, got {' and '.join(named) or 'none'}",
+            "give --train_file stories.txt, --dataset_name roneneldan/TinyStories, or --num_sample_stories 20000",
         )
     if arguments.validation_file is not None and arguments.train_file is None:
         raise UserError("validation_file needs a train_file")
@@ -130,7 +130,7 @@ def _stories(
     if not report["stories"] and report["bad"]:
         raise UserError(f"{source}: none of its {report['bad']} rows could be read, first {report['first_bad']}")
     if not report["stories"]:
-        raise UserError(f"{source} holds no story: it is empty or has only white space")
+        raise UserError(f"{source} contains no story: it is empty or has only white space")
     return datasets.Dataset.from_file(str(folder / "stories.arrow")), report
 
 
@@ -191,7 +191,9 @@ def _read_hub(name: str, arguments: DataArguments) -> tuple[datasets.Dataset, da
 def _hub_stories(label: str, split: datasets.Dataset, arguments: DataArguments) -> tuple[datasets.Dataset, dict]:
     column = arguments.text_column
     if column not in split.column_names:
-        raise UserError(f"{label} has no column {column!r}; it has {split.column_names}: choose one with --text_column")
+        raise UserError(
+            f"{label} has no column {column!r}; it has {split.column_names}", "choose one with --text_column"
+        )
 
     def rows() -> Iterator[str | BadRow]:
         texts = (text for batch in split.select_columns(column).iter(STORIES_PER_BATCH) for text in batch[column])
@@ -239,7 +241,7 @@ def _hold_out(stories: datasets.Dataset, fraction: float, seed: int) -> tuple[da
         raise UserError(f"validation_fraction must be between 0 and 1, got {fraction}")
     number = max(1, round(fraction * len(distinct)))
     if number >= len(distinct):
-        raise UserError(f"{len(distinct)} distinct stories are too few to hold any out: give a --validation_file")
+        raise UserError(f"{len(distinct)} distinct stories are too few to hold any out", "give a --validation_file")
     held_out = np.isin(hashes, distinct[:number])
     how = {"source": f"{fraction:g} of the distinct training stories, split_seed {seed}"}
     return stories.select(np.flatnonzero(~held_out)), stories.select(np.flatnonzero(held_out)), how

@@ -1,6 +1,6 @@
-"""The held-out stories that a checkpoint is measured on: those named by the user, else those of its run, else others.
+"""The held-out stories to measure a checkpoint on: a file that the user names, else its run's, else the sample corpus.
 
-A run's stories are read again by its own recipe. Those of somebody else's checkpoint are not known.
+The stories of a run are read again with its recipe. A checkpoint without a recipe has none.
 """
 
 from dataclasses import dataclass, fields
@@ -8,7 +8,7 @@ from typing import Literal
 
 import datasets
 
-from tinystories.config.arguments import DataArguments
+from tinystories.config.keys import DataArguments
 from tinystories.data.corpus import Corpus, dataset_key, load_corpus, read_files
 from tinystories.errors import UserError
 from tinystories.run_files import Run
@@ -21,8 +21,8 @@ SAMPLE_CORPUS_STORIES = 400
 class HeldOut:
     """Stories to measure a checkpoint on, and those that it was trained on, where they can be read.
 
-    origin: "named" by the user; the validation stories of the "run"; of the "sample corpus", which this project brings
-    and which fits only models trained on it.
+    origin: "named" by the user; the validation stories of the "run"; of the "sample corpus", which is part of this
+    project and suits only models trained on it.
     unchanged: whether the stories of the run are known to be the ones it was trained and validated on.
     unreadable: why the stories of the run cannot be read, if so.
     """

@@ -20,7 +20,8 @@ import pyarrow as pa
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from tinystories.config.arguments import DataArguments
+from tinystories.config.keys import DataArguments
+from tinystories.console import command_name
 from tinystories.data.cache import cached_folder, content_key, write_arrow
 from tinystories.data.corpus import dataset_key
 from tinystories.data.readers import STORIES_PER_BATCH
@@ -57,7 +58,9 @@ def pack(stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, argument
         raise UserError(f"block_size must be at least 2, got {arguments.block_size}")
     missing = [name for name in ("bos", "eos", "pad") if getattr(tokenizer, f"{name}_token_id") is None]
     if missing:
-        raise UserError(f"the tokenizer has no {' and no '.join(missing)} token", "train one with train_tokenizer.py")
+        raise UserError(
+            f"the tokenizer has no {' and no '.join(missing)} token", f"train one with {command_name('tokenizer')}"
+        )
     settings = [LAYOUT, arguments.block_size, arguments.align_to_stories]
     key = content_key([dataset_key(stories), *_tokenizer_content(tokenizer), *settings])
 
@@ -70,7 +73,8 @@ def pack(stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, argument
     if not report["rows"]:
         raise UserError(
             f"the training stories have {report['tokens']} tokens, fewer than one row of block_size "
-            f"{arguments.block_size}: give more text or a smaller block_size"
+            f"{arguments.block_size}",
+            "give more text or a smaller block_size",
         )
     logger.info(
         "packed: %s tokens in %s rows of %d (%d dropped at the end, %d of padding)",

@@ -22,8 +22,7 @@ import datasets
 import numpy as np
 from tqdm.auto import tqdm
 
-from tinystories.config.arguments import DataArguments
-from tinystories.config.arguments import QualityArguments as QualityArguments
+from tinystories.config.keys import DataArguments, QualityArguments
 from tinystories.data.corpus import read_sources, text_hashes
 from tinystories.data.mojibake import clean_text
 from tinystories.data.readers import END_OF_TEXT, STORIES_PER_BATCH, story_places
@@ -44,7 +43,7 @@ PATTERNS = {
     "URL": re.compile(r"\b(?:https?|ftp)://\S|\bwww\.\w+\.\w", re.I),
     "e-mail address": re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,255}\.\w"),
     "control characters": re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff]"),
-    "lost characters": re.compile("\ufffd"),
+    "replacement characters (U+FFFD)": re.compile("\ufffd"),
     "run of one character": re.compile(r"(\S)\1{15}"),
 }
 MOJIBAKE, SHORT, LONG, DUPLICATE, OVERLAP = (
@@ -114,12 +113,12 @@ def examine(arguments: QualityArguments, data: DataArguments) -> Examined:
     for start, texts in _batches(stories, "checking stories"):
         repaired = [clean_text(text) for text in texts]
         hashes[start : start + len(texts)] = text_hashes(repaired)
-        for index, (text, healed) in enumerate(zip(texts, repaired, strict=True), start):
-            if text != healed:
-                at = next((i for i, pair in enumerate(zip(text, healed, strict=False)) if pair[0] != pair[1]), 0)
+        for index, (text, repaired_text) in enumerate(zip(texts, repaired, strict=True), start):
+            if text != repaired_text:
+                at = next((i for i, pair in enumerate(zip(text, repaired_text, strict=False)) if pair[0] != pair[1]), 0)
                 note(MOJIBAKE, index, _excerpt(text, at))
-            for name, place in find_problems(healed, arguments).items():
-                note(name, index, _excerpt(healed, place))
+            for name, place in find_problems(repaired_text, arguments).items():
+                note(name, index, _excerpt(repaired_text, place))
 
     if validation is not None:
         held_out = [text_hashes([clean_text(text) for text in texts]) for _, texts in _batches(validation, None)]

@@ -22,7 +22,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinystories.config.arguments import DataArguments
+from tinystories.config.keys import DataArguments
 from tinystories.errors import UserError, one_line
 
 
@@ -81,7 +81,7 @@ def _known_files(path: Path) -> list[Path]:
     if path.is_file():
         if path.suffix.lower() not in READERS:
             raise UserError(
-                f"{path}: cannot read {path.suffix or 'a file without ending'}; known formats: {', '.join(READERS)}"
+                f"{path}: cannot read {path.suffix or 'a file without ending'}", f"known formats: {', '.join(READERS)}"
             )
         return [path]
     if not path.is_dir():
@@ -89,7 +89,7 @@ def _known_files(path: Path) -> list[Path]:
     files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
     known = [file for file in files if file.suffix.lower() in READERS]
     if not known:
-        raise UserError(f"{path}: holds no {', '.join(READERS)} file")
+        raise UserError(f"{path}: contains no {', '.join(READERS)} file")
     if len(known) < len(files):
         others = [file.name for file in files if file not in known]
         logger.warning("%s: skipped %d files of unknown formats: %s", path, len(others), ", ".join(others[:5]))
@@ -104,8 +104,8 @@ def _lines(file: Path) -> Iterator[str]:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 raise UserError(
-                    f"{file}:{number}: not UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1}); "
-                    "save the file as UTF-8"
+                    f"{file}:{number}: not UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1})",
+                    "save the file as UTF-8",
                 ) from error
             if b"\0" in line:
                 raise UserError(
@@ -158,7 +158,7 @@ def _read_jsonl(file: Path, arguments: DataArguments, report: dict) -> Iterator[
         if not isinstance(value, str):
             yield BadRow(f"{file}:{number}: no text in field {arguments.text_column!r}{fields}")
         elif SURROGATE.search(value):
-            yield BadRow(f"{file}:{number}: half a character (a surrogate escape without its other half)")
+            yield BadRow(f"{file}:{number}: a lone surrogate escape, which is half a character")
         else:
             yield _at(number, value)
 
@@ -173,7 +173,7 @@ def _read_csv(file: Path, arguments: DataArguments, report: dict) -> Iterator[st
         raise UserError(f"{file}:1: not CSV ({error})") from error
     if arguments.text_column not in header:
         raise UserError(
-            f"{file}:1: no column {arguments.text_column!r}; it has {header}: choose one with --text_column"
+            f"{file}:1: no column {arguments.text_column!r}; it has {header}", "choose one with --text_column"
         )
     if header.count(arguments.text_column) > 1:
         raise UserError(f"{file}:1: several columns are named {arguments.text_column!r}", "rename all but one")
@@ -202,8 +202,8 @@ def _read_parquet(file: Path, arguments: DataArguments, report: dict) -> Iterato
     with table:
         if arguments.text_column not in table.schema_arrow.names:
             raise UserError(
-                f"{file}: no column {arguments.text_column!r}; it has {table.schema_arrow.names}: "
-                "choose one with --text_column"
+                f"{file}: no column {arguments.text_column!r}; it has {table.schema_arrow.names}",
+                "choose one with --text_column",
             )
         number = 0
         try:

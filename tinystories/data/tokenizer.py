@@ -14,7 +14,8 @@ import tokenizers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from tinystories.config.arguments import TokenizerArguments
+from tinystories.config.keys import TokenizerArguments
+from tinystories.console import command_name
 from tinystories.data.cache import cached_folder, content_key
 from tinystories.data.corpus import dataset_key
 from tinystories.data.readers import STORIES_PER_BATCH
@@ -108,7 +109,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
         raise UserError(f"cannot load a tokenizer from {name}: {one_line(error)}") from error
     if not tokenizer.is_fast:
         raise UserError(
-            f"{name} is not a fast tokenizer (it has no tokenizer.json)", "train one with train_tokenizer.py"
+            f"{name} is not a fast tokenizer (it has no tokenizer.json)", f"train one with {command_name('tokenizer')}"
         )
     if tokenizer.backend_tokenizer.truncation is not None:
         length = tokenizer.backend_tokenizer.truncation["max_length"]

@@ -17,7 +17,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from configuration_tinystories import TinyStoriesConfig
 from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.checkpoint.loading import UNREADABLE
-from tinystories.config.arguments import ModelArguments, model_fields
+from tinystories.config.keys import ModelArguments, model_fields
 from tinystories.config.recipe import Recipe
 from tinystories.errors import UserError, one_line
 from tinystories.generation.presets import generation_config
