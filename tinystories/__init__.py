@@ -1,1 +1,1 @@
-"""The library under the commands, which only read arguments, call it and print."""
+"""Train, measure, share and serve small story-writing language models."""
