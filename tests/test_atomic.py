@@ -31,14 +31,21 @@ def test_sealed_folder(folder):
         (lambda folder: (folder / "a.txt").unlink(), "a.txt is missing"),
         (lambda folder: (folder / "deep" / "b.txt").write_text("tw"), "deep/b.txt has 2 bytes of 3"),
         (lambda folder: (folder / "a.txt").write_text("eno"), "a.txt is not what was written"),
-        (lambda folder: (folder / "sealed.json").write_text("{"), "its sealed.json cannot be read"),
-        (lambda folder: (folder / "sealed.json").write_text("[]"), "its sealed.json cannot be read"),
-        (lambda folder: (folder / "sealed.json").write_text('{"a.txt": 3}'), "its sealed.json cannot be read"),
+        (lambda folder: (folder / "sealed.json").write_text("{"), "sealed.json is damaged"),
+        (lambda folder: (folder / "sealed.json").write_text("[]"), "sealed.json is damaged"),
+        (lambda folder: (folder / "sealed.json").write_text('{"a.txt": 3}'), "sealed.json is damaged"),
     ],
 )
 def test_damage(folder, change, found):
     change(folder)
     assert damage(folder) == found
+
+
+def test_unreadable_seal(folder):
+    """A missing permission must not read like a file that is gone; a folder is unreadable to root too."""
+    (folder / "sealed.json").unlink()
+    (folder / "sealed.json").mkdir()
+    assert damage(folder) == f"sealed.json cannot be read ({os.strerror(errno.EISDIR)})"
 
 
 def test_sizes_alone(folder):

@@ -268,7 +268,7 @@ def test_incomplete_checkpoint(counting_run, tmp_path):
         for name in files:
             if not name.startswith(missing.removesuffix(".json")):
                 shutil.copy(counting_run / name, tmp_path / missing)
-        assert mistake(load_checkpoint, str(tmp_path / missing)).endswith(f"it holds no {missing}")
+        assert mistake(load_checkpoint, str(tmp_path / missing)).endswith(f"it has no {missing}")
     (tmp_path / "empty").mkdir()
     assert "config.json and no tokenizer.json" in mistake(load_checkpoint, str(tmp_path / "empty"))
 

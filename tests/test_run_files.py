@@ -1,5 +1,6 @@
 """The files of a run: absent, damaged and unreadable are told apart, and nothing of this machine is published."""
 
+import errno
 import json
 import os
 import pickle
@@ -73,6 +74,41 @@ def test_unreadable_file(folder, name):
     read = read_json if name == "recipe.json" else read_lines
     with pytest.raises(UserError, match="cannot be read"):
         read(folder / name)
+
+
+@pytest.fixture
+def forbidden(folder, monkeypatch):
+    """A run in a folder without permission: refused by replaced functions, since root may read everything."""
+
+    def guarded(original):
+        def refuse(path, *args, **options):
+            if folder in (Path(path), *Path(path).parents):
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return original(path, *args, **options)
+
+        return refuse
+
+    for owner, name in ((Path, "stat"), (Path, "read_text"), (os, "listdir")):
+        monkeypatch.setattr(owner, name, guarded(getattr(owner, name)))
+    return folder
+
+
+def test_folder_without_permission(forbidden):
+    """It is unreadable, and not absent: an absent folder would be looked up on the Hub."""
+    run = Run(forbidden)
+    assert run.recipe is None and run.samples == run.stops == [] and run.missing == []
+    reason = "cannot be read (permission denied)"
+    assert run.problems == [f"{name} {reason}" for name in ("recipe.json", "samples.jsonl", "stopped_at_step_*.jsonl")]
+    for read in (checkpoints, read_lines, read_json):
+        with pytest.raises(RunFileError, match="permission denied"):
+            read(forbidden)
+    assert checkpoints(forbidden.parent / "absent") == []
+
+
+def test_damaged_evaluation(folder):
+    (folder / "evaluation.json").write_text('{"data": {"name": "stories", "stories": 3}, "settings": {}}')
+    run = Run(folder)
+    assert run.evaluation is None and run.problems == ["evaluation.json is damaged (settings has the wrong type)"]
 
 
 def test_read_json(tmp_path):
@@ -170,6 +206,15 @@ def test_checkpoints(folder):
         (folder / name).mkdir()
     assert [path.name for path in checkpoints(folder)] == ["checkpoint-50", "checkpoint-100"]
     assert [path.name for path in checkpoints(folder, complete=False)][-1] == "checkpoint-1000"
+
+
+def test_local_paths_of_an_evaluation(tmp_path):
+    """evaluation.json is published with its settings."""
+    settings = {"data": "me/held-out.txt", "leaderboard": r"C:\me\board.jsonl", "tokenizer": "/home/me/tok512.bin"}
+    record = {"data": {"name": "held-out.txt"}, "settings": settings | {"output_dir": str(tmp_path)}}
+    cleaned = {"data": "held-out.txt", "leaderboard": "board.jsonl", "tokenizer": "tok512.bin"}
+    assert without_local_paths(record)["settings"] == cleaned | {"output_dir": tmp_path.name}
+    assert without_local_paths(record)["data"] == record["data"]
 
 
 def test_without_local_paths():

@@ -44,18 +44,27 @@ def is_sealed(folder: Path) -> bool:
 
 
 def damage(folder: Path, contents: bool = True) -> str | None:
-    """What is wrong with a sealed folder, in words, or None. `contents`: compare the hashes, not only the sizes."""
+    """What is wrong with a sealed folder, as text; None if nothing is. `contents`: compare hashes, not only sizes."""
+    try:
+        return _difference(folder, contents)
+    except OSError as error:
+        return f"{Path(error.filename or folder).name} cannot be read ({error.strerror})"
+
+
+def _difference(folder: Path, contents: bool) -> str | None:
     try:
         entries = json.loads((folder / SEAL).read_text(encoding="utf-8"))
         expected_files = {name: (entry["bytes"], entry["sha256"]) for name, entry in entries.items()}
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):  # the last three: JSON of another shape
-        return f"its {SEAL} cannot be read"
+    except (ValueError, AttributeError, KeyError, TypeError):  # the last three: JSON of another shape
+        return f"{SEAL} is damaged"
     for name, (num_bytes, digest) in expected_files.items():
         file = folder / name
-        if not file.is_file():
+        try:
+            found_bytes = file.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
             return f"{name} is missing"
-        if file.stat().st_size != num_bytes:
-            return f"{name} has {file.stat().st_size:,} bytes of {num_bytes:,}"
+        if found_bytes != num_bytes:
+            return f"{name} has {found_bytes:,} bytes of {num_bytes:,}"
         if contents and _digest(file) != digest:
             return f"{name} is not what was written"
     return None

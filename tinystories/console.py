@@ -21,7 +21,7 @@ from tinystories.atomic import is_no_room
 from tinystories.errors import Interrupted, UserError, one_line
 
 
-PATIENCE = 60  # seconds
+LAUNCHER_WAIT_SECONDS = 60
 SCRIPTS = {
     "train": "run_clm.py",
     "tokenizer": "train_tokenizer.py",
@@ -93,7 +93,7 @@ def run_command(main: Callable[[list[str]], None]) -> None:
         _say_once(f"error: {error}")
         _end(error.exit_status)
     except Interrupted as stopped:
-        _say_once(str(stopped), patience=0)
+        _say_once(str(stopped), wait=0)
         _end(stopped.exit_status)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -105,13 +105,13 @@ def run_command(main: Callable[[list[str]], None]) -> None:
         _say_once(f"error: {mistake}")
         _end(UserError.exit_status)
     finally:
-        if _processes():  # the group's threads, still running at exit, may abort the process and its exit status
+        if _processes():  # threads of the process group that still run at exit may abort the process
             sys.modules["torch.distributed"].destroy_process_group()
 
 
 def _processes() -> int:
     """The number of processes that train together; 0 where no group was formed."""
-    dist = sys.modules.get("torch.distributed")  # who has not imported it is in no group
+    dist = sys.modules.get("torch.distributed")  # not imported: no process group
     return dist.get_world_size() if dist is not None and dist.is_available() and dist.is_initialized() else 0
 
 
@@ -127,9 +127,9 @@ def _end(status: int) -> None:
 
 
 def _full_disk_or_memory(error: Exception) -> str | None:
-    """The message for what can happen anywhere in a program and is no bug of it; None for any other error."""
+    """The message for a full disk or exhausted memory, which are no bugs; None for any other error."""
     if is_no_room(error):
-        return f"the disk is full: {one_line(error)}; make room and start again, what was saved is whole"
+        return f"the disk is full: {one_line(error)}; free some space and start again. Saved files are complete"
     if isinstance(error, MemoryError) or _is_out_of_memory(error):
         return f"out of memory: {one_line(error)}; give smaller batches (per_device_eval_batch_size too) or model"
     return None
@@ -143,15 +143,15 @@ def _is_out_of_memory(error: Exception) -> bool:
     return should_reduce_batch_size(error)
 
 
-def _say_once(message: str, patience: float = PATIENCE) -> None:
+def _say_once(message: str, wait: float = LAUNCHER_WAIT_SECONDS) -> None:
     """Print `message` once on a machine, though all its processes make the same mistake.
 
-    The first process prints it. The others wait `patience` seconds for the launcher, which ends them as soon as the
+    The first process prints it. The others wait `wait` seconds for the launcher, which ends them as soon as the
     first one has ended; if one of them ended before, the launcher would end the first before it could print. A mistake
     of another process alone is printed after that time.
     """
     if os.environ.get("LOCAL_RANK", "0") != "0":
-        if not patience:
+        if not wait:
             return
-        time.sleep(patience)
+        time.sleep(wait)
     print(message, file=sys.stderr, flush=True)

@@ -27,7 +27,8 @@ class Interrupted(Exception):
     """A signal stopped the run after it was saved."""
 
     def __init__(self, checkpoint: str, number: int):
-        super().__init__(f"stopped as asked; saved in {checkpoint}: the same command with --resume goes on there")
+        saved = f"saved in {checkpoint}: the same command with --resume continues from there"
+        super().__init__(f"stopped by a signal; {saved}")
         self.exit_status = 128 + (number if number == signal.SIGTERM else signal.SIGINT)
 
 

@@ -16,7 +16,7 @@ def check_output_file(output_file: str | None) -> None:
     if path.is_dir():
         raise UserError(f"output_file {path}: is a folder", "name a file")
     if not path.resolve().parent.is_dir():
-        raise UserError(f"output_file {path}: there is no folder {path.parent}")
+        raise UserError(f"output_file {path}: there is no folder {path.parent}", "create it, or name another file")
     if not os.access(path if path.exists() else path.resolve().parent, os.W_OK):
         raise UserError(f"output_file {path}: may not be written", "name another")
 

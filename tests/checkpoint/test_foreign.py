@@ -304,13 +304,13 @@ def test_tokenizer_with_own_code(tmp_path):
 def test_other_failures_do_not_ask_for_trust(tmp_path):
     """Guards: advice to run foreign code because of the words in a message; a checkpoint of ours names code too."""
     folder = tmp_path / "trust_remote_code"
-    assert "brings its own" not in mistake(open_model, str(folder))
+    assert "Python code of its author" not in mistake(open_model, str(folder))
     write_gpt2(folder, eos_token="<|end|>")
     config = json.loads((folder / "config.json").read_text())
     config |= {"auto_map": {"AutoModelForCausalLM": "own.Own"}}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "model.safetensors").write_bytes(b"damaged")
-    assert "brings its own" not in mistake(open_model, str(folder))
+    assert "Python code of its author" not in mistake(open_model, str(folder))
 
 
 def test_one_special_token(tmp_path):

@@ -154,7 +154,7 @@ def test_spawned_data_worker(counting_run):
 def test_missing_file_is_named(counting_run, tmp_path):
     """Guards: the library's own message, which asks for a package that would not help."""
     shutil.copytree(counting_run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoint-*", "tokenizer.json"))
-    assert "it holds no tokenizer.json" in mistake(load_checkpoint, str(tmp_path / "run"))
+    assert "it has no tokenizer.json" in mistake(load_checkpoint, str(tmp_path / "run"))
 
 
 def test_installed_package(counting_run, tmp_path):

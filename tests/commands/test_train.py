@@ -209,7 +209,7 @@ def test_debug_shows_traceback(tmp_path):
 
 def test_earlier_run_is_kept(counting_run):
     before = (counting_run / "model.safetensors").read_bytes()
-    assert "holds an earlier run" in mistake(train.main, [str(counting_run / "recipe.json")])
+    assert "contains an earlier run" in mistake(train.main, [str(counting_run / "recipe.json")])
     assert (counting_run / "model.safetensors").read_bytes() == before
 
 
@@ -238,7 +238,7 @@ def test_other_folder_is_kept(tmp_path):
     """--output_dir names a folder that no run has written."""
     (tmp_path / "README.md").write_text("mine", encoding="utf-8")
     arguments = ["--num_sample_stories", "10", "--output_dir", str(tmp_path)]
-    assert "holds no earlier run" in mistake(train.main, arguments)
+    assert "contains no earlier run" in mistake(train.main, arguments)
     assert (tmp_path / "README.md").read_text() == "mine"
 
 
@@ -310,7 +310,7 @@ def test_lost_best_checkpoint(counting_run, tmp_path):
     options = ("--output_dir", folder, "--resume_from_checkpoint", "true")
     process = run_command("run_clm.py", counting_run / "recipe.json", *options)
     assert process.returncode == 0, process.stderr[-3000:]
-    assert "checkpoint-25, is lost" in process.stderr
+    assert "checkpoint-25, cannot be used" in process.stderr
     assert f"weights: the best checkpoint, {folder / 'checkpoint-100'}" in process.stderr, "the best since then"
     assert "this checkpoint: step 100" in (folder / "README.md").read_text()
 
@@ -341,7 +341,7 @@ def test_resume_with_other_stories(counting_run, tmp_path):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"train_file": str(stories)}))
     options = ["--output_dir", str(folder), "--resume_from_checkpoint", "true"]
     message = mistake(train.main, [str(folder / "recipe.json"), *options])
-    assert "training stories or the tokenizer are not those" in message
+    assert "the training stories or the tokenizer changed since" in message
 
 
 def test_resume_skips_incomplete_checkpoints(counting_run, tmp_path):
@@ -353,7 +353,7 @@ def test_resume_skips_incomplete_checkpoints(counting_run, tmp_path):
     training = RunArguments(output_dir=str(folder), resume_from_checkpoint="true")
     assert check_run_folder(training) == str(folder / "checkpoint-50")
     training = RunArguments(output_dir=str(folder), resume_from_checkpoint=str(folder / "checkpoint-20"))
-    assert "goes on at its last checkpoint" in mistake(check_run_folder, training)
+    assert "can only be resumed from its last checkpoint" in mistake(check_run_folder, training)
     report = json.loads((folder / "data_report.json").read_text())
     del report["began_with"]
     (folder / "data_report.json").write_text(json.dumps(report))

@@ -15,7 +15,9 @@ from transformers import ByT5Tokenizer
 from helpers.runs import TINY, as_options, mistake, run_command
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.commands import evaluate
+from tinystories.evaluation.arguments import EvaluationArguments
 from tinystories.evaluation.cache import fingerprint
+from tinystories.evaluation.suite import published_settings
 from tinystories.evaluation.table import as_text
 from tinystories.reporting.evaluation_page import write_page
 from tinystories.reporting.format import cell
@@ -119,6 +121,14 @@ def test_near_copy_on_page(found, tmp_path):
     copy = {"prompt": "Once", "text": " a fox ran.", "share": 0.9, "training_story": "Once a <b>fox</b> ran."}
     page = write_page([found | {"copies": [copy]}], tmp_path).read_text(encoding="utf-8")
     assert "90 % of this story" in page and "Once a &lt;b&gt;fox&lt;/b&gt; ran." in page
+
+
+def test_published_settings(tmp_path):
+    """Nobody is told the folders of this machine, nor where its judge is."""
+    given = {"data": str(tmp_path / "a.txt"), "judge_url": "http://10.0.0.7/v1", "judge_model": "m", "prompts": 3}
+    settings = published_settings(EvaluationArguments(**given, leaderboard=str(tmp_path / "board.jsonl")))
+    assert (settings["data"], settings["leaderboard"], settings["prompts"]) == ("a.txt", "board.jsonl", 3)
+    assert str(tmp_path) not in str(settings) and "10.0.0.7" not in str(settings)
 
 
 def test_card(folder, found):

@@ -221,7 +221,7 @@ def test_command(run, tmp_path, capsys):
 
 def test_no_run(tmp_path):
     assert mistake(write_report, tmp_path) == (
-        f"{tmp_path} holds no run: it has no recipe.json; give the output_dir of run_clm.py"
+        f"{tmp_path} holds no run: it has no recipe.json; give the output_dir of tinystories train"
     )
     (tmp_path / "recipe.json").mkdir()
     assert "recipe.json cannot be read (" in mistake(write_report, tmp_path)

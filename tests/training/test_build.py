@@ -1,4 +1,4 @@
-"""Before the first step: a compiler that does not work is reported with its own words, and training goes on."""
+"""Before the first step: a compiler that does not work is reported with its own words, and training continues."""
 
 import pytest
 import torch

@@ -29,7 +29,7 @@ from helpers.forked import fork_command, fork_ranks
 from helpers.runs import ROOT, TINY, as_options, mistake, write_counting_corpus
 from modeling_tinystories import TinyStoriesDecoderLayer
 from tinystories.checkpoint.loading import load_checkpoint
-from tinystories.console import PATIENCE, run_command
+from tinystories.console import LAUNCHER_WAIT_SECONDS, run_command
 from tinystories.errors import UserError
 from tinystories.run_files import checkpoints
 from tinystories.training.checkpointing import check_undamaged
@@ -305,7 +305,7 @@ def test_one_process_builds(folder, accumulating_pair):
 MISTAKES = {
     "unknown key": ({}, ["--learning_rat", "1"], 1, "unknown key 'learning_rat'; did you mean learning_rate?"),
     "no Hub to push to": ({"push_to_hub": True, "hub_model_id": "someone/else"}, [], 1, "cannot push to someone/else"),
-    "folder in use": ({"output_dir": "."}, [], 1, "is not empty and holds no earlier run"),
+    "folder in use": ({"output_dir": "."}, [], 1, "is not empty and contains no earlier run"),
     "failed guard": ({"validation_file": "counting.txt"}, [], 2, "are also in the validation data"),
     "loss that is no number": ({"learning_rate": 1e30}, ["--skip_guards", "false"], 2, "not finite at step"),
 }
@@ -340,7 +340,7 @@ def test_mistake_ends_both_processes(name, folder):
 
 
 def test_mistake_of_one_process_alone(monkeypatch, capsys):
-    """The process waits for the first one to speak and for the launcher to end it; if neither happens, it speaks."""
+    """Another process prints its error only if the first one has not ended the run in time."""
     waited = []
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr("sys.argv", ["run_clm.py"])
@@ -352,7 +352,7 @@ def test_mistake_of_one_process_alone(monkeypatch, capsys):
 
     with pytest.raises(SystemExit) as ended:
         run_command(fail)
-    assert ended.value.code == 1 and waited == [PATIENCE]
+    assert ended.value.code == 1 and waited == [LAUNCHER_WAIT_SECONDS]
     assert capsys.readouterr().err == "error: no room on this disk\n"
 
 
@@ -402,7 +402,7 @@ def test_signal_to_one_process(folder):
     (checkpoint,) = checkpoints(folder / "stopped")
     check_undamaged(checkpoint)
     assert {"rng_state_0.pth", "rng_state_1.pth", "optimizer.pt"} <= {path.name for path in checkpoint.iterdir()}
-    assert f"stopped as asked; saved in {checkpoint}" in log.read_text()
+    assert f"stopped by a signal; saved in {checkpoint}" in log.read_text()
 
 
 @slow
@@ -483,7 +483,7 @@ def test_muon_with_fsdp_is_refused(monkeypatch):
 
 
 def test_one_process_with_several_gpus_is_refused():
-    """The Trainer would wrap the model in DataParallel: the meters and the guards see one part of each batch."""
+    """The Trainer would wrap the model in DataParallel: the throughput and the guards see one part of each batch."""
     assert "CUDA_VISIBLE_DEVICES=0" in mistake(check_launch, asked_for(n_gpu=2))
 
 

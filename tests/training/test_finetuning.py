@@ -12,7 +12,7 @@ from helpers.forked import fork_command
 from helpers.runs import COUNTING, ROOT, TINY, as_options, mistake, write_counting_corpus
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.config.recipe import read_recipe
-from tinystories.training.finetuning import continued_model, settle_continued
+from tinystories.training.finetuning import apply_checkpoint, continued_model
 
 
 pytestmark = pytest.mark.slow  # counting_run is trained first
@@ -26,7 +26,7 @@ TRAINING = {
 
 def settled(*arguments):
     recipe = read_recipe([str(argument) for argument in arguments])
-    settle_continued(recipe)
+    apply_checkpoint(recipe)
     return recipe
 
 
@@ -97,7 +97,7 @@ def test_same_sizes_are_accepted(counting_run):
 def test_other_tokenizer_is_refused(counting_run):
     """The weights mean nothing under other token ids."""
     message = mistake(settled, "--model_name_or_path", counting_run, "--tokenizer_name", "elsewhere")
-    assert message.startswith("tokenizer_name: leave it out")
+    assert message.startswith("tokenizer_name: ")
 
 
 def test_missing_or_foreign_checkpoint(counting_run, tmp_path):
@@ -111,7 +111,7 @@ def test_output_dir_that_holds_the_checkpoint(counting_run):
     """It would be cleared: refused."""
     for base in (counting_run, counting_run / "checkpoint-50"):
         options = ("--model_name_or_path", base, "--output_dir", counting_run, "--overwrite_output_dir")
-        assert "holds the checkpoint to go on with" in mistake(settled, *options)
+        assert "contains the checkpoint to start from" in mistake(settled, *options)
 
 
 def test_context_grows_with_the_rows(counting_run):

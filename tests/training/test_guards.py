@@ -229,7 +229,7 @@ def test_mojibake(caplog):
 
 @pytest.mark.slow
 def test_validation_stories_in_training_data(tmp_path):
-    """Refused by the guard; with --skip_guards the run goes on and says so."""
+    """Refused by the guard; with --skip_guards the run continues and says so."""
     corpus = write_counting_corpus(tmp_path)
     assert_stopped(small_run(tmp_path, corpus, "--validation_file", str(corpus)), "are also in the validation data")
     process = small_run(tmp_path, corpus, "--validation_file", str(corpus), "--skip_guards")

@@ -21,7 +21,7 @@ from helpers.runs import (
 )
 from tinystories.checkpoint.loading import new_model
 from tinystories.config.recipe import read_recipe
-from tinystories.training.finetuning import settle_continued
+from tinystories.training.finetuning import apply_checkpoint
 from tinystories.training.optimizers import check_optimization, make_schedule, muon_and_adamw
 from tinystories.training.resume import check_resumed
 
@@ -288,4 +288,4 @@ def test_decay_in_steps_of_a_run_in_epochs():
 def test_residual_init_of_a_checkpoint():
     """Refused: its weights are not fresh."""
     recipe = read_recipe(["--model_name_or_path", "runs/mine", "--residual_init", "zero"])
-    assert mistake(settle_continued, recipe).startswith("residual_init: leave it out; runs/mine is no fresh model")
+    assert mistake(apply_checkpoint, recipe).startswith("residual_init: it applies to fresh weights only")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from helpers.forked import fork_command
 from helpers.kill_and_resume import RUN, differing, kill, options, start
+from helpers.run_folder import write_run
 from helpers.runs import as_options, mistake
 from tinystories.config.arguments import RunArguments
 from tinystories.errors import UserError
@@ -22,6 +23,7 @@ from tinystories.run_files import checkpoints, step_of
 from tinystories.training.checkpointing import steps_to_drop
 from tinystories.training.out_of_memory import evaluating_in_memory
 from tinystories.training.resume import check_run_folder
+from tinystories.training.trainer import read_progress
 
 
 STEPS = 200  # two epochs and a half
@@ -106,7 +108,7 @@ def test_resume_after_every_kind_of_stop(reference):
     process = start(folder, log, "--resume", preexec_fn=little_room, **run)
     assert process.wait(timeout=240) == 1
     (error,) = [line for line in log.read_text(encoding="utf-8").splitlines() if line.startswith("error: ")]
-    assert f"the last good checkpoint is {folder}/checkpoint-{before}: make room" in error and last() == before
+    assert f"the last good checkpoint is {folder}/checkpoint-{before}; make room" in error and last() == before
 
     small_run(folder, "--resume", **run)
     assert differing(folder, reference) == []
@@ -166,16 +168,19 @@ def copy_of(run: Path, folder: Path) -> Path:
         ("trainer_state.json", lambda path: path.write_bytes(path.read_bytes()[:-10]), "trainer_state.json has"),
         ("scheduler.pt", lambda path: path.unlink(), "scheduler.pt is missing"),
         ("rng_state.pth", lambda path: path.write_bytes(b""), "rng_state.pth has 0 bytes"),
-        ("sealed.json", lambda path: path.write_text("{"), "its sealed.json cannot be read"),
+        ("sealed.json", lambda path: path.write_text("{"), "sealed.json is damaged"),
     ],
 )
 def test_damaged_checkpoint(file, spoil, reason, reference, tmp_path):
-    """It is named with its damaged file and the checkpoint before it, at which --resume goes on."""
+    """It is named with its damaged file and the checkpoint before it, from which --resume continues."""
     folder = copy_of(reference, tmp_path / "run")
     last, before = checkpoints(folder)[-1], checkpoints(folder)[-2]
     spoil(last / file)
     message = mistake(check_run_folder, RunArguments(output_dir=str(folder), resume=True))
-    assert message.startswith(f"{last} is damaged: {reason}") and f"--resume goes on at {before}" in message
+    assert (
+        message.startswith(f"{last} is damaged or cannot be read: {reason}")
+        and f"--resume continues from {before}" in message
+    )
     shutil.rmtree(last)
     assert check_run_folder(RunArguments(output_dir=str(folder), resume=True)) == str(before)
 
@@ -194,6 +199,27 @@ def test_edited_card_and_missing_optimizer(reference, tmp_path):
     assert "no optimizer" in mistake(check_run_folder, RunArguments(output_dir=str(folder), resume=True))
 
 
+def test_unusable_record(tmp_path):
+    """A record that cannot be read is not called missing."""
+    folder = write_run(tmp_path / "run")
+    training = RunArguments(output_dir=str(folder), resume=True)
+    (folder / "recipe.json").write_text("{}")
+    assert mistake(check_run_folder, training) == f"{folder} cannot be resumed: recipe.json is missing or has no seed"
+    (folder / "recipe.json").unlink()
+    (folder / "recipe.json").mkdir()
+    assert "recipe.json cannot be read (is a directory)" in mistake(check_run_folder, training)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "missing or incomplete"), ("{}", "missing or incomplete"), ("{", "damaged")]
+)
+def test_unusable_progress(content, reason, tmp_path):
+    if content is not None:
+        (tmp_path / "progress.json").write_text(content)
+    message = mistake(read_progress, tmp_path)
+    assert message.startswith(str(tmp_path)) and "progress.json is " + reason in message
+
+
 def test_resume_without_a_checkpoint(tmp_path):
     """--resume begins a run where there is none, and refuses a folder with anything else in it."""
     training = RunArguments(output_dir=str(tmp_path / "run"), resume=True)
@@ -202,13 +228,13 @@ def test_resume_without_a_checkpoint(tmp_path):
     (tmp_path / "run" / "recipe.json").write_text("{}", encoding="utf-8")  # killed before its first checkpoint
     assert check_run_folder(training) is None
     (tmp_path / "run" / "model.safetensors").write_bytes(b"of a run that saved nothing on its way")
-    assert "holds an earlier run" in mistake(check_run_folder, training)
+    assert "contains an earlier run" in mistake(check_run_folder, training)
     (tmp_path / "run" / "model.safetensors").unlink()
     (tmp_path / "run" / "recipe.json").rename(tmp_path / "run" / "letter.txt")
-    assert "holds no earlier run" in mistake(check_run_folder, training)
+    assert "contains no earlier run" in mistake(check_run_folder, training)
     (tmp_path / "run" / "letter.txt").unlink()
     (tmp_path / "run" / "checkpoint-5").mkdir()
-    assert "holds no earlier run" in mistake(check_run_folder, training)
+    assert "contains no earlier run" in mistake(check_run_folder, training)
     (tmp_path / "letter.txt").write_text("a file", encoding="utf-8")
     training = RunArguments(output_dir=str(tmp_path / "letter.txt" / "run"), resume=True)
     assert "letter.txt is a file" in mistake(check_run_folder, training)
@@ -216,7 +242,7 @@ def test_resume_without_a_checkpoint(tmp_path):
 
 @slow
 def test_damaged_cache_is_built_again(reference, tmp_path):
-    """For a run that goes on too: the rows are made again, and are the same."""
+    """For a resumed run too: the rows are made again, and are the same."""
     folder = copy_of(reference, tmp_path / "run")
     shutil.copytree(reference.parent / "cache", tmp_path / "cache")
     (rows,) = (tmp_path / "cache").glob("rows-*/rows.arrow")
@@ -232,7 +258,7 @@ def test_damaged_cache_is_built_again(reference, tmp_path):
 
 @slow
 def test_early_stopping_after_resume(tmp_path):
-    """The count goes on, and the best is always saved.
+    """The count continues, and the best is always saved.
 
     With a learning rate that changes nothing, no evaluation beats the first, at step 5, where nothing is saved by rule.
     """
@@ -318,7 +344,7 @@ def test_out_of_memory(tmp_path):
     late = with_memory_for(4, tmp_path / "late", *auto, since=9)
     assert late.returncode == 1 and "Traceback" not in late.stderr
     keys = ["--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "2"]
-    assert f"at step 9; go on with --resume {' '.join(keys)}" in late.stderr
+    assert f"continue with --resume {' '.join(keys)}" in late.stderr and "out of memory at step 9 with" in late.stderr
     assert with_memory_for(4, tmp_path / "late", *auto, "--resume", *keys).returncode == 0
     results.append(json.loads((tmp_path / "late" / "all_results.json").read_text()))
     assert results[0]["eval_loss"] == pytest.approx(results[2]["eval_loss"], abs=1e-5)

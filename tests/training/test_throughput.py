@@ -281,7 +281,7 @@ def test_each_evaluation_is_a_row_in_both_files(counting_run):
 
 @slow
 def test_resume_cuts_evaluations(counting_run, tmp_path):
-    """A run that goes on keeps the rows up to its checkpoint and no half-written line; a new run keeps none."""
+    """A resumed run keeps the rows up to its checkpoint and no half-written line; a new run keeps none."""
     for step, loss in ((50, 2.5), (100, math.nan), (150, 2.0)):
         append_evaluation(tmp_path, {"step": step, "eval_loss": loss} | ({"eval_gap": 0.5} if step == 150 else {}))
     assert assert_files_agree(tmp_path) == [50, 100, 150]
@@ -350,6 +350,6 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     options |= {"output_dir": tmp_path / "run", "max_steps": 2, "save_steps": 1, "eval_strategy": "no"}
     options |= {"load_best_model_at_end": False, "learning_rate": 1e39, "warmup_steps": 0}
     process = fork_command("run_clm.py", *as_options(options), "--skip_guards")
-    assert process.returncode == 2 and "is not finite after step 1: nothing of it was saved" in process.stderr
+    assert process.returncode == 2 and "is not finite after step 1, which was not saved" in process.stderr
     assert "Traceback" not in process.stderr
     assert not list((tmp_path / "run").rglob("*.safetensors"))

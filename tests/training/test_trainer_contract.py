@@ -42,7 +42,7 @@ OVERRIDDEN = {
     "_save": ("(self, output_dir=None, state_dict=None)", "writes weights, config and tokenizer of each save"),
     "_save_checkpoint": ("(self, model, trial)", "writes checkpoint-N into _get_output_dir"),
     "_get_output_dir": ("(self, trial)", "names the folder that _save_checkpoint writes into"),
-    "_init_training_state": (TRAINING_STATE, "restores the state of the run that goes on"),
+    "_init_training_state": (TRAINING_STATE, "restores the state of a resumed run"),
     "_load_best_model": ("(self)", "loads state.best_model_checkpoint"),
     "_determine_best_metric": ("(self, metrics, trial)", "is called between evaluation and save; True for a new best"),
     "_finalize_training": ("(self, trial, num_train_samples, start_time)", "deletes checkpoints by save_total_limit"),
@@ -70,7 +70,7 @@ CALLED = {
 # Private attributes of a Trainer that we read or set.
 ATTRIBUTES = {
     "_created_lr_scheduler": "StoryTrainer.create_scheduler: a second loop makes a new schedule",
-    "_train_batch_size": "StoryTrainer._inner_training_loop: the rows at once of a run that goes on",
+    "_train_batch_size": "StoryTrainer._inner_training_loop: the rows at once of a resumed run",
     "_initial_global_step": "out_of_memory: whether this session has made a step",
 }
 

@@ -1,1 +1,1 @@
-"""The one thing that travels: opening and making checkpoints, the Hub, llama2.c files, models of others."""
+"""A checkpoint is a complete Hub repository: make, open and publish it; open llama2.c files and models of others."""

@@ -38,7 +38,7 @@ def open_model(
         kind = "llama2.c"
         model, words = _open_llama2c(path, device, tokenizer)
     elif tokenizer is not None:
-        raise UserError(f"--tokenizer goes with a llama2.c file; {name} has its own tokenizer")
+        raise UserError(f"--tokenizer is for llama2.c files; {name} has its own tokenizer")
     else:
         kind = "checkpoint" if path.is_dir() else "Hub"
         model, words = _open_auto(name, device, revision, trust_remote_code)
@@ -63,7 +63,7 @@ def _open_auto(
             return load_checkpoint(name, device, revision)
         except CodeNotTrustedError as error:
             raise CodeNotTrustedError(
-                f"{name} brings its own Python code: --trust_remote_code runs it, if you trust its author"
+                f"{name} contains Python code of its author", "run it with --trust_remote_code if you trust the author"
             ) from error
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=True)

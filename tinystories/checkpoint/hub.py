@@ -1,9 +1,9 @@
 """Publish a checkpoint on the Hub, and turn each failure into one line that says what to do.
 
-Everything goes up in one commit, the card with the weights that it describes: a push that breaks off changes nothing
-on the Hub, and the next one skips the files that had arrived. Only what a run writes is published, not optimizer state,
+Everything goes up in one commit, the card with the weights that it describes: an interrupted push changes nothing on
+the Hub, and the next one skips the files that had arrived. Only what a run writes is published, not optimizer state,
 other checkpoints or files of the user, and records are published without the folders of this machine. A card that
-somebody edited on the Hub is not overwritten without --overwrite_card.
+was edited on the Hub is not overwritten without --overwrite_card.
 """
 
 import json
@@ -19,9 +19,10 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RemoteEntr
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # imported there without being listed
 from safetensors import SafetensorError, safe_open
 
+from tinystories.console import command_name
 from tinystories.errors import UserError, one_line
 from tinystories.reporting.model_card import CARD_MARK, PLACEHOLDER, is_as_written, marked
-from tinystories.run_files import CARD, NEEDED, PUBLISHED, RECORDS, WRITTEN_BY_A_RUN, without_local_paths
+from tinystories.run_files import CARD, NEEDED, PUBLISHED, RECORDS, WRITTEN_BY_A_RUN, read_json, without_local_paths
 
 
 logger = logging.getLogger(__name__)
@@ -58,11 +59,11 @@ def push(
         if revision is not None:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         if tag is not None and tag in {ref.name for ref in api.list_repo_refs(repo_id).tags}:
-            raise UserError(f"{repo_id} has a tag {tag} already, and tags are not moved: give another --tag")
+            raise UserError(f"{repo_id} has a tag {tag} already, and tags are not moved", "give another --tag")
         head = api.model_info(repo_id, revision=revision).sha
         card = _published_card(folder / CARD, repo_id)
         if not overwrite_card:
-            refuse_to_lose_a_card(api, repo_id, head, card)
+            check_card_unedited(api, repo_id, head, card)
         operations = _operations(folder, card, there=api.list_repo_files(repo_id, revision=head))
         # On top of the state that was checked: if somebody commits in between, this commit fails and theirs is kept.
         commit = api.create_commit(repo_id, operations, commit_message=message, revision=revision, parent_commit=head)
@@ -104,8 +105,7 @@ def check_complete(folder: Path) -> None:
     try:
         ModelCard.load(folder / CARD)
         for name in RECORDS:
-            if (folder / name).exists():
-                json.loads((folder / name).read_text(encoding="utf-8"))
+            read_json(folder / name)
         for path in folder.glob("model*.safetensors"):
             with safe_open(path, "pt") as weights:
                 weights.keys()
@@ -126,7 +126,7 @@ def _content(path: Path) -> str | bytes:
     """What is uploaded: the path of a file, or the text of a record without the folders of this machine."""
     if path.name not in RECORDS:
         return str(path)
-    content = without_local_paths(json.loads(path.read_text(encoding="utf-8")))
+    content = without_local_paths(read_json(path))
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
@@ -137,7 +137,7 @@ def _published_card(path: Path, repo_id: str) -> str:
     return marked(CARD_MARK.sub("", named)) if is_as_written(card) else named
 
 
-def refuse_to_lose_a_card(api: HfApi, repo_id: str, revision: str | None, ours: str | None = None) -> None:
+def check_card_unedited(api: HfApi, repo_id: str, revision: str | None, ours: str | None = None) -> None:
     """Stop if the card on the Hub was edited after a run wrote it, unless it is the same as `ours`."""
     try:
         path = api.hf_hub_download(repo_id, CARD, revision=revision, force_download=True)
@@ -146,8 +146,8 @@ def refuse_to_lose_a_card(api: HfApi, repo_id: str, revision: str | None, ours: 
     card = Path(path).read_text(encoding="utf-8")
     if card != ours and not is_as_written(card):
         raise UserError(
-            f"the card of {repo_id} was edited on the Hub and would be overwritten: copy what you want to keep, then "
-            f"push with python push_to_hub.py FOLDER {repo_id} --overwrite_card"
+            f"the card of {repo_id} was edited on the Hub and would be overwritten",
+            f"copy what you want to keep, then push with {command_name('push')} FOLDER {repo_id} --overwrite_card",
         )
 
 
@@ -173,6 +173,6 @@ _REMEDIES: dict[int | None, str] = {  # by HTTP status
     401: "log in with a token that may write, `hf auth login`, or set HF_TOKEN",
     403: "this token may not write there; use one that may, or push under your own name",
     404: "there is no such repository or branch, or this token may not read it",
-    409: "somebody else pushed at the same time; push again",
-    412: "somebody else pushed at the same time; push again",
+    409: "another push came first; push again",
+    412: "another push came first; push again",
 }

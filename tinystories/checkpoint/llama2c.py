@@ -161,7 +161,7 @@ def _state(weights: dict[str, torch.Tensor], header: Header) -> dict[str, torch.
 
 
 def _halves(weights: torch.Tensor, heads: int) -> torch.Tensor:
-    """The rows of each head with the even ones first, so that neighbours come to lie half a head apart.
+    """The rows of each head with the even ones first, so that neighbours are half a head apart.
 
     weights and result: (layers, rows of all heads, columns).
     """

@@ -1,8 +1,8 @@
 """A checkpoint: a folder that is a complete Hub repository. This module makes and opens them.
 
 transformers writes the weights, config, the two code files, the tokenizer and the generation config;
-reporting/model_card.py writes the card. A checkpoint is opened with the classes of this installation; code that lies in
-it is not run.
+reporting/model_card.py writes the card. A checkpoint is opened with the classes of this installation; code in it is
+not run.
 """
 
 from pathlib import Path
@@ -115,7 +115,7 @@ def _missing_file(folder: Path) -> str | None:
     """The reason where a folder lacks a file: the library's message asks for sentencepiece or names the Hub."""
     needed = ("config.json", "tokenizer.json") if folder.is_dir() else ()
     missing = [name for name in needed if not (folder / name).exists()]
-    return f"it holds no {' and no '.join(missing)}" if missing else None
+    return f"it has no {' and no '.join(missing)}" if missing else None
 
 
 def _needs_own_code(name: str, revision: str | None) -> bool:

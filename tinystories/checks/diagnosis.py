@@ -23,7 +23,7 @@ from tinystories.checks.measurements import (
     vocabulary_of,
     write_stories,
 )
-from tinystories.checks.rules import Records, Symptoms, verdict
+from tinystories.checks.rules import Measurements, Records, verdict
 from tinystories.data.corpus import pick_stories
 from tinystories.data.held_out import find_held_out
 from tinystories.errors import UserError
@@ -115,9 +115,9 @@ def diagnose(
     }
 
 
-def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, records: Records, texts: Texts) -> Symptoms:
+def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, records: Records, texts: Texts) -> Measurements:
     """Everything that the rules need. A tokenizer with more tokens than the model cannot be read with."""
-    symptoms = Symptoms(
+    symptoms = Measurements(
         vocab_size=vocabulary_of(model),
         tokenizer_size=len(tokenizer),
         special_ids=_special_ids_that_differ(model, tokenizer),

@@ -74,7 +74,7 @@ def take_first_steps(trainer: StoryTrainer, validation_stories: int) -> DryRun:
 
 
 class _StepClock(TrainerCallback):
-    """Seconds from the end of one step to the end of the next; ends the training when it has seen enough."""
+    """Seconds from the end of one step to the end of the next; stops the training after enough steps."""
 
     def __init__(self):
         self.seconds: list[float] = []
@@ -119,7 +119,7 @@ class PeakMemory:
     def __init__(self, device: torch.device):
         self.device, self.peak = device, 0
         self._done = threading.Event()
-        self._watch = threading.Thread(target=self._look, daemon=True)
+        self._watch = threading.Thread(target=self._sample, daemon=True)
 
     def __enter__(self) -> "PeakMemory":
         if self.device.type == "cuda":
@@ -135,7 +135,7 @@ class PeakMemory:
             self._done.set()
             self._watch.join()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         process = psutil.Process()
         while not self._done.wait(0.02):
             self.peak = max(self.peak, process.memory_info().rss)

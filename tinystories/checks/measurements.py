@@ -17,7 +17,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from tinystories.data.packing import IGNORED
 from tinystories.errors import UserError
-from tinystories.evaluation.scoring import article_tokens, windows
+from tinystories.evaluation.scoring import article_tokens, begin_of_story, context_length, windows
 from tinystories.generation.presets import PRESETS
 from tinystories.random_state import keep_random_state
 
@@ -55,10 +55,10 @@ class Reading:
 
 def encode(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[np.ndarray]:
     """The token ids of each story as BOS + story + EOS, as far as the tokenizer has these."""
-    begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    begin = begin_of_story(tokenizer)
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    return [np.array([*([] if begin is None else [begin]), *ids, *end]) for ids in encoded]
+    return [np.array([*begin, *ids, *end]) for ids in encoded]
 
 
 def _articles(texts: list[str], stories: list[np.ndarray], tokenizer: PreTrainedTokenizerBase) -> list[np.ndarray]:
@@ -96,12 +96,8 @@ def vocabulary_of(model: PreTrainedModel) -> int:
     """Tokens that the model knows: rows of its input embedding."""
     embedding = model.get_input_embeddings()
     if not isinstance(embedding, torch.nn.Embedding):
-        raise UserError(f"the model has no table of token embeddings but a {type(embedding).__name__}")
+        raise UserError(f"the input embedding of the model is a {type(embedding).__name__}, not a table")
     return embedding.num_embeddings
-
-
-def _context_of(model: PreTrainedModel) -> int:
-    return getattr(model.config, "max_position_embeddings", None) or 1024
 
 
 @torch.inference_mode()
@@ -136,7 +132,7 @@ def _read(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], stories: list[np.ndarray]
 ) -> _Sums:
     """One pass of the model over the encoded `stories`."""
-    context = _context_of(model)
+    context = context_length(model)
     rows: list[dict[str, Any]] = [
         {"input_ids": ids[place], "first_target": first, "articles": articles[place]}
         for ids, articles in zip(stories, _articles(texts, stories, tokenizer), strict=True)
@@ -220,7 +216,7 @@ def write_stories(
 ) -> dict[str, Writing]:
     """Continue the first tokens of some of `texts`, with the model's own generation config and with each preset."""
     stories = [ids for ids in encode(texts, tokenizer) if len(ids) > PROMPT_TOKENS + 1][:SAMPLES]
-    new_tokens = min(NEW_TOKENS, _context_of(model) - PROMPT_TOKENS)
+    new_tokens = min(NEW_TOKENS, context_length(model) - PROMPT_TOKENS)
     if not stories or new_tokens < 1:
         return {}
     prompts = torch.from_numpy(np.stack([ids[:PROMPT_TOKENS] for ids in stories])).to(model.device)

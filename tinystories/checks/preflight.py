@@ -30,7 +30,7 @@ from tinystories.errors import UserError, one_line
 from tinystories.training.budget import check_room_for_checkpoints, planned_steps, readable, times
 from tinystories.training.build import make_trainer, use_compiler_if_it_works
 from tinystories.training.distributed import check_launch
-from tinystories.training.finetuning import continued_model, settle_continued
+from tinystories.training.finetuning import apply_checkpoint, continued_model
 from tinystories.training.optimizers import check_optimization
 from tinystories.training.resume import check_run_folder
 from tinystories.training.trainer import StoryTrainer
@@ -46,8 +46,10 @@ NEEDED = {
     "corpus": "the stories are",
     "tokenizer": "the tokenizer is",
     "packed": "the rows are",
+    "model": "the model is",
+    "steps": "the length is",
+    "trainer": "whether the guards pass is",
 }
-NEEDED |= {"model": "the model is", "steps": "the length is", "trainer": "whether the guards pass is"}
 
 
 @dataclass
@@ -143,7 +145,7 @@ def check_recipe(facts: Facts) -> str:
     check_launch(recipe.training)
     check_optimization(recipe.training)
     if recipe.model.model_name_or_path is not None:
-        settle_continued(recipe)
+        apply_checkpoint(recipe)
     facts.recipe = recipe
     return f"{len(recipe.given)} keys given, the others have their defaults"
 
@@ -277,24 +279,24 @@ def check_guards(facts: Facts) -> str:
 
 def check_steps(facts: Facts) -> str:
     try:
-        trial = take_first_steps(facts.trainer, len(facts.corpus.validation))
+        dry_run = take_first_steps(facts.trainer, len(facts.corpus.validation))
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"a step does not fit into the memory ({one_line(error)})",
             "halve per_device_train_batch_size and double gradient_accumulation_steps",
         ) from error
-    step = trial.batch * facts.accumulation
-    evaluations = facts.evaluations * trial.evaluation
-    seconds = trial.warm_up + step * facts.steps + evaluations + trial.final_score
+    step = dry_run.batch * facts.accumulation
+    evaluations = facts.evaluations * dry_run.evaluation
+    seconds = dry_run.warm_up + step * facts.steps + evaluations + dry_run.final_score
     facts.estimate = {"seconds": seconds, "seconds_per_step": step, "seconds_of_evaluations": evaluations}
-    facts.estimate |= {"seconds_of_final_score": trial.final_score, "peak_memory_bytes": trial.peak_memory}
-    tokens = facts.recipe.training.train_batch_size * facts.tokens_per_row / trial.batch
+    facts.estimate |= {"seconds_of_final_score": dry_run.final_score, "peak_memory_bytes": dry_run.peak_memory}
+    tokens = facts.recipe.training.train_batch_size * facts.tokens_per_row / dry_run.batch
     found = (
-        f"the whole run: about {timedelta(seconds=round(seconds))} (an estimate from {trial.steps} steps: "
-        f"{step:.3g} s a step, {tokens:,.0f} tokens/s; {facts.evaluations} evaluations of {trial.evaluation:.3g} s, "
-        f"the final score {trial.final_score:.3g} s); memory up to {readable(trial.peak_memory)}"
+        f"the whole run: about {timedelta(seconds=round(seconds))} (an estimate from {dry_run.steps} steps: "
+        f"{step:.3g} s a step, {tokens:,.0f} tokens/s; {facts.evaluations} evaluations of {dry_run.evaluation:.3g} s, "
+        f"the final score {dry_run.final_score:.3g} s); memory up to {readable(dry_run.peak_memory)}"
     )
-    if trial.peak_memory > 0.9 * facts.memory:
+    if dry_run.peak_memory > 0.9 * facts.memory:
         raise _Warned(found, "that is nearly all of the memory: halve per_device_train_batch_size")
     return found
 

@@ -1,7 +1,7 @@
 """The rules that name what is wrong with a model.
 
 The first rule that holds gives the verdict. V is the size of the vocabulary; losses are in nats per token of held-out
-text; ln V is the loss of a model that knows nothing.
+text; ln V is the loss of a uniform guess.
 
 - **wrong tokenizer**: it has more tokens than the model, its BOS or EOS are not the model's, or its size is not the one
   that the run recorded.
@@ -53,7 +53,7 @@ class Records:
 
 
 @dataclass
-class Symptoms:
+class Measurements:
     """Everything that the verdict rests on. `reading` is None where the tokenizer has more tokens than the model."""
 
     vocab_size: int
@@ -74,7 +74,7 @@ class Symptoms:
         return self.reading
 
 
-def _does_not_fit(s: Symptoms) -> str | None:
+def _does_not_fit(s: Measurements) -> str | None:
     if s.tokenizer_size > s.vocab_size:
         return f"the tokenizer has {s.tokenizer_size:,} tokens and the model knows {s.vocab_size:,}"
     for name, (of_model, of_tokenizer) in s.special_ids.items():
@@ -84,12 +84,12 @@ def _does_not_fit(s: Symptoms) -> str | None:
     return None
 
 
-def _too_little_text(s: Symptoms) -> str | None:
+def _too_little_text(s: Measurements) -> str | None:
     found = f"the text has {s.measured.tokens:,} tokens, and a verdict needs at least {ENOUGH_TOKENS}"
     return found if s.measured.tokens < ENOUGH_TOKENS else None
 
 
-def _other_tokens_expected(s: Symptoms) -> str | None:
+def _other_tokens_expected(s: Measurements) -> str | None:
     share, even = s.measured.mean_prediction_loss, math.log(s.vocab_size)
     if share > even and not _is_unlike_training(s):
         found = (
@@ -104,16 +104,16 @@ def _other_tokens_expected(s: Symptoms) -> str | None:
     return None
 
 
-def _is_unlike_training(s: Symptoms) -> bool:
+def _is_unlike_training(s: Measurements) -> bool:
     """Whether it predicts, with this tokenizer, the stories it was trained on, but not this text."""
     return s.training_loss is not None and s.training_loss < 0.9 * math.log(s.vocab_size) <= s.measured.loss
 
 
-def _broken_weights(s: Symptoms) -> str | None:
+def _broken_weights(s: Measurements) -> str | None:
     return None if math.isfinite(s.measured.loss) else f"the loss is {s.measured.loss}"
 
 
-def _labels_shifted(s: Symptoms) -> str | None:
+def _labels_shifted(s: Measurements) -> str | None:
     if _is_unlike_training(s):
         return None
     (same, following, second), nothing = s.measured.by_distance, math.log(s.vocab_size)
@@ -125,20 +125,20 @@ def _labels_shifted(s: Symptoms) -> str | None:
     return None
 
 
-def _untrained(s: Symptoms) -> str | None:
+def _untrained(s: Measurements) -> str | None:
     loss, nothing = min(s.measured.loss, s.training_loss or math.inf), math.log(s.vocab_size)
     if loss < 0.9 * nothing or _writes_what_it_learned(s):
         return None
-    return f"the loss is {loss:.2f}, and that of a model that knows nothing is {nothing:.2f}"
+    return f"the loss is {loss:.2f}, and that of a uniform guess is {nothing:.2f}"
 
 
-def _writes_what_it_learned(s: Symptoms) -> bool:
+def _writes_what_it_learned(s: Measurements) -> bool:
     """Whether its loss is low on what it writes itself, unlike a fresh model; where no text of its run is known."""
     written = min((writing.loss for writing in s.writings.values()), default=math.inf)
     return not s.own_text and s.training_loss is None and written < 0.75 * math.log(s.vocab_size)
 
 
-def _another_text(s: Symptoms) -> str | None:
+def _another_text(s: Measurements) -> str | None:
     if s.own_text or s.measured.loss < 0.9 * math.log(s.vocab_size):
         return None
     if s.training_loss is not None:
@@ -147,7 +147,7 @@ def _another_text(s: Symptoms) -> str | None:
     return f"the loss is {s.measured.loss:.2f} on it, and {written:.2f} on what the model writes itself"
 
 
-def _no_eos(s: Symptoms) -> str | None:
+def _no_eos(s: Measurements) -> str | None:
     r = s.measured
     if r.end_probability >= r.end_frequency / 10:
         return None
@@ -155,14 +155,14 @@ def _no_eos(s: Symptoms) -> str | None:
     return f"where stories end, EOS has a probability of {r.end_probability:.2g}, and {frequency}"
 
 
-def _overfit(s: Symptoms) -> str | None:
+def _overfit(s: Measurements) -> str | None:
     if s.training_loss is None or s.measured.loss < max(1.25 * s.training_loss, s.training_loss + 0.1):
         return None
     other = "held-out ones" if s.own_text else "this text, unless that is of another kind"
     return f"the loss is {s.training_loss:.2f} on stories it was trained on and {s.measured.loss:.2f} on {other}"
 
 
-def _undertrained(s: Symptoms) -> str | None:
+def _undertrained(s: Measurements) -> str | None:
     loss, pairs, records = s.measured.loss, s.measured.pairs_loss, s.records
     if loss > pairs:
         return f"the loss is {loss:.2f}, and counting pairs of tokens gives {pairs:.2f}"
@@ -174,7 +174,7 @@ def _undertrained(s: Symptoms) -> str | None:
     return None
 
 
-def _too_hot(s: Symptoms) -> str | None:
+def _too_hot(s: Measurements) -> str | None:
     own = next(iter(s.writings.values()), None)
     if own is None or own.loss < s.measured.loss + 1:
         return None
@@ -184,32 +184,32 @@ def _too_hot(s: Symptoms) -> str | None:
 @dataclass
 class Rule:
     verdict: str
-    reason: Callable[[Symptoms], str | None]
+    reason: Callable[[Measurements], str | None]
     remedy: str
 
 
 RIGHT_TOKENIZER = "restore the tokenizer files of the run that made these weights"
-LIKE_TRAINING = "name more stories, like those it was trained on, with --data"
+LIKE_TRAINING = "give more stories like those it was trained on, with --data"
 RULES = (
     Rule("wrong tokenizer", _does_not_fit, RIGHT_TOKENIZER),
     Rule("too little text", _too_little_text, LIKE_TRAINING),
     Rule("wrong tokenizer", _other_tokens_expected, RIGHT_TOKENIZER),
     Rule("broken weights", _broken_weights, "go back to an earlier checkpoint; lower the learning_rate"),
     Rule("labels shifted", _labels_shifted, "train again with labels equal to input_ids: the model shifts them itself"),
-    Rule("untrained", _untrained, "train it: python run_clm.py RECIPE; or give the folder of the trained weights"),
+    Rule("untrained", _untrained, "train it from a recipe, or give the folder of the trained weights"),
     Rule("another kind of text", _another_text, LIKE_TRAINING),
     Rule("no EOS", _no_eos, "train with EOS after every story and in the loss; its id must not be that of padding"),
     Rule("overfit", _overfit, "train fewer epochs, on more stories, or keep the best checkpoint"),
     Rule(
         "undertrained",
         _undertrained,
-        "train longer (--resume_from_checkpoint true, more steps), or check the learning_rate",
+        "train longer (--resume, more steps), or check the learning_rate",
     ),
     Rule("sampling too hot", _too_hot, "lower temperature, top_k, top_p or repetition_penalty (--preset balanced)"),
 )
 
 
-def verdict(symptoms: Symptoms) -> dict[str, str | None]:
+def verdict(symptoms: Measurements) -> dict[str, str | None]:
     """{"verdict", "reason", "remedy"} of the first rule that holds."""
     for rule in RULES:
         reason = rule.reason(symptoms)

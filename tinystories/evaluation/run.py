@@ -16,7 +16,7 @@ from tinystories.evaluation.table import as_text, comparison_as_text
 from tinystories.reporting.evaluation_page import write_page
 from tinystories.reporting.format import cell
 from tinystories.reporting.model_card import refresh_card
-from tinystories.run_files import EVALUATION, TRAINER_STATE, read_json
+from tinystories.run_files import EVALUATION, TRAINER_STATE, Run
 
 
 logger = logging.getLogger("tinystories")
@@ -66,7 +66,10 @@ def save_beside_the_weights(folder: Path, found: dict[str, Any]) -> None:
     """Write the result into the checkpoint and on its card, unless it is not of a run or its card was edited."""
     if not (folder / TRAINER_STATE).exists():
         return
-    known = read_json(folder / EVALUATION, logger.warning)
+    run = Run(folder)
+    known = run.evaluation
+    for problem in run.problems:
+        logger.warning("%s: %s", folder, problem)
     if found["settings"]["quick"] and known and not known["settings"]["quick"]:
         logger.warning("%s: its full evaluation is kept, this one was quick", folder)
         return

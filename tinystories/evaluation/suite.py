@@ -38,7 +38,7 @@ from tinystories.evaluation.text.metrics import available_metrics
 from tinystories.evaluation.text.prompts import PROMPTS
 from tinystories.evaluation.text.samples import Sample
 from tinystories.random_state import keep_random_state
-from tinystories.run_files import LIBRARIES, Run
+from tinystories.run_files import LIBRARIES, Run, without_local_paths
 
 
 logger = logging.getLogger(__name__)
@@ -225,7 +225,7 @@ def result(evaluation: ModelEvaluation, facts: dict[str, Any]) -> dict[str, Any]
         "model": facts,
         "fingerprint": evaluation.fingerprint,
         "data": evaluation.data,
-        "settings": asdict(a) | {"prompts": len({sample.prompt for sample in samples[a.presets[0]]})},
+        "settings": published_settings(a) | {"prompts": len({sample.prompt for sample in samples[a.presets[0]]})},
         "versions": {library: version(library) for library in LIBRARIES},
         "preset": a.presets[0],
         "metrics": {metric.name: metrics[metric.name] for metric in all_metrics() if metrics.get(metric.name)},
@@ -238,6 +238,12 @@ def result(evaluation: ModelEvaluation, facts: dict[str, Any]) -> dict[str, Any]
         "table": rows(all_metrics(), metrics, list(floors.values()), first["human"] | all_right(known)),
         "samples": {preset: _as_dicts(written) for preset, written in samples.items()},
     }
+
+
+def published_settings(arguments: EvaluationArguments) -> dict[str, Any]:
+    """The arguments without folders and addresses of this machine, since evaluation.json is published."""
+    settings: dict[str, Any] = without_local_paths(asdict(arguments))
+    return {name: value for name, value in settings.items() if name != "judge_url"}
 
 
 def _named(rules: Values) -> Values:

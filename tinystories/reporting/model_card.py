@@ -23,6 +23,7 @@ from tinystories.reporting.format import cell, spread
 from tinystories.run_files import (
     CARD,
     Environment,
+    Evaluation,
     EvaluationRow,
     Run,
     SampleRow,
@@ -60,7 +61,7 @@ class CardFacts:
     final: dict[str, Any] | None = None
     environment: Environment | None = None
     samples: list[SampleRow] = field(default_factory=list)
-    evaluation: dict[str, Any] | None = None
+    evaluation: Evaluation | None = None
 
 
 def read_facts(folder: str | Path) -> CardFacts | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tinystories.config.recipe import default_values
+from tinystories.console import program_name
 from tinystories.errors import UserError, one_line
 from tinystories.reporting.figures import CHARTS, Chart, Drawn, Points, draw
 from tinystories.reporting.format import is_number, spread
@@ -26,9 +27,10 @@ from tinystories.run_files import (
     DataReport,
     EvaluationRow,
     Run,
+    RunFileError,
     TrainerState,
     checkpoints,
-    whole,
+    without_fraction,
     without_local_paths,
 )
 
@@ -73,7 +75,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     if run.recipe is None:
         if run.problems:
             raise UserError(f"{folder}: {run.problems[0]}, so there is no report of this run")
-        raise UserError(f"{folder} holds no run: it has no {RECIPE}", "give the output_dir of run_clm.py")
+        raise UserError(f"{folder} holds no run: it has no {RECIPE}", f"give the output_dir of {program_name('train')}")
     state, problems = _last_state(run)
     data: DataReport | dict[str, Any] = run.data or {}
     history = state.get("log_history", [])
@@ -108,7 +110,11 @@ def _last_state(run: Run) -> tuple[TrainerState | dict[str, Any], list[str]]:
     if run.state is not None:
         return run.state, []
     problems: list[str] = []
-    for checkpoint in reversed(checkpoints(run.folder)):
+    try:
+        saved_at = checkpoints(run.folder)
+    except RunFileError as error:
+        return {}, [f"checkpoints: the run folder {error.reason}"]
+    for checkpoint in reversed(saved_at):
         saved = Run(checkpoint)
         if saved.state is not None:
             return saved.state, problems
@@ -144,8 +150,8 @@ def settings_of(recipe: dict[str, Any]) -> list[dict[str, Any]]:
     settings = [
         {
             "key": key,
-            "value": without_local_paths(whole(value), key),
-            "default": whole(defaults.get(key)),
+            "value": without_local_paths(without_fraction(value), key),
+            "default": without_fraction(defaults.get(key)),
             "changed": value != defaults.get(key),
         }
         for key, value in sorted(recipe.items())

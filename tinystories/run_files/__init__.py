@@ -21,20 +21,21 @@ from tinystories.run_files.names import (
     TRAIN_RESULTS,
     TRAINER_STATE,
     WRITTEN_BY_A_RUN,
-    checkpoints,
+    is_checkpoint,
     step_of,
     without_local_paths,
 )
-from tinystories.run_files.reading import Run, RunFileError, read_json, read_lines
+from tinystories.run_files.reading import Run, RunFileError, checkpoints, read_json, read_lines
 from tinystories.run_files.records import (
     DataReport,
     Environment,
+    Evaluation,
     EvaluationRow,
     Results,
     SampleRow,
     StopRow,
     TrainerState,
-    whole,
+    without_fraction,
 )
 
 
@@ -61,6 +62,7 @@ __all__ = [
     "WRITTEN_BY_A_RUN",
     "DataReport",
     "Environment",
+    "Evaluation",
     "EvaluationRow",
     "Results",
     "Run",
@@ -69,9 +71,10 @@ __all__ = [
     "StopRow",
     "TrainerState",
     "checkpoints",
+    "is_checkpoint",
     "read_json",
     "read_lines",
     "step_of",
-    "whole",
+    "without_fraction",
     "without_local_paths",
 ]

@@ -4,8 +4,6 @@ import re
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from tinystories.atomic import is_sealed
-
 
 RECIPE = "recipe.json"  # every key of the recipe
 DATA_REPORT = "data_report.json"
@@ -18,7 +16,7 @@ REPORT = "report"  # a folder
 # Beside the weights, so in each checkpoint-N as well:
 TRAINER_STATE = "trainer_state.json"
 CARD = "README.md"
-PROGRESS = "progress.json"  # what a resumed run has to know and the Trainer does not save; only in a checkpoint-N
+PROGRESS = "progress.json"  # state that a resumed run needs and the Trainer does not save; only in a checkpoint-N
 # Beside the weights of a finished run:
 ALL_RESULTS = "all_results.json"
 TRAIN_RESULTS = "train_results.json"
@@ -36,7 +34,7 @@ NEEDED = (
     "tokenizer_config.json",
     "model*.safetensors",
 )
-RECORDS = (RECIPE, DATA_REPORT, TRAINER_STATE)
+RECORDS = (RECIPE, DATA_REPORT, TRAINER_STATE, EVALUATION)  # cleaned of local paths before they are published
 WRITTEN_BY_A_RUN = (
     *NEEDED,
     *RECORDS,
@@ -47,16 +45,9 @@ WRITTEN_BY_A_RUN = (
     EVALUATIONS,
     EVALUATIONS_TABLE,
     ENVIRONMENT,
-    EVALUATION,
 )
 NEVER_PUBLISHED = (STOPPED,)  # a run writes them too, but they quote the training data
-PUBLISHED = (*WRITTEN_BY_A_RUN, "LICENSE*")  # and nothing else that may lie in the folder
-
-
-def checkpoints(folder: Path, complete: bool = True) -> list[Path]:
-    """The checkpoint-N folders of a run, in the order of their steps; all of them, or those that are complete."""
-    found = [path for path in folder.glob("checkpoint-*") if is_checkpoint(path)]
-    return sorted((path for path in found if path.is_dir() and (is_sealed(path) or not complete)), key=step_of)
+PUBLISHED = (*WRITTEN_BY_A_RUN, "LICENSE*")  # nothing else in the folder is published
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -68,8 +59,24 @@ def step_of(checkpoint: str | Path) -> int:
     return int(Path(checkpoint).name.removeprefix("checkpoint-"))
 
 
-_LOCAL_PATHS = {"train_file", "validation_file", "output_dir", "data_cache_dir", "best_model_checkpoint"}
-_PATHS_OR_NAMES = {"tokenizer_name", "model_name_or_path", "source", "deepspeed", "fsdp_config", "accelerator_config"}
+_LOCAL_PATHS = {
+    "train_file",
+    "validation_file",
+    "output_dir",
+    "data_cache_dir",
+    "best_model_checkpoint",
+    "data",  # of an evaluation
+    "leaderboard",
+}
+_PATHS_OR_NAMES = {
+    "tokenizer",  # of an evaluation
+    "tokenizer_name",
+    "model_name_or_path",
+    "source",
+    "deepspeed",
+    "fsdp_config",
+    "accelerator_config",
+}
 _STORY_FILES = (".txt", ".jsonl", ".csv", ".parquet")
 
 

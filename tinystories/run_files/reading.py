@@ -1,16 +1,18 @@
 """One way to read the files of a run.
 
-A file can be absent, damaged (cut off, not JSON, or with a value of the wrong type) or unreadable (such as for want of
-permission). `read_json` and `read_lines` tell these apart. `Run` reads all files of a run in this way and collects what
-is missing and what is wrong, where a single reader would fail at the first.
+A file can be absent, damaged (cut off, not JSON, or with a value of the wrong type) or unreadable (for example
+without permission). `read_json` and `read_lines` tell these apart. `Run` reads all files of a run in this way and
+collects what is missing and what is wrong, where a single reader would fail at the first.
 """
 
 import json
+import os
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tinystories.atomic import is_sealed
 from tinystories.errors import UserError, one_line
 from tinystories.run_files.names import (
     ALL_RESULTS,
@@ -23,10 +25,12 @@ from tinystories.run_files.names import (
     STOPPED,
     TRAINER_STATE,
     is_checkpoint,
+    step_of,
 )
 from tinystories.run_files.records import (
     DataReport,
     Environment,
+    Evaluation,
     EvaluationRow,
     Results,
     SampleRow,
@@ -41,7 +45,7 @@ T = TypeVar("T")
 
 
 class RunFileError(UserError):
-    """A file is there and cannot be used. `reason`: "is damaged (...)" or "cannot be read (...)"."""
+    """A file exists but cannot be used. `reason`: "is damaged (...)" or "cannot be read (...)"."""
 
     def __init__(self, path: Path, reason: str):
         super().__init__(f"{path} {reason}")
@@ -54,7 +58,7 @@ class RunFileError(UserError):
 def read_json(path: Path, say: Callable[[str], object] | None = None) -> dict[str, Any] | None:
     """The object in a JSON file; None where there is no such file.
 
-    say: is told what is wrong with a file that cannot be used, which then counts as absent.
+    say: called with a message about a file that cannot be used; the file then counts as absent.
 
     Raises:
         RunFileError: without `say`, the file is damaged or cannot be read.
@@ -71,14 +75,21 @@ def read_json(path: Path, say: Callable[[str], object] | None = None) -> dict[st
 def read_lines(path: Path, say: Callable[[str], object] = lambda problem: None, kind: Any = StepRow) -> list[Any]:
     """The rows of a .jsonl file, in order; none where there is no such file.
 
-    kind: the TypedDict that a row must agree with; by default any object with a `step`. say: is told of damaged lines,
-    such as one that was cut off by a kill. They are left out.
+    kind: the TypedDict that a row must agree with; by default any object with a `step`. say: called with a message
+    about damaged lines, such as one that was cut off by a kill. They are left out.
 
     Raises:
         RunFileError: the file cannot be read.
     """
+    return _read_rows(path, say, kind) or []
+
+
+def _read_rows(path: Path, say: Callable[[str], object], kind: Any) -> list[Any] | None:
+    text = _read_text(path, errors="replace")
+    if text is None:
+        return None
     rows, damaged = [], []
-    for number, line in enumerate((_read_text(path, errors="replace") or "").split("\n"), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -102,7 +113,11 @@ def _read_text(path: Path, errors: str = "strict") -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise RunFileError(path, f"cannot be read ({(error.strerror or one_line(error)).lower()})") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> RunFileError:
+    return RunFileError(path, f"cannot be read ({(error.strerror or one_line(error)).lower()})")
 
 
 def _read_object(path: Path, kind: Any = dict[str, Any]) -> Any:
@@ -116,10 +131,41 @@ def _read_object(path: Path, kind: Any = dict[str, Any]) -> Any:
     return value
 
 
+def checkpoints(folder: Path, complete: bool = True) -> list[Path]:
+    """The checkpoint-N folders of a run, in the order of their steps; all of them, or those that are complete.
+
+    Raises:
+        RunFileError: the folder cannot be read.
+    """
+    found = [path for path in _content(folder) if is_checkpoint(path)]
+    return sorted((path for path in found if path.is_dir() and (is_sealed(path) or not complete)), key=step_of)
+
+
+def _content(folder: Path) -> list[Path]:
+    """The files and folders in `folder`; none if it does not exist. Path.glob would ignore a missing permission."""
+    try:
+        return [folder / name for name in sorted(os.listdir(folder))]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def _is_there(folder: Path) -> bool:
+    """Whether a folder or file exists. One that cannot be looked at does: Path.exists differs between Pythons."""
+    try:
+        folder.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: not a name of a file
+        return False
+    except OSError:
+        return True
+    return True
+
+
 class Run:
     """What the files of a run say, or those of any checkpoint: a run folder, a checkpoint-N in it, or a Hub id.
 
-    Each file is read when it is first asked for. One that is absent, damaged or unreadable is None, or has no rows:
+    Each file is read on first access. One that is absent, damaged or unreadable is None, or has no rows:
     `missing` names the absent ones, and `problems` says what is wrong with the others, without the folders of this
     machine.
     """
@@ -156,8 +202,8 @@ class Run:
         return self._object(self.folder / ALL_RESULTS, Results)
 
     @cached_property
-    def evaluation(self) -> dict[str, Any] | None:
-        return self._object(self.folder / EVALUATION, dict[str, Any])
+    def evaluation(self) -> Evaluation | None:
+        return self._object(self.folder / EVALUATION, Evaluation)
 
     @cached_property
     def evaluations(self) -> list[EvaluationRow]:
@@ -170,7 +216,12 @@ class Run:
     @cached_property
     def stops(self) -> list[StopRow]:
         """The worst row of each step at which a guard stopped the run."""
-        return [row for path in sorted(self.run_folder.glob(STOPPED)) for row in self._rows(path, StopRow)[:1]]
+        try:
+            found = [path for path in _content(self.run_folder) if path.match(STOPPED)]
+        except RunFileError as error:
+            self.problems.append(f"{STOPPED} {error.reason}")
+            return []
+        return [row for path in found for row in self._rows(path, StopRow)[:1]]
 
     def _object(self, path: Path, kind: type[T]) -> T | None:
         try:
@@ -186,17 +237,17 @@ class Run:
     def _rows(self, path: Path, kind: type[T]) -> list[T]:
         try:
             found = self._on_this_machine(path)
-            if found is None or not found.exists():
-                self.missing.append(path.name)
-                return []
-            return read_lines(found, self.problems.append, kind)
+            rows = _read_rows(found, self.problems.append, kind) if found is not None else None
         except RunFileError as error:
             self.problems.append(f"{path.name} {error.reason}")
             return []
+        if rows is None:
+            self.missing.append(path.name)
+        return rows or []
 
     def _on_this_machine(self, path: Path) -> Path | None:
         """`path`, or that of the same file of the Hub id in the cache; None where the Hub has no such file."""
-        if self.folder.exists():
+        if _is_there(self.folder):
             return path
         from huggingface_hub import constants, hf_hub_download  # slow to import, and needed for Hub ids alone
         from huggingface_hub import errors as hub

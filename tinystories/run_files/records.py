@@ -1,6 +1,6 @@
 """What the files of a run say, as types that are checked when a file is read.
 
-Listed are the keys that this project reads; a file may hold more. In the .jsonl files a number that is not finite is
+Listed are the keys that this project reads; a file may have more. In the .jsonl files a number that is not finite is
 null.
 """
 
@@ -70,6 +70,29 @@ class Environment(TypedDict, total=False):
     peak_flops_measured: float
 
 
+class EvaluationData(TypedDict, total=False):
+    name: Required[str]
+    stories: Required[int]
+    also_in_training: int | None
+
+
+class EvaluationSettings(TypedDict, total=False):
+    quick: Required[bool]
+    prompts: int
+    seeds: list[int]
+    max_new_tokens: int
+
+
+class Evaluation(TypedDict, total=False):
+    """The result of one model, as run_evaluation.py saves it beside the weights."""
+
+    data: Required[EvaluationData]
+    settings: Required[EvaluationSettings]
+    preset: Required[str]
+    table: Required[list[dict[str, Any]]]
+    samples: Required[dict[str, Any]]  # by preset
+
+
 class EvaluationRow(TypedDict, total=False):
     step: Required[int]
     tokens_seen: int | None
@@ -88,7 +111,7 @@ class SampleRow(TypedDict):
 
 
 class StopRow(TypedDict, total=False):
-    """One row of tokens at which a guard stopped the run; the worst row stands first."""
+    """One row of tokens at which a guard stopped the run; the worst row comes first."""
 
     step: Required[int]
     loss: float | None
@@ -99,7 +122,7 @@ class StepRow(TypedDict):
 
 
 def mismatch(value: Any, kind: Any) -> str | None:
-    """Where an object of JSON disagrees with a TypedDict, in words; None where it agrees. Other keys are allowed."""
+    """Why a JSON object does not match a TypedDict; None if it does. Other keys are allowed."""
     if not isinstance(value, dict):
         return "not a JSON object"
     if not is_typeddict(kind):
@@ -121,11 +144,11 @@ def _fits(value: Any, kind: Any) -> bool:
         return any(_fits(value, option) for option in get_args(kind))
     if get_origin(kind) is list:
         return isinstance(value, list) and all(_fits(item, get_args(kind)[0]) for item in value)
-    if kind in (int, float):  # JSON writes the float 5.0 as 5, and true is no number
+    if kind in (int, float):  # JSON writes the float 5.0 as 5, and true is not a number
         return isinstance(value, (int, kind)) and not isinstance(value, bool)
     return isinstance(value, get_origin(kind) or kind)
 
 
-def whole(value: Any) -> Any:
-    """500.0, as which `eval_steps: 500` is read, as the 500 that was written."""
+def without_fraction(value: Any) -> Any:
+    """A float without a fraction as an int: the parser reads `eval_steps: 500` as 500.0."""
     return int(value) if isinstance(value, float) and value.is_integer() else value

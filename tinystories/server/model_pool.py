@@ -5,7 +5,6 @@ are open; the idle one that was used least recently is closed for another.
 """
 
 import logging
-import re
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.errors import UserError
+from tinystories.run_files import checkpoints, is_checkpoint, step_of
 from tinystories.server.arguments import ServerArguments
 from tinystories.server.continuous_batching import ContinuousBatcher
 from tinystories.server.kv_cache import check_batches, context_of
@@ -80,17 +80,12 @@ def find_checkpoints(checkpoint: str) -> list[Entry]:
     """The checkpoint itself, then the checkpoint-N folders in it by step. In a folder that has only those, the last one
     comes first. A Hub id has one entry."""
     folder = Path(checkpoint)
-    steps = {}
-    for path in folder.glob("checkpoint-*") if folder.is_dir() else ():
-        number = re.fullmatch(r"checkpoint-(\d+)", path.name)
-        if number and (path / "config.json").is_file():
-            steps[int(number[1])] = path
-    inner = [Entry(path.name, str(path), step) for step, path in sorted(steps.items())]
+    opened = [path for path in checkpoints(folder, complete=False) if (path / "config.json").is_file()]
+    inner = [Entry(path.name, str(path), step_of(path)) for path in opened]
     if inner and not (folder / "config.json").is_file():
         return [inner[-1], *inner[:-1]]
     name = folder.resolve().name if folder.is_dir() else checkpoint
-    own = re.fullmatch(r"checkpoint-(\d+)", name)
-    return [Entry(name, checkpoint, int(own[1]) if own else None), *inner]
+    return [Entry(name, checkpoint, step_of(name) if is_checkpoint(Path(name)) else None), *inner]
 
 
 def _device(name: str) -> torch.device:

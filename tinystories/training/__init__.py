@@ -1,1 +1,1 @@
-"""Rows to checkpoint: the Trainer, its guards and callbacks, and what keeps a long run safe."""
+"""Rows to checkpoint: the Trainer, its guards and callbacks, and checkpoints and resuming."""

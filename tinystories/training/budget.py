@@ -1,4 +1,4 @@
-"""What a recipe amounts to, counted before the run: steps, evaluations, checkpoints and their disk space."""
+"""What a recipe needs, counted before the run: steps, evaluations, checkpoints and their disk space."""
 
 import math
 import shutil
@@ -45,7 +45,7 @@ def checkpoints_at_a_time(training: RunArguments, rows: int) -> int:
 
 
 def check_room_for_checkpoints(model: nn.Module, training: RunArguments, rows: int) -> str:
-    """What was found, in words. The checkpoints that a resumed run has already are not counted again.
+    """A line for the report. The checkpoints that a resumed run has already are not counted again.
 
     Raises:
         UserError: there is not enough disk space.
@@ -69,7 +69,7 @@ def bytes_needed(model: nn.Module, optimizer_states_per_weight: int, checkpoints
 
 
 def check_disk_room(folder: str | Path, needed: int) -> str:
-    """What was found, in words.
+    """A line for the report.
 
     Raises:
         UserError: the disk of `folder`, which need not exist yet, has less than `needed` bytes free.
@@ -80,8 +80,8 @@ def check_disk_room(folder: str | Path, needed: int) -> str:
     free = shutil.disk_usage(place).free
     if free < needed:
         raise UserError(
-            f"{folder}: the run needs {readable(needed)} of disk and {readable(free)} are free; make room, give "
-            "another --output_dir, or keep fewer checkpoints (--save_total_limit)"
+            f"{folder}: the run needs {readable(needed)} of disk and {readable(free)} are free",
+            "make room, give another --output_dir, or keep fewer checkpoints (--save_total_limit)",
         )
     return f"needs {readable(needed)}, {readable(free)} are free"
 

@@ -39,7 +39,7 @@ def prepare_data(recipe: Recipe) -> tuple[Corpus, PreTrainedTokenizerBase, Packe
     corpus.report |= {
         "tokenizer": tokenizer_report(tokenizer, corpus.validation),
         "packing": packed.report,
-        "began_with": {  # what a run that goes on is held to
+        "began_with": {  # a resumed run must have the same
             "rows": packed.key,
             "validation": dataset_key(corpus.validation),
             "rows_per_step": training.train_batch_size * training.gradient_accumulation_steps * training.world_size,
@@ -58,7 +58,7 @@ def make_trainer(
 ) -> StoryTrainer:
     """Model and Trainer, after the guards have passed.
 
-    callbacks: in place of those that a run has (`run_callbacks`); guards and meters are always there.
+    callbacks: in place of those that a run has (`run_callbacks`); guards and throughput are always there.
 
     Raises:
         GuardError: the run would train a silently broken model.
@@ -97,7 +97,7 @@ def run_callbacks(training: RunArguments) -> list[TrainerCallback]:
 
 
 def _some_training_stories(recipe: Recipe, corpus: Corpus, evaluated: int) -> datasets.Dataset:
-    """The same ones each time: their loss against that of held-out stories shows what the model knows by heart."""
+    """The same stories at each evaluation; their loss against the held-out loss shows memorization."""
     number = min(recipe.data.train_eval_samples, evaluated)
     return pick_stories(corpus.train, number) if number else corpus.train.select([])
 
@@ -105,7 +105,7 @@ def _some_training_stories(recipe: Recipe, corpus: Corpus, evaluated: int) -> da
 def use_compiler_if_it_works(training: RunArguments) -> str | None:
     """Switch torch_compile off where it does not work: it needs a C++ compiler on a CPU, and Triton on a GPU.
 
-    Returns why it does not work, in one line; None where it works or was not asked for.
+    Returns why it does not work, in one line; None where it works or was not requested.
     """
     if not training.torch_compile:
         return None
@@ -113,9 +113,9 @@ def use_compiler_if_it_works(training: RunArguments) -> str | None:
         torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=training.device))
     except Exception as error:  # whatever a missing or broken compiler raises
         reason = _compiler_message(error)
-        logger.warning("torch.compile does not work here (%s): training goes on without it", reason)
+        logger.warning("torch.compile does not work here (%s): training continues without it", reason)
         training.torch_compile = False
-        os.environ.pop("ACCELERATE_DYNAMO_BACKEND", None)  # by which TrainingArguments tells accelerate to compile
+        os.environ.pop("ACCELERATE_DYNAMO_BACKEND", None)  # set by TrainingArguments to make accelerate compile
         os.environ.pop("ACCELERATE_DYNAMO_MODE", None)
         return reason
     return None

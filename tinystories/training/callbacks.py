@@ -34,7 +34,7 @@ class SampleStories(TrainerCallback):
 
 
 class LossGuard(TrainerCallback):
-    """Repeats the next-token guard at each evaluation: on a trained model a wrong shift cannot hide.
+    """Repeats the next-token guard at each evaluation: on a trained model a wrong shift changes the loss.
 
     It runs on every process, so that a failure ends all of them together and none waits for one that has ended.
     """

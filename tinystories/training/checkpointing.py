@@ -47,11 +47,11 @@ def check_undamaged(checkpoint: Path) -> None:
     """Raises UserError: a file of the checkpoint was cut off, changed or removed, or it has no optimizer."""
     found = damage(checkpoint)
     if not found and not any(path.name.startswith("optimizer") for path in checkpoint.iterdir()):
-        found = "it holds no optimizer (save_only_model)"
+        found = "it has no optimizer state (save_only_model)"
     if found:
         earlier = [path for path in checkpoints(checkpoint.parent) if step_of(path) < step_of(checkpoint)]
-        then = f"--resume goes on at {earlier[-1]}" if earlier else "--resume begins again"
-        raise UserError(f"{checkpoint} is damaged: {found}", f"move this folder away, and {then}")
+        then = f"--resume continues from {earlier[-1]}" if earlier else "--resume begins again"
+        raise UserError(f"{checkpoint} is damaged or cannot be read: {found}", f"move this folder away, and {then}")
 
 
 def thin_out(folder: Path, limit: int | None, best: str | Path | None) -> None:
@@ -82,7 +82,7 @@ def at_the_end_of_an_epoch(state: TrainerState) -> bool:
 
 
 class AtomicCheckpointTrainer(RecipeTrainer):
-    """A Trainer whose checkpoints are complete or absent, and that keeps and finds the best one wherever it lies."""
+    """A Trainer whose checkpoints are complete or absent; it finds the best one after the run folder was moved."""
 
     staging: Path | None = None  # the folder a checkpoint is being written into
 
@@ -112,7 +112,8 @@ class AtomicCheckpointTrainer(RecipeTrainer):
             last = earlier[-1] if earlier else "none"
             raise UserError(
                 f"{run / name} could not be saved, the disk is full ({one_line(error)}); the last good checkpoint is "
-                f"{last}: make room, and the same command with --resume goes on there"
+                f"{last}",
+                "make room; the same command with --resume continues from there",
             ) from error
         finally:
             self.staging = None
@@ -132,26 +133,26 @@ class AtomicCheckpointTrainer(RecipeTrainer):
         self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
-        """The best checkpoint is looked for in the run folder of today, which may have been moved."""
+        """The best checkpoint is looked for in the current run folder, since it may have been moved."""
         trained = super()._init_training_state(*args, **kwargs)
-        self._find_the_best()
+        self._locate_best()
         return trained
 
-    def _find_the_best(self) -> None:
+    def _locate_best(self) -> None:
         """Set the path of the best checkpoint; one that is missing or damaged is not the best any more."""
         best = self.state.best_global_step
         path = Path(self.args.output_dir, f"checkpoint-{best}")
         found = None if best is None else damage(path)
         if found:
             logger.warning(
-                "the best checkpoint, %s, is lost (%s): the best is looked for among the later ones", path, found
+                "the best checkpoint, %s, cannot be used (%s): the best of the later ones is kept instead", path, found
             )
             self.state.best_global_step = self.state.best_metric = None
         self.state.best_model_checkpoint = str(path) if self.state.best_global_step is not None else None
 
     def _load_best_model(self) -> None:
-        """Where the best checkpoint is lost, keep the last weights; the Trainer would report them as the best."""
-        self._find_the_best()
+        """If the best checkpoint cannot be used, keep the last weights; the Trainer would report them as the best."""
+        self._locate_best()
         if self.state.best_model_checkpoint is not None:
             super()._load_best_model()
 

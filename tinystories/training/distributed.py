@@ -35,31 +35,32 @@ def on_one_process(check: Callable[[], Result]) -> Result:
 
 
 def check_launch(training: RunArguments) -> None:
-    """Compare what the launcher was asked for with what this run does.
+    """Compare the launcher's settings with what this run does.
 
     Raises:
         UserError: the run would train wrongly, or save no weights. One process instead of several is a warning.
     """
     if training.n_gpu > 1:
         raise UserError(
-            f"one process sees {training.n_gpu} GPUs: start one for each (accelerate launch, docs/distributed.md), or "
-            "show it one with the environment variable CUDA_VISIBLE_DEVICES=0"
+            f"one process sees {training.n_gpu} GPUs",
+            "start one for each (accelerate launch, docs/distributed.md), or show it one with the environment variable "
+            "CUDA_VISIBLE_DEVICES=0",
         )
     sharded = training.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
     state_dict = (training.fsdp_plugin_args or {}).get("state_dict_type") or os.environ.get("FSDP_STATE_DICT_TYPE", "")
     if sharded and training.use_cpu:
         raise UserError("FSDP needs GPUs: on CPUs accelerate shards nothing and does not say so")
     if sharded and training.optimizer == "muon":
-        raise UserError("optimizer muon needs whole matrices, which FSDP cuts up: use optimizer adamw, or DDP")
+        raise UserError("optimizer muon needs whole matrices, which FSDP cuts up", "use optimizer adamw, or DDP")
     if sharded and "FULL" not in state_dict:
         raise UserError(
-            "FSDP must run with fsdp_state_dict_type FULL_STATE_DICT: with another, checkpoints hold no weights"
+            "FSDP must run with fsdp_state_dict_type FULL_STATE_DICT: with another, checkpoints contain no weights"
         )
     if training.mixed_precision != "no" and not (training.bf16 or training.fp16):
         raise UserError(
-            f"accelerate was told mixed_precision {training.mixed_precision} and the recipe was not: give "
-            f"--{training.mixed_precision} true, or mixed_precision no to accelerate"
+            f"accelerate has mixed_precision {training.mixed_precision}, and the recipe has no such precision",
+            f"give --{training.mixed_precision} true, or mixed_precision no to accelerate",
         )
     started_by_accelerate = "ACCELERATE_MIXED_PRECISION" in os.environ
     if started_by_accelerate and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
-        logger.warning("ONE PROCESS: accelerate launch was asked for several and started one (docs/distributed.md)")
+        logger.warning("ONE PROCESS: accelerate launch should have started several (docs/distributed.md)")

@@ -1,6 +1,6 @@
-"""What a run ran on, for environment.json: versions, device, and the speed that was measured of the device.
+"""Where a run ran, for environment.json: versions, device, and the speed that was measured of the device.
 
-It holds no name of a person, a machine or a folder, because it is published with the model.
+It contains no name of a person, a machine or a folder, because it is published with the model.
 """
 
 import os

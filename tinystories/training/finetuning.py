@@ -4,7 +4,7 @@
 
 Weights, sizes and tokenizer are the checkpoint's; a recipe that names others is refused, because the weights mean
 nothing in another network or under other token ids. Dropout, the attention implementation and the context may differ.
-Optimizer and schedule start anew: this is a new run, not the continuation of an old one.
+Optimizer and schedule start from the beginning: this is a new run, not the continuation of an old one.
 """
 
 import logging
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 DROPOUTS = ("embd_pdrop", "resid_pdrop", "attention_dropout")
 
 
-def settle_continued(recipe: Recipe) -> None:
+def apply_checkpoint(recipe: Recipe) -> None:
     """Fill in what the checkpoint decides: sizes, tokenizer, and the context where the recipe gives no block_size.
 
     Raises:
@@ -38,22 +38,22 @@ def settle_continued(recipe: Recipe) -> None:
     name = _base(recipe.model)
     output_dir, source = Path(recipe.training.output_dir).resolve(), Path(name).resolve()
     if source.exists() and (output_dir == source or output_dir in source.parents):
-        raise UserError(f"output_dir {recipe.training.output_dir} holds the checkpoint to go on with: give another")
-    if recipe.tokenizer.tokenizer_name not in (None, name):
         raise UserError(
-            f"tokenizer_name: leave it out; {name} goes on with its own tokenizer, whose ids it has learned"
+            f"output_dir {recipe.training.output_dir} contains the checkpoint to start from", "give another"
         )
+    if recipe.tokenizer.tokenizer_name not in (None, name):
+        raise UserError(f"tokenizer_name: {name} keeps the tokenizer it was trained with", "leave it out")
     if recipe.model.residual_init != "normal":
-        raise UserError(f"residual_init: leave it out; {name} is no fresh model, its weights are learned")
+        raise UserError("residual_init: it applies to fresh weights only", "leave it out")
     config = _load_config(recipe.model)
     for field in model_fields(recipe.model):
         if field != "attn_implementation" and not (field in DROPOUTS and field in recipe.given):
-            _settle(recipe, recipe.model, field, _value(config, field))
-    _settle(recipe, recipe.tokenizer, "vocab_size", config.vocab_size)
+            _take_from_checkpoint(recipe, recipe.model, field, _value(config, field))
+    _take_from_checkpoint(recipe, recipe.tokenizer, "vocab_size", config.vocab_size)
     if "block_size" not in recipe.given:
-        _settle(recipe, recipe.data, "block_size", config.max_position_embeddings)
-    _settle(recipe, recipe.tokenizer, "tokenizer_name", name)
-    _settle(recipe, recipe.tokenizer, "tokenizer_revision", recipe.model.model_revision)
+        _take_from_checkpoint(recipe, recipe.data, "block_size", config.max_position_embeddings)
+    _take_from_checkpoint(recipe, recipe.tokenizer, "tokenizer_name", name)
+    _take_from_checkpoint(recipe, recipe.tokenizer, "tokenizer_revision", recipe.model.model_revision)
 
 
 def continued_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> TinyStoriesForCausalLM:
@@ -85,7 +85,7 @@ def continued_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> TinyS
 
 
 def _base(arguments: ModelArguments) -> str:
-    """The folder or Hub id of the checkpoint, which is asked for only where the recipe names one."""
+    """The folder or Hub id of the checkpoint, the recipe must name one."""
     if arguments.model_name_or_path is None:
         raise ValueError("the recipe names no checkpoint")
     return arguments.model_name_or_path
@@ -99,7 +99,7 @@ def _load_config(arguments: ModelArguments) -> PreTrainedConfig:
         raise UserError(f"model_name_or_path: cannot open {name} as a checkpoint: {one_line(error)}") from error
     if config.model_type != TinyStoriesConfig.model_type:
         raise UserError(
-            f"model_name_or_path: {name} is a {config.model_type} model; give one trained with this project"
+            f"model_name_or_path: {name} is a {config.model_type} model", "give one trained with this project"
         )
     return config
 
@@ -108,12 +108,13 @@ def _value(config: PreTrainedConfig, field: str) -> Any:
     return config.rope_parameters[field] if field in config.rope_parameters else getattr(config, field)
 
 
-def _settle(recipe: Recipe, part: Any, field: str, value: Any) -> None:
+def _take_from_checkpoint(recipe: Recipe, part: Any, field: str, value: Any) -> None:
     """Set one key to the checkpoint's value. Raises UserError: the recipe gives another."""
     if field in recipe.given and getattr(part, field) not in (None, value):
         raise UserError(
-            f"{field} is {getattr(part, field)} in the recipe and {value} in {recipe.model.model_name_or_path}, which "
-            "goes on as it is: leave the key out (configs/finetune.yaml names no sizes)"
+            f"{field} is {getattr(part, field)} in the recipe and {value} in {recipe.model.model_name_or_path}, whose "
+            "sizes cannot change",
+            "leave the key out (configs/finetune.yaml contains no sizes)",
         )
     setattr(part, field, value)
     recipe.values[field] = value

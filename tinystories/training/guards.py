@@ -16,6 +16,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from modeling_tinystories import TinyStoriesForCausalLM
+from tinystories.console import command_name
 from tinystories.data.corpus import Corpus, story_hashes, text_hashes
 from tinystories.data.mojibake import repair_mojibake
 from tinystories.data.packing import IGNORED, encode_story
@@ -28,10 +29,10 @@ logger = logging.getLogger(__name__)
 
 SAMPLE_STORIES = 1000
 SAMPLE_ROWS = 64
-SCANNED_TOKENS = 2**20  # aligned rows may begin with many that go on with long stories
+SCANNED_TOKENS = 2**20  # aligned rows may begin with many that continue long stories
 LOSS_ROWS = 4
 OVERFIT_TOKENS = 48
-MOJIBAKE_SAID, MOJIBAKE_REFUSED = 0.001, 0.2  # shares of the stories
+MOJIBAKE_WARNING, MOJIBAKE_ERROR = 0.001, 0.2  # shares of the stories
 TYPED_SPECIALS = ("<|endoftext|>", "<|bos|>", "<|eos|>", "<|pad|>")
 
 
@@ -64,10 +65,10 @@ def check_text(train: datasets.Dataset) -> str:
     broken = [text for text in train.select(places)["text"] if repair_mojibake(text) != text]
     share = len(broken) / len(places)
     found = f"mojibake in {len(broken)} of {len(places)} stories"
-    remedy = "python check_run.py --data SOURCE --clean stories.jsonl writes a copy without it"
-    if share > MOJIBAKE_REFUSED:
+    remedy = f"{command_name('check')} --data SOURCE --clean stories.jsonl writes a copy without it"
+    if share > MOJIBAKE_ERROR:
         raise GuardError(f"{found} (first: {broken[0][:40]!r}...): the model would learn broken characters", remedy)
-    if share > MOJIBAKE_SAID:
+    if share > MOJIBAKE_WARNING:
         logger.warning("%s: %s", found, remedy)
     return found
 
@@ -78,12 +79,13 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> str
     if len(set(ids.values())) < 3:
         raise GuardError(
             f"BOS, EOS and PAD are not three tokens ({ids}): a model whose EOS is also its padding never learns to "
-            "stop; train a tokenizer with train_tokenizer.py"
+            "stop",
+            f"train a tokenizer with {command_name('tokenizer')}",
         )
     if tokenizer.backend_tokenizer.truncation is not None:
         raise GuardError(
-            f"the tokenizer stores a truncation ({tokenizer.backend_tokenizer.truncation}): stories would be cut; "
-            "save it again after tokenizer.backend_tokenizer.no_truncation()"
+            f"the tokenizer stores a truncation ({tokenizer.backend_tokenizer.truncation}): stories would be cut",
+            "save it again after tokenizer.backend_tokenizer.no_truncation()",
         )
     for text in texts:
         decoded = tokenizer.decode(encode_story(text, tokenizer), skip_special_tokens=True)
@@ -92,20 +94,21 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> str
                 (i for i, pair in enumerate(zip(decoded, text, strict=False)) if pair[0] != pair[1]), len(decoded)
             )
             raise GuardError(
-                f"the tokenizer loses text: {text[at : at + 20]!r} comes back as {decoded[at : at + 20]!r}; "
-                "use a byte-level tokenizer (train_tokenizer.py)"
+                f"the tokenizer loses text: {text[at : at + 20]!r} comes back as {decoded[at : at + 20]!r}",
+                f"use a byte-level tokenizer ({command_name('tokenizer')} trains one)",
             )
     for typed in {*TYPED_SPECIALS, *tokenizer.all_special_tokens}:
         if set(tokenizer(typed, add_special_tokens=False)["input_ids"]) & set(ids.values()):
             raise GuardError(
-                f"the text {typed!r} becomes a special token: a story could end in its middle; "
-                "save the tokenizer with split_special_tokens=True"
+                f"the text {typed!r} becomes a special token: a story could end in its middle",
+                "save the tokenizer with split_special_tokens=True",
             )
     plain = tokenizer("One day", add_special_tokens=False)["input_ids"]
     if tokenizer("One day")["input_ids"] != [tokenizer.bos_token_id, *plain]:
         raise GuardError(
             "the tokenizer does not put BOS, and nothing else, around a prompt: the model would be asked to continue "
-            "what it never saw in training; train a tokenizer with train_tokenizer.py"
+            "what it never saw in training",
+            f"train a tokenizer with {command_name('tokenizer')}",
         )
     return f"{len(texts)} stories survive encoding and decoding; bos, eos, pad = {tuple(ids.values())}"
 
@@ -115,14 +118,14 @@ def check_vocabulary(trainer: RecipeTrainer) -> str:
     tokenizer, config = trainer.processing_class, trainer.model.config
     if len(tokenizer) != config.vocab_size:
         raise GuardError(
-            f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}: build the model for this "
-            "tokenizer"
+            f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}",
+            "build the model for this tokenizer",
         )
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         if getattr(config, name) != getattr(tokenizer, name):
             raise GuardError(
-                f"{name} is {getattr(config, name)} in the model and {getattr(tokenizer, name)} in the tokenizer: "
-                "build the model for this tokenizer"
+                f"{name} is {getattr(config, name)} in the model and {getattr(tokenizer, name)} in the tokenizer",
+                "build the model for this tokenizer",
             )
     return f"{config.vocab_size:,} tokens in tokenizer and model"
 
@@ -142,7 +145,7 @@ def check_rows(trainer: RecipeTrainer, train_hashes: np.ndarray) -> str:
         (batch["input_ids"] == bos).any() for batch in trainer.train_dataset.iter(len(rows))
     ):
         raise GuardError(
-            "no BOS in the packed rows: the model would not learn how a story begins; pack BOS + story + EOS"
+            "no BOS in the packed rows: the model would not learn how a story begins", "pack BOS + story + EOS"
         )
     stories = list(islice(_packed_stories(rows, tokenizer, aligned), SAMPLE_STORIES))
     if not stories:
@@ -269,7 +272,7 @@ def check_next_token_loss(trainer: RecipeTrainer) -> str:
     model.train(was_training)
     difference = float(np.max(differences))  # NaN stays NaN
     if math.isnan(difference):
-        raise GuardError("the loss is not a number: lower the learning_rate, or set max_grad_norm")
+        raise GuardError("the loss is not a number", "lower the learning_rate, or set max_grad_norm")
     if not difference < 1e-3:
         raise GuardError(
             f"the trainer's loss is not the next-token loss of its rows (they differ by {difference:.4f} nats): labels "
@@ -308,7 +311,7 @@ def check_overfitting(trainer: RecipeTrainer) -> str:
     )
     wanted, got = (tokenizer.decode(ids[at : at + 8]) for ids in (sequence, generated))
     raise GuardError(
-        f"after learning one sequence (loss {loss:.3f}) the model goes on with {got!r}, not {wanted!r}, {at} tokens "
+        f"after learning one sequence (loss {loss:.3f}) the model continues with {got!r}, not {wanted!r}, {at} tokens "
         "from its start: the loss does not teach the next token, or generate does not use it"
     )
 
@@ -379,7 +382,7 @@ def _narrow_copy(trainer: RecipeTrainer, seed: int) -> TinyStoriesForCausalLM:
 def _loss(trainer: RecipeTrainer, model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """The loss as training computes it."""
     loss = trainer.compute_loss(model, batch)
-    assert isinstance(loss, torch.Tensor)  # and not a pair, because no outputs are asked for
+    assert isinstance(loss, torch.Tensor)  # no tuple: return_outputs is False
     return loss
 
 

@@ -46,7 +46,7 @@ def is_spike(loss: float, before: Sequence[float], nats: float) -> bool:
 
 
 class LossSpikeGuard(TrainerCallback):
-    """Sees every batch and loss of the training; `check` raises before the optimizer's step.
+    """Records every batch and loss of the training; `check` raises before the optimizer's step.
 
     max_loss_spike: nats, as in `is_spike`; with 0 only numbers that are not finite stop the run.
     """
@@ -60,8 +60,8 @@ class LossSpikeGuard(TrainerCallback):
     def on_step_begin(self, args, state, control, **kwargs):
         self.batches, self.losses = [], []
 
-    def see(self, batch: dict[str, torch.Tensor], loss: torch.Tensor) -> None:
-        """Note a batch of the step and its share of the loss."""
+    def record(self, batch: dict[str, torch.Tensor], loss: torch.Tensor) -> None:
+        """Record a batch of the step and its share of the loss."""
         self.batches.append(batch)
         self.losses.append(loss)
 
@@ -76,7 +76,7 @@ class LossSpikeGuard(TrainerCallback):
         loss, norm = trainer.accelerator.reduce(both, "mean").tolist()
         reason = self._reason(loss, norm, scaled=trainer.args.fp16)
         if reason is not None:
-            raise GuardError(self._report(trainer, *reason))
+            raise GuardError(*self._report(trainer, *reason))
         self.before.append(loss)
         return loss, norm
 
@@ -89,12 +89,12 @@ class LossSpikeGuard(TrainerCallback):
             return "the gradients are not finite", remedy
         if is_spike(loss, self.before, self.max_loss_spike):
             usual = median(self.before)
-            remedy = "if they are good stories, " + remedy + "; max_loss_spike 0 goes on all the same"
+            remedy = "if they are good stories, " + remedy + "; max_loss_spike 0 turns this check off"
             return f"the loss jumped from {usual:.2f} to {loss:.2f}", remedy
         return None
 
-    def _report(self, trainer: RecipeTrainer, what: str, remedy: str) -> str:
-        """Write the rows of the step, of all processes, to the run folder; returns the line to stop with."""
+    def _report(self, trainer: RecipeTrainer, what: str, remedy: str) -> tuple[str, str]:
+        """Write the rows of the step, of all processes, to the run folder; returns message and remedy."""
         step, folder = trainer.state.global_step + 1, Path(trainer.args.output_dir)
         rows = gather_object([row for batch in self.batches for row in _scored_rows(trainer, batch)])
         rows.sort(key=lambda row: math.inf if row["loss"] is None else row["loss"], reverse=True)
@@ -102,7 +102,7 @@ class LossSpikeGuard(TrainerCallback):
         if trainer.is_world_process_zero():
             with path.open("w", encoding="utf-8") as file:
                 file.writelines(json.dumps({"step": step, **row}, ensure_ascii=False) + "\n" for row in rows)
-        return f"{what} at step {step}, whose rows are in {path}; {remedy}. Checkpoints before it are kept"
+        return f"{what} at step {step}, whose rows are in {path}", f"{remedy}. Checkpoints before it are kept"
 
 
 @torch.no_grad()

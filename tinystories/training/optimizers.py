@@ -144,13 +144,13 @@ def check_optimization(args: RunArguments) -> None:
     weight = nn.Parameter(torch.zeros(1, 1))
     if args.optimizer == "muon":
         if args.optim != "adamw_torch_fused" or args.optim_args is not None:
-            raise UserError("optim and optim_args choose the AdamW of optimizer adamw: leave them out with muon")
+            raise UserError("optim and optim_args choose the AdamW of optimizer adamw", "leave them out with muon")
         try:
             muon_and_adamw([("model.layers.0.weight", weight)], args)
         except ValueError as error:
             raise UserError(one_line(error)) from error
     elif args.muon_learning_rate is not None:
-        raise UserError("muon_learning_rate is for optimizer muon: set that too, or leave it out")
+        raise UserError("muon_learning_rate is for optimizer muon", "set that too, or leave it out")
     if args.optim_args and any("=" not in part for part in args.optim_args.split(",")):
         raise UserError(f"optim_args must be name=value,name=value, got {args.optim_args!r}")
     if 0 < args.max_steps <= args.warmup_steps:

@@ -43,8 +43,9 @@ def train_in_memory(trainer: RecipeTrainer, loop: Callable[[int], Result], rows:
                 raise
             fewer = max((n for n in range(1, rows) if rows % n == 0), default=None)
             if start is None or fewer is None or not _may_start_again(trainer):
-                remedy = _remedy(trainer, fewer)
-                raise UserError(f"out of memory with {rows} rows at once on a device: {remedy}") from error
+                when = f" at step {trainer.state.global_step}" if _has_made_a_step(trainer) else ""
+                message = f"out of memory{when} with {rows} rows at once on a device"
+                raise UserError(message, _remedy(trainer, fewer)) from error
         logger.warning(
             "out of memory with %d rows at once: now %d rows, accumulated %d times; a step stays %d rows a device",
             rows,
@@ -75,7 +76,7 @@ def _remedy(trainer: RecipeTrainer, fewer: int | None) -> str:
         f"{trainer.args.gradient_accumulation_steps * trainer.args.per_device_train_batch_size // fewer}"
     )
     if _has_made_a_step(trainer):
-        return f"at step {trainer.state.global_step}; go on with --resume {keys}, which keeps the rows of a step"
+        return f"continue with --resume {keys}, which keeps the rows of a step"
     return f"give {keys}, which keeps the rows of a step, or gradient_checkpointing true"
 
 
@@ -88,7 +89,7 @@ def evaluating_in_memory(rows: int) -> Iterator[None]:
         if not should_reduce_batch_size(error.__cause__ or error):
             raise
         keys = f"--per_device_eval_batch_size {max(1, rows // 2)}"
-        raise UserError(f"out of memory in an evaluation with {rows} rows at once: give {keys}") from error
+        raise UserError(f"out of memory in an evaluation with {rows} rows at once", f"give {keys}") from error
 
 
 class _Start:

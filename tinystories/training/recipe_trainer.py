@@ -1,4 +1,4 @@
-"""transformers' Trainer with the types that its parts have in this project; guards and callbacks ask for no more."""
+"""transformers' Trainer with the types that its parts have in this project."""
 
 import datasets
 import torch

@@ -1,10 +1,10 @@
-"""The run folder: it is never overwritten without --overwrite_output_dir, and a run can go on in it.
+"""The run folder: it is never overwritten without --overwrite_output_dir, and a run can be resumed in it.
 
     python run_clm.py RECIPE --resume
 
-goes on at the last complete checkpoint of the recipe's output_dir: weights, optimizer, schedule, random state and the
-place in the data are restored. A run that was ended before its first checkpoint begins again. No file of an earlier run
-is left beside a new recipe.
+With --resume a run continues from the last complete checkpoint of the recipe's output_dir: weights, optimizer,
+schedule, random state and the place in the data are restored. A run that ended before its first checkpoint begins
+again. No file of an earlier run is left beside a new recipe.
 """
 
 import json
@@ -36,7 +36,7 @@ from tinystories.run_files import (
     read_json,
     read_lines,
     step_of,
-    whole,
+    without_fraction,
 )
 from tinystories.training.checkpointing import check_undamaged
 from tinystories.training.throughput import write_evaluations_table
@@ -112,21 +112,21 @@ def check_run_folder(training: RunArguments) -> str | None:
     if not training.should_save or not folder.exists() or not any(folder.iterdir()):
         return None
     if not (folder / RECIPE).exists():
-        raise UserError(f"{folder} is not empty and holds no earlier run: give another --output_dir")
+        raise UserError(f"{folder} is not empty and contains no earlier run", "give another --output_dir")
     if not training.overwrite_output_dir:
         raise UserError(
-            f"{folder} holds an earlier run: give another --output_dir, or --resume to go on with it, or "
-            "--overwrite_output_dir to lose it"
+            f"{folder} contains an earlier run",
+            "give another --output_dir, --resume to continue it, or --overwrite_output_dir to replace it",
         )
     return None
 
 
 def _began_here(folder: Path) -> bool:
-    """Whether a run began in this folder and saved no weights: nothing is lost if it begins again."""
+    """Whether a run began in this folder and saved no weights: it can start again."""
     has_weights = checkpoints(folder, complete=False) or any(folder.glob("model*.safetensors"))
     if not (folder / RECIPE).exists() or has_weights:
         return False
-    logger.warning("%s holds no checkpoint yet: the run begins again", folder)
+    logger.warning("%s has no checkpoint yet: the run begins again", folder)
     return True
 
 
@@ -143,23 +143,23 @@ def _checkpoint_to_resume(folder: Path, which: str | None) -> str | None:
         return None
     if last is None:
         raise UserError(
-            f"resume_from_checkpoint {which}: there is no complete checkpoint in {folder}; to start a new run from "
-            "another model, use --model_name_or_path"
+            f"resume_from_checkpoint {which}: there is no complete checkpoint in {folder}",
+            "to start a new run from another model, use --model_name_or_path",
         )
     if which is not None and which.lower() not in ("true", "last") and Path(which).resolve() != last.resolve():
         raise UserError(
-            f"resume_from_checkpoint {which}: a run goes on at its last checkpoint, {last}; move later ones away "
-            "first, or start a new run with --model_name_or_path"
+            f"resume_from_checkpoint {which}: a run can only be resumed from its last checkpoint, {last}",
+            "move later ones away first, or start a new run with --model_name_or_path",
         )
     for name, key in ((RECIPE, "seed"), (DATA_REPORT, "began_with")):
-        if key not in (read_json(folder / name, logger.warning) or {}):
-            raise UserError(f"{folder} cannot go on: its {name}, which says how it began, is missing or damaged")
+        if key not in (read_json(folder / name) or {}):
+            raise UserError(f"{folder} cannot be resumed: {name} is missing or has no {key}")
     check_undamaged(last)
     return str(last)
 
 
 def check_resumed(checkpoint: str, recipe: Recipe, data_report: dict[str, Any]) -> None:
-    """Raises UserError: the settings, the stories or the tokenizer are not those that the run began with."""
+    """Raises UserError: the settings, the stories or the tokenizer changed since the run began."""
     folder = Path(checkpoint).parent
     earlier = read_json(folder / RECIPE) or {}
     began = (read_json(folder / DATA_REPORT) or {})["began_with"]
@@ -167,20 +167,21 @@ def check_resumed(checkpoint: str, recipe: Recipe, data_report: dict[str, Any]) 
         now = _as_saved(recipe.values.get(name))
         if name not in FREE_ON_RESUME and value != now:
             raise UserError(
-                f"{name} was {whole(value)} when {folder} began and is {whole(now)} now: a run goes on as it "
-                "began; set it back, or give another --output_dir"
+                f"{name} was {without_fraction(value)} when {folder} began and is {without_fraction(now)} now: "
+                "these settings cannot change in a resumed run",
+                "set it back, or give another --output_dir",
             )
     saved, processes = len(list(Path(checkpoint).glob("rng_state*.pth"))), recipe.training.world_size
     if saved != processes:
         logger.warning("%s was saved by %d processes, this run has %d: dropout differs", checkpoint, saved, processes)
-    what = {
-        "rows_per_step": "rows in a step (rows on a device x accumulation x processes) are not as many as",
-        "rows": "training stories or the tokenizer are not those",
-        "validation": "validation stories are not those",
+    changed = {
+        "rows_per_step": "the number of rows in a step (rows on a device x accumulation x processes)",
+        "rows": "the training stories or the tokenizer",
+        "validation": "the validation stories",
     }
-    for name, words in what.items():
+    for name, words in changed.items():
         if began[name] != data_report["began_with"][name]:
-            raise UserError(f"the {words} {folder} began with: set them back, or give another --output_dir")
+            raise UserError(f"{words} changed since {folder} began", "restore them, or give another --output_dir")
 
 
 def _as_saved(value: Any) -> Any:

@@ -19,7 +19,7 @@ from tinystories.run_files import step_of
 from tinystories.training.budget import check_room_for_checkpoints
 from tinystories.training.build import make_trainer, prepare_data, use_compiler_if_it_works
 from tinystories.training.distributed import check_launch, on_one_process
-from tinystories.training.finetuning import settle_continued
+from tinystories.training.finetuning import apply_checkpoint
 from tinystories.training.optimizers import check_optimization
 from tinystories.training.resume import check_resumed, check_run_folder, prepare_run_folder
 from tinystories.training.trainer import StoryTrainer
@@ -40,7 +40,7 @@ def run(recipe: Recipe) -> None:
     check_launch(training)
     check_optimization(training)
     if recipe.model.model_name_or_path is not None:
-        settle_continued(recipe)
+        apply_checkpoint(recipe)
     checkpoint = on_one_process(lambda: check_run_folder(training))
     set_seed(training.seed)
     use_compiler_if_it_works(training)
@@ -58,7 +58,7 @@ def run(recipe: Recipe) -> None:
         logger.info("the training had ended before: what is left is the final score")
     else:
         metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-        metrics["elapsed_seconds"] = trainer.meters.progress()["elapsed_seconds"]  # of all sessions
+        metrics["elapsed_seconds"] = trainer.throughput.progress()["elapsed_seconds"]  # of all sessions
         if checkpoint is not None:
             metrics["resumed_from_step"] = step_of(checkpoint)  # runtime and train_loss are those of the steps since
     trainer.save_metrics("train", metrics)

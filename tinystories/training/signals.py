@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM: the run finishes its step, saves a checkpoint, and names the command that resumes it.
 
 A signal during an evaluation takes effect one step after it, because a checkpoint from before would lose it. A second
-Ctrl-C ends the run at once; --resume then goes on at the last checkpoint.
+Ctrl-C ends the run at once; --resume then continues from the last checkpoint.
 """
 
 import os
@@ -41,7 +41,7 @@ class GracefulStopCallback(TrainerCallback):
     """Turns a signal into a checkpoint and an `Interrupted`, at the same step in all processes."""
 
     def __init__(self):
-        self.asked: int | None = None  # the signal that this process received
+        self.received: int | None = None  # the signal that this process received
         self.agreed = False  # one of the processes received a signal, and all of them know
         self.stopping = False
         self.alone = True
@@ -50,21 +50,21 @@ class GracefulStopCallback(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         if not self.before and threading.current_thread() is threading.main_thread():
             self.alone = args.world_size == 1
-            self.before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+            self.before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked is None:
-            self.asked = number
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.received is None:
+            self.received = number
             if os.environ.get("LOCAL_RANK", "0") == "0":
                 # not print or logging: the signal may have interrupted either
-                os.write(2, b"\nstopping: this step is finished and saved first (once more: stop at once)\n")
+                os.write(2, b"\nstopping: this step is finished and saved first (again: stop now)\n")
         elif self.alone:  # with a launcher this may be the same Ctrl-C, passed on
             self._restore()
             raise KeyboardInterrupt
 
     def on_step_end(self, args, state, control, **kwargs):
-        asked = torch.tensor([self.asked is not None], dtype=torch.float32, device=args.device)
-        self.agreed = bool(reduce(asked, "sum") > 0)
+        received = torch.tensor([self.received is not None], dtype=torch.float32, device=args.device)
+        self.agreed = bool(reduce(received, "sum") > 0)
         if self.agreed and not at_the_end_of_an_epoch(state):
             self._stop(control)
 
@@ -78,7 +78,7 @@ class GracefulStopCallback(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         if self.stopping:
             self._restore()
-            raise Interrupted(f"{args.output_dir}/checkpoint-{state.global_step}", self.asked or signal.SIGTERM)
+            raise Interrupted(f"{args.output_dir}/checkpoint-{state.global_step}", self.received or signal.SIGTERM)
 
     def on_train_end(self, args, state, control, **kwargs):
         self._restore()

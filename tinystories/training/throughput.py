@@ -1,4 +1,4 @@
-"""What a run reports about itself while it trains: speed, memory, time to go, and one row for each evaluation.
+"""What a run reports about itself while it trains: speed, memory, time left, and one row for each evaluation.
 
 Definitions:
 
@@ -8,7 +8,7 @@ Definitions:
 - `mfu`: `tokens_per_second` x `flops_per_token` / the measured speed of the devices (environment.py). Padding does not
   count, so rows that are half empty halve it;
 - `elapsed_seconds`: wall clock of all training so far, with evaluations, saves and earlier sessions;
-- `eta_seconds`: steps to go x (seconds of training a step + seconds of evaluating and saving a step), both measured in
+- `eta_seconds`: steps left x (seconds of training a step + seconds of evaluating and saving a step), both measured in
   this session; training without its first step, which may compile. Before the first evaluation or save the second term
   is not known and counts as 0;
 - `memory_gb`: on a GPU the peak memory of tensors; elsewhere the largest resident memory at the end of a step. Of the
@@ -102,12 +102,12 @@ class ThroughputCallback(TrainerCallback):
         self.last_step = {"learning_rate": learning_rate, "grad_norm": grad_norm}
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.training_seconds += self._seconds_since_last_look(args.device)
+        self.training_seconds += self._lap(args.device)
         if state.global_step == self.first_step + 1:
             self.first_step_seconds = self.training_seconds
 
     def on_save(self, args, state, control, **kwargs):
-        self.paused_seconds += self._seconds_since_last_look(args.device)
+        self.paused_seconds += self._lap(args.device)
         self.paused_until_step = state.global_step
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
@@ -128,12 +128,12 @@ class ThroughputCallback(TrainerCallback):
 
     def at_log(self, state: TrainerState, device: torch.device) -> dict[str, float]:
         """What is added to a row of the log; ends the interval that began at the last one."""
-        self.training_seconds += self._seconds_since_last_look(device)
+        self.training_seconds += self._lap(device)
         speed = self._speed(state, self.log_lap)
         self.log_lap = Lap(state.num_input_tokens_seen, self.training_seconds)
         return speed | self._so_far() | {"eta_seconds": self._eta(state)}
 
-    def _seconds_since_last_look(self, device: torch.device) -> float:
+    def _lap(self, device: torch.device) -> float:
         now = time.perf_counter()
         seconds, self.since = now - self.since, now
         on_gpu = device.type == "cuda"
@@ -150,7 +150,7 @@ class ThroughputCallback(TrainerCallback):
         return {"tokens_per_second": speed, "mfu": mfu, "training_seconds": seconds}
 
     def on_train_end(self, args, state, control, **kwargs):
-        self.training_seconds += self._seconds_since_last_look(args.device)
+        self.training_seconds += self._lap(args.device)
 
     def _so_far(self) -> dict[str, float]:
         elapsed = self.earlier_seconds + self.training_seconds + self.paused_seconds

@@ -12,7 +12,6 @@ The loop, accumulation, mixed precision and processes are those of transformers 
 private: tests/training/test_trainer_contract.py compares them with the installed version and says why each is needed.
 """
 
-import json
 import logging
 from functools import partial
 from pathlib import Path
@@ -26,14 +25,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy, TrainOutput
 
-from tinystories.checkpoint.hub import create_repository, hub_errors, push, refuse_to_lose_a_card
+from tinystories.checkpoint.hub import check_card_unedited, create_repository, hub_errors, push
 from tinystories.config.recipe import Recipe
 from tinystories.data.packing import PackedRows, StoryCollator
 from tinystories.errors import GuardError, UserError
 from tinystories.evaluation.scoring import ScoringRows, token_nll, trainer_metrics
 from tinystories.generation.presets import save_presets
 from tinystories.reporting.model_card import CardFacts, write_card
-from tinystories.run_files import PROGRESS, Run
+from tinystories.run_files import PROGRESS, Run, read_json
 from tinystories.training.budget import planned_steps
 from tinystories.training.callbacks import LossGuard
 from tinystories.training.checkpointing import AtomicCheckpointTrainer
@@ -53,7 +52,7 @@ class StoryTrainer(AtomicCheckpointTrainer):
     """Trains on packed rows; evaluates story by story, weighting tokens and not batches.
 
     evaluation: held-out stories. training_stories: some of those trained on, scored in the same pass; may be empty.
-    callbacks: called after the guards and before the meters.
+    callbacks: called after the guards and before the throughput.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class StoryTrainer(AtomicCheckpointTrainer):
         data_report: dict[str, Any],
         callbacks: list[TrainerCallback] | None = None,
     ):
-        self.meters = ThroughputCallback(flops_per_token(model, recipe.data.block_size))
+        self.throughput = ThroughputCallback(flops_per_token(model, recipe.data.block_size))
         self.loss_spike_guard = LossSpikeGuard(recipe.training.max_loss_spike)
         guards: list[TrainerCallback] = [self.loss_spike_guard]
         if not recipe.training.skip_guards:
@@ -85,7 +84,7 @@ class StoryTrainer(AtomicCheckpointTrainer):
             # `loss` among them replaces the Trainer's own eval_loss, which is a mean over batches.
             preprocess_logits_for_metrics=token_nll,
             compute_metrics=partial(trainer_metrics, stories=evaluation, training_stories=training_stories),
-            callbacks=[*guards, *(callbacks or []), self.meters],
+            callbacks=[*guards, *(callbacks or []), self.throughput],
         )
         self.recipe = recipe
         self.evaluation, self.training_stories = evaluation, training_stories
@@ -120,7 +119,7 @@ class StoryTrainer(AtomicCheckpointTrainer):
 
     def progress(self) -> dict[str, Any]:
         """What a checkpoint holds beside the Trainer's own state."""
-        return {"meters": self.meters.progress(), "recent_losses": list(self.loss_spike_guard.before)}
+        return {"meters": self.throughput.progress(), "recent_losses": list(self.loss_spike_guard.before)}
 
     def _inner_training_loop(
         self,
@@ -131,8 +130,8 @@ class StoryTrainer(AtomicCheckpointTrainer):
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
         if resume_from_checkpoint is not None:
-            progress = json.loads(Path(resume_from_checkpoint, PROGRESS).read_text(encoding="utf-8"))
-            self.meters.earlier = progress["meters"]
+            progress = read_progress(Path(resume_from_checkpoint))
+            self.throughput.earlier = progress["meters"]
             self.loss_spike_guard.before.extend(progress["recent_losses"])
         loop = partial(
             super()._inner_training_loop,
@@ -151,19 +150,19 @@ class StoryTrainer(AtomicCheckpointTrainer):
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         loss = super().training_step(model, inputs, num_items_in_batch)
-        self.loss_spike_guard.see(inputs, loss)
+        self.loss_spike_guard.record(inputs, loss)
         return loss
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         """Called once a step, after the gradients and before the optimizer: the last moment to stop."""
         grad_norm = super()._get_grad_norm(model, grad_norm)
-        self.meters.step(*self.loss_spike_guard.check(self, grad_norm), self._get_learning_rate())
+        self.throughput.step(*self.loss_spike_guard.check(self, grad_norm), self._get_learning_rate())
         return grad_norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log this project's speed. `start_time` is not passed on: the Trainer's counts evaluations as training."""
         if "loss" in logs:
-            logs.update(self.meters.at_log(self.state, self.args.device))
+            logs.update(self.throughput.at_log(self.state, self.args.device))
         super().log(logs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -171,8 +170,8 @@ class StoryTrainer(AtomicCheckpointTrainer):
         for name, weight in self.model.named_parameters():
             if not torch.isfinite(weight).all():
                 raise GuardError(
-                    f"{name} is not finite after step {self.state.global_step}: nothing of it was saved; lower the "
-                    "learning_rate. Checkpoints before it are kept"
+                    f"{name} is not finite after step {self.state.global_step}, which was not saved",
+                    "lower the learning_rate. Checkpoints before it are kept",
                 )
         super().save_model(output_dir, _internal_call)
 
@@ -198,13 +197,13 @@ class StoryTrainer(AtomicCheckpointTrainer):
         steps, _ = planned_steps(self.args, self.num_rows)
         if state.global_step > steps:
             raise UserError(
-                f"the run has done {state.global_step} steps and the recipe ends at {steps}: set max_steps or "
-                "num_train_epochs higher"
+                f"the run has done {state.global_step} steps and the recipe ends at {steps}",
+                "set max_steps or num_train_epochs higher",
             )
         if state.global_step < steps and not _stopped_early(state, self.args.early_stopping_patience):
             return False
         self.state = state
-        self._find_the_best()
+        self._locate_best()
         if self.args.load_best_model_at_end and state.best_model_checkpoint is not None:
             self._load_best_model()
         else:
@@ -226,7 +225,7 @@ class StoryTrainer(AtomicCheckpointTrainer):
         api = HfApi(token=self.args.hub_token)
         with hub_errors(name):
             repo_id = create_repository(api, name, self.args.hub_private_repo)
-            refuse_to_lose_a_card(api, repo_id, self.args.hub_revision)
+            check_card_unedited(api, repo_id, self.args.hub_revision)
         return repo_id
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
@@ -273,7 +272,7 @@ class StoryTrainer(AtomicCheckpointTrainer):
         )
 
     def card_facts(self) -> CardFacts:
-        """What the card of a checkpoint says while the run goes on; a finished run has it in its files."""
+        """What the card of a checkpoint says during the run; a finished run has it in its files."""
         evaluations = [row for row in self.state.log_history if "eval_bits_per_byte" in row]
         return CardFacts(
             recipe=self.recipe.values,
@@ -285,6 +284,14 @@ class StoryTrainer(AtomicCheckpointTrainer):
             evaluated_stories=self.evaluation.num_stories,
             environment=Run(self.args.output_dir).environment,
         )
+
+
+def read_progress(checkpoint: Path) -> dict[str, Any]:
+    """Raises UserError: progress.json is absent or damaged."""
+    progress = read_json(checkpoint / PROGRESS)
+    if progress is None or not {"meters", "recent_losses"} <= progress.keys():
+        raise UserError(f"{checkpoint} cannot be resumed: {PROGRESS} is missing or incomplete")
+    return progress
 
 
 def _stopped_early(state: TrainerState, patience: int | None) -> bool:
