@@ -13,7 +13,7 @@ from dataclasses import fields
 
 from tinystories.config.parser import StrictParser
 from tinystories.console import program_name
-from tinystories.errors import UserError
+from tinystories.errors import UserError, install_hint
 from tinystories.server.arguments import RENAMED, ServerArguments
 
 
@@ -23,8 +23,7 @@ def main(argv: list[str]) -> None:
         import fastapi  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        install = "python -m pip install -c constraints.txt -e '.[web]'"
-        raise UserError(f"the server needs {error.name}: {install}") from None
+        raise UserError(f"the server needs {error.name}", install_hint("web")) from None
     from tinystories.server.run import serve
 
     serve(checkpoint, arguments)
