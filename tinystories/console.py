@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -44,6 +45,14 @@ def command_name(command: str) -> str:
     """What to type for a command, in messages that name the next one: `python run_clm.py` or `tinystories train`."""
     name = program_name(command)
     return f"python {name}" if name in SCRIPTS.values() else name
+
+
+def version() -> str:
+    """The installed version of this package; "unknown" for a checkout that is not installed."""
+    try:
+        return metadata.version("tinystories")
+    except metadata.PackageNotFoundError:
+        return "unknown"
 
 
 class _AboveProgressBar(logging.Handler):
