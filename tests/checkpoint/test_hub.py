@@ -380,7 +380,7 @@ def test_finetuning_a_model_of_the_hub(hub, counting_run, tmp_path, caplog):
     train.main(as_options(settings))
     assert "guard passed: known loss" in caplog.text
     card = ModelCard.load(tmp_path / "more" / "README.md")
-    assert card.data.base_model == REPO and f"goes on with `{REPO}`" in card.text
+    assert card.data.base_model == REPO and f"continues from `{REPO}`" in card.text
     auto_map = json.loads((tmp_path / "more" / "config.json").read_text())["auto_map"]
     assert all("--" not in place for place in auto_map.values()), "the code is looked for where the weights are"
     assert texts(tmp_path, f"write({str(tmp_path / 'more')!r})") == [TEXT]

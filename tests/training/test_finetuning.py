@@ -51,7 +51,7 @@ def test_weights_and_tokenizer_are_kept(counting_run, tmp_path):
     recorded = (recipe["hidden_size"], recipe["vocab_size"], recipe["block_size"])
     assert recorded == (64, config["vocab_size"], 64), "the record is complete"
     card = (tmp_path / "more" / "README.md").read_text()
-    assert f"goes on with `{counting_run.name}`" in card and str(counting_run) not in card
+    assert f"continues from `{counting_run.name}`" in card and str(counting_run) not in card
 
 
 def test_ten_stories_of_ones_own(counting_run, tmp_path):
