@@ -1,4 +1,4 @@
-"""Measure how good a story model is, in numbers that cannot be fooled, each between its floor and its ceiling.
+"""Measure how good a story model is, with confidence intervals, each number between its floor and its ceiling.
 
     python run_evaluation.py runs/demo --quick
     python run_evaluation.py runs/demo --data held-out.txt --train_file stories.txt
