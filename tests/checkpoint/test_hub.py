@@ -139,7 +139,8 @@ def test_every_save_is_published(hub, tmp_path, caplog):
     assert "All 10 validation stories" in commits[2].files["README.md"].decode()
 
 
-def test_no_permission_stops_before_training(hub, home, tmp_path, monkeypatch):
+def test_no_permission(hub, home, tmp_path, monkeypatch):
+    """A wrong token stops the run before the training."""
     hub.connect(monkeypatch, home, token="hf_wrong")
     error = mistake(train.main, training(tmp_path))
     assert "hf auth login" in error and "401" in error

@@ -107,8 +107,8 @@ def test_missing_or_foreign_checkpoint(counting_run, tmp_path):
     assert "is a llama model" in mistake(settled, "--model_name_or_path", tmp_path / "llama")
 
 
-def test_output_dir_that_holds_the_checkpoint(counting_run):
-    """It would be cleared: refused."""
+def test_output_dir_is_base(counting_run):
+    """An output_dir with the base checkpoint would be cleared: refused."""
     for base in (counting_run, counting_run / "checkpoint-50"):
         options = ("--model_name_or_path", base, "--output_dir", counting_run, "--overwrite_output_dir")
         assert "holds the checkpoint to go on with" in mistake(settled, *options)
