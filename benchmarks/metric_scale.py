@@ -22,7 +22,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tinystories.checkpoint.foreign import open_model
-from tinystories.config.arguments import DataArguments
+from tinystories.config.keys import DataArguments
 from tinystories.console import set_up_logging
 from tinystories.data.corpus import read_files
 from tinystories.evaluation.arguments import EvaluationArguments

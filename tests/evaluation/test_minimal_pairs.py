@@ -11,7 +11,7 @@ import torch
 
 from helpers.runs import ROOT, load_benchmark, mistake
 from tinystories.checkpoint.loading import new_model
-from tinystories.config.arguments import ModelArguments, TokenizerArguments
+from tinystories.config.keys import ModelArguments, TokenizerArguments
 from tinystories.data.sample_corpus import sample_stories
 from tinystories.data.tokenizer import train_tokenizer
 from tinystories.evaluation.minimal_pairs.pairs import (

@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from tinystories.config.arguments import DataArguments
+from tinystories.config.keys import DataArguments
 from tinystories.config.parser import StrictParser
 from tinystories.console import run_command
 from tinystories.data.corpus import pick_stories, read_files
