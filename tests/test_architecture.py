@@ -29,8 +29,8 @@ def test_hub_file_imports_nothing_of_ours(name):
     assert imported_by((ROOT / name).read_text(encoding="utf-8")) & OURS <= siblings
 
 
-def test_scan_finds_an_import_inside_a_function():
-    """The scan would be worth nothing if it read the top of a file only."""
+def test_nested_import():
+    """An import inside a function is found too."""
     assert imported_by("def f():\n    from tinystories.errors import UserError\n    import run_clm") & OURS == {
         "tinystories",
         "run_clm",

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -46,9 +47,12 @@ def command_name(command: str) -> str:
     return f"python {name}" if name in SCRIPTS.values() else name
 
 
-def install_hint(extra: str) -> str:
-    """How to install the packages of an extra, such as web or eval."""
-    return f'python -m pip install "tinystories[{extra}]" (from a checkout: -e ".[{extra}]")'
+def version() -> str:
+    """The installed version of this package; "unknown" for a checkout that is not installed."""
+    try:
+        return metadata.version("tinystories")
+    except metadata.PackageNotFoundError:
+        return "unknown"
 
 
 class _AboveProgressBar(logging.Handler):

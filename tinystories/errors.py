@@ -32,6 +32,11 @@ class Interrupted(Exception):
         self.exit_status = 128 + (number if number == signal.SIGTERM else signal.SIGINT)
 
 
+def install_hint(extra: str) -> str:
+    """The command that installs the optional dependencies `extra`, from a package or from a checkout."""
+    return f'python -m pip install "tinystories[{extra}]" (from a checkout: -e ".[{extra}]")'
+
+
 def one_line(error: BaseException | str) -> str:
     """The message of a library's exception with its line breaks folded, for use inside a `UserError`."""
     return " ".join(str(error).split()) or type(error).__name__

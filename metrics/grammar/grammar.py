@@ -1,4 +1,4 @@
-"""Grammar errors per 100 words of generated stories, by harper (pip install "tinystories[eval]").
+"""Grammar errors per 100 words of generated stories, by harper (the extra `eval`).
 
     evaluate.load("metrics/grammar").compute(predictions=texts)
 

@@ -301,7 +301,7 @@ def test_tokenizer_with_own_code(tmp_path):
         open_model(str(tmp_path))
 
 
-def test_other_failures_do_not_ask_for_trust(tmp_path):
+def test_failure_without_code(tmp_path):
     """Guards: advice to run foreign code because of the words in a message; a checkpoint of ours names code too."""
     folder = tmp_path / "trust_remote_code"
     assert "Python code of its author" not in mistake(open_model, str(folder))

@@ -139,7 +139,8 @@ def test_every_save_is_published(hub, tmp_path, caplog):
     assert "All 10 validation stories" in commits[2].files["README.md"].decode()
 
 
-def test_no_permission_stops_before_training(hub, home, tmp_path, monkeypatch):
+def test_no_permission(hub, home, tmp_path, monkeypatch):
+    """A wrong token stops the run before the training."""
     hub.connect(monkeypatch, home, token="hf_wrong")
     error = mistake(train.main, training(tmp_path))
     assert "hf auth login" in error and "401" in error
@@ -389,7 +390,7 @@ def test_finetuning_a_model_of_the_hub(hub, counting_run, tmp_path, caplog):
     train.main(as_options(settings))
     assert "guard passed: known loss" in caplog.text
     card = ModelCard.load(tmp_path / "more" / "README.md")
-    assert card.data.base_model == REPO and f"goes on with `{REPO}`" in card.text
+    assert card.data.base_model == REPO and f"continues from `{REPO}`" in card.text
     auto_map = json.loads((tmp_path / "more" / "config.json").read_text())["auto_map"]
     assert all("--" not in place for place in auto_map.values()), "the code is looked for where the weights are"
     assert texts(tmp_path, f"write({str(tmp_path / 'more')!r})") == [TEXT]

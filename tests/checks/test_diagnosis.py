@@ -137,7 +137,8 @@ def test_wrong_tokenizer_by_ids(healthy, tokenizer):
     assert result["verdict"] == "wrong tokenizer" and "other tokens" in result["reason"], result
 
 
-def test_wrong_tokenizer_by_size_or_special_ids(healthy, tokenizer):
+def test_wrong_tokenizer_by_size_or_ids(healthy, tokenizer):
+    """The vocabulary is of another size, or the special tokens have other ids."""
     result = diagnosis(healthy, tokenizer_of(TRAINING, 450))
     assert result["verdict"] == "wrong tokenizer" and "the model knows 400" in result["reason"]
     other = tokenizer_of(TRAINING)

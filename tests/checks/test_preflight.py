@@ -46,7 +46,8 @@ def test_sound_recipe(options, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_one_failure_does_not_hide_the_next(options, tmp_path):
+def test_several_failures(options, tmp_path):
+    """One failure does not hide the next."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.json").write_text("{}", encoding="utf-8")
     (tmp_path / "run" / "model.safetensors").write_bytes(b"")
@@ -69,7 +70,7 @@ def test_unreadable_recipe_skips_the_rest():
     assert {status for name, status in statuses(result).items() if name != "recipe"} == {"skip"}
 
 
-def test_remedy_is_never_cut_from_the_message():
+def test_long_remedy():
     """A remedy is a field of the error: a message that quotes "; " keeps all of its text."""
 
     def check(facts):

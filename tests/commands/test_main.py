@@ -49,7 +49,8 @@ def test_version(capsys):
     assert capsys.readouterr().out.startswith("tinystories ")
 
 
-def test_commands_are_called_as_they_were_started(monkeypatch):
+def test_command_names(monkeypatch):
+    """Messages name a command as the user started it: as a script or as a subcommand."""
     monkeypatch.setattr("sys.argv", ["some/folder/run_clm.py", "demo"])
     assert program_name("train") == "run_clm.py" and command_name("generate") == "python run_generation.py"
     monkeypatch.setattr("sys.argv", ["/usr/bin/tinystories", "train"])
@@ -74,7 +75,7 @@ def test_mistyped_key(command):
 
 
 @pytest.mark.slow
-def test_no_heavy_import_before_it_is_needed():
+def test_imports_stay_light():
     """Neither `--help` nor a mistyped key waits for torch; one process tries them all."""
     code = f"""
 import contextlib, io, sys
@@ -91,7 +92,7 @@ print(sorted({HEAVY!r} & set(sys.modules)))
 
 
 @pytest.mark.slow
-def test_module_and_script_are_the_same_command():
+def test_module_and_script():
     """Exit status 1 and one line, each under the name that was typed."""
     for start in (["-m", "tinystories", "train"], ["run_clm.py"]):
         process = run(*start, "configs/demo.yaml", "--learnin_rate", "1")

@@ -344,7 +344,7 @@ def test_resume_with_other_stories(counting_run, tmp_path):
     assert "the training stories or the tokenizer changed since" in message
 
 
-def test_resume_skips_incomplete_checkpoints(counting_run, tmp_path):
+def test_incomplete_checkpoints(counting_run, tmp_path):
     """Folders that are not a complete checkpoint are skipped; a run without its records is refused."""
     folder = interrupted(counting_run, tmp_path / "run")
     (folder / "checkpoint-best").mkdir()

@@ -174,8 +174,8 @@ def test_data_on_the_command_line(recipe_file, underscores, argv):
     assert data.text_column == "story"  # says how to read, not what
 
 
-def test_validation_data_on_the_command_line(recipe_file):
-    """The training data stays that of the recipe."""
+def test_validation_file_option(recipe_file):
+    """--validation_file replaces only the validation data: the training data stays that of the recipe."""
     data = read_recipe([recipe_file("train_file: a.txt\nvalidation_file: b.txt"), "--validation_file", "c.txt"]).data
     assert (data.train_file, data.validation_file) == ("a.txt", "c.txt")
 

@@ -311,8 +311,8 @@ def test_other_tokenizer_at_the_same_path(packed, tokenizer, byte_tokenizer, tmp
         assert len(cached(tmp_path)) == number
 
 
-def test_split_special_tokens_is_part_of_the_key(packed, tokenizer, tokenizer_folder):
-    """Not part of tokenizer.json, and yet it changes the tokens."""
+def test_key_covers_special_tokens(packed, tokenizer, tokenizer_folder):
+    """split_special_tokens is not part of tokenizer.json, but changes the tokens: it is part of the key."""
     texts = [f"{text} <|eos|>" for text in SHORT]
     other = AutoTokenizer.from_pretrained(tokenizer_folder, split_special_tokens=False)
     assert not np.array_equal(packed(texts)[0][:5], packed(texts, tokenizer=other)[0][:5])

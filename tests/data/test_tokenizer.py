@@ -179,7 +179,8 @@ def test_smallest_vocabulary(stories):
 
 
 @pytest.mark.parametrize("size", [258, 256, 3, 0, -1])
-def test_vocabulary_without_all_bytes_is_refused(stories, size):
+def test_missing_bytes(stories, size):
+    """A vocabulary too small for all bytes is refused."""
     assert "259" in mistake(train_tokenizer, stories, TokenizerArguments(vocab_size=size))
 
 
@@ -274,7 +275,7 @@ def test_error_of_the_command(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_refused_before_anything_is_written(story_file, tmp_path):
+def test_refusal_writes_nothing(story_file, tmp_path):
     data = [f"--train_file={story_file}", f"--data_cache_dir={tmp_path / 'cache'}", "--vocab_size=300"]
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}", encoding="utf-8")

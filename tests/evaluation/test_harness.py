@@ -86,5 +86,5 @@ def test_mistakes(tmp_path):
     data.write_text(STORIES[0], encoding="utf-8")
     options = ["--data", str(data), "--output_dir", str(tmp_path / "tasks")]
     assert "number must be at least 1" in mistake(harness.main, [*options, "--number", "0"])
-    assert "no *.jsonl" in mistake(harness.main, [*options, "--blimp", str(tmp_path)])
+    assert "has no .jsonl files" in mistake(harness.main, [*options, "--blimp", str(tmp_path)])
     assert "cannot write to" in mistake(harness.main, [*options[:3], str(data)])

@@ -234,14 +234,14 @@ def test_bigram_models(tokenizer, pairs):
 
 
 def test_blimp(tmp_path):
-    """BLiMP is read from its files; a missing file and a line that is not a pair are named."""
+    """BLiMP is read from its files; a folder without any and a line that is not a pair are named."""
     row = {"sentence_good": "Tom sleeps.", "sentence_bad": "Tom sleep."}
-    (tmp_path / "agreement.jsonl").write_text(f"{json.dumps(row)}\n" * 3, encoding="utf-8")
-    found = blimp_pairs(tmp_path, number=2)
+    (tmp_path / "agreement.jsonl").write_text(f"{json.dumps(row)}\n" * 2, encoding="utf-8")
+    found = blimp_pairs(tmp_path)
     assert [(pair.rule, pair.context, pair.good, pair.bad) for pair in found] == [
         ("agreement", "", "Tom sleeps.", "Tom sleep.")
     ] * 2
-    assert "passive.jsonl" in mistake(blimp_pairs, tmp_path, names=["passive"])
+    assert "has no .jsonl files" in mistake(blimp_pairs, tmp_path / "absent")
     (tmp_path / "broken.jsonl").write_text(json.dumps(row) + "\n{}\n", encoding="utf-8")
     assert "broken.jsonl:2: not a pair" in mistake(blimp_pairs, tmp_path)
 

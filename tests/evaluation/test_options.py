@@ -31,7 +31,7 @@ def test_bad_option(name):
 
 def test_quick():
     """A quick evaluation has lower settings everywhere."""
-    quick, full = EvaluationArguments(quick=True).settled(), EvaluationArguments()
+    quick, full = EvaluationArguments(quick=True).with_quick_limits(), EvaluationArguments()
     assert quick.stories and quick.pairs < full.pairs and quick.max_new_tokens < full.max_new_tokens
     assert len(quick.presets) == len(quick.seeds) == 1
     assert "presets" in mistake(EvaluationArguments, presets=[])

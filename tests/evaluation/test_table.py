@@ -1,4 +1,4 @@
-"""Where a model stands between floor and ceiling."""
+"""The metrics of a model between floor and ceiling."""
 
 import pytest
 

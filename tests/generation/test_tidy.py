@@ -56,7 +56,7 @@ CHARACTERS = [*"aB .,!?'\"\n\t\r3(\u2026\u201d\u2019x ", *LETTERS]
 @example("\u0149 n")
 @example("\u00b5")
 @example("Stop! \u017fhe ran. \u0131t did")
-def test_tidy_keeps_words_and_is_idempotent(text):
+def test_words_kept_and_idempotent(text):
     """Guards: a letter replaced by the capital of another one, a lost word, a second pass that changes more."""
     once = tidy(text)
     assert tidy(once) == once and edits(once) == 0

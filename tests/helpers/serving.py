@@ -20,9 +20,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from helpers.runs import COUNTING, ROOT
-from tinystories.checkpoint.loading import load_checkpoint, new_model
+from helpers.untrained import save, untrained_model
+from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.commands.serve import parse
-from tinystories.config.keys import ModelArguments, TokenizerArguments
+from tinystories.config.keys import TokenizerArguments
 from tinystories.data.tokenizer import train_tokenizer
 from tinystories.server.run import build_server, listen
 
@@ -178,13 +179,9 @@ def counting_tokenizer() -> PreTrainedTokenizerBase:
 def untrained(folder: Path, context: int = 512, seed: int = 0, **sizes) -> Path:
     """The checkpoint of a fresh network, which generates arbitrary text. The end token has a logit of 0, which is never
     among the 50 highest: with top_k 50 a story is as long as requested."""
-    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    torch.manual_seed(seed)
-    model = new_model(ModelArguments(**small | sizes), counting_tokenizer(), context)
+    model = untrained_model(counting_tokenizer(), context, seed, **sizes)
     model.get_output_embeddings().weight.data[model.config.eos_token_id] = 0
-    model.save_pretrained(folder)
-    counting_tokenizer().save_pretrained(folder)
-    return folder
+    return save(model, counting_tokenizer(), folder)
 
 
 @lru_cache(maxsize=2)

@@ -248,7 +248,8 @@ def test_damaged_files_are_named(run, caplog):
     assert found["step"] == 100, "by the last checkpoint"
 
 
-def test_failure_does_not_end_a_finished_run(run, caplog):
+def test_failure_after_the_run(run, caplog):
+    """A report that fails does not end a finished run with an error."""
     (run / "report").write_text("a file where the folder should be", encoding="utf-8")
     assert "cannot write the report to" in mistake(write_report, run)
     (run / "trainer_state.json").write_text('{"global_step": 1, "log_history": [{"loss": "low", "step": 1}]}')

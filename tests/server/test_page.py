@@ -140,7 +140,7 @@ def ramble(page) -> None:
     page.fill("#max_tokens", "500")
     page.fill("#temperature", "2")
     write(page, "Story")
-    expect(page.locator("#stories .told").nth(3)).to_be_attached()
+    expect(page.locator("#stories .generated").nth(3)).to_be_attached()
 
 
 def answer_with(page, body: str = "", **options) -> None:
@@ -326,10 +326,10 @@ def test_loading_model(page, watch):
 def test_incomplete_streams(page):
     """A stream without its final object is an error."""
     streams = [
-        (START + 'data: {"token": " a", "tokens": 1}\n\n', "broke off"),
+        (START + 'data: {"token": " a", "tokens": 1}\n\n', "ended before"),
         (START + 'event: error\ndata: {"error": "the model fell over"}\n\n', "the model fell over"),
         (START + "data: {not json\n\n", "could not be read"),
-        ("", "broke off"),
+        ("", "ended before"),
     ]
     for stream, said in streams:
         answer_with(page, stream)
@@ -506,7 +506,7 @@ def test_stop_stops_all_columns(page):
         column.locator(".model").select_option("checkpoint-1")
         column.locator(".preset").select_option("own settings")
     write(page, "Story")
-    expect(page.locator(".sheet").nth(1).locator(".told").nth(2)).to_be_attached()
+    expect(page.locator(".sheet").nth(1).locator(".generated").nth(2)).to_be_attached()
     page.keyboard.press("Escape")
     finished(page, 2)
     expect(page.locator('.sheet[data-outcome="stopped"]')).to_have_count(2)

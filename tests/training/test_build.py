@@ -44,8 +44,8 @@ def test_long_compiler_message(recipe, monkeypatch):
     assert len(reason) < 2 * MESSAGE_END + 30
 
 
-def test_preflight_shows_the_compiler_message(recipe, monkeypatch):
-    """The finding of check_run.py holds it too."""
+def test_compiler_message_in_preflight(recipe, monkeypatch):
+    """The finding of check_run.py contains the compiler's message too."""
     break_compiler(monkeypatch, "No working C++ compiler")
     facts = Facts()
     facts.recipe = recipe

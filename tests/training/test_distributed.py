@@ -271,8 +271,8 @@ def test_evaluation_counts_each_story_once(pair):
 
 
 @slow
-def test_dataloader_drop_last_is_for_training_only(pair):
-    """The Trainer's holds for evaluation too: it would score 8 stories over the bytes of 9."""
+def test_drop_last(pair):
+    """dataloader_drop_last is for training only; in evaluation, 8 stories would be scored over the bytes of 9."""
     one, _ = pair
     assert min(one.logged("eval_loss").values()) == pytest.approx(one.results["eval_loss"], abs=1e-5)
 
@@ -406,8 +406,8 @@ def test_signal_to_one_process(folder):
 
 
 @slow
-def test_accelerate_that_starts_one_process_for_two(folder):
-    """accelerate does not say so; the run does."""
+def test_one_process_warning(folder):
+    """accelerate starts one process where two were configured: it prints nothing, the run warns."""
     changes = {"max_steps": 1, "eval_strategy": "no", "load_best_model_at_end": False, "save_strategy": "no"}
     options = settings(folder, "alone", skip_guards=True, **changes)
     process = launch([*ACCELERATE, "--cpu", "--num_processes", "2"], *options)
@@ -465,8 +465,8 @@ def asked_for(**values) -> SimpleNamespace:
     return SimpleNamespace(**(standard | {"optimizer": "adamw", "bf16": False, "fp16": False} | values))
 
 
-def test_fsdp_without_full_state_dict_is_refused(monkeypatch):
-    """Its checkpoints would hold no weights."""
+def test_sharded_state_dict(monkeypatch):
+    """FSDP with a sharded state dict is refused: its checkpoints would contain no weights."""
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("FSDP_STATE_DICT_TYPE", "FULL_STATE_DICT")
     check_launch(asked_for())
@@ -482,13 +482,13 @@ def test_muon_with_fsdp_is_refused(monkeypatch):
     assert "muon needs whole matrices" in mistake(check_launch, asked_for(optimizer="muon"))
 
 
-def test_one_process_with_several_gpus_is_refused():
-    """The Trainer would wrap the model in DataParallel: the throughput and the guards see one part of each batch."""
+def test_several_gpus():
+    """One process with several GPUs is refused: in DataParallel, throughput and guards see one part of each batch."""
     assert "CUDA_VISIBLE_DEVICES=0" in mistake(check_launch, asked_for(n_gpu=2))
 
 
-def test_precision_of_accelerate_alone_is_refused():
-    """The recipe decides the precision."""
+def test_precision_mismatch():
+    """A precision that only accelerate has is refused: the recipe decides it."""
     assert "--bf16 true" in mistake(check_launch, asked_for(mixed_precision="bf16"))
     check_launch(asked_for(mixed_precision="bf16", bf16=True))
 

@@ -51,7 +51,7 @@ def test_weights_and_tokenizer_are_kept(counting_run, tmp_path):
     recorded = (recipe["hidden_size"], recipe["vocab_size"], recipe["block_size"])
     assert recorded == (64, config["vocab_size"], 64), "the record is complete"
     card = (tmp_path / "more" / "README.md").read_text()
-    assert f"goes on with `{counting_run.name}`" in card and str(counting_run) not in card
+    assert f"continues from `{counting_run.name}`" in card and str(counting_run) not in card
 
 
 def test_ten_stories_of_ones_own(counting_run, tmp_path):
@@ -107,8 +107,8 @@ def test_missing_or_foreign_checkpoint(counting_run, tmp_path):
     assert "is a llama model" in mistake(settled, "--model_name_or_path", tmp_path / "llama")
 
 
-def test_output_dir_that_holds_the_checkpoint(counting_run):
-    """It would be cleared: refused."""
+def test_output_dir_is_base(counting_run):
+    """An output_dir with the base checkpoint would be cleared: refused."""
     for base in (counting_run, counting_run / "checkpoint-50"):
         options = ("--model_name_or_path", base, "--output_dir", counting_run, "--overwrite_output_dir")
         assert "contains the checkpoint to start from" in mistake(settled, *options)

@@ -196,7 +196,7 @@ def test_mutation_is_caught(name, mutated_tree, tmp_path):
 
 
 @pytest.mark.slow
-def test_attention_across_stories_is_caught(mutated_tree, tmp_path):
+def test_attention_across_stories(mutated_tree, tmp_path):
     """With --isolate_stories attention must stay inside each story."""
     corpus = write_counting_corpus(tmp_path)
     assert small_run(tmp_path, corpus, "--isolate_stories").returncode == 0
@@ -206,8 +206,8 @@ def test_attention_across_stories_is_caught(mutated_tree, tmp_path):
 
 
 @pytest.mark.slow
-def test_rows_of_another_tokenizer_are_caught(mutated_tree, tmp_path):
-    """Even if the cache finds them, because its key has forgotten the tokenizer."""
+def test_rows_of_another_tokenizer(mutated_tree, tmp_path):
+    """Rows of another tokenizer are found even if the cache returns them, because its key has no tokenizer."""
     corpus = write_counting_corpus(tmp_path)
     tree = mutated_tree("tinystories/data/packing.py", "*_tokenizer_content(tokenizer), ", "")
     swapped = tmp_path / "tokenizer"
@@ -228,8 +228,8 @@ def test_mojibake(caplog):
 
 
 @pytest.mark.slow
-def test_validation_stories_in_training_data(tmp_path):
-    """Refused by the guard; with --skip_guards the run continues and says so."""
+def test_validation_in_training_data(tmp_path):
+    """Refused by the guard; with --skip_guards the run continues and warns."""
     corpus = write_counting_corpus(tmp_path)
     assert_stopped(small_run(tmp_path, corpus, "--validation_file", str(corpus)), "are also in the validation data")
     process = small_run(tmp_path, corpus, "--validation_file", str(corpus), "--skip_guards")

@@ -62,8 +62,8 @@ def test_adamw_decays_matrices_only(tmp_path):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_muon_gets_the_matrices_of_the_layers(tied):
-    """And neither the embedding nor the output layer, whose rows are tokens."""
+def test_muon_matrices(tied):
+    """Muon gets the matrices of the layers, but neither the embedding nor the output layer, whose rows are tokens."""
     recipe = read(optimizer="muon", tie_word_embeddings=tied, **RATES)
     model = model_of(recipe)
     optimizer = muon_and_adamw(model.named_parameters(), recipe.training)

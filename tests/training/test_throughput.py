@@ -52,8 +52,8 @@ def test_tokens_per_second(counting_run):
 
 
 @slow
-def test_seconds_against_the_trainers_clocks(counting_run):
-    """They agree with its seconds of the whole training and of each evaluation, which does not count as training."""
+def test_training_seconds(counting_run):
+    """The seconds agree with the Trainer's, of the training and of each evaluation, which is not part of it."""
     rows, evaluations = logged(counting_run, "tokens_per_second"), logged(counting_run, "eval_runtime")
     training = sum(row["training_seconds"] for row in rows)
     elapsed = [row["elapsed_seconds"] for row in rows]
@@ -232,8 +232,8 @@ def test_loss_of_articles_and_gap(article_run):
 
 
 @slow
-def test_scoring_training_stories_changes_nothing_else(article_run):
-    """Weights and the other numbers are those of a run without it."""
+def test_training_scores_change_nothing(article_run):
+    """With scores of training stories, the weights and the other numbers are those of a run without."""
     folder, run = article_run
     without = run("without", "--train_eval_samples", "0")
     first, second = (load_file(place / "model.safetensors") for place in (folder, without))
@@ -266,8 +266,8 @@ def assert_files_agree(folder):
 
 
 @slow
-def test_each_evaluation_is_a_row_in_both_files(counting_run):
-    """And its numbers are those of the log."""
+def test_evaluation_rows(counting_run):
+    """Each evaluation is a row in both files, and its numbers are those of the log."""
     assert assert_files_agree(counting_run) == [50, 100]
     rows = read_lines(counting_run / "evaluations.jsonl")
     for row, evaluation in zip(rows, logged(counting_run, "eval_loss"), strict=True):
@@ -344,8 +344,8 @@ def test_loss_spike_stops_the_run(tmp_path):
 
 
 @slow
-def test_weights_that_are_not_finite_are_not_saved(tmp_path):
-    """The gradients of the first step are finite and its update is not; the run would save at the end of that step."""
+def test_non_finite_weights(tmp_path):
+    """Non-finite weights are not saved: finite gradients, a non-finite update, and a save at the end of that step."""
     options = TINY | {"train_file": write_counting_corpus(tmp_path), "data_cache_dir": tmp_path / "cache"}
     options |= {"output_dir": tmp_path / "run", "max_steps": 2, "save_steps": 1, "eval_strategy": "no"}
     options |= {"load_best_model_at_end": False, "learning_rate": 1e39, "warmup_steps": 0}

@@ -8,9 +8,9 @@ A subcommand is the module of its name in this package, which is imported when i
 
 import sys
 from difflib import get_close_matches
-from importlib import import_module, metadata
+from importlib import import_module
 
-from tinystories.console import run_command
+from tinystories.console import run_command, version
 from tinystories.errors import UserError
 
 
@@ -51,10 +51,3 @@ def usage() -> str:
         "usage: tinystories COMMAND ...\n\nTrain, measure and share a small language model that writes stories.\n\n"
         f"commands:\n{commands}\n\n`tinystories COMMAND --help` lists the options of a command."
     )
-
-
-def version() -> str:
-    try:
-        return metadata.version("tinystories")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"

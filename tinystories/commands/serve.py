@@ -12,8 +12,8 @@ import os
 from dataclasses import fields
 
 from tinystories.config.parser import StrictParser
-from tinystories.console import command_name, install_hint, program_name
-from tinystories.errors import UserError
+from tinystories.console import command_name, program_name
+from tinystories.errors import UserError, install_hint
 from tinystories.server.arguments import RENAMED, ServerArguments
 
 

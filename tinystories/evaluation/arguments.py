@@ -18,7 +18,10 @@ class EvaluationArguments:
     train_file: str | None = field(
         default=None, metadata={"help": "Training stories, for novelty (default: those of the first run)."}
     )
-    output_dir: str = field(default="evaluation", metadata={"help": "Where results, the page and finished parts go."})
+    output_dir: str = field(
+        default="evaluation",
+        metadata={"help": "Folder for results and the page; a stopped evaluation continues there."},
+    )
     quick: bool = field(
         default=False, metadata={"help": "A first look in a minute: fewer stories, pairs and prompts, one preset."}
     )
@@ -66,7 +69,7 @@ class EvaluationArguments:
         if (self.judge_url is None) != (self.judge_model is None):
             raise UserError("a judge needs both --judge_url and --judge_model")
 
-    def settled(self) -> "EvaluationArguments":
+    def with_quick_limits(self) -> "EvaluationArguments":
         """These arguments, with `quick` applied: no setting above the limits of a quick evaluation."""
         if not self.quick:
             return self

@@ -18,6 +18,7 @@ from typing import Any
 
 from tinystories.atomic import write_atomically
 from tinystories.errors import UserError
+from tinystories.reporting.format import cell
 from tinystories.run_files import LIBRARIES
 
 
@@ -152,7 +153,7 @@ def _markdown_table(group: list[Line]) -> str:
         [
             line["model"],
             f"{line['parameters']:,}",
-            *(_cell(line["metrics"].get(name)) for name in columns),
+            *(cell(line["metrics"].get(name), digits=4) for name in columns),
             str(line.get("date", "")),
         ]
         for line in group
@@ -165,12 +166,6 @@ def _markdown_table(group: list[Line]) -> str:
 def _caption(group: list[Line]) -> str:
     data = group[0]["data"]
     return f"{data['name']}: {data['stories']:,} stories, {data['bytes']:,} bytes, SHA-256 {data['sha256'][:12]}"
-
-
-def _cell(metric: dict[str, float] | None) -> str:
-    if metric is None:
-        return "not measured"
-    return f"{metric['value']:.4g} [{metric['low']:.4g}, {metric['high']:.4g}]"
 
 
 def _plain(text: str) -> str:

@@ -90,7 +90,7 @@ def evaluate(names: list[str], arguments: EvaluationArguments) -> list[dict[str,
     Raises:
         UserError: a checkpoint, the stories or output_dir cannot be used, or the judge refuses.
     """
-    arguments = arguments.settled()
+    arguments = arguments.with_quick_limits()
     device = arguments.device or torch.accelerator.current_accelerator(check_available=True) or "cpu"
     endpoint = None
     if arguments.judge_url and arguments.judge_model:
@@ -99,7 +99,7 @@ def evaluate(names: list[str], arguments: EvaluationArguments) -> list[dict[str,
     logger.info("held out: %s stories, %s", f"{len(stories.held_out):,}", stories.source)
     if stories.facts["also_in_training"]:
         number = f"{stories.facts['also_in_training']:,} of {stories.facts['stories']:,}"
-        logger.warning("NOT HELD OUT: %s stories are in the training data too, which flatters the model", number)
+        logger.warning("NOT HELD OUT: %s stories are in the training data too: the scores are too good", number)
     pairs = build_pairs(stories.for_pairs, arguments.pairs)
     results = []
     for name in names:

@@ -1,4 +1,4 @@
-"""Where a model stands: each metric between its floor and its ceiling, as rows that terminal, page and card show.
+"""Each metric of a model between its floor and its ceiling, as rows that terminal, page and card show.
 
 The ceiling is people's text. The floor is the untrained network, or the nonsense that the metric must expose
 (text/samples.py), whichever is farther from the ceiling. `standing` is the share of the way from floor to ceiling that

@@ -1,10 +1,9 @@
 """How stories are sampled: the three presets, in this one place.
 
-Every checkpoint carries them: `generation_config.json` is the balanced one, which `generate` and pipelines use, and
+Every checkpoint contains them. `generation_config.json` is the balanced preset, which `generate` and pipelines use.
+Another one is opened with:
 
     GenerationConfig.from_pretrained("path/or/hub-id", "generation_config_creative.json")
-
-opens another anywhere.
 """
 
 from __future__ import annotations

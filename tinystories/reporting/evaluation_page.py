@@ -1,4 +1,4 @@
-"""The page of an evaluation: where each model stands, and the stories of all models beside each other."""
+"""The page of an evaluation: the metrics of each model between floor and ceiling, and the stories side by side."""
 
 from pathlib import Path
 from typing import Any

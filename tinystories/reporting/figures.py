@@ -75,7 +75,7 @@ CHARTS = (
     ),
     Chart(
         "gap",
-        "How much better it knows training stories",
+        "Loss on held-out minus training stories",
         "nats per token",
         (Line("", "evaluations", "eval_gap", colour="second"),),
     ),
@@ -129,7 +129,7 @@ def draw(chart: Chart, points: dict[str, Points], folder: Path) -> Drawn:
 
 
 def describe(chart: Chart, points: dict[str, Points]) -> str:
-    """The first, last and lowest value of each line, in words."""
+    """The first, last and lowest value of each line, as text."""
     parts = []
     for label, line in points.items():
         (first, start), (last, end) = line[0], line[-1]

@@ -35,12 +35,12 @@ def is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def cell(estimate: Mapping[str, float] | None, interval: bool = True) -> str:
+def cell(estimate: Mapping[str, float] | None, interval: bool = True, digits: int = 3) -> str:
     """An estimate {"value", "low", "high"} as text, with its interval in brackets; "not measured" for None."""
     if estimate is None:
         return "not measured"
-    short = f"{estimate['value']:.3g}"
-    return f"{short} [{estimate['low']:.3g}, {estimate['high']:.3g}]" if interval else short
+    value, low, high = (f"{estimate[key]:.{digits}g}" for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]" if interval else value
 
 
 def spread(rows: list[T], number: int) -> list[T]:

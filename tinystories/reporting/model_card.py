@@ -1,7 +1,7 @@
 """The model card of a checkpoint, its README.md: rendered from model_card.md with the JSON files beside the weights.
 
-Nothing on it is written by hand. The card says of what was not recorded that it is not known, and of what was not
-measured that it was not evaluated. run_clm.py writes the card; run_evaluation.py writes it again with its results.
+The card is generated, and says where something was not recorded or not evaluated. run_clm.py writes the card;
+run_evaluation.py writes it again with its results.
 """
 
 import hashlib
@@ -129,7 +129,7 @@ def write_card(folder: str | Path, model: PreTrainedModel, facts: CardFacts) -> 
 
 
 def refresh_card(folder: str | Path, model: PreTrainedModel) -> bool:
-    """Write the card again if a run wrote it and nobody has edited it since; returns whether that was so."""
+    """Write the card again if a run wrote it and it was not edited since; returns whether that was so."""
     path, facts = Path(folder) / CARD, read_facts(folder)
     if facts is None or not path.exists() or not is_as_written(path.read_text(encoding="utf-8")):
         return False
@@ -141,12 +141,12 @@ CARD_MARK = re.compile(r"\n<!-- written by the training run, sha256 (\w{64}) -->
 
 
 def marked(card: str) -> str:
-    """`card` with an invisible last line, which shows later whether somebody has edited it."""
+    """`card` with an invisible last line, which shows later whether it was edited."""
     return f"{card}\n<!-- written by the training run, sha256 {_digest(card)} -->\n"
 
 
 def is_as_written(card: str) -> bool:
-    """Whether a run wrote this card and nobody has edited it since."""
+    """Whether a run wrote this card and it was not edited since."""
     mark = CARD_MARK.search(card)
     return mark is not None and mark[1] == _digest(card[: mark.start()])
 
@@ -156,7 +156,7 @@ def _digest(card: str) -> str:
 
 
 def unedited(text: str) -> str:
-    """A fenced block, which Markdown and HTML leave alone, whatever the story holds."""
+    """A fenced block, in which Markdown and HTML of a story have no effect."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}text\n{text}\n{fence}"
 

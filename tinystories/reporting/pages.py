@@ -1,4 +1,4 @@
-"""What the pages have in common: templates that stand alone, with one style and without script or network."""
+"""What the pages have in common: self-contained templates, with one style and without script or network."""
 
 from pathlib import Path
 from typing import Any

@@ -6,6 +6,7 @@ from fastapi import HTTPException, Request
 
 from tinystories.server.engine import Engine, Refused, Stream
 from tinystories.server.events import GenerationRequest
+from tinystories.server.middleware import RETRY_LATER
 from tinystories.server.rate_limit import RateLimiter, client_key
 
 
@@ -58,7 +59,7 @@ class AdmissionController:
         try:
             stream = self.engine.submit(client, generation)
         except Refused as refused:
-            raise HTTPException(refused.status, {"error": str(refused)}, {"Retry-After": "5"}) from refused
+            raise HTTPException(refused.status, {"error": str(refused)}, RETRY_LATER) from refused
         self.rate.count(client)
         if self.log_prompts:
             logger.info("prompt: %r", generation.prompt)

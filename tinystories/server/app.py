@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,20 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.staticfiles import StaticFiles
 
+from tinystories.console import version
 from tinystories.generation.presets import DEFAULT_PRESET, PRESETS
 from tinystories.server import completions
 from tinystories.server.admission import AdmissionController
 from tinystories.server.arguments import REQUEST_TIMEOUT
 from tinystories.server.engine import LOADING, READY, REASONS, Engine
 from tinystories.server.events import Failed, Finished, GenerationRequest, Piece, random_seed
-from tinystories.server.middleware import RequestLimits, SecurityHeaders
+from tinystories.server.middleware import RETRY_LATER, RequestLimits, SecurityHeaders
 from tinystories.server.schema import (
     BOUNDS,
     DEFAULT_MAX_TOKENS,
+    ErrorResponse,
     GenerateBody,
     GenerateResponse,
-    Problem,
     error_detail,
     responses,
     settings_of,
@@ -51,7 +51,6 @@ from tinystories.server.text import EMPTY_PROMPT, sanitised, tidied
 
 
 STATIC = Path(__file__).parent / "static"
-SECONDS_TO_RETRY = "5"
 
 
 def create_app(
@@ -70,7 +69,7 @@ def create_app(
         yield
         engine.stop()
 
-    app = FastAPI(title="TinyStories", version=own_version(), lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title="TinyStories", version=version(), lifespan=lifespan, docs_url=None, redoc_url=None)
     add_page(app)
     add_health(app, engine)
     add_info(app, engine, admission)
@@ -82,13 +81,6 @@ def create_app(
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts)
     app.add_middleware(SecurityHeaders, frame_ancestors=frame_ancestors)
     return app
-
-
-def own_version() -> str:
-    try:
-        return version("tinystories")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def add_page(app: FastAPI) -> None:
@@ -118,17 +110,17 @@ def add_health(app: FastAPI, engine: Engine) -> None:
         if engine.state == READY:
             return JSONResponse({"alive": True, "ready": True})
         body = {"alive": True, "ready": False, "reason": REASONS[engine.state]}
-        return JSONResponse(body, 503, {"Retry-After": SECONDS_TO_RETRY})
+        return JSONResponse(body, 503, RETRY_LATER)
 
 
 def add_info(app: FastAPI, engine: Engine, admission: AdmissionController) -> None:
-    @app.get("/api/info", responses={503: {"description": "the model is being loaded", "model": Problem}})
+    @app.get("/api/info", responses={503: {"description": "the model is being loaded", "model": ErrorResponse}})
     async def info() -> dict[str, Any]:
         """What the page shows: models, presets, bounds, limits and load."""
         pool = engine.pool
         batcher = pool.batchers.get(pool.default)
         if batcher is None:
-            raise HTTPException(503, {"error": REASONS[LOADING]}, {"Retry-After": SECONDS_TO_RETRY})
+            raise HTTPException(503, {"error": REASONS[LOADING]}, RETRY_LATER)
         return {
             "version": app.version,
             "model": pool.default,
@@ -153,7 +145,7 @@ def add_info(app: FastAPI, engine: Engine, admission: AdmissionController) -> No
 
 
 def add_stories(app: FastAPI, admission: AdmissionController) -> None:
-    @app.post("/generate", responses=responses(AdmissionController.REFUSALS, GenerateResponse, Problem))
+    @app.post("/generate", responses=responses(AdmissionController.REFUSALS, GenerateResponse, ErrorResponse))
     async def generate(body: GenerateBody, request: Request) -> Response:
         """A story that continues `prompt`: server-sent events, or one JSON object with `stream: false`."""
         stream = admission.admit(request, to_generation_request(body, admission))

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tinystories.server.admission import AdmissionController
 from tinystories.server.engine import Stream
 from tinystories.server.events import Failed, Finished, GenerationRequest, Piece, random_seed
+from tinystories.server.middleware import RETRY_LATER
 from tinystories.server.sampling import Settings
 from tinystories.server.schema import BOUNDS as GENERATE_BOUNDS
 from tinystories.server.schema import (
@@ -65,7 +66,7 @@ class StreamOptions(BaseModel):
     include_obfuscation: bool = False
 
 
-class Completion(BaseModel):
+class CompletionBody(BaseModel):
     """The body of POST /v1/completions. top_k and repetition_penalty are not OpenAI's."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -92,7 +93,7 @@ class Completion(BaseModel):
     logit_bias: dict[str, float] | None = None
 
 
-class Answer(BaseModel):
+class CompletionResponse(BaseModel):
     """OpenAI's text completion."""
 
     id: str
@@ -110,7 +111,7 @@ class OpenAIError(BaseModel):
     code: str | None
 
 
-class OpenAIProblem(BaseModel):
+class OpenAIErrorResponse(BaseModel):
     error: OpenAIError
 
 
@@ -122,8 +123,10 @@ def add_routes(app: FastAPI, admission: AdmissionController) -> None:
         common = {"object": "model", "created": started, "owned_by": "tinystories"}
         return {"object": "list", "data": [{"id": name, **common} for name in admission.engine.pool.entries]}
 
-    @app.post("/v1/completions", responses=responses(AdmissionController.REFUSALS, Answer, OpenAIProblem))
-    async def complete(body: Completion, request: Request) -> Response:
+    documented = responses(AdmissionController.REFUSALS, CompletionResponse, OpenAIErrorResponse)
+
+    @app.post("/v1/completions", responses=documented)
+    async def complete(body: CompletionBody, request: Request) -> Response:
         """A story, in the protocol of OpenAI's clients."""
         stream = admission.admit(request, to_generation_request(body, admission))
         head = {"id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion", "created": int(time.time())}
@@ -138,7 +141,7 @@ def add_routes(app: FastAPI, admission: AdmissionController) -> None:
         return JSONResponse({**head, "choices": [choice], "usage": usage(finished)})
 
 
-def to_generation_request(body: Completion, admission: AdmissionController) -> GenerationRequest:
+def to_generation_request(body: CompletionBody, admission: AdmissionController) -> GenerationRequest:
     for name, neutral in NEUTRAL.items():
         if getattr(body, name) not in (None, *neutral):
             message = f"{name}: this server supports no value but {neutral[0]!r}"
@@ -167,10 +170,10 @@ def unfinished(finished: Finished) -> HTTPException | None:
     if finished.finish_reason not in UNFINISHED:
         return None
     status, message = UNFINISHED[finished.finish_reason]
-    return HTTPException(status, {"error": message}, {"Retry-After": "5"} if status == 503 else None)
+    return HTTPException(status, {"error": message}, RETRY_LATER if status == 503 else None)
 
 
-async def chunks(stream: Stream, head: dict[str, Any], body: Completion) -> AsyncIterator[bytes]:
+async def chunks(stream: Stream, head: dict[str, Any], body: CompletionBody) -> AsyncIterator[bytes]:
     offset = 0
     async for event in with_keep_alive(stream):
         match event:
@@ -190,7 +193,7 @@ def sse_error(error: HTTPException) -> bytes:
     return sse(error_body(error.status_code, error_detail(error)))
 
 
-def last_chunks(finished: Finished, head: dict[str, Any], body: Completion) -> bytes:
+def last_chunks(finished: Finished, head: dict[str, Any], body: CompletionBody) -> bytes:
     if error := unfinished(finished):
         return sse_error(error)
     found = sse({**head, "choices": [choice_of("", finished.finish_reason, None)]})

@@ -1,7 +1,7 @@
 """Continuous batching for one model: stories join, get one token each per step, and leave when they end.
 
-A batcher knows nothing of threads or the network: the engine calls it from one thread, and each request brings the
-function that receives its events.
+A batcher is independent of threads and the network: the engine calls it from one thread, and each request has a
+callback for its events.
 """
 
 import copy

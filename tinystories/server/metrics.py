@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 from fastapi.responses import Response
 
-from tinystories.errors import UserError
+from tinystories.errors import UserError, install_hint
 from tinystories.server.engine import Engine, log_ending
 from tinystories.server.events import Failed, Finished, GenerationRequest
 
@@ -11,7 +11,7 @@ from tinystories.server.events import Failed, Finished, GenerationRequest
 try:
     from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 except ImportError as error:
-    raise UserError("--metrics needs prometheus-client: python -m pip install -e '.[web,metrics]'") from error
+    raise UserError("--metrics needs prometheus-client", install_hint("web,metrics")) from error
 
 
 class Metrics:

@@ -10,6 +10,7 @@ from tinystories.server.arguments import REQUEST_TIMEOUT
 
 
 LARGEST_BODY = 64 * 1024  # bytes; a prompt of 2,048 characters takes 24,576 if each is written as two \\uXXXX escapes
+RETRY_LATER = {"Retry-After": "5"}  # seconds; for refusals because of load
 LARGEST_HEADERS = 16 * 1024  # bytes
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; font-src 'none'; "

@@ -10,7 +10,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from tinystories.server.arguments import REQUEST_TIMEOUT
-from tinystories.server.middleware import HEADERS
+from tinystories.server.middleware import HEADERS, RETRY_LATER
 
 
 class TimeoutProtocol(H11Protocol):
@@ -92,6 +92,6 @@ class TimeoutProtocol(H11Protocol):
 def raw_answer(status: str, reason: str) -> bytes:
     """A complete HTTP answer, for errors that occur before the application is called."""
     body = json.dumps({"error": reason})
-    lines = [f"{name}: {value}" for name, value in HEADERS.items()]
-    lines += ["Content-Type: application/json", f"Content-Length: {len(body)}", "Connection: close", "Retry-After: 5"]
+    lines = [f"{name}: {value}" for name, value in (HEADERS | RETRY_LATER).items()]
+    lines += ["Content-Type: application/json", f"Content-Length: {len(body)}", "Connection: close"]
     return "\r\n".join([f"HTTP/1.1 {status}", *lines, "", body]).encode()

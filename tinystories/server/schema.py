@@ -57,7 +57,7 @@ class GenerateBody(BaseModel):
     stream: bool = True
 
 
-class Problem(BaseModel):
+class ErrorResponse(BaseModel):
     """Any answer but 200: one line of text, and where it applies the field and its bounds."""
 
     error: str

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from tinystories.server.engine import Stream
 from tinystories.server.events import Event, Failed, Finished, Piece, Started
+from tinystories.server.middleware import RETRY_LATER
 
 
 Kind = TypeVar("Kind", Started, Finished)
@@ -59,13 +60,14 @@ async def all_events(request: Request, stream: Stream) -> tuple[list[Piece], Fin
 def _expect(kind: type[Kind], event: Event) -> Kind:
     if isinstance(event, Failed):
         raise to_http_error(event)
-    assert isinstance(event, kind), event
+    if not isinstance(event, kind):
+        raise RuntimeError(f"expected {kind.__name__}, got {event}")
     return event
 
 
 def to_http_error(event: Failed) -> HTTPException:
     body = {"error": event.error, **({"field": event.field} if event.field else {})}
-    return HTTPException(event.status, body, {"Retry-After": "5"} if event.status == 503 else None)
+    return HTTPException(event.status, body, RETRY_LATER if event.status == 503 else None)
 
 
 async def unless_disconnected(request: Request, stream: Stream, work: Coroutine[Any, Any, Result]) -> Result:
@@ -75,7 +77,7 @@ async def unless_disconnected(request: Request, stream: Stream, work: Coroutine[
         await asyncio.wait((result, disconnected), return_when=asyncio.FIRST_COMPLETED)
         if result.done():
             return result.result()
-        raise HTTPException(499, {"error": "the client disconnected"})  # nobody reads it
+        raise HTTPException(499, {"error": "the client disconnected"})  # the client is gone
     finally:
         if not result.done() or result.cancelled():
             stream.cancel()

@@ -1,1 +1,1 @@
-"""Pairs of passages of which one holds one mistake: rules, vocabulary, building and scoring."""
+"""Pairs of passages, one of them with a mistake: rules, vocabulary, building and scoring."""

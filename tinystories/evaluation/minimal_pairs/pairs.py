@@ -34,7 +34,7 @@ from tinystories.evaluation.minimal_pairs.rules import EXCHANGED, RULES, Change,
 from tinystories.evaluation.scoring import continuation_nll
 
 
-NUMBER, QUICK_NUMBER = 200, 40
+NUMBER = 200
 LARGEST_SHARE = 0.1  # at most this share of a group's pairs may have the same key
 CONTEXT_SENTENCES = {"next_sentence": 5}  # number of sentences before the changed one; 1 for the other rules
 GROUPS = dict.fromkeys(RULES, 2) | {"pronoun_number": 4, "word_order": 5, "next_sentence": 1}  # number of groups
@@ -230,19 +230,18 @@ def _mean(estimates: list[Estimate]) -> Estimate:
     return Estimate(value, max(0.0, value - half), min(1.0, value + half), number)
 
 
-def blimp_pairs(folder: str | Path, number: int | None = None, names: Iterable[str] | None = None) -> list[Pair]:
-    """The pairs of BLiMP (Warstadt et al., 2020) from a folder of its .jsonl files; `number`: the first ones of each.
+def blimp_pairs(folder: str | Path) -> list[Pair]:
+    """The pairs of BLiMP (Warstadt et al., 2020) from a folder of its .jsonl files.
 
     Raises:
-        UserError: a file is missing, or a line is not a pair.
+        UserError: the folder has no such file, or a line is not a pair.
     """
-    files = [Path(folder, f"{name}.jsonl") for name in names] if names else sorted(Path(folder).glob("*.jsonl"))
-    if not files or not all(file.is_file() for file in files):
-        missing = next((file.name for file in files if not file.is_file()), "*.jsonl")
-        raise UserError(f"{folder}: has no {missing}: give the folder of BLiMP's .jsonl files")
+    files = sorted(Path(folder).glob("*.jsonl"))
+    if not files:
+        raise UserError(f"{folder}: has no .jsonl files", "give the folder of BLiMP's")
     pairs = []
     for file in files:
-        for line, text in enumerate(file.read_text(encoding="utf-8").splitlines()[:number], start=1):
+        for line, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
             try:
                 row = json.loads(text)
                 pairs.append(Pair(file.stem, "", row["sentence_good"], row["sentence_bad"], "", ""))

@@ -7,6 +7,7 @@ from typing import TypedDict
 import datasets
 
 from tinystories.data.corpus import pick_stories
+from tinystories.data.readers import STORIES_PER_BATCH
 from tinystories.evaluation.estimates import as_json
 from tinystories.evaluation.table import Values
 from tinystories.evaluation.text.metrics import TextMetric, measure_texts, texts_to_look_up
@@ -54,7 +55,7 @@ def measure_groups(
 
 def texts_of(stories: datasets.Dataset) -> Iterator[str]:
     """The texts of `stories`, read in batches."""
-    for batch in stories.iter(1000):
+    for batch in stories.iter(STORIES_PER_BATCH):
         yield from batch["text"]
 
 

@@ -66,7 +66,8 @@ def _continue(
     rows = model.generate(  # type: ignore[misc]  # the protocol that transformers declares for self does not fit its models
         input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], generation_config=config
     )
-    assert isinstance(rows, torch.Tensor)  # return_dict_in_generate is off
+    if not isinstance(rows, torch.Tensor):  # return_dict_in_generate is off
+        raise TypeError(f"generate returned a {type(rows).__name__}, not a tensor")
     # Decode with the prompt: with some tokenizers, a text decoded alone loses the space that it begins with.
     whole, before = (tokenizer.batch_decode(part, skip_special_tokens=True) for part in (rows, rows[:, :length]))
     texts = [text[len(prompt) :] for text, prompt in zip(whole, before, strict=True)]

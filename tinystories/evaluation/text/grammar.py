@@ -1,4 +1,4 @@
-"""Grammar errors per 100 words, found by harper, an offline checker (pip install "tinystories[eval]").
+"""Grammar errors per 100 words, found by harper, an offline checker (the extra `eval`).
 
 harper is made for letters and reports and reports errors in good stories too. So these of its several hundred rules are
 off: rules of style, spelling (because of names), typography and British English, and rules that give false alarms on
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from tinystories.errors import UserError
+from tinystories.errors import UserError, install_hint
 from tinystories.evaluation.estimates import Estimate, ratio
 from tinystories.evaluation.text.novelty import Copied
 from tinystories.evaluation.text.samples import Sample
@@ -48,7 +48,7 @@ def checker() -> Any:
     try:
         import harper
     except ImportError as error:
-        raise UserError('the grammar metric needs harper: pip install "tinystories[eval]"') from error
+        raise UserError("the grammar metric needs harper", install_hint("eval")) from error
     linter = harper.Linter()
     linter.set_lint_config({**harper.get_default_lint_config(), **dict.fromkeys(FALSE_ALARMS, False)})
     return linter

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 
+from tinystories.errors import install_hint
 from tinystories.evaluation.estimates import Estimate
 from tinystories.evaluation.table import HIGHER, LIKE_HUMAN, LOWER, Metric
 from tinystories.evaluation.text import determiners, grammar, names, novelty, repetition, tidiness
@@ -235,7 +236,7 @@ def available_metrics() -> list[TextMetric]:
     """METRICS that can be measured here; a warning names what is left out."""
     if find_spec("harper") is not None:
         return list(METRICS)
-    logger.warning('GRAMMAR NOT MEASURED: harper is not installed (python -m pip install -e ".[eval]")')
+    logger.warning("GRAMMAR NOT MEASURED: harper is not installed; %s", install_hint("eval"))
     return [metric for metric in METRICS if metric.name not in ("grammar_errors", "clean_sentences")]
 
 

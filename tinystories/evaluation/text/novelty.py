@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
+from tinystories.data.readers import STORIES_PER_BATCH
 from tinystories.evaluation.estimates import Estimate, mean, ratio, share
 from tinystories.evaluation.text.samples import Sample
 from tinystories.evaluation.text.words import ngrams, split_words
@@ -22,7 +23,6 @@ from tinystories.evaluation.text.words import ngrams, split_words
 ORDERS = range(2, 9)
 LONGEST_ORDER = max(ORDERS)
 NEAR_COPY = 0.8
-STORIES_PER_BATCH = 1000
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 

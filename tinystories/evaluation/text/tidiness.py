@@ -18,6 +18,6 @@ def edits_per_100_words(samples: list[Sample]) -> Estimate | None:
 
 
 def _story(sample: Sample) -> str:
-    """Prompt and text; with a full stop if the story was cut, since its writer did not leave it out."""
+    """Prompt and text; with a full stop if the story was cut, since the model did not omit it."""
     story = sample.prompt + sample.text
     return story if sample.ended else story.rstrip() + "."

@@ -8,7 +8,7 @@ import { reportInvalid, showLength } from "./validation.js";
 import { $, make } from "./page.js";
 import { openReader } from "./reader.js";
 import { wholeText } from "./record.js";
-import { connect, info, onOffer } from "./server.js";
+import { connect, info, onInfo } from "./server.js";
 import {
   chosenSeed,
   newSeed,
@@ -33,7 +33,7 @@ const BEGINNINGS = [
 
 const prompt = $("prompt");
 
-function offer(first) {
+function showInfo(first) {
   offerSettings(first);
   offerColumns();
   showLength();
@@ -115,5 +115,5 @@ startTheme();
 showBeginnings();
 listen();
 watchWords();
-onOffer(offer);
+onInfo(showInfo);
 connect();

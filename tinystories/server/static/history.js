@@ -16,7 +16,7 @@ export function remember(record) {
   const entry = fromTemplate("entry-template");
   const find = (selector) => entry.querySelector(selector);
   write({ paragraph: find(".opening") }, record.request.prompt.replace(/\s+/g, " "), "beginning");
-  write({ paragraph: find(".opening") }, record.text.slice(0, 200).replace(/\s+/g, " "), "told");
+  write({ paragraph: find(".opening") }, record.text.slice(0, 200).replace(/\s+/g, " "), "generated");
   find(".facts").textContent = `${facts(record)} · ${settingsInWords(record)} · ${record.said}`;
   find(".open").onclick = () => openAgain(record);
   find(".copy").onclick = (event) => copy(wholeText(record), event.target);

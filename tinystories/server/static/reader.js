@@ -8,7 +8,7 @@ export function openReader(record) {
   const view = { body: $("page"), paragraph: null };
   view.body.replaceChildren();
   write(view, record.request.prompt, "beginning");
-  write(view, record.text, "told");
+  write(view, record.text, "generated");
   hideTip();
   $("reader").showModal();
   view.body.focus();

@@ -4,11 +4,11 @@ import { $, pause, say } from "./page.js";
 
 export let info = null; // the answer of /api/info
 let connecting = null; // the promise of a connection in progress
-let offer = () => {}; // called with each answer of /api/info
+let listen = () => {}; // called with each answer of /api/info
 
 /** `listener` is called with each answer of /api/info; its argument is true the first time. */
-export function onOffer(listener) {
-  offer = listener;
+export function onInfo(listener) {
+  listen = listener;
 }
 
 export function showState(state, text) {
@@ -57,7 +57,7 @@ function take(answer) {
   const parameters = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
   $("badge").textContent = `${info.model} · ${parameters.format(info.parameters)} parameters · ${info.device}`;
   showState("ready", "ready");
-  offer(first);
+  listen(first);
 }
 
 export function modelOptions() {

@@ -46,7 +46,7 @@ export function showStory(view, record) {
   write(view, record.request.prompt, "beginning");
   if (!record.text) return;
   if (record.request.alternatives) for (const piece of record.pieces) writePiece(view, piece);
-  else write(view, record.text, "told");
+  else write(view, record.text, "generated");
 }
 
 export function showEnding(view, record) {
@@ -74,7 +74,7 @@ function paragraphOf(view) {
 }
 
 export function writePiece(view, piece) {
-  if (piece.probability === undefined) return write(view, piece.token, "told");
+  if (piece.probability === undefined) return write(view, piece.token, "generated");
   // a piece that begins with a space begins a word; any other piece continues the word before it
   const [, before, core, after] = piece.token.match(/^(\s*)(.*?)(\s*)$/s);
   if (before) endWord(view, before);
@@ -84,12 +84,12 @@ export function writePiece(view, piece) {
 
 function endWord(view, space) {
   view.word = null;
-  write(view, space, "told");
+  write(view, space, "generated");
 }
 
 function writeWord(view, piece, text) {
   if (!view.word) {
-    view.word = make("span", { className: "told word", tabIndex: view.words.length ? -1 : 0 });
+    view.word = make("span", { className: "generated word", tabIndex: view.words.length ? -1 : 0 });
     paragraphOf(view).append(view.word);
     view.words.push(view.word);
     piecesOf.set(view.word, []);

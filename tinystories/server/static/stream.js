@@ -59,5 +59,5 @@ export async function ask(request, signal, on) {
     else if (message.finish_reason) return message;
     else if (message.token !== undefined) on.piece(message);
   }
-  throw new Refusal("The story broke off: the server ended it without saying why.");
+  throw new Refusal("The stream ended before the story was complete.");
 }
