@@ -350,11 +350,8 @@ def test_broken_checkpoint(file, content, hub, counting_run, tmp_path):
     if content is not None:
         (folder / file).write_text(content)
     error = refusal(folder, REPO)
-    assert (
-        "is not a complete checkpoint" in error
-        if content is None
-        else re.search("holds a file that cannot be read|is damaged", error)
-    )
+    reason = "is not a complete checkpoint" if content is None else "holds a file that cannot be read|is damaged"
+    assert re.search(reason, error)
     assert hub.requests == []
 
 

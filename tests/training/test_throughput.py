@@ -90,21 +90,21 @@ def test_time_to_go(tmp_path, monkeypatch):
     monkeypatch.setattr("tinystories.training.throughput.time", clock)
     args = RunArguments(output_dir=str(tmp_path), use_cpu=True, bf16=False)
     state = SimpleNamespace(global_step=0, max_steps=40, num_input_tokens_seen=0, epoch=0.0, is_world_process_zero=True)
-    meters = ThroughputCallback(flops_per_token=3.0)
-    meters.earlier = {"elapsed_seconds": 1000.0}  # of an earlier session
-    meters.on_train_begin(args, state, None, small_model())
+    throughput = ThroughputCallback(flops_per_token=3.0)
+    throughput.earlier = {"elapsed_seconds": 1000.0}  # of an earlier session
+    throughput.on_train_begin(args, state, None, small_model())
     peak = read_json(tmp_path / "environment.json")["peak_flops_measured"]
     rows = {}
     for step in range(1, 41):
         clock.now += 30 if step == 1 else 2
         state.global_step, state.num_input_tokens_seen = step, state.num_input_tokens_seen + 500
-        meters.step(4.0 - step / 10, 1.0, 0.1)
-        meters.on_step_end(args, state, None)
+        throughput.step(4.0 - step / 10, 1.0, 0.1)
+        throughput.on_step_end(args, state, None)
         if step % 5 == 0:
-            rows[step] = meters.at_log(state, args.device)
+            rows[step] = throughput.at_log(state, args.device)
         if step % 10 == 0:
             clock.now += 7
-            meters.on_evaluate(args, state, None, {"eval_loss": 1.0, "eval_steps_per_second": 9.9, "epoch": 1})
+            throughput.on_evaluate(args, state, None, {"eval_loss": 1.0, "eval_steps_per_second": 9.9, "epoch": 1})
     assert rows[5]["eta_seconds"] == pytest.approx(35 * 2), "evaluations are not known yet"
     assert rows[15]["eta_seconds"] == pytest.approx(25 * 2 + 2.5 * 7)
     assert rows[35]["eta_seconds"] == pytest.approx(5 * 2 + 0.5 * 7)
