@@ -280,7 +280,9 @@ def test_foreign_model(tokenizer, tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         check.main([str(tmp_path), "--stories", "20", "--device", "cpu"])
     lines = capsys.readouterr().out.splitlines()
-    assert caught.value.code == 1 and lines[-1].startswith("verdict: UNTRAINED") and "train it from a recipe" in lines[-1]
+    assert (
+        caught.value.code == 1 and lines[-1].startswith("verdict: UNTRAINED") and "train it from a recipe" in lines[-1]
+    )
     assert "training: step not known, tokens not known, trained on not known" in lines
     assert "embedded sample corpus" in "".join(lines)
 
