@@ -2,8 +2,9 @@
 
 `python run_clm.py` spends seconds on importing torch, transformers and datasets, often more than on what a test asks.
 A forked command is a process of its own all the same: it runs the script of a given tree as `__main__`, imports this
-project's modules from that tree, and has its own environment, folder, output and exit status. What it does not test is
-that a command imports the libraries it needs; the tests that start `helpers.runs.run_command` do.
+project's modules from that tree, and has its own environment, folder, output and exit status. It does not
+show that a command imports each library module it uses: the tests of signals, of kills and of the server start new
+interpreters.
 """
 
 import multiprocessing

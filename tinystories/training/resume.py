@@ -224,7 +224,8 @@ def prepare_run_folder(recipe: Recipe, data_report: dict[str, Any], checkpoint: 
 
 
 def _cut(path: Path, last_step: int) -> None:
-    """Remove rows after `last_step`, and a line that was not completely written, from a .jsonl file."""
+    """Remove rows after `last_step` from a .jsonl file, and damaged lines, with a warning."""
     if path.exists():
-        kept = [json.dumps(row, ensure_ascii=False) + "\n" for row in read_lines(path) if row["step"] <= last_step]
+        rows = read_lines(path, logger.warning)
+        kept = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows if row["step"] <= last_step]
         write_atomically(path, "".join(kept))
