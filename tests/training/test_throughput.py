@@ -280,8 +280,8 @@ def test_evaluation_rows(counting_run):
 
 
 @slow
-def test_resume_cuts_evaluations(counting_run, tmp_path):
-    """A resumed run keeps the rows up to its checkpoint and no half-written line; a new run keeps none."""
+def test_resume_cuts_evaluations(counting_run, tmp_path, caplog):
+    """A resumed run keeps the rows up to its checkpoint and drops damaged lines with a warning; a new run keeps none."""
     for step, loss in ((50, 2.5), (100, math.nan), (150, 2.0)):
         append_evaluation(tmp_path, {"step": step, "eval_loss": loss} | ({"eval_gap": 0.5} if step == 150 else {}))
     assert assert_files_agree(tmp_path) == [50, 100, 150]
@@ -290,6 +290,7 @@ def test_resume_cuts_evaluations(counting_run, tmp_path):
     recipe = read_recipe([str(counting_run / "recipe.json"), "--output_dir", str(tmp_path)])
     (tmp_path / "stopped_at_step_120.jsonl").write_text("{}\n", encoding="utf-8")
     prepare_run_folder(recipe, {}, str(tmp_path / "checkpoint-100"))
+    assert "evaluations.jsonl: 2 lines are damaged, the first is line 4" in caplog.text
     assert assert_files_agree(tmp_path) == [50, 100]
     assert (tmp_path / "stopped_at_step_120.jsonl").exists(), "it is kept to be read"
     assert "NaN" not in (tmp_path / "evaluations.jsonl").read_text(encoding="utf-8"), "NaN is not valid JSON"
