@@ -281,7 +281,7 @@ def test_evaluation_rows(counting_run):
 
 @slow
 def test_resume_cuts_evaluations(counting_run, tmp_path, caplog):
-    """A resumed run keeps the rows up to its checkpoint and drops damaged lines with a warning; a new run keeps none."""
+    """A resumed run keeps the rows up to its checkpoint and names the damaged lines it drops; a new run keeps none."""
     for step, loss in ((50, 2.5), (100, math.nan), (150, 2.0)):
         append_evaluation(tmp_path, {"step": step, "eval_loss": loss} | ({"eval_gap": 0.5} if step == 150 else {}))
     assert assert_files_agree(tmp_path) == [50, 100, 150]
