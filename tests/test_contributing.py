@@ -15,7 +15,7 @@ DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
 QUESTIONS = {
     "rate limit": "rate_limit.py",
     "file format": "readers.py",
-    "plain next-token loss": "guards.py",
+    "plain next-token loss": "loss.py",
     "cache key of packed rows": "packing.py",
     "presets (": "presets.py",
     "write the model card": "model_card.py",

@@ -19,7 +19,7 @@ from tinystories.training.callbacks import SampleStories
 from tinystories.training.checkpointing import LogSpacedCheckpoints
 from tinystories.training.distributed import on_one_process
 from tinystories.training.finetuning import continued_model
-from tinystories.training.guards import run_guards
+from tinystories.training.guards.run import run_guards
 from tinystories.training.signals import GracefulStopCallback
 from tinystories.training.trainer import StoryTrainer
 

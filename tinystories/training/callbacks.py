@@ -8,7 +8,7 @@ from transformers import TrainerCallback
 
 from tinystories.generation.sample import sample_story
 from tinystories.run_files import SAMPLES
-from tinystories.training.guards import check_next_token_loss
+from tinystories.training.guards.loss import check_next_token_loss
 from tinystories.training.recipe_trainer import RecipeTrainer
 
 

@@ -10,9 +10,10 @@ import datasets
 import pytest
 
 from helpers.forked import fork_command
-from helpers.runs import ROOT, TINY, as_options, run_command, write_counting_corpus
+from helpers.mutations import assert_stopped, small_run, train_tokenizer
+from helpers.runs import run_command, write_counting_corpus
 from tinystories.errors import GuardError
-from tinystories.training.guards import check_text
+from tinystories.training.guards.corpus import check_text
 
 
 MUTATIONS = {
@@ -95,44 +96,6 @@ MUTATIONS = {
         "after learning one sequence",
     ),
 }
-
-
-def small_run(folder, corpus, *options, tree=ROOT, run=fork_command):
-    settings = TINY | {"max_steps": 1, "eval_strategy": "no", "load_best_model_at_end": False, "save_strategy": "no"}
-    settings |= {"train_file": corpus, "data_cache_dir": folder / "cache", "output_dir": folder / "run"}
-    return run("run_clm.py", *as_options(settings), *options, tree=tree)
-
-
-def train_tokenizer(folder, corpus, vocab_size=300):
-    options = {"train_file": corpus, "data_cache_dir": folder.parent / "cache", "vocab_size": vocab_size}
-    process = fork_command("train_tokenizer.py", *as_options(options), "--output_dir", folder)
-    assert process.returncode == 0, process.stderr[-2000:]
-    return folder
-
-
-def assert_stopped(process, reason, status=2):
-    assert process.returncode == status, process.stderr[-2000:]
-    errors = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1, process.stderr[-2000:]
-    assert reason in errors[0]
-    assert "Traceback" not in process.stderr
-
-
-@pytest.fixture
-def mutated_tree(tmp_path):
-    def mutate(file, old, new):
-        tree = tmp_path / "tree"
-        tree.mkdir()
-        for script in ROOT.glob("*.py"):
-            shutil.copy(script, tree)
-        shutil.copy(ROOT / "model_card.md", tree)
-        shutil.copytree(ROOT / "tinystories", tree / "tinystories", ignore=shutil.ignore_patterns("__pycache__"))
-        text = (tree / file).read_text(encoding="utf-8")
-        assert old in text, f"{file} no longer holds {old!r}: the mutation is out of date"
-        (tree / file).write_text(text.replace(old, new), encoding="utf-8")
-        return tree
-
-    return mutate
 
 
 @pytest.mark.slow

@@ -1,0 +1,60 @@
+"""What guards need of a Trainer: its first rows, its batches, its loss, and a narrow copy of its model."""
+
+import copy
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from modeling_tinystories import TinyStoriesForCausalLM
+from tinystories.training.recipe_trainer import RecipeTrainer
+
+
+SAMPLE_ROWS = 64
+
+
+def first_rows(trainer: RecipeTrainer, number: int) -> list[dict]:
+    return [trainer.train_dataset[i] for i in range(min(number, len(trainer.train_dataset)))]
+
+
+def batch_of(trainer: RecipeTrainer, number: int) -> dict[str, torch.Tensor]:
+    return collate(trainer, first_rows(trainer, number))
+
+
+def collate(trainer: RecipeTrainer, rows: list[dict]) -> dict[str, torch.Tensor]:
+    return {name: tensor.to(trainer.model.device) for name, tensor in trainer.data_collator(rows).items()}
+
+
+def training_loss(trainer: RecipeTrainer, model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The loss as training computes it."""
+    loss = trainer.compute_loss(model, batch)
+    assert isinstance(loss, torch.Tensor)  # no tuple: return_outputs is False
+    return loss
+
+
+def frequent_tokens(trainer: RecipeTrainer, number: int) -> list[int]:
+    """The most frequent tokens of the first rows, without special ones: of this corpus, whatever its language."""
+    rows = np.concatenate([row["input_ids"] for row in first_rows(trainer, SAMPLE_ROWS)])
+    ids, counts = np.unique(rows[~np.isin(rows, trainer.processing_class.all_special_ids)], return_counts=True)
+    return ids[np.argsort(-counts, kind="stable")][:number].tolist()
+
+
+def narrow_copy(trainer: RecipeTrainer, seed: int) -> TinyStoriesForCausalLM:
+    """A model of the same class and vocabulary with two layers and two heads: the check does not depend on size."""
+    config = copy.deepcopy(trainer.model.config)
+    values = config.to_dict() | {
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "hidden_size": max(64, 2 * config.head_dim),
+        "intermediate_size": max(128, 4 * config.head_dim),
+        "embd_pdrop": 0.0,
+        "resid_pdrop": 0.0,
+        "attention_dropout": 0.0,
+        "use_cache": False,
+    }
+    torch.manual_seed(seed)
+    narrow = type(config).from_dict(values)
+    narrow._attn_implementation = config._attn_implementation
+    model = type(trainer.model)(narrow)
+    return model.to(trainer.model.device)  # type: ignore[arg-type]  # its decorator hides that it is a method

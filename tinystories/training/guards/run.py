@@ -1,0 +1,60 @@
+"""All guards of a run, in order: cheapest first, each with its processor time.
+
+A guard is a function that returns what it measured, for the log, or raises `GuardError`: one line with the reason and
+the remedy, exit status 2. `--skip_guards` trains without them and logs a warning.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+
+from tinystories.data.corpus import Corpus, story_hashes
+from tinystories.random_state import keep_random_state
+from tinystories.training.guards.corpus import check_overlap, check_text
+from tinystories.training.guards.loss import check_fresh_loss, check_known_loss, check_next_token_loss
+from tinystories.training.guards.overfitting import check_overfitting
+from tinystories.training.guards.rows import check_labels, check_rows
+from tinystories.training.guards.tokenizer import check_tokenizer, check_vocabulary
+from tinystories.training.recipe_trainer import RecipeTrainer
+
+
+logger = logging.getLogger(__name__)
+
+SAMPLE_STORIES = 1000
+
+
+def run_guards(trainer: RecipeTrainer, corpus: Corpus) -> dict[str, str]:
+    """Run all guards before the first step; returns what each one found, by name."""
+    tokenizer = trainer.processing_class
+    texts = [*corpus.train.take(SAMPLE_STORIES)["text"], *corpus.validation.take(SAMPLE_STORIES)["text"]]
+    train_hashes, validation_hashes = story_hashes(corpus.train), story_hashes(corpus.validation)
+    continued = trainer.recipe.model.model_name_or_path is not None
+    guards: dict[str, Callable[[], str]] = {
+        "text": lambda: check_text(corpus.train),
+        "tokenizer": lambda: check_tokenizer(tokenizer, texts),
+        "vocabulary": lambda: check_vocabulary(trainer),
+        "packed rows": lambda: check_rows(trainer, train_hashes),
+        "labels": lambda: check_labels(trainer),
+        "validation": lambda: check_overlap(trainer, corpus.train, train_hashes, validation_hashes),
+        "next-token loss": lambda: check_next_token_loss(trainer),
+        **(
+            {"known loss": lambda: check_known_loss(trainer)}
+            if continued
+            else {"fresh loss": lambda: check_fresh_loss(trainer)}
+        ),
+        "overfitting": lambda: check_overfitting(trainer),
+    }
+    findings, begin = {}, time.process_time()
+    with keep_random_state(trainer.args.device):  # a run with guards and one without draw the same random numbers
+        for name, check in guards.items():
+            findings[name] = passed(name, check)
+    logger.info("all guards passed in %.1f s of processor time", time.process_time() - begin)
+    return findings
+
+
+def passed(name: str, check: Callable[[], str]) -> str:
+    """What `check` found, logged with its processor time. Raises GuardError: what it found is a mistake."""
+    begin = time.process_time()
+    found = check()
+    logger.info("guard passed: %s: %s (%.1f s)", name, found, time.process_time() - begin)
+    return found
