@@ -34,7 +34,7 @@ except ImportError:  # in a checkout or an installation: a top-level module
 
 
 class TinyStoriesRMSNorm(nn.Module):
-    """Root-mean-square norm, computed in float32 and scaled in the dtype of its input, as Llama does."""
+    """Root-mean-square norm, computed in float32 (or float64) and scaled in the dtype of its input, as Llama does."""
 
     def __init__(self, hidden_size: int, eps: float):
         super().__init__()
@@ -43,7 +43,7 @@ class TinyStoriesRMSNorm(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         dtype = hidden_states.dtype
-        hidden_states = hidden_states.to(torch.float32)
+        hidden_states = hidden_states.to(torch.promote_types(dtype, torch.float32))
         inverse_rms = torch.rsqrt(hidden_states.pow(2).mean(-1, keepdim=True) + self.eps)
         return self.weight * (hidden_states * inverse_rms).to(dtype)
 
