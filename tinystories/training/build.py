@@ -17,7 +17,6 @@ from tinystories.errors import UserError, one_line
 from tinystories.evaluation.scoring import scoring_rows
 from tinystories.training.callbacks import SampleStories
 from tinystories.training.checkpointing import LogSpacedCheckpoints
-from tinystories.training.distributed import on_one_process
 from tinystories.training.finetuning import continued_model
 from tinystories.training.guards.run import run_guards
 from tinystories.training.signals import GracefulStopCallback
@@ -82,7 +81,7 @@ def make_trainer(
     if recipe.training.skip_guards:
         logger.warning("GUARDS SKIPPED: nothing checks that this run learns what it should")
     else:
-        corpus.report["guards"] = on_one_process(lambda: run_guards(trainer, corpus))
+        corpus.report["guards"] = run_guards(trainer, corpus)
     return trainer
 
 

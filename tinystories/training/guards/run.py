@@ -10,10 +10,12 @@ from collections.abc import Callable
 
 from tinystories.data.corpus import Corpus, story_hashes
 from tinystories.random_state import keep_random_state
+from tinystories.training.distributed import on_one_process
 from tinystories.training.guards.corpus import check_overlap, check_text
 from tinystories.training.guards.loss import check_fresh_loss, check_known_loss, check_next_token_loss
 from tinystories.training.guards.overfitting import check_overfitting
 from tinystories.training.guards.rows import check_labels, check_rows
+from tinystories.training.guards.step import check_schedule, check_step
 from tinystories.training.guards.tokenizer import check_tokenizer, check_vocabulary
 from tinystories.training.recipe_trainer import RecipeTrainer
 
@@ -24,7 +26,20 @@ SAMPLE_STORIES = 1000
 
 
 def run_guards(trainer: RecipeTrainer, corpus: Corpus) -> dict[str, str]:
-    """Run all guards before the first step; returns what each one found, by name."""
+    """Run all guards before the first step; returns what each one found, by name.
+
+    Most run on the first process; then all processes rehearse steps together. If one fails, it fails for all.
+    """
+    begin = time.process_time()
+    with keep_random_state(trainer.args.device):  # a run with guards and one without draw the same random numbers
+        findings = on_one_process(lambda: _run_on_one_process(trainer, corpus))
+        findings["learning rates"] = passed("learning rates", lambda: check_schedule(trainer))
+        findings["step"] = passed("step", lambda: check_step(trainer))
+    logger.info("all guards passed in %.1f s of processor time", time.process_time() - begin)
+    return findings
+
+
+def _run_on_one_process(trainer: RecipeTrainer, corpus: Corpus) -> dict[str, str]:
     tokenizer = trainer.processing_class
     texts = [*corpus.train.take(SAMPLE_STORIES)["text"], *corpus.validation.take(SAMPLE_STORIES)["text"]]
     train_hashes, validation_hashes = story_hashes(corpus.train), story_hashes(corpus.validation)
@@ -44,12 +59,7 @@ def run_guards(trainer: RecipeTrainer, corpus: Corpus) -> dict[str, str]:
         ),
         "overfitting": lambda: check_overfitting(trainer),
     }
-    findings, begin = {}, time.process_time()
-    with keep_random_state(trainer.args.device):  # a run with guards and one without draw the same random numbers
-        for name, check in guards.items():
-            findings[name] = passed(name, check)
-    logger.info("all guards passed in %.1f s of processor time", time.process_time() - begin)
-    return findings
+    return {name: passed(name, check) for name, check in guards.items()}
 
 
 def passed(name: str, check: Callable[[], str]) -> str:
