@@ -35,5 +35,5 @@ class RecipeTrainer(Trainer):
     def rehearsal(
         self, model: TinyStoriesForCausalLM, recipe: Recipe, rows: datasets.Dataset, callback: TrainerCallback
     ) -> "RecipeTrainer":
-        """A Trainer of the same class for another model, other rows and a changed recipe; it is evaluated on the same."""
+        """A Trainer of the same class for another model, other rows and a changed recipe."""
         raise NotImplementedError

@@ -100,10 +100,12 @@ class StoryTrainer(AtomicCheckpointTrainer):
     ) -> "StoryTrainer":
         packed = PackedRows(rows, report={}, key="")
         evaluated = (self.evaluation, self.training_stories)
-        return type(self)(model, self.processing_class, recipe, packed, *evaluated, data_report={}, callbacks=[callback])
+        return type(self)(
+            model, self.processing_class, recipe, packed, *evaluated, data_report={}, callbacks=[callback]
+        )
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """Note the token ids of the step, as they come from the data: what is made of them later is compared with that."""
+        """Note the token ids of the step as they come from the data; guards compare what is made of them with that."""
         batches, number_of_targets = super().get_batch_samples(*args, **kwargs)
         self.step_rows = [batch["input_ids"].clone() for batch in batches]
         return batches, number_of_targets

@@ -50,7 +50,11 @@ class Settings:
         optim = getattr(values["optim"], "value", values["optim"])
         return cls(
             rate=peak,
-            muon_rate=None if not muon else peak if values["muon_learning_rate"] is None else values["muon_learning_rate"],
+            muon_rate=None
+            if not muon
+            else peak
+            if values["muon_learning_rate"] is None
+            else values["muon_learning_rate"],
             betas=(values["adam_beta1"], values["adam_beta2"]),
             eps=values["adam_epsilon"],
             weight_decay=values["weight_decay"],
@@ -116,7 +120,7 @@ class Targets:
 
 
 def targets_of(rows: Sequence[torch.Tensor], pad: int, bos: int | None) -> Targets:
-    """With `bos`, each story of a row is a piece of its own, whose last token still predicts the next one of the row."""
+    """With `bos`, each story of a row is a piece of its own; its last token still predicts the row's next one."""
     pieces, following = [], []
     for row in rows:
         after = torch.cat([row[1:], row.new_tensor([pad])])

@@ -3,16 +3,16 @@
 Before the first step of the run a Trainer of the same class, with the run's optimizer, schedule, clipping, accumulation
 and processes, trains on a few real rows in a folder that is removed afterwards. The rows have different lengths, so
 that a mean of the micro-batches' means is not the mean over tokens. At every step its loss, gradients, clipping,
-learning rates and new weights are compared with those of `plain_step.py`, from the same weights, in float64; so rounding
-does not add up, and the first thing that differs is named. It computes in float32, without compilation and dropout:
-what the run itself does in its own precision is watched by `witness.py`.
+learning rates and new weights are compared with those of `plain_step.py`, from the same weights, in float64; so
+rounding does not add up, and the first thing that differs is named. It computes in float32, without compilation and
+dropout: what the run itself does in its own precision is watched by `witness.py`.
 """
 
 import copy
 import os
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import datasets
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import broadcast_object_list, gather_object
+from torch import nn
 from torch.func import functional_call
 from transformers import PrinterCallback, TrainerCallback
 
@@ -163,7 +164,9 @@ def _some_rows(trainer: RecipeTrainer, number: int, rng: random.Random) -> list[
 
 def _targets(trainer: RecipeTrainer, rows: list[torch.Tensor]) -> Targets:
     tokenizer = trainer.processing_class
-    return targets_of(rows, tokenizer.pad_token_id, tokenizer.bos_token_id if trainer.recipe.data.isolate_stories else None)
+    return targets_of(
+        rows, tokenizer.pad_token_id, tokenizer.bos_token_id if trainer.recipe.data.isolate_stories else None
+    )
 
 
 class Comparison(TrainerCallback):
@@ -177,6 +180,7 @@ class Comparison(TrainerCallback):
         self.slack = 1.0 if model.device.type == "cpu" else ON_ACCELERATORS
         self.problem: str | None = None
         self.losses: list[float] = []
+        self.furthest = {"losses": 0.0, "gradients": 0.0}  # relative differences so far
         self.trainer: RecipeTrainer
         self.updates: WeightsBefore | None = None
 
@@ -184,7 +188,8 @@ class Comparison(TrainerCallback):
         first, last = self.losses[0], self.losses[-1]
         return (
             f"{len(self.losses)} steps of the Trainer on {self.targets.number} tokens equal plain ones: "
-            f"loss {first:.3f} to {last:.3f}"
+            f"loss {first:.3f} to {last:.3f}, "
+            + ", ".join(f"{name} within {share:.0e}" for name, share in self.furthest.items())
         )
 
     def _found(self, step: int, problem: str | None) -> None:
@@ -196,6 +201,8 @@ class Comparison(TrainerCallback):
         if self.problem is not None:
             control.should_training_stop = True
             return
+        if self.updates is not None:
+            self._found(state.global_step, self.updates.changed_since(model))
         weights = {name: w.detach().cpu().double().requires_grad_() for name, w in model.named_parameters()}
         self.logits = self._logits(weights)
         loss = self.targets.nats(self.logits) / self.targets.number
@@ -223,6 +230,7 @@ class Comparison(TrainerCallback):
     def _wrong_loss(self) -> str | None:
         found, expected = self.trainer.progress()["recent_losses"][-1], self.losses[-1]
         if abs(found - expected) <= OF_LOSS * self.slack * (1 + expected):
+            self.furthest["losses"] = max(self.furthest["losses"], abs(found - expected) / (1 + expected))
             return None
         return (
             f"the loss is {found:.5f}, and the sum over the tokens / the tokens of the whole step is {expected:.5f}"
@@ -264,32 +272,44 @@ class Comparison(TrainerCallback):
             "only the last micro-batch counts ": means[-1],
         }
 
-    def _wrong_gradients(self, model: torch.nn.Module) -> str | None:
-        norm = torch.stack([g.norm() for g in self.gradients.values()]).norm().item()
-        reported = self.trainer.throughput.last_step["grad_norm"]
-        factor = clipping_factor(norm, self.settings.max_grad_norm)
-        pairs = []
+    def _wrong_gradients(self, model: nn.Module) -> str | None:
+        """Compare the gradients, after clipping, and the norm that was reported, which is before it."""
+        pairs = {}
         for name, weight in model.named_parameters():
             if weight.grad is None:
                 return f"{name} has no gradient" + ("" if weight.requires_grad else ": it is frozen")
-            pairs.append((name, weight.grad.cpu().double(), self.gradients[name]))
-        floor, allowed = 1e-6 * norm, OF_GRADIENTS * self.slack
-        wrong = [name for name, g, e in pairs if not (g - factor * e).norm() <= allowed * factor * e.norm() + floor * factor]
-        if not wrong and abs(reported - norm) <= allowed * norm:
-            return None
-        found = torch.stack([g.norm() for _, g, _ in pairs]).norm().item()
-        product = sum((g * e).sum().item() for _, g, e in pairs)
-        scale, aligned = product / norm**2, product / max(found * norm, 1e-300)
-        if aligned > 1 - 1e-4 and len(wrong) == len(pairs):
-            if abs(scale - 1) < 1e-3 and factor < 1:
-                return f"the gradients are not clipped: their norm is {found:.4g}, max_grad_norm {self.settings.max_grad_norm:g}"
-            return f"the gradients are {scale:.4g} times those of the loss and should be {factor:.4g} times (clipping included)"
-        if not wrong:
+            pairs[name] = (weight.grad.cpu().double(), self.gradients[name])
+        norm = _norm(expected for _, expected in pairs.values())
+        factor, allowed = clipping_factor(norm, self.settings.max_grad_norm), OF_GRADIENTS * self.slack
+        reported = self.trainer.throughput.last_step["grad_norm"]
+        errors = {
+            name: ((found / factor - expected).norm() / (expected.norm() + 1e-3 * norm)).item()
+            for name, (found, expected) in pairs.items()
+        }
+        wrong = [name for name, error in errors.items() if not error <= allowed]
+        if wrong:
+            return self._gradients_in_words(pairs, wrong, norm, factor)
+        if abs(reported - norm) > allowed * norm:
             return f"the reported norm of the gradients is {reported:.4g}, and that of the plain loss is {norm:.4g}"
-        name, g, e = next(pair for pair in pairs if pair[0] == wrong[0])
+        self.furthest["gradients"] = max(self.furthest["gradients"], *errors.values())
+        return None
+
+    def _gradients_in_words(
+        self, pairs: dict[str, tuple[torch.Tensor, torch.Tensor]], wrong: list[str], norm: float, factor: float
+    ) -> str:
+        """The most likely reason: they are the right ones times a number, or some of them are others."""
+        found = _norm(gradient for gradient, _ in pairs.values())
+        product = sum((gradient * expected).sum().item() for gradient, expected in pairs.values())
+        scale, is_scaled = product / norm**2, product > (1 - 1e-6) * found * norm
+        if is_scaled and abs(scale - 1) < 1e-3:
+            limit = self.settings.max_grad_norm
+            return f"the gradients are not clipped: their norm is {found:.4g}, and max_grad_norm is {limit:g}"
+        if is_scaled:
+            return f"the gradients are {scale:.4g} times those of the loss, and clipping makes them {factor:.4g} times"
+        gradient, expected = pairs[wrong[0]]
         return (
-            f"the gradients are not those of the loss: first {name}, whose norm is {g.norm():.4g} instead of "
-            f"{factor * e.norm():.4g} ({len(wrong)} of {len(pairs)} weights differ)"
+            f"the gradients are not those of the loss: {len(wrong)} of {len(pairs)} weights differ, first {wrong[0]}, "
+            f"where the norm is {gradient.norm():.4g} instead of {factor * expected.norm():.4g}"
         )
 
     def on_optimizer_step(self, args, state, control, model=None, optimizer=None, **kwargs):
@@ -318,6 +338,10 @@ class Comparison(TrainerCallback):
                     state.global_step,
                     f"the logged learning rate is {logs['learning_rate']:.4g}, and {rates[0]:.4g} is the schedule's",
                 )
+
+
+def _norm(tensors: Iterable[torch.Tensor]) -> float:
+    return torch.stack([tensor.norm() for tensor in tensors]).norm().item()
 
 
 def _cause(found: float, others: dict[str, float]) -> str:

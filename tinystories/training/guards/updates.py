@@ -72,8 +72,13 @@ class WeightsBefore:
     @torch.no_grad()
     def wrong_update(self, model: torch.nn.Module, rates: tuple[float, float] | None) -> str | None:
         """The first weight whose change is not that of the recipe's optimizer, in words."""
-        if rates is None or not self.settings.is_adamw:
-            return None
+        problem = None
+        if rates is not None and self.settings.is_adamw:
+            problem = self._first_wrong(model, rates)
+        self.weights = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+        return problem
+
+    def _first_wrong(self, model: torch.nn.Module, rates: tuple[float, float]) -> str | None:
         for name, weight in model.named_parameters():
             before, rate = self.weights[name].cpu().double(), rates[self.settings.uses_muon(name, weight)]
             moments = self.moments.setdefault(name, Moments(torch.zeros_like(before), torch.zeros_like(before)))
@@ -81,6 +86,12 @@ class WeightsBefore:
             problem = wrong_change(name, before, weight.cpu(), gradient, moments, self.step, rate, self.settings)
             if problem is not None:
                 return problem
+        return None
+
+    def changed_since(self, model: torch.nn.Module) -> str | None:
+        for name, weight in model.named_parameters():
+            if not torch.equal(self.weights[name], weight):
+                return f"{name} was changed after the optimizer's step"
         return None
 
 
@@ -111,7 +122,10 @@ def wrong_change(
     if torch.equal(before.float(), after.float()):
         return f"{name} did not move in the step, with a learning rate of {rate:.4g}"
     other = 0.0 if decay else settings.weight_decay
-    if error_of_update(before, after, expected(other, Moments(untouched.first, untouched.second)), rate, uses_muon) <= 1:
+    if (
+        error_of_update(before, after, expected(other, Moments(untouched.first, untouched.second)), rate, uses_muon)
+        <= 1
+    ):
         return f"weight decay acts on {name}" if other else f"weight decay does not act on {name}"
     alone = expected(decay, Moments(torch.zeros_like(before), torch.zeros_like(before)))
     if step > 1 and error_of_update(before, after, alone, rate, uses_muon) <= 1:

@@ -2,9 +2,9 @@
 
 The rehearsal (step.py) shows that the Trainer's code is right on a narrow model in float32. Here the run itself is
 looked at, in its own size and precision: every weight is float32, trained, and in the optimizer once with the recipe's
-numbers; the learning rate of every step is the schedule's; the loss of a micro-batch is the plain next-token loss of its
-token ids; gradients are clipped, there is one for each weight, and none is left after the step; weights change as AdamW
-and Muon change them (checked at random elements, and at a few whole matrices for Muon), from the state that the
+numbers; the learning rate of every step is the schedule's; the loss of a micro-batch is the plain next-token loss of
+its token ids; gradients are clipped, there is one for each weight, and none is left after the step; weights change as
+AdamW and Muon change them (checked at random elements, and at a few whole matrices for Muon), from the state that the
 optimizer had before. An evaluation must not change any of that.
 
 Random numbers of the run are not used. With FSDP, whose weights are cut up, and in fp16, whose steps may be skipped,
@@ -45,6 +45,7 @@ class Sample:
     before: torch.Tensor
     gradient: torch.Tensor
     moments: Moments
+    after: torch.Tensor
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
         return _at(tensor, self.places)
@@ -101,11 +102,21 @@ class StepWitness(TrainerCallback):
     def on_step_begin(self, args, state, control, model=None, **kwargs):
         if self.trainer.is_fsdp_enabled:
             return
+        if self.watching and not self.after_evaluation:
+            self._find(self._changed_since(model))
         self.watching = state.global_step < self.first + 2 or self.after_evaluation
         self.after_evaluation = False
 
     def _find(self, problem: str | None) -> None:
         self.problem = self.problem or problem
+
+    def _changed_since(self, model: nn.Module) -> str | None:
+        """Compare with the elements that the step before, which was watched, left."""
+        for name, weight in model.named_parameters():
+            sample = self.samples.get(name)
+            if sample is not None and not torch.equal(sample.after, sample.of(weight)):
+                return f"{name} was changed after the optimizer's step {self.trainer.state.global_step}"
+        return None
 
     def on_pre_optimizer_step(self, args, state, control, model=None, optimizer=None, **kwargs):
         if self.trainer.is_fsdp_enabled:
@@ -156,8 +167,8 @@ class StepWitness(TrainerCallback):
         if abs(found - plain) <= allowed * (1 + plain):
             return None
         return (
-            f"the loss of micro-batch {at + 1} of {len(rows)} is {found:.4f} nats per token, and the next-token loss of "
-            f"its token ids is {plain:.4f} (as a share of the {number} tokens of the step)"
+            f"the loss of micro-batch {at + 1} of {len(rows)} is {found:.4f} nats per token, as a share of the "
+            f"{number} tokens of the step, and the next-token loss of its token ids is {plain:.4f}"
         )
 
     def _gathered(self, value: int) -> list[int]:
@@ -211,7 +222,7 @@ class StepWitness(TrainerCallback):
             moments = Moments(
                 nothing if first is None else _at(first, places), nothing if second is None else _at(second, places)
             )
-            self.samples[name] = Sample(places, before, _at(weight.grad, places), moments)
+            self.samples[name] = Sample(places, before, _at(weight.grad, places), moments, after=before)
         return None
 
     def on_optimizer_step(self, args, state, control, model=None, optimizer=None, **kwargs):
@@ -220,16 +231,22 @@ class StepWitness(TrainerCallback):
         rates = {id(weight): group["lr"] for group in optimizer.param_groups for weight in group["params"]}
         for name, weight in model.named_parameters():
             sample, rate = self.samples[name], rates[id(weight)]
+            sample.after = sample.of(weight)
             known = self.settings.is_adamw and not (sample.places is not None and self.settings.uses_muon(name, weight))
             if known:
-                step = state.global_step + 1
-                after = sample.of(weight)
-                self._find(
-                    wrong_change(
-                        name, sample.before, after, sample.gradient, sample.moments, step, rate, self.settings, weight.ndim
-                    )
+                problem = wrong_change(
+                    name,
+                    sample.before,
+                    sample.after,
+                    sample.gradient,
+                    sample.moments,
+                    state.global_step + 1,
+                    rate,
+                    self.settings,
+                    weight.ndim,
                 )
-            elif rate > 1e-5 and bool(sample.gradient.any()) and torch.equal(sample.before, sample.of(weight)):
+                self._find(problem)
+            elif rate > 1e-5 and bool(sample.gradient.any()) and torch.equal(sample.before, sample.after):
                 self._find(f"{name} did not move in the step, with a learning rate of {rate:.4g}")
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
