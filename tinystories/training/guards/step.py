@@ -32,7 +32,7 @@ from tinystories.errors import GuardError
 from tinystories.training.budget import planned_steps
 from tinystories.training.guards.batches import narrow_copy
 from tinystories.training.guards.plain_step import Settings, Targets, clipping_factor, learning_rates, targets_of
-from tinystories.training.guards.updates import WeightsBefore, gradients_left, wrong_groups
+from tinystories.training.guards.updates import WeightsBefore, gradients_left, wrong_dtype, wrong_groups
 from tinystories.training.recipe_trainer import RecipeTrainer
 
 
@@ -40,8 +40,8 @@ STEPS = 20
 ROWS_AT_ONCE = 2
 LOGITS = 2**20  # of the longest row, times the vocabulary: float64 on a CPU is slow
 ENOUGH_PLACES = 2000  # of a schedule
-OF_LOSS, OF_GRADIENTS = 2e-5, 1e-3  # relative, in float32 on a CPU; honest steps differ by less than a tenth of it
-ON_ACCELERATORS = 20  # times as much: their matrix products may round to fewer bits
+OF_LOSS, OF_GRADIENTS = 1e-5, 1e-4  # relative, in float32 on a CPU; honest steps differ by 1e-7 and 2e-6
+ON_ACCELERATORS = 100  # times as much: their matrix products may round to fewer bits
 DIVERGED = 100.0  # weights of such size: the learning rate is too high, which the run itself will say
 
 
@@ -201,6 +201,7 @@ class Comparison(TrainerCallback):
         if self.problem is not None:
             control.should_training_stop = True
             return
+        self._found(state.global_step + 1, wrong_dtype(model))
         if self.updates is not None:
             self._found(state.global_step, self.updates.changed_since(model))
         weights = {name: w.detach().cpu().double().requires_grad_() for name, w in model.named_parameters()}

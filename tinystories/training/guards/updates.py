@@ -12,6 +12,14 @@ def gradients_left(model: torch.nn.Module) -> str | None:
     return None
 
 
+def wrong_dtype(model: torch.nn.Module) -> str | None:
+    for name, weight in model.named_parameters():
+        if weight.dtype != torch.float32:
+            kind = str(weight.dtype).removeprefix("torch.")
+            return f"{name} is {kind}: small steps would be rounded away; weights must be float32"
+    return None
+
+
 def wrong_groups(
     model: torch.nn.Module, optimizer: torch.optim.Optimizer, settings: Settings, rates: tuple[float, float] | None
 ) -> str | None:

@@ -23,7 +23,7 @@ from transformers import TrainerCallback
 
 from tinystories.errors import GuardError
 from tinystories.training.guards.plain_step import Moments, Settings, clipping_factor, learning_rates, targets_of
-from tinystories.training.guards.updates import gradients_left, wrong_change, wrong_groups
+from tinystories.training.guards.updates import gradients_left, wrong_change, wrong_dtype, wrong_groups
 from tinystories.training.recipe_trainer import RecipeTrainer
 
 
@@ -78,15 +78,17 @@ class StepWitness(TrainerCallback):
             return
         # Before the first step, so that nothing is trained in vain; a resumed run has the rate of its last session.
         rates = self.rates(state.global_step) if self.rates is not None and not self.resumed else None
-        problem = self._wrong_weights(model) or wrong_groups(model, optimizer, self.settings, rates)
+        problem = self._wrong_model(model, optimizer, rates)
         if problem is not None:
             raise GuardError(f"before the first step: {problem}")
 
-    def _wrong_weights(self, model: nn.Module) -> str | None:
-        for name, weight in model.named_parameters():
-            if weight.dtype != torch.float32:
-                kind = str(weight.dtype).removeprefix("torch.")
-                return f"{name} is {kind}: small steps would be rounded away; weights must be float32"
+    def _wrong_model(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, rates: tuple[float, float] | None
+    ) -> str | None:
+        groups = wrong_groups(model, optimizer, self.settings, rates)
+        return wrong_dtype(model) or self._wrong_dropout(model) or groups
+
+    def _wrong_dropout(self, model: nn.Module) -> str | None:
         asked = {name: self.trainer.recipe.values.get(name) for name in DROPOUTS}
         for name, share in asked.items():
             if share is not None and getattr(self.trainer.model.config, name) != share:
@@ -126,7 +128,7 @@ class StepWitness(TrainerCallback):
         if not self.watching:
             self._check_rates(optimizer, state.global_step)
             return
-        self._find(self._wrong_weights(model) or wrong_groups(model, optimizer, self.settings, self.now))
+        self._find(self._wrong_model(model, optimizer, self.now))
         self._find(self._wrong_loss(model, args))
         self._find(self._wrong_gradients(model, state.global_step))
         if self.problem is None:
