@@ -106,6 +106,7 @@ class StepWitness(TrainerCallback):
             return
         if self.watching and not self.after_evaluation:
             self._find(self._changed_since(model))
+            self._stop_together(state.global_step)
         self.watching = state.global_step < self.first + 2 or self.after_evaluation
         self.after_evaluation = False
 
@@ -261,11 +262,15 @@ class StepWitness(TrainerCallback):
             if not math.isclose(state.epoch, round(state.epoch), abs_tol=1e-9) and rows != self.trainer.rows_per_step:
                 self._find(f"the step trained on {rows} rows, and the recipe asks for {self.trainer.rows_per_step}")
             self._find(left)
-            found = next((one for one in gather_object([self.problem]) if one is not None), None)
-        else:
-            found = left
+            self._stop_together(state.global_step)
+        elif left is not None:
+            raise GuardError(f"step {state.global_step}: {left}")
+
+    def _stop_together(self, step: int) -> None:
+        """Raises GuardError: a process has found something."""
+        found = next((one for one in gather_object([self.problem]) if one is not None), None)
         if found is not None:
-            raise GuardError(f"step {state.global_step}: {found}", "checkpoints before it are kept")
+            raise GuardError(f"step {step}: {found}")
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" not in logs or not self.unlogged:
