@@ -14,6 +14,7 @@ less is checked.
 import logging
 import math
 import random
+import time
 from dataclasses import dataclass
 
 import torch
@@ -73,6 +74,7 @@ class StepWitness(TrainerCallback):
         self.rates = None if args.fp16 else learning_rates(self.settings, state.max_steps)
         self.first, self.resumed = state.global_step, state.global_step > 0
         self.watching, self.after_evaluation, self.problem, self.unlogged = False, False, None, []
+        self.watched, self.furthest, self.seconds = 0, 0.0, 0.0
         if self.trainer.is_fsdp_enabled:
             logger.warning("the steps of this run are not watched: FSDP cuts the weights up")
             return
@@ -129,11 +131,13 @@ class StepWitness(TrainerCallback):
         if not self.watching:
             self._check_rates(optimizer, state.global_step)
             return
+        begin = time.process_time()
         self._find(self._wrong_model(model, optimizer, self.now))
         self._find(self._wrong_loss(model, args))
         self._find(self._wrong_gradients(model, state.global_step))
         if self.problem is None:
             self._find(self._take_samples(model, optimizer, state.global_step))
+        self.watched, self.seconds = self.watched + 1, self.seconds + time.process_time() - begin
 
     def _check_rates(self, optimizer: torch.optim.Optimizer, step: int) -> None:
         """The same on every process."""
@@ -168,6 +172,7 @@ class StepWitness(TrainerCallback):
         found = losses[at].item() * number / args.world_size / part.number
         allowed = OF_LOSS_IN_HALF if args.bf16 or args.fp16 else OF_LOSS
         if abs(found - plain) <= allowed * (1 + plain):
+            self.furthest = max(self.furthest, abs(found - plain))
             return None
         return (
             f"the loss of micro-batch {at + 1} of {len(rows)} is {found:.4f} nats per token, as a share of the "
@@ -281,3 +286,11 @@ class StepWitness(TrainerCallback):
                 f"the loss logged at step {state.global_step} is {logs['loss']:.4f}, and the mean of its steps is "
                 f"{mean:.4f} nats per token"
             )
+
+    def on_train_end(self, args, state, control, **kwargs):
+        logger.info(
+            "%d steps watched: losses within %.0e nats of plain ones (%.1f s)",
+            self.watched,
+            self.furthest,
+            self.seconds,
+        )
