@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from helpers.forked import fork_ranks
 from helpers.mutations import assert_stopped, small_run
 from helpers.runs import write_counting_corpus
 from tinystories.config.recipe import read_recipe
@@ -178,6 +179,49 @@ def test_mutation_is_caught(name, mutated_tree, tmp_path):
     file, old, new, options, reason = MUTATIONS[name]
     tree = mutated_tree(file, old, new)
     assert_stopped(small_run(tmp_path, write_counting_corpus(tmp_path), *options, tree=tree), reason)
+
+
+@pytest.mark.slow
+def test_resume_without_the_optimizers_state(mutated_tree, tmp_path):
+    """A resumed run that begins its moments again."""
+    corpus, saving = write_counting_corpus(tmp_path), ["--save_strategy", "steps", "--save_steps", "2", "--max_steps"]
+    process = small_run(tmp_path, corpus, *saving, "2")
+    assert process.returncode == 0, process.stderr[-2000:]
+    lost = "    def _load_optimizer_and_scheduler(self, checkpoint):\n        pass\n\n" + METHOD
+    process = small_run(tmp_path, corpus, *saving, "4", "--resume", tree=mutated_tree(TRAINER, METHOD, lost))
+    assert_stopped(process, "the optimizer's state of model.embed_tokens.weight is lost")
+
+
+RANKS = {
+    "loss multiplied by the processes": (
+        TRAINER,
+        STEP,
+        STEP + "\n        loss = loss * self.args.world_size",
+        "it is multiplied by the number of processes",
+    ),
+    "gradients of one process": (
+        TRAINER,
+        MADE,
+        MADE + "        self._wrap_model = lambda model, **kwargs: torch.nn.Sequential(model)[0]\n"
+        "        self.accelerator.prepare_model = lambda model, **kwargs: model\n",
+        "the gradients are not those of the loss",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+@pytest.mark.parametrize("name", RANKS)
+def test_mutation_of_two_processes(name, mutated_tree, tmp_path):
+    """The rehearsal is compared with the rows of all processes, and all of them stop."""
+    *mutation, reason = RANKS[name]
+    tree = mutated_tree(*mutation)
+
+    def run(*arguments, **options):
+        return fork_ranks(*arguments, **options)[0]
+
+    corpus = write_counting_corpus(tmp_path)
+    assert_stopped(small_run(tmp_path, corpus, "--use_cpu", "true", tree=tree, run=run), reason)
 
 
 def settings(*words: str) -> Settings:

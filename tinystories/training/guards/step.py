@@ -101,19 +101,17 @@ def check_step(trainer: RecipeTrainer) -> str:
 def _apart_from_the_run() -> Iterator[None]:
     """Another Trainer may be made, and nothing is left of it: accelerate keeps its state in two singletons."""
     shared = (AcceleratorState._shared_state, GradientState._shared_state)
-    saved, environment = [dict(state) for state in shared], dict(os.environ)
+    saved = [dict(state) for state in shared]
+    names = [name for name in os.environ if name.startswith(("ACCELERATE_DYNAMO_", "ACCELERATE_MIXED_PRECISION"))]
+    environment = {name: os.environ.pop(name) for name in names}
     for state in shared:
         state.clear()
-    for name in environment:
-        if name.startswith(("ACCELERATE_DYNAMO_", "ACCELERATE_MIXED_PRECISION")):
-            del os.environ[name]
     try:
         yield
     finally:
         for state, before in zip(shared, saved, strict=True):
             state.clear()
             state.update(before)
-        os.environ.clear()
         os.environ.update(environment)
 
 
