@@ -26,6 +26,7 @@ from tinystories.data.readers import STORIES_PER_BATCH
 WINDOW = 12  # bytes: two or three English words
 FEWEST = 16  # windows of a story that is searched; a shorter one shares much with many by chance
 KEPT_WINDOWS = 2**20  # of a small corpus more than an eighth of the windows are kept
+CONTROLS = 300  # random training stories searched in the others
 BACKGROUND = 2000  # random training stories, in which ...
 COMMON = 4  # ... a common phrase occurs more than this often
 NEAR_COPY = 0.28  # share of the windows; people's different stories share less (docs/results/near_copies.json)
@@ -96,7 +97,8 @@ def search_copies(
         near = (share >= NEAR_COPY) & (found < len(searched))
         alike.append((story[near], found[near], share[near]))
     best[index.sizes < FEWEST] = np.nan
-    pairs = tuple(np.concatenate(column) for column in zip(*alike, strict=True))
+    near_stories, near_found, near_shares = (np.concatenate(column) for column in zip(*alike, strict=True))
+    pairs = near_stories, near_found, near_shares
     return Likeness(best[: len(searched)], most_like[: len(searched)], best[len(searched) :], pairs)
 
 

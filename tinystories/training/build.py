@@ -20,6 +20,8 @@ from tinystories.training.checkpointing import LogSpacedCheckpoints
 from tinystories.training.distributed import on_one_process
 from tinystories.training.finetuning import continued_model
 from tinystories.training.guards.run import run_guards
+from tinystories.training.guards.sampler import walk
+from tinystories.training.guards.samples import Sample
 from tinystories.training.signals import GracefulStopCallback
 from tinystories.training.trainer import StoryTrainer
 
@@ -82,7 +84,8 @@ def make_trainer(
     if recipe.training.skip_guards:
         logger.warning("GUARDS SKIPPED: nothing checks that this run learns what it should")
     else:
-        corpus.report["guards"] = on_one_process(lambda: run_guards(trainer, corpus))
+        walks = walk(trainer, Sample())  # each process its own share of the rows
+        corpus.report["guards"] = on_one_process(lambda: run_guards(trainer, corpus, walks))
     return trainer
 
 

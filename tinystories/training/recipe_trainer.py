@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase, Trainer
 from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.config.arguments import RunArguments
 from tinystories.config.recipe import Recipe
+from tinystories.evaluation.scoring import ScoringRows
 
 
 class RecipeTrainer(Trainer):
@@ -21,3 +22,5 @@ class RecipeTrainer(Trainer):
     lr_scheduler: LRScheduler | None  # type: ignore[assignment]  # the Trainer itself has others than LambdaLR
     hub_model_id: str | None  # type: ignore[assignment]  # annotated as the None that it begins with
     recipe: Recipe
+    evaluation: ScoringRows
+    training_stories: ScoringRows

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from tinystories.console import command_name
 from tinystories.data.language import distance, profile
 from tinystories.data.mojibake import repair_mojibake
-from tinystories.data.near_copies import NEAR_COPY, Likeness, search_copies
+from tinystories.data.near_copies import CONTROLS, NEAR_COPY, Likeness, search_copies
 from tinystories.data.readers import STORIES_PER_BATCH
 from tinystories.errors import GuardError
 from tinystories.training.guards.samples import Sample
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 SAMPLE_STORIES = 1000
 MOJIBAKE_WARNING, MOJIBAKE_ERROR = 0.001, 0.2  # shares of the stories
-SEARCHED, CONTROLS = 2000, 300  # validation stories searched in the training stories, and training stories in the others
+SEARCHED = 2000  # validation stories
 COPIED = 0.02  # of the searched stories may be near-copies; people write the same story twice now and then
 MUCH_ALIKE = 0.1  # above 0.5: how much more often a held-out story is the more alike of two
 FEW_STORIES = 20
@@ -100,7 +100,9 @@ def _compare_with_controls(likeness: Likeness, held_out: bool, sample: Sample) -
     share, control = (values[np.isfinite(values)] for values in (likeness.share, likeness.control))
     if min(len(share), len(control)) < 30:
         return
-    below = np.searchsorted(np.sort(control), share, side="left") + np.searchsorted(np.sort(control), share, side="right")
+    below = np.searchsorted(np.sort(control), share, side="left") + np.searchsorted(
+        np.sort(control), share, side="right"
+    )
     more_alike = float(below.mean() / 2 / len(control)) - 0.5
     deviation = np.sqrt((len(share) + len(control)) / (12 * len(share) * len(control)))
     numbers = (
@@ -124,7 +126,9 @@ def check_sizes(train: datasets.Dataset, validation: datasets.Dataset) -> str:
     for name, stories in (("training", train), ("validation", validation)):
         if len(stories) < FEW_STORIES:
             logger.warning(
-                "only %d %s stories: is that what the data holds? --story_separator sets what ends a story", len(stories), name
+                "only %d %s stories: is that what the data holds? --story_separator sets what ends a story",
+                len(stories),
+                name,
             )
     lengths = np.concatenate(
         [pc.binary_length(table["text"]).to_numpy() for table in train.with_format("arrow").iter(STORIES_PER_BATCH)]
@@ -133,7 +137,9 @@ def check_sizes(train: datasets.Dataset, validation: datasets.Dataset) -> str:
     found = f"{len(train):,} training stories, the longest of {lengths.max():,} bytes, half longer than {median:,.0f}"
     if lengths.max() > LONG_STORY and (lengths.max() > LONGER * median or len(train) < FEW_STORIES):
         logger.warning(
-            "%s: is that one story? (%r...) --story_separator sets what ends a story", found, train[longest]["text"][:40]
+            "%s: is that one story? (%r...) --story_separator sets what ends a story",
+            found,
+            train[longest]["text"][:40],
         )
     return found
 
@@ -144,7 +150,9 @@ def check_kind(train: datasets.Dataset, validation: datasets.Dataset, sample: Sa
     reference = profile(sample.texts(train, 2 * COMPARED_TEXTS))
     parts = [distance(profile(sample.texts(train, len(texts))), reference) for _ in range(PARTS)]
     apart = distance(profile(texts), reference)
-    found = f"letter trigrams of validation and training are {apart:.2f} apart, those of parts of training {max(parts):.2f}"
+    found = (
+        f"letter trigrams of validation and training are {apart:.2f} apart, those of parts of training {max(parts):.2f}"
+    )
     if apart > UNLIKE * max(parts) + APART:
         logger.warning("%s: the validation stories are in another language or of another kind of text", found)
     return found

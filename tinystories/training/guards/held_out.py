@@ -3,24 +3,20 @@
 import hashlib
 from collections.abc import Iterable
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import cast
 
 import datasets
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from tinystories.data.corpus import Corpus
 from tinystories.data.readers import STORIES_PER_BATCH
 from tinystories.errors import GuardError
 from tinystories.evaluation.scoring import ScoringRows
+from tinystories.training.recipe_trainer import RecipeTrainer
 
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from tinystories.training.trainer import StoryTrainer
-
-
-def check_evaluation(trainer: "StoryTrainer", corpus: Corpus) -> str:
+def check_evaluation(trainer: RecipeTrainer, corpus: Corpus) -> str:
     """Decoded, the rows of an evaluation are validation stories, complete; so many as the recipe says; and no others."""
     data = trainer.recipe.data
     wanted = min(len(corpus.validation), data.max_eval_samples or len(corpus.validation))
@@ -30,14 +26,15 @@ def check_evaluation(trainer: "StoryTrainer", corpus: Corpus) -> str:
     scored = trainer.compute_metrics.keywords  # type: ignore[union-attr]  # a partial of trainer_metrics
     if scored.get("stories") is not validation or scored.get("training_stories") is not train:
         raise GuardError("the evaluation scores other stories than it has rows of: eval_loss would be of others")
-    _check_rows(trainer.eval_dataset, [*validation.rows, *train.rows])
+    _check_rows(cast(list[dict], trainer.eval_dataset), [*validation.rows, *train.rows])
     return f"the {validation.num_stories:,} stories scored are validation stories, complete; {train.num_stories} of training"
 
 
 def _check_rows(evaluated: Iterable[dict], wanted: list[dict]) -> None:
     evaluated = list(evaluated)
     same = len(evaluated) == len(wanted) and all(
-        one is other or (one["first_target"] == other["first_target"] and np.array_equal(one["input_ids"], other["input_ids"]))
+        one is other
+        or (one["first_target"] == other["first_target"] and np.array_equal(one["input_ids"], other["input_ids"]))
         for one, other in zip(evaluated, wanted, strict=True)
     )
     if not same:
@@ -48,7 +45,7 @@ def _check_rows(evaluated: Iterable[dict], wanted: list[dict]) -> None:
 
 
 def _check_stories(
-    rows: ScoringRows, stories: datasets.Dataset, wanted: int, tokenizer: "PreTrainedTokenizerBase", name: str
+    rows: ScoringRows, stories: datasets.Dataset, wanted: int, tokenizer: PreTrainedTokenizerBase, name: str
 ) -> None:
     texts = scored_texts(rows, tokenizer)
     if len(texts) < min(wanted, len(stories)) or rows.num_stories != len(texts):
@@ -71,7 +68,7 @@ def _hash(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
-def scored_texts(rows: ScoringRows, tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+def scored_texts(rows: ScoringRows, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """The text of each story, put together from the tokens that are scored in its windows."""
     windows: dict[int, list[dict]] = {}
     for row in rows.rows:

@@ -296,13 +296,13 @@ def check_labels(trainer: RecipeTrainer, sample: Sample) -> str:
         tokenizer.eos_token_id,
     ]
     _check_batch(trainer, [np.array(story), np.array(story + story)])
-    whole = [
-        np.asarray(rows[int(i)]["input_ids"], dtype=np.int64) for i in sample.places(len(rows), LABELLED_ROWS)
-    ]
+    whole = [np.asarray(rows[int(i)]["input_ids"], dtype=np.int64) for i in sample.places(len(rows), LABELLED_ROWS)]
     cuts = sample.rng.integers(1, len(whole[0]), size=len(whole), endpoint=True)
     cuts[sample.rng.integers(len(cuts))] = len(whole[0])
     _check_batch(trainer, [row[:cut] for row, cut in zip(whole, cuts, strict=True)])
-    return f"the input ids themselves, EOS learned, padding left out, in {len(whole)} random rows up to {cuts.max()} long"
+    return (
+        f"the input ids themselves, EOS learned, padding left out, in {len(whole)} random rows up to {cuts.max()} long"
+    )
 
 
 def _check_batch(trainer: RecipeTrainer, rows: list[np.ndarray]) -> None:
@@ -328,10 +328,12 @@ def _check_batch(trainer: RecipeTrainer, rows: list[np.ndarray]) -> None:
         tokens = trainer.processing_class.convert_ids_to_tokens(ids[wrong].unique()[:3].tolist())
         if (ids[wrong] == trainer.processing_class.eos_token_id).any():
             raise GuardError("EOS is left out of the loss: the model would never learn to stop", "mask padding only")
-        raise GuardError(f"{int(wrong.sum())} tokens of a batch are left out of the loss ({tokens}...)", "mask padding only")
-    row, column = (int(place[0]) for place in wrong.nonzero(as_tuple=True))
+        raise GuardError(
+            f"{int(wrong.sum())} tokens of a batch are left out of the loss ({tokens}...)", "mask padding only"
+        )
+    at, column = (int(place[0]) for place in wrong.nonzero(as_tuple=True))
     raise GuardError(
         "the labels of a batch are not its input ids: the model shifts labels to the next token itself, so a batch "
-        f"must not shift them as well (row {row}, token {column}: label {int(labels[row, column])}, input id "
-        f"{int(ids[row, column])})"
+        f"must not shift them as well (row {at}, token {column}: label {int(labels[at, column])}, input id "
+        f"{int(ids[at, column])})"
     )

@@ -5,6 +5,7 @@ two epochs; its batches are compared with these rows, all of them where there ar
 a resumed run starts from. Every process walks its own share (`walk`), and the first compares them (`check_visits`).
 """
 
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.data_loader import DataLoaderShard
 from accelerate.state import GradientState
-from accelerate.utils import gather_object
+from accelerate.utils import DataLoaderConfiguration, gather_object
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
@@ -38,7 +40,8 @@ class Walk:
     """What one process was given in each of EPOCHS epochs.
 
     rows: indices of the rows, by epoch, in order. other_seed: those of the first epoch with other seeds, until the
-    order differs. batches: how many were compared. mistake: the first batch that is not what it must be.
+    order differs. batches: how many were compared. mistake: the first batch that is not what it must be. content: a
+    checksum of all rows. seconds: of processor time.
     """
 
     rows: list[np.ndarray] = field(default_factory=list)
@@ -46,11 +49,12 @@ class Walk:
     batches: int = 0
     mistake: str | None = None
     content: int = 0
+    seconds: float = 0.0
 
 
 def walk(trainer: RecipeTrainer, sample: Sample) -> list[Walk]:
     """The walk of each process, the same list in all of them. Must be called in every process."""
-    found = Walk()
+    found, begin = Walk(), time.process_time()
     if not _is_walked(trainer):
         return [found]
     with keep_random_state(trainer.args.device), _forget_loaders(trainer):
@@ -59,12 +63,17 @@ def walk(trainer: RecipeTrainer, sample: Sample) -> list[Walk]:
             found.content = _content(trainer)
         except GuardError as error:
             found.mistake = error.message
+    found.seconds = time.process_time() - begin
     return gather_object([found]) if trainer.args.world_size > 1 else [found]
+
+
+def _accelerate(trainer: RecipeTrainer) -> DataLoaderConfiguration:
+    return trainer.accelerator.dataloader_config
 
 
 def _is_walked(trainer: RecipeTrainer) -> bool:
     rebalanced = trainer.args.train_sampling_strategy == "batch_rebalance"  # into batches of unequal size
-    return not trainer.args.accelerator_config.dispatch_batches and not rebalanced
+    return not _accelerate(trainer).dispatch_batches and not rebalanced
 
 
 @contextmanager
@@ -94,21 +103,22 @@ def _walk_epochs(trainer: RecipeTrainer, found: Walk, sample: Sample) -> None:
             break
 
 
-def _loader(trainer: RecipeTrainer, epoch: int) -> DataLoader:
+def _loader(trainer: RecipeTrainer, epoch: int) -> DataLoaderShard:
     """A loader as the Trainer makes it, in this epoch of the run."""
     loader = trainer.get_train_dataloader()
+    assert isinstance(loader, DataLoaderShard)  # accelerate's
     loader.set_epoch(epoch)  # as the Trainer does
     return loader
 
 
-def _batches_of_rows(loader: DataLoader) -> list[np.ndarray]:
-    return [np.array(batch) for batch in loader.batch_sampler]
+def _batches_of_rows(loader: DataLoaderShard) -> list[np.ndarray]:
+    return [np.array(batch) for batch in loader.batch_sampler or ()]
 
 
 def _check_seed(trainer: RecipeTrainer) -> None:
     """accelerate orders the rows by `data_seed`, or by the seed of torch, which is the recipe's."""
     args = trainer.args
-    drawn = getattr(trainer.accelerator.dataloader_config, "data_seed", None)
+    drawn = _accelerate(trainer).data_seed
     for name, seed, used in (("data_seed", args.data_seed, drawn), ("seed", args.seed, torch.initial_seed())):
         if seed != used:
             raise GuardError(f"the recipe's {name} is {seed} and the order of the rows is drawn with {used}")
@@ -117,7 +127,7 @@ def _check_seed(trainer: RecipeTrainer) -> None:
 @contextmanager
 def _other_seed(trainer: RecipeTrainer, number: int) -> Iterator[None]:
     """Loaders are made as in a run with another seed."""
-    config = trainer.accelerator.dataloader_config
+    config = _accelerate(trainer)
     before = config.data_seed
     torch.manual_seed(trainer.args.seed + number)
     if before is not None:
@@ -188,7 +198,7 @@ def _content(trainer: RecipeTrainer) -> int:
     """A checksum of all rows of this process."""
     checksum = 0
     for batch in trainer.train_dataset.iter(10_000):
-        checksum = zlib.crc32(np.ascontiguousarray(batch["input_ids"]), checksum)
+        checksum = zlib.crc32(np.asarray(batch["input_ids"]).tobytes(), checksum)
     return checksum
 
 
@@ -206,7 +216,7 @@ def check_visits(trainer: RecipeTrainer, walks: list[Walk]) -> str:
             raise GuardError(one.mistake + (f" (process {process})" if len(walks) > 1 else ""))
     if len({one.content for one in walks}) > 1:
         raise GuardError("the processes do not train on the same rows: one has read other data or another cache")
-    at_once = args.train_batch_size * (1 if args.accelerator_config.split_batches else len(walks))
+    at_once = args.train_batch_size * (1 if _accelerate(trainer).split_batches else len(walks))
     rest = number % at_once
     allowed = 0 if len(walks) == 1 else at_once - rest if rest and not args.dataloader_drop_last else 0
     left_out = rest if args.dataloader_drop_last else 0
@@ -217,12 +227,13 @@ def check_visits(trainer: RecipeTrainer, walks: list[Walk]) -> str:
     return (
         f"{number:,} rows once in an epoch{parts}"
         + (f", {left_out} dropped" if left_out else "")
-        + f", in another order each epoch and with another seed; {sum(one.batches for one in walks)} batches compared"
+        + f", in another order each epoch and with another seed; "
+        f"{sum(one.batches for one in walks)} batches compared ({walks[0].seconds:.1f} s before)"
     )
 
 
 def _check_once(visited: np.ndarray, number: int, left_out: int, repeated: int, epoch: int, processes: int) -> None:
-    if len(visited) and not (0 <= visited.min() and visited.max() < number):
+    if len(visited) and not (visited.min() >= 0 and visited.max() < number):
         raise GuardError(f"the sampler chooses row {visited.max()} of {number}")
     times = np.bincount(visited, minlength=number)
     never, again = int((times == 0).sum()), int((times - 1).clip(min=0).sum())
@@ -244,7 +255,9 @@ def _check_orders(trainer: RecipeTrainer, walks: list[Walk], number: int) -> Non
     if number > 8 and any(np.array_equal(first, second) for first, second in pairwise(orders)):
         raise GuardError("the rows are in the same order in each epoch: the sampler does not shuffle them again")
     if others and np.array_equal(np.concatenate(others), orders[0]):
-        raise GuardError("the rows are in the same order with another seed: the sampler ignores the seed, or never shuffles")
+        raise GuardError(
+            "the rows are in the same order with another seed: the sampler ignores the seed, or never shuffles"
+        )
     if number > 8 and len(walks) == 1 and (np.diff(orders[0]) == 1).mean() > 0.9:
         raise GuardError("the rows are visited in the order of the file: the sampler does not shuffle them")
 

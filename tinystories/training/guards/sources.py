@@ -39,9 +39,7 @@ def check_sources(corpus: Corpus, data: DataArguments) -> str:
     source = sample_stories(data.num_sample_stories or 1, seed=SAMPLE_CORPUS_SEED)
     stories = source if data.train_file is None else read_again(data.train_file, data)
     removed = corpus.report.get("overlap_removed", 0) + corpus.report.get("near_copies_removed", 0)
-    _compare(
-        data.train_file or "the sample corpus", stories, corpus.train, validation, removed, data.max_train_samples
-    )
+    _compare(data.train_file or "the sample corpus", stories, corpus.train, validation, removed, data.max_train_samples)
     return f"a second reader of {compared} finds the same stories, letter by letter"
 
 
@@ -112,7 +110,9 @@ def read_again(path: str, data: DataArguments) -> Iterator[str]:
     place = Path(path)
     files = [place] if place.is_file() else sorted(file for file in place.rglob("*") if file.is_file())
     read = {".txt": _read_text, ".jsonl": _read_json, ".csv": _read_table, ".parquet": _read_parquet}
-    known = (file for file in files if file.suffix.lower() in read and not (file.name.startswith(".") and file != place))
+    known = (
+        file for file in files if file.suffix.lower() in read and not (file.name.startswith(".") and file != place)
+    )
     return chain.from_iterable(read[file.suffix.lower()](file, data) for file in known)
 
 
