@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.config.arguments import RunArguments
 from tinystories.config.recipe import Recipe
+from tinystories.evaluation.scoring import ScoringRows
 from tinystories.training.throughput import ThroughputCallback
 
 
@@ -24,6 +25,8 @@ class RecipeTrainer(Trainer):
     lr_scheduler: LRScheduler | None  # type: ignore[assignment]  # the Trainer itself has others than LambdaLR
     hub_model_id: str | None  # type: ignore[assignment]  # annotated as the None that it begins with
     recipe: Recipe
+    evaluation: ScoringRows
+    training_stories: ScoringRows
     throughput: ThroughputCallback
     step_rows: list[torch.Tensor]  # token ids of the micro-batches of the last step
     rows_per_step: int  # of this process
