@@ -1,5 +1,7 @@
 """transformers' Trainer with the types that its parts have in this project."""
 
+from typing import Protocol
+
 import datasets
 import torch
 from torch.optim.lr_scheduler import LRScheduler
@@ -8,6 +10,14 @@ from transformers import PreTrainedTokenizerBase, Trainer
 from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.config.arguments import RunArguments
 from tinystories.config.recipe import Recipe
+from tinystories.evaluation.scoring import ScoringRows
+from tinystories.training.throughput import ThroughputCallback
+
+
+class StepRecord(Protocol):
+    """The batches of the last step."""
+
+    batches: list[dict[str, torch.Tensor]]
 
 
 class RecipeTrainer(Trainer):
@@ -21,3 +31,7 @@ class RecipeTrainer(Trainer):
     lr_scheduler: LRScheduler | None  # type: ignore[assignment]  # the Trainer itself has others than LambdaLR
     hub_model_id: str | None  # type: ignore[assignment]  # annotated as the None that it begins with
     recipe: Recipe
+    evaluation: ScoringRows
+    training_stories: ScoringRows
+    throughput: ThroughputCallback
+    loss_spike_guard: StepRecord

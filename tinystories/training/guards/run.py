@@ -12,6 +12,7 @@ from tinystories.data.corpus import Corpus, story_hashes
 from tinystories.random_state import keep_random_state
 from tinystories.training.guards.corpus import check_overlap, check_text
 from tinystories.training.guards.loss import check_fresh_loss, check_known_loss, check_next_token_loss
+from tinystories.training.guards.numbers import NumbersGuard
 from tinystories.training.guards.overfitting import check_overfitting
 from tinystories.training.guards.rows import check_labels, check_rows
 from tinystories.training.guards.tokenizer import check_tokenizer, check_vocabulary
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 SAMPLE_STORIES = 1000
 
 
-def run_guards(trainer: RecipeTrainer, corpus: Corpus) -> dict[str, str]:
+def run_guards(trainer: RecipeTrainer, corpus: Corpus, numbers: NumbersGuard) -> dict[str, str]:
     """Run all guards before the first step; returns what each one found, by name."""
     tokenizer = trainer.processing_class
     texts = [*corpus.train.take(SAMPLE_STORIES)["text"], *corpus.validation.take(SAMPLE_STORIES)["text"]]
@@ -36,6 +37,7 @@ def run_guards(trainer: RecipeTrainer, corpus: Corpus) -> dict[str, str]:
         "packed rows": lambda: check_rows(trainer, train_hashes),
         "labels": lambda: check_labels(trainer),
         "validation": lambda: check_overlap(trainer, corpus.train, train_hashes, validation_hashes),
+        "scored stories": numbers.check_rows,
         "next-token loss": lambda: check_next_token_loss(trainer),
         **(
             {"known loss": lambda: check_known_loss(trainer)}
