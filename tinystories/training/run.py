@@ -20,7 +20,7 @@ from tinystories.training.budget import check_room_for_checkpoints
 from tinystories.training.build import make_trainer, prepare_data, use_compiler_if_it_works
 from tinystories.training.distributed import check_launch, on_one_process
 from tinystories.training.finetuning import apply_checkpoint
-from tinystories.training.guards.finished import FinalScore, check_card, run_finished_guards
+from tinystories.training.guards.finished import FinalScore, check_new_card, run_finished_guards
 from tinystories.training.optimizers import check_optimization
 from tinystories.training.resume import check_resumed, check_run_folder, prepare_run_folder
 from tinystories.training.trainer import StoryTrainer
@@ -86,7 +86,7 @@ def finish(trainer: StoryTrainer, training: RunArguments, corpus: Corpus) -> Non
         raise UserError(f"{folder}: its recipe.json, data_report.json or trainer_state.json was removed during the run")
     write_card(folder, model, facts)
     if not training.skip_guards:
-        check_card(folder, final)
+        check_new_card(folder, final)
     best = training.load_best_model_at_end and trainer.state.best_model_checkpoint
     logger.info("weights: %s", f"the best checkpoint, {best}" if best else "those of the last step")
     logger.info(

@@ -55,6 +55,8 @@ class StoryTrainer(AtomicCheckpointTrainer):
     callbacks: called after the guards and before the throughput.
     """
 
+    loss_spike_guard: LossSpikeGuard
+
     def __init__(
         self,
         model: PreTrainedModel,

@@ -38,6 +38,7 @@ from tinystories.training.guards.records import (
     check_speed,
     check_tokens_seen,
     evaluations_of,
+    plain,
 )
 from tinystories.training.guards.run import passed
 from tinystories.training.guards.settings import (
@@ -148,7 +149,7 @@ def check_final(final: FinalScore, texts: list[str], tokens: StoryTokens, networ
 
 def check_unchanged(run: Run, validation: datasets.Dataset) -> str:
     """The stories that were scored are those that the run recorded when it began."""
-    recorded = (run.data or {}).get("began_with", {}).get("validation")
+    recorded = plain(run.data).get("began_with", {}).get("validation")
     if recorded is not None and recorded != dataset_key(validation):
         raise GuardError("the stories of the final score are not the validation stories that the run began with")
     return f"{len(validation):,}, those of the beginning"
@@ -156,7 +157,7 @@ def check_unchanged(run: Run, validation: datasets.Dataset) -> str:
 
 def check_same_step(trainer: RecipeTrainer, corpus: Corpus, final: FinalScore, run: Run) -> str:
     """The final score, on the stories of the evaluations, is what the evaluation of that step gave."""
-    state, recipe = run.state or {}, run.recipe or {}
+    state, recipe = plain(run.state), plain(run.recipe)
     best = state.get("best_global_step") if recipe.get("load_best_model_at_end") else None
     step = best if best is not None else state.get("global_step")
     logged = next((row["eval_loss"] for row in evaluations_of(run) if row["step"] == step), None)
@@ -217,8 +218,17 @@ def _some(stories: datasets.Dataset, most_tokens: int) -> list[str]:
     return texts
 
 
+def check_new_card(folder: str | Path, final: dict[str, Any]) -> str:
+    """As `check_card`; a card that is wrong is removed."""
+    try:
+        return check_card(folder, final)
+    except GuardError as error:
+        Path(folder, CARD).unlink()
+        raise GuardError(f"{error}; the weights are in {folder}, without the card") from error
+
+
 def check_card(folder: str | Path, final: dict[str, Any]) -> str:
-    """The card shows the final score. One that does not is removed."""
+    """The card shows the final score. final: without `eval_`."""
     path = Path(folder, CARD)
     results = {result.metric_type: result.metric_value for result in ModelCard.load(path).data.eval_results or []}
     text = path.read_text(encoding="utf-8")
@@ -227,9 +237,7 @@ def check_card(folder: str | Path, final: dict[str, Any]) -> str:
             continue
         shown = f"{final[name]:.3f}" if name == "perplexity" else f"{final[name]:.4f}"
         if results.get(name) != round(final[name], 4) or shown not in text:
-            path.unlink()
             raise GuardError(
-                f"the card gives a {name} of {results.get(name)}, and the final score is {final[name]:.4f}; the "
-                f"weights are in {folder}, without the card"
+                f"the card gives a {name} of {results.get(name)}, and the final score is {final[name]:.4f}"
             )
     return "shows the final score"

@@ -122,7 +122,7 @@ def _check_parts(metrics: dict[str, Any], expected: dict[str, float], where: str
     articles, others, number = (
         metrics.get(f"eval_{name}", metrics.get(name)) for name in ("article_loss", "other_loss", "article_tokens")
     )
-    if None not in (articles, others, number):
+    if articles is not None and others is not None and number is not None:
         whole = (articles * number + others * (expected["tokens"] - number)) / expected["tokens"]
         if not math.isclose(whole, expected["loss"], rel_tol=1e-5, abs_tol=1e-7):
             raise GuardError(
@@ -154,7 +154,7 @@ def check_likelihoods(
                 f"the weights it is {expected.mean():.4f} (token {first + worst}: {found[worst]:.3f} and "
                 f"{expected[worst]:.3f}): what is scored is not this model, without dropout, reading from left to right"
             )
-        largest = max(largest, mean)
+        largest = max(largest, float(mean))
     return f"{len(chosen)} rows as by a second computation (within {largest:.1e} nats per token)"
 
 

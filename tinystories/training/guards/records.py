@@ -5,6 +5,7 @@ All of it is read from the files of a run folder, so it can be checked long afte
 
 import csv
 import math
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +16,11 @@ from tinystories.errors import GuardError
 from tinystories.run_files import EVALUATIONS_TABLE, Run, step_of
 
 
+def plain(record: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A record as a dictionary; an empty one where it is absent or damaged."""
+    return dict(record or {})
+
+
 def evaluations_of(run: Run) -> list[dict[str, Any]]:
     """The evaluations in the log, in the order of their steps; of one step the last."""
     history = run.state.get("log_history", []) if run.state else []
@@ -23,7 +29,7 @@ def evaluations_of(run: Run) -> list[dict[str, Any]]:
 
 def check_derived(run: Run) -> str:
     """Perplexity is exp(loss), bits per byte follow from loss, tokens and bytes; both in the log and in the result."""
-    rows, final = evaluations_of(run), dict(run.results or {})
+    rows, final = evaluations_of(run), plain(run.results)
     for row in rows:
         _check_perplexity(row, f"the evaluation at step {row['step']}")
         if {"eval_gap", "eval_train_loss"} <= row.keys():
@@ -61,7 +67,7 @@ def check_best(run: Run) -> str:
 
     A better one before a resumption may have been lost: then its checkpoint is not there any more, or damaged.
     """
-    recipe, state, rows = run.recipe or {}, run.state or {}, evaluations_of(run)
+    recipe, state, rows = plain(run.recipe), plain(run.state), evaluations_of(run)
     best = state.get("best_global_step")
     if best is None or not rows:
         return "no best checkpoint was chosen"
@@ -69,7 +75,7 @@ def check_best(run: Run) -> str:
     values = {row["step"]: row[metric] for row in rows if row.get(metric) is not None}
     if best not in values:
         raise GuardError(f"step {best} is called the best, and there is no evaluation of it")
-    resumed = int((run.results or {}).get("resumed_from_step") or 0)  # type: ignore[call-overload]
+    resumed = plain(run.results).get("resumed_from_step") or 0
     for step, value in values.items():
         lost = step <= resumed and damage(run.run_folder / f"checkpoint-{step}") is not None
         if value < values[best] and not lost:
@@ -77,7 +83,7 @@ def check_best(run: Run) -> str:
                 f"step {best} is called the best with {metric} {values[best]:.4f}, and step {step} has {value:.4f}",
                 f"the weights of step {step} are better",
             )
-    named = state.get("best_model_checkpoint")  # type: ignore[typeddict-item]
+    named = state.get("best_model_checkpoint")
     if isinstance(named, str) and step_of(named.replace("\\", "/").rsplit("/", 1)[-1]) != best:
         raise GuardError(f"the best step is {best}, and the best checkpoint is given as {named}")
     return f"step {best} has the lowest {metric} of {len(values)} evaluations"
@@ -93,7 +99,7 @@ def check_evaluation_files(run: Run) -> str:
             if isinstance(found, float) and isinstance(log, float) and found != log:
                 raise GuardError(f"evaluations.jsonl has {key} {found} at step {row['step']}, and the log {log}")
     steps = [row["step"] for row in rows]
-    last = (run.state or {}).get("global_step", 0)
+    last = plain(run.state).get("global_step", 0)
     missing = sorted(step for step in logged.keys() - set(steps) if step <= last)
     if rows and missing:
         raise GuardError(f"evaluations.jsonl has no row of step {missing[0]}, which was evaluated")
@@ -108,14 +114,14 @@ def check_evaluation_files(run: Run) -> str:
 
 def check_speed(run: Run) -> str:
     """tokens/s x seconds are the tokens between two rows of the log, and MFU is their speed times one constant."""
-    resumed = int((run.results or {}).get("resumed_from_step") or 0)  # type: ignore[call-overload]
+    resumed = plain(run.results).get("resumed_from_step") or 0
     history = run.state.get("log_history", []) if run.state else []
     rows = [row for row in history if "tokens_per_second" in row and row["step"] > resumed]
     for before, row in pairwise(rows):
         tokens = row["num_input_tokens_seen"] - before["num_input_tokens_seen"]
         counted = row["tokens_per_second"] * row["training_seconds"]
         _compare(f"tokens/s x training_seconds at step {row['step']}", counted, tokens, "the tokens seen", 1e-3)
-    environment = run.environment or {}
+    environment = plain(run.environment)
     if rows and {"flops_per_token", "peak_flops_measured"} <= environment.keys():
         expected = environment["flops_per_token"] / environment["peak_flops_measured"]
         for row in rows:
@@ -126,18 +132,18 @@ def check_speed(run: Run) -> str:
 
 def check_tokens_seen(run: Run, config: dict[str, Any]) -> str:
     """The tokens seen are those of the rows of all steps; floating-point operations follow from the sizes."""
-    state, recipe, data = run.state or {}, run.recipe or {}, run.data or {}
+    state, recipe, data = plain(run.state), plain(run.recipe), plain(run.data)
     packing, seen = data.get("packing", {}), state.get("num_input_tokens_seen")
     rows_per_step = data.get("began_with", {}).get("rows_per_step")
     if not seen or not rows_per_step or not {"rows", "padding_tokens"} <= packing.keys():
         return "not counted"
-    rows, block, steps = packing["rows"], recipe["block_size"], state["global_step"]  # type: ignore[typeddict-item]
+    rows, block, steps = packing["rows"], recipe["block_size"], state["global_step"]
     per_epoch = rows - rows % rows_per_step if recipe.get("dataloader_drop_last") else rows
     steps_per_epoch = max(1, math.ceil(per_epoch / rows_per_step))
     visited = steps // steps_per_epoch * max(per_epoch, 1) + steps % steps_per_epoch * rows_per_step
     padding = 0.0 if recipe.get("include_num_input_tokens_seen") == "all" else packing["padding_tokens"] / rows
     expected = visited * (block - padding)
-    processes = (run.environment or {}).get("processes", 1)
+    processes = plain(run.environment).get("processes", 1)
     exact = processes == 1 and not padding and recipe.get("per_device_train_batch_size", 1) <= rows
     slack = 1e-9 if exact else 0.25
     if abs(seen - expected) > slack * expected + (0 if exact else rows_per_step * block):
@@ -148,7 +154,7 @@ def check_tokens_seen(run: Run, config: dict[str, Any]) -> str:
 
 def _check_flops(run: Run, config: dict[str, Any], row_length: int) -> None:
     """6 for each weight of a matrix that a token meets, and those of attention, by the sizes in config.json."""
-    found = (run.environment or {}).get("flops_per_token")
+    found = plain(run.environment).get("flops_per_token")
     heads = config["num_attention_heads"] * config["head_dim"]
     shared = config["num_key_value_heads"] * config["head_dim"]
     layer = config["hidden_size"] * (2 * heads + 2 * shared + 3 * config["intermediate_size"])

@@ -103,7 +103,7 @@ def _check_preset(name: str, content: dict[str, Any] | None, expected: dict[str,
 def check_code(folder: str | Path) -> str:
     """The two code files of a checkpoint are those of this project, byte by byte."""
     for module in (configuration_tinystories, modeling_tinystories):
-        source = Path(module.__file__)
+        source = Path(str(module.__file__))
         copy = Path(folder, source.name)
         if not copy.exists():
             raise GuardError(f"{folder} has no {source.name}: it opens only where this project is installed")

@@ -8,6 +8,7 @@ import numpy as np
 from tinystories.errors import GuardError
 from tinystories.evaluation.second_path import read_weights, stored_dtypes
 from tinystories.run_files import Run, checkpoints, step_of
+from tinystories.training.guards.records import plain
 
 
 Weights = dict[str, np.ndarray]
@@ -42,7 +43,7 @@ def check_equal(weights: Weights, others: Weights, found: str, expected: str) ->
 
 def check_kept(run: Run, weights: Weights) -> str:
     """The weights in a run folder are those of its best checkpoint, or of its last step."""
-    recipe, state = run.recipe or {}, run.state or {}
+    recipe, state = plain(run.recipe), plain(run.state)
     best = state.get("best_global_step") if recipe.get("load_best_model_at_end") else None
     step = best if best is not None else state.get("global_step")
     checkpoint = run.run_folder / f"checkpoint-{step}"
@@ -54,7 +55,7 @@ def check_kept(run: Run, weights: Weights) -> str:
 
 def marks(weights: Weights) -> dict[str, int]:
     """A checksum of each tensor."""
-    return {name: zlib.crc32(np.ascontiguousarray(weight)) for name, weight in weights.items()}
+    return {name: zlib.crc32(np.ascontiguousarray(weight).tobytes()) for name, weight in weights.items()}
 
 
 def check_moved(before: dict[str, int], weights: Weights, since: str) -> str:
@@ -79,7 +80,7 @@ def check_learned(folder: str | Path, run: Run, weights: Weights) -> str:
             f"{ones[0]} in {folder} is 1 everywhere as before training, while other norms have changed: it was frozen"
         )
     kept = [path for path in checkpoints(run.run_folder) if path != run.folder]
-    last = (run.state or {}).get("global_step", 0)
+    last = plain(run.state).get("global_step", 0)
     if not kept or step_of(kept[0]) + 10 > last:
         return "compared with no earlier checkpoint"
     return check_moved(marks(read_weights(kept[0])), weights, kept[0].name)
