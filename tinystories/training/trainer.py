@@ -38,6 +38,7 @@ from tinystories.training.callbacks import LossGuard
 from tinystories.training.checkpointing import AtomicCheckpointTrainer
 from tinystories.training.distributed import on_one_process
 from tinystories.training.environment import flops_per_token
+from tinystories.training.guards.causality import CausalAsTrained
 from tinystories.training.loss_spike import LossSpikeGuard
 from tinystories.training.optimizers import make_schedule, muon_and_adamw
 from tinystories.training.out_of_memory import evaluating_in_memory, train_in_memory
@@ -72,7 +73,7 @@ class StoryTrainer(AtomicCheckpointTrainer):
         self.loss_spike_guard = LossSpikeGuard(recipe.training.max_loss_spike)
         guards: list[TrainerCallback] = [self.loss_spike_guard]
         if not recipe.training.skip_guards:
-            guards.append(LossGuard(self))
+            guards += [LossGuard(self), CausalAsTrained(self)]
         super().__init__(
             model=model,
             args=recipe.training,

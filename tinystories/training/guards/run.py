@@ -7,13 +7,18 @@ the remedy, exit status 2. `--skip_guards` trains without them and logs a warnin
 import logging
 import time
 from collections.abc import Callable
+from functools import cache
 
 from tinystories.data.corpus import Corpus, story_hashes
 from tinystories.random_state import keep_random_state
+from tinystories.training.guards.causality import check_causality, check_positions
 from tinystories.training.guards.corpus import check_overlap, check_text
 from tinystories.training.guards.loss import check_fresh_loss, check_known_loss, check_next_token_loss
 from tinystories.training.guards.numbers import NumbersGuard
 from tinystories.training.guards.overfitting import check_overfitting
+from tinystories.training.guards.paths import check_paths
+from tinystories.training.guards.probe import probe_of
+from tinystories.training.guards.reference import check_reference
 from tinystories.training.guards.rows import check_labels, check_rows
 from tinystories.training.guards.tokenizer import check_tokenizer, check_vocabulary
 from tinystories.training.recipe_trainer import RecipeTrainer
@@ -44,6 +49,7 @@ def run_guards(trainer: RecipeTrainer, corpus: Corpus, numbers: NumbersGuard) ->
             if continued
             else {"fresh loss": lambda: check_fresh_loss(trainer)}
         ),
+        **_guards_of_the_model(trainer),
         "overfitting": lambda: check_overfitting(trainer),
     }
     findings, begin = {}, time.process_time()
@@ -52,6 +58,23 @@ def run_guards(trainer: RecipeTrainer, corpus: Corpus, numbers: NumbersGuard) ->
             findings[name] = passed(name, check)
     logger.info("all guards passed in %.1f s of processor time", time.process_time() - begin)
     return findings
+
+
+def _guards_of_the_model(trainer: RecipeTrainer) -> dict[str, Callable[[], str]]:
+    """They share one float64 copy of the model, made by the first of them."""
+    probe = cache(lambda: probe_of(trainer))
+    checkpointing = (
+        trainer.args.activation_checkpointing_kwargs or {} if trainer.args.activation_checkpointing else None
+    )
+    batch = cache(lambda: trainer.data_collator([trainer.train_dataset[probe().number]]))
+    guards = {
+        "reference": lambda: check_reference(probe(), batch(), checkpointing),
+        "causality": lambda: check_causality(probe()),
+        "paths": lambda: check_paths(probe()),
+    }
+    if trainer.recipe.data.isolate_stories:
+        guards["positions"] = lambda: check_positions(batch(), trainer.processing_class.bos_token_id)
+    return guards
 
 
 def passed(name: str, check: Callable[[], str]) -> str:
