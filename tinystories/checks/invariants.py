@@ -12,16 +12,21 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import torch
 from huggingface_hub import snapshot_download
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from configuration_tinystories import TinyStoriesConfig
+from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.errors import GuardError
 from tinystories.evaluation.scoring import context_length, nll_of_rows, scoring_rows, story_sums
 from tinystories.evaluation.second_path import NotKnownError, SecondPath, StoryTokens, read_weights
 from tinystories.run_files import CARD, NEEDED, Run
+from tinystories.training.guards.causality import check_causality
 from tinystories.training.guards.finished import EXACT, check_card
 from tinystories.training.guards.numbers import check_likelihoods
+from tinystories.training.guards.paths import check_paths
+from tinystories.training.guards.probe import make_probe
 from tinystories.training.guards.records import (
     check_best,
     check_derived,
@@ -29,6 +34,7 @@ from tinystories.training.guards.records import (
     check_speed,
     check_tokens_seen,
 )
+from tinystories.training.guards.reference import check_reference
 from tinystories.training.guards.settings import check_code, check_sampling, check_specials, check_story_ends
 from tinystories.training.guards.weights import check_kept, check_learned, check_whole
 
@@ -62,6 +68,7 @@ REMEDIES = {
     "broken weights": "go back to an earlier checkpoint, or train again",
     "wrong weights": "copy the weights of the checkpoint that the records name, or train again",
     "wrong code": None,
+    "broken network": "use this project's own modeling_tinystories.py; weights trained by another mean little",
     "wrong settings": "restore the file from a checkpoint of the run",
     "wrong numbers": "score it again with run_evaluation.py, and trust no recorded number",
     "wrong best": "use the better checkpoint",
@@ -116,7 +123,7 @@ def _checks(opened: Opened, found: Invariants) -> dict[str, Check]:
     except NotKnownError as error:
         found.not_checked["likelihoods and generation by a second computation"] = str(error)
         return checks
-    return checks | _of_network(opened, network)
+    return checks | _of_network(opened, network) | dict(_of_model(opened))
 
 
 def _of_files(opened: Opened, weights: dict[str, np.ndarray]) -> Iterator[tuple[str, Check]]:
@@ -156,6 +163,21 @@ def _of_network(opened: Opened, network: SecondPath) -> dict[str, Check]:
             lambda: check_story_ends(opened.model, network, tokens, prompt, length),
         ),
     }
+
+
+def _of_model(opened: Opened) -> Iterator[tuple[str, Check]]:
+    """The guards of the network, on one full row of held-out text."""
+    model, context = opened.model, context_length(opened.model)
+    if not isinstance(model, TinyStoriesForCausalLM):
+        return
+    ids = np.concatenate([StoryTokens(opened.folder).encode(text) for text in opened.texts])
+    row = np.resize(ids, context)  # a short text is repeated
+    probe = make_probe(model, datasets.Dataset.from_dict({"input_ids": [row]}))
+    batch = {"input_ids": torch.from_numpy(row)[None].to(model.device)}
+    batch["labels"] = batch["input_ids"]
+    yield "reference", ("broken network", lambda: check_reference(probe, batch))
+    yield "causality", ("broken network", lambda: check_causality(probe))
+    yield "ways to read", ("broken network", lambda: check_paths(probe))
 
 
 def check_scores(opened: Opened, network: SecondPath) -> str:

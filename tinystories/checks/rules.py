@@ -26,7 +26,7 @@ text; ln V is the loss of a uniform guess.
 - **fine**: none of these.
 
 After the first rule come the invariants of a finished run (invariants.py): **broken weights**, **wrong code**,
-**wrong settings**, **wrong best**, **wrong weights**, **wrong numbers**, **broken generation**. A failed one names the
+**wrong settings**, **wrong best**, **wrong weights**, **wrong numbers**, **broken generation**, **broken network**. A failed one names the
 file or the two numbers that disagree.
 """
 
