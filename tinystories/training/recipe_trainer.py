@@ -1,6 +1,6 @@
 """transformers' Trainer with the types that its parts have in this project."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import datasets
 import torch
@@ -12,6 +12,12 @@ from tinystories.config.arguments import RunArguments
 from tinystories.config.recipe import Recipe
 from tinystories.evaluation.scoring import ScoringRows
 from tinystories.training.throughput import ThroughputCallback
+
+
+class StepRecord(Protocol):
+    """The batches of the last step."""
+
+    batches: list[dict[str, torch.Tensor]]
 
 
 class RecipeTrainer(Trainer):
@@ -40,3 +46,5 @@ class RecipeTrainer(Trainer):
     ) -> "RecipeTrainer":
         """A Trainer of the same class for another model, other rows and a changed recipe."""
         raise NotImplementedError
+
+    loss_spike_guard: StepRecord
