@@ -34,6 +34,7 @@ class RecipeTrainer(Trainer):
     evaluation: ScoringRows
     training_stories: ScoringRows
     throughput: ThroughputCallback
+    loss_spike_guard: StepRecord
     step_rows: list[torch.Tensor]  # token ids of the micro-batches of the last step
     rows_per_step: int  # of this process
 
@@ -47,4 +48,3 @@ class RecipeTrainer(Trainer):
         """A Trainer of the same class for another model, other rows and a changed recipe."""
         raise NotImplementedError
 
-    loss_spike_guard: StepRecord
