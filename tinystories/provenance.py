@@ -32,8 +32,9 @@ CHUNK = 1 << 20
 
 @dataclass
 class Stopwatch:
-    """The beginning of a measurement: what it costs, and how busy others keep the machine during it."""
+    """The beginning of a measurement: the code that it runs, what it costs, and how busy others keep the machine."""
 
+    code: tuple[str | None, bool | None] = field(default_factory=lambda: commit_of(ROOT))
     date: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     clock: float = field(default_factory=time.perf_counter)
     own: float = field(default_factory=lambda: _own_seconds())
@@ -56,7 +57,7 @@ def provenance(
     seed: all seeds; an empty list if nothing is random. data: by name, from `hash_files` or `hash_texts`.
     libraries: distributions whose version matters, besides `LIBRARIES`.
     """
-    commit, changed = commit_of(ROOT)
+    commit, changed = since.code
     cost = since.cost()
     others = cost.pop("load_by_others")
     return {
