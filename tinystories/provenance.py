@@ -91,8 +91,9 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def command_line(argv: Sequence[str]) -> str:
-    """The command as typed, without the values of tokens and keys."""
-    script, words = Path(argv[0]), list(argv[1:])
+    """The command as typed, without the values of tokens and keys, and without the folders of absolute paths."""
+    script = Path(argv[0])
+    words = [Path(word).name if Path(word).is_absolute() else word for word in argv[1:]]
     for place, word in enumerate(words):
         if SECRET.fullmatch(word.partition("=")[0]):
             if "=" in word:
