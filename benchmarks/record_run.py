@@ -27,7 +27,7 @@ from tinystories.run_files import PROVENANCE, Run
 ROOT = Path(__file__).parent.parent
 
 
-def main(argv: list[str]) -> None:
+def options(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Make a record of a finished run.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("name", help="of the record: docs/results/NAME.json")
@@ -35,7 +35,11 @@ def main(argv: list[str]) -> None:
         parser.add_argument(f"--{option}", help="of a run without provenance.jsonl")
     parser.add_argument("--data", action="append", default=[], metavar="NAME=FILE", help="of such a run")
     parser.add_argument("--shared", action="store_true", help="such a run shared its machine")
-    given = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> None:
+    given = options(argv)
     path = ROOT / "docs" / "results" / f"{given.name}.json"
     path.write_text(json.dumps(record(given), indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
     print(path)

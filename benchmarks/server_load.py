@@ -253,7 +253,8 @@ async def hang_up(address: str, process: psutil.Process, expected: dict, clients
 def of_machine(result: dict[str, Any]) -> str:
     found = result["provenance"]["machine"]
     instructions = f" ({found['instructions'][-1]})" if found["instructions"] else ""
-    return f"{found['cores']} cores of {found['processor']}{instructions}{', shared' if found['shared'] else ''}"
+    name = found["processor"] or found["system"]
+    return f"{found['cores']} cores of {name}{instructions}{', shared' if found['shared'] else ''}"
 
 
 def render(result: dict[str, Any]) -> str:

@@ -36,7 +36,7 @@ class Stopwatch:
 
     code: tuple[str | None, bool | None] = field(default_factory=lambda: commit_of(ROOT))
     date: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-    clock: float = field(default_factory=time.perf_counter)
+    clock: float = field(default_factory=lambda: time.perf_counter())
     own: float = field(default_factory=lambda: _own_seconds())
     busy: float = field(default_factory=lambda: _busy_seconds())
 
