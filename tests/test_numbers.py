@@ -102,6 +102,11 @@ def _text(name):
         "trained on two hundred stories",
         "within a second",
         "a third of the time",
+        "3x faster",
+        "in 90s",
+        "an order of magnitude",
+        "\u00bd of it",
+        "thousands of stories",
     ],
 )
 def test_claims_are_found(claim):

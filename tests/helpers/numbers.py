@@ -12,10 +12,11 @@ COUNTS += "|hundreds?|thousands?|millions?|half|few|several|dozens?"
 NOUNS = "tokens|parameters|bytes|stories|seeds|pairs|cores|threads|clients|copies|words|steps|runs|stories|rules|files"
 DURATIONS = "seconds|minutes?|hours?|days?|weeks?|months?|years?|milliseconds|percent|kilobytes|megabytes|gigabytes"
 NUMBER = re.compile(
-    r"(?<![\w/#.-])[-+]?(?:\d(?:[\d,]*\d)?|(?=\.\d))(?:\.\d+)*(?:e[-+]?\d+)?(?:[KMGB]|ms|th)?(?![\w])(?:\s?(?:%|[KMG]i?B\b))?"
+    r"(?<![\w/#.-])[-+]?(?:\d(?:[\d,]*\d)?|(?=\.\d))(?:\.\d+)*(?:e[-+]?\d+)?(?:[KMGBxs]|ms|th|min|h)?(?![\w])(?:\s?(?:%|[KMG]i?B\b))?"
     rf"|\b(?:{COUNTS})\b(?:[ -]\w+)?[ -](?:{NOUNS})\b"
     rf"|\b(?:(?:{COUNTS}|an?|one|per)[ -](?:an? )?)?(?:{DURATIONS})\b"
     r"|\b(?:per|within a|than a|in a|half a|about a) second\b"
+    r"|[\u00bc-\u00be]|\border of magnitude\b|\bone second\b"
     rf"|\b(?:{COUNTS}) times\b|\b(?:twice|half|halves|doubles|thirds?|fifths?|quarters?|tenths?)\b",
     re.IGNORECASE,
 )

@@ -40,6 +40,15 @@ def cores(machine: Any) -> str:
     return f"{SMALL[machine.cores]} {shared}cores of an {machine.processor}"
 
 
+def threads(machine: Any) -> str:
+    return f"{SMALL[machine.threads]} thread{'s' * (machine.threads != 1)}"
+
+
+def others(machine: Any) -> str:
+    share = f", while other processes used {100 * machine.load_by_others:.0f} % of its {SMALL[machine.cores]} cores"
+    return share if machine.shared else ""
+
+
 def amx(machine: Any) -> str:
     return "with" if "amx_bf16" in machine.instructions else "without"
 
@@ -57,8 +66,9 @@ DEMO_SCORE, CPU_SCORE = DEMO.all_results, CPU.all_results
 
 MEASURED = {
     "README.md": [
-        f"(seed {DEMO.provenance.seed}; {minutes(DEMO.provenance.seconds)} on {cores(DEMO.provenance.machine)}, "
-        f"{minutes(DEMO.provenance.processor_seconds)} of processor time)",
+        f"(seed {DEMO.provenance.seed}; {minutes(DEMO.provenance.processor_seconds)} of processor time with "
+        f"{threads(DEMO.provenance.machine)} on an {DEMO.provenance.machine.processor}; "
+        f"{minutes(DEMO.provenance.seconds)} by the clock{others(DEMO.provenance.machine)})",
         f"all {DEMO_SCORE.eval_stories:,} validation stories: loss {DEMO_SCORE.eval_loss:.4f} nats per token, "
         f"perplexity {DEMO_SCORE.eval_perplexity:.3f}, {DEMO_SCORE.eval_bits_per_byte:.4f} bits per byte",
         DEMO.story.text,
