@@ -183,7 +183,7 @@ class StoryTrainer(AtomicCheckpointTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log this project's speed. `start_time` is not passed on: the Trainer's counts evaluations as training."""
         if "loss" in logs:
-            logs.update(self.throughput.at_log(self.state, self.args.device))
+            logs.update(self.throughput.at_log(self.state, self.args))
         super().log(logs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
