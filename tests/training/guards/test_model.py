@@ -141,36 +141,53 @@ REFERENCE = {
     "not causal": (("self.is_causal = True", "self.is_causal = False"), "output of model.layers.0.self_attn"),
     "scale of the scores": (("self.head_dim**-0.5", "self.head_dim**-0.51"), "output of model.layers.0.self_attn"),
     "eps": (("+ self.eps)", "+ 10 * self.eps)"), "output of model.layers.0.input_layernorm"),
-    "base of the positions": (('rope["rope_theta"] **', '9999.0 **'), "output of model.layers.0.self_attn"),
+    "base of the positions": (('rope["rope_theta"] **', "9999.0 **"), "output of model.layers.0.self_attn"),
     "interleaved halves": (
         ("first, second = x.chunk(2, dim=-1)", "first, second = x[..., ::2], x[..., 1::2]"),
         "output of model.layers.0.self_attn",
     ),
     "values rotated": (
-        ("        value = self.v_proj(hidden_states).view(per_head).transpose(1, 2)\n",
-         "        value = apply_rotary(self.v_proj(hidden_states).view(per_head).transpose(1, 2), *position_embeddings)\n"),
+        (
+            "        value = self.v_proj(hidden_states).view(per_head).transpose(1, 2)\n",
+            "        value = apply_rotary(self.v_proj(hidden_states).view(per_head).transpose(1, 2), *position_embeddings)\n",
+        ),
         "output of model.layers.0.self_attn",
     ),
     "a norm skipped in one layer": (
-        (FORWARD, "        norm = self.input_layernorm if self.self_attn.layer_idx != 1 else nn.Identity()\n"
-         + FORWARD.replace("self.input_layernorm(", "norm(")),
+        (
+            FORWARD,
+            "        norm = self.input_layernorm if self.self_attn.layer_idx != 1 else nn.Identity()\n"
+            + FORWARD.replace("self.input_layernorm(", "norm("),
+        ),
         "model.layers.1.input_layernorm is not run",
     ),
     "a residual left out": (
         ("return hidden_states + self.resid", "return (self.self_attn.layer_idx != 2) * hidden_states + self.resid"),
         "output of model.layers.2 differs",
     ),
-    "the last layer dead": ((CALL, CALL.replace("self.layers", "self.layers[:-1]")), "model.layers.2 is not run|model.layers.2.input_layernorm is not run"),
-    "no final norm": (("last_hidden_state=self.norm(hidden_states)", "last_hidden_state=hidden_states"), "model.norm is not run"),
+    "the last layer dead": (
+        (CALL, CALL.replace("self.layers", "self.layers[:-1]")),
+        "model.layers.2 is not run|model.layers.2.input_layernorm is not run",
+    ),
+    "no final norm": (
+        ("last_hidden_state=self.norm(hidden_states)", "last_hidden_state=hidden_states"),
+        "model.norm is not run",
+    ),
     "norm without its weight": (("return self.weight * (", "return ("), "gets no gradient"),
     "untied weights": (('{"lm_head.weight": "model.embed_tokens.weight"}', "{}"), "lm_head.weight"),
     "a frozen layer": (
         ("        self.rotary_emb =", "        self.layers[1].requires_grad_(False)\n        self.rotary_emb ="),
         r"model.layers.1.\S+ gets no gradient: it is frozen",
     ),
-    "attention detached": (("self.resid_dropout(attended)", "self.resid_dropout(attended.detach())"), "the loss does not reach it"),
+    "attention detached": (
+        ("self.resid_dropout(attended)", "self.resid_dropout(attended.detach())"),
+        "the loss does not reach it",
+    ),
     "a gradient halved": (
-        ("self.down_proj(self.act_fn", "self.half(self.act_fn", ),
+        (
+            "self.down_proj(self.act_fn",
+            "self.half(self.act_fn",
+        ),
         "",
     ),
     "dropout that nobody asked for": (
@@ -178,15 +195,26 @@ REFERENCE = {
         "in training mode",
     ),
     "wrong in training only": (
-        ("        hidden_states = self.embed_dropout(inputs_embeds)",
-         "        hidden_states = self.embed_dropout(inputs_embeds) * (1.1 if self.training else 1)"),
+        (
+            "        hidden_states = self.embed_dropout(inputs_embeds)",
+            "        hidden_states = self.embed_dropout(inputs_embeds) * (1.1 if self.training else 1)",
+        ),
         r"in training mode.*model.layers.0",
     ),
     "labels of long rows cut": (
-        ("        loss = None\n", "        loss = None\n        labels = labels if labels is None else labels.clone().index_fill_(1, torch.arange(200, 300), -100)\n"),
+        (
+            "        loss = None\n",
+            "        loss = None\n        labels = labels if labels is None else labels.clone().index_fill_(1, torch.arange(200, 300), -100)\n",
+        ),
         "the model's loss of a row is",
     ),
-    "something else in the loss": (("        return CausalLMOutputWithPast(\n", "        loss = loss if loss is None else loss + 1e-3 * logits.logsumexp(-1).pow(2).mean()\n        return CausalLMOutputWithPast(\n"), "something else is in the loss"),
+    "something else in the loss": (
+        (
+            "        return CausalLMOutputWithPast(\n",
+            "        loss = loss if loss is None else loss + 1e-3 * logits.logsumexp(-1).pow(2).mean()\n        return CausalLMOutputWithPast(\n",
+        ),
+        "something else is in the loss",
+    ),
 }
 del REFERENCE["a gradient halved"]
 
@@ -202,7 +230,10 @@ def test_other_network(name):
 @pytest.mark.parametrize("field", ["embd_pdrop", "resid_pdrop", "attention_dropout"])
 def test_dropout_in_evaluation(field):
     change = {
-        "embd_pdrop": ("self.embed_dropout(inputs_embeds)", "nn.functional.dropout(inputs_embeds, self.embed_dropout.p)"),
+        "embd_pdrop": (
+            "self.embed_dropout(inputs_embeds)",
+            "nn.functional.dropout(inputs_embeds, self.embed_dropout.p)",
+        ),
         "resid_pdrop": ("self.resid_dropout(attended)", "nn.functional.dropout(attended, self.resid_dropout.p)"),
         "attention_dropout": ("self.attention_dropout if self.training else 0.0", "self.attention_dropout"),
     }[field]
@@ -222,7 +253,13 @@ def test_eager_attention():
 
 def test_gradient_checkpointing():
     """Layers that are run again for their gradients, without gradients."""
-    model = mutated_model((FORWARD, "        hidden_states = hidden_states.detach() if self.gradient_checkpointing else hidden_states\n" + FORWARD))
+    model = mutated_model(
+        (
+            FORWARD,
+            "        hidden_states = hidden_states.detach() if self.gradient_checkpointing else hidden_states\n"
+            + FORWARD,
+        )
+    )
     guard(model)
     with pytest.raises(GuardError, match="gets no gradient|differs from that"):
         guard(model, checkpointing={"use_reentrant": False})
@@ -239,11 +276,18 @@ CAUSALITY = {
         "sees the future",
     ),
     "convolution that looks ahead": (
-        (CALL, "        hidden_states = hidden_states + 1e-3 * hidden_states.roll(-1, 1)\n" + CALL), "sees the future",
+        (CALL, "        hidden_states = hidden_states + 1e-3 * hidden_states.roll(-1, 1)\n" + CALL),
+        "sees the future",
     ),
     "blocks of 128": (
-        (ATTEND, WINDOW.replace(".tril().triu(-255)", ".tril()").replace(
-            "            attention_mask", "            block = torch.arange(len(seen)) // 128\n            seen &= block[:, None] == block\n            attention_mask") + ATTEND),
+        (
+            ATTEND,
+            WINDOW.replace(".tril().triu(-255)", ".tril()").replace(
+                "            attention_mask",
+                "            block = torch.arange(len(seen)) // 128\n            seen &= block[:, None] == block\n            attention_mask",
+            )
+            + ATTEND,
+        ),
         "does not see its whole context",
     ),
     "window of 32": ((ATTEND, WINDOW.replace("-255", "-32") + ATTEND), "does not see its whole context"),
@@ -269,35 +313,76 @@ PATHS = {
     ),
     "cached positions from zero": ((PAST, "past_length = 0"), "with the cache"),
     "cache not used": (
-        ("        if past_key_values is not None:\n            key, value = past_key_values.update",
-         "        if past_key_values is not None and self.layer_idx != 1:\n            key, value = past_key_values.update"),
+        (
+            "        if past_key_values is not None:\n            key, value = past_key_values.update",
+            "        if past_key_values is not None and self.layer_idx != 1:\n            key, value = past_key_values.update",
+        ),
         "with the cache",
     ),
     "cache written twice": (
-        ("            key, value = past_key_values.update(key, value, self.layer_idx)\n",
-         "            past_key_values.update(key, value, self.layer_idx)\n            key, value = past_key_values.update(key, value, self.layer_idx)\n"),
+        (
+            "            key, value = past_key_values.update(key, value, self.layer_idx)\n",
+            "            past_key_values.update(key, value, self.layer_idx)\n            key, value = past_key_values.update(key, value, self.layer_idx)\n",
+        ),
         "the cache holds 2",
     ),
     "keys cached before they are rotated": (
-        ("                past_key_values=past_key_values,\n                use_cache", "                past_key_values=past_key_values if hidden_states.shape[1] < 200 else None,\n                use_cache"),
+        (
+            "                past_key_values=past_key_values,\n                use_cache",
+            "                past_key_values=past_key_values if hidden_states.shape[1] < 200 else None,\n                use_cache",
+        ),
         "with the cache",
     ),
-    "a mask ignored": (("attention_mask=attention_mask,\n            past_key_values=past_key_values,\n            position_ids=position_ids,\n        )\n\n\ndef", "attention_mask=None,\n            past_key_values=past_key_values,\n            position_ids=position_ids,\n        )\n\n\ndef"), "left-padded"),
-    "mask of the first row for all": ((MASK, "        if attention_mask is not None:\n            attention_mask = attention_mask[:1].expand(len(attention_mask), -1)\n" + MASK), "left-padded"),
+    "a mask ignored": (
+        (
+            "attention_mask=attention_mask,\n            past_key_values=past_key_values,\n            position_ids=position_ids,\n        )\n\n\ndef",
+            "attention_mask=None,\n            past_key_values=past_key_values,\n            position_ids=position_ids,\n        )\n\n\ndef",
+        ),
+        "left-padded",
+    ),
+    "mask of the first row for all": (
+        (
+            MASK,
+            "        if attention_mask is not None:\n            attention_mask = attention_mask[:1].expand(len(attention_mask), -1)\n"
+            + MASK,
+        ),
+        "left-padded",
+    ),
     "a mask makes it see the future": (
-        (MASK, MASK + "        if attention_mask is not None and causal_mask is not None and past_key_values is None:\n            causal_mask = causal_mask | torch.ones_like(causal_mask).tril(1)\n"),
+        (
+            MASK,
+            MASK
+            + "        if attention_mask is not None and causal_mask is not None and past_key_values is None:\n            causal_mask = causal_mask | torch.ones_like(causal_mask).tril(1)\n",
+        ),
         "right-padded",
     ),
     "positions of documents ignored": (
-        (MASK, MASK + "        if attention_mask is None and past_key_values is None:\n            position_ids = None\n"), "packed",
-    ),
-    "positions of late documents ignored": (
-        (MASK, "        if position_ids is not None and attention_mask is None and past_key_values is None:\n            position_ids = position_ids.clone()\n            position_ids[:, 200:] = torch.arange(position_ids.shape[1] - 200) + position_ids[:, 199:200] + 1\n" + MASK),
+        (
+            MASK,
+            MASK + "        if attention_mask is None and past_key_values is None:\n            position_ids = None\n",
+        ),
         "packed",
     ),
-    "documents see one another": (("            position_ids=position_ids,\n        )\n\n\ndef", "        )\n\n\ndef"), "packed"),
-    "logits_to_keep keeps too many": (("return hidden_states[:, -kept:]", "return hidden_states[:, -kept - 1 :]"), "logits_to_keep"),
-    "logits_to_keep keeps others": (("return hidden_states[:, kept]", "return hidden_states[:, kept - 1]"), "logits_to_keep"),
+    "positions of late documents ignored": (
+        (
+            MASK,
+            "        if position_ids is not None and attention_mask is None and past_key_values is None:\n            position_ids = position_ids.clone()\n            position_ids[:, 200:] = torch.arange(position_ids.shape[1] - 200) + position_ids[:, 199:200] + 1\n"
+            + MASK,
+        ),
+        "packed",
+    ),
+    "documents see one another": (
+        ("            position_ids=position_ids,\n        )\n\n\ndef", "        )\n\n\ndef"),
+        "packed",
+    ),
+    "logits_to_keep keeps too many": (
+        ("return hidden_states[:, -kept:]", "return hidden_states[:, -kept - 1 :]"),
+        "logits_to_keep",
+    ),
+    "logits_to_keep keeps others": (
+        ("return hidden_states[:, kept]", "return hidden_states[:, kept - 1]"),
+        "logits_to_keep",
+    ),
 }
 
 
