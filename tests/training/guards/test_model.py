@@ -402,3 +402,68 @@ def test_positions_of_a_batch():
     assert "token 4 of a row has position 4 and is number 0" in mistake(check_positions, batch, 1)
     del batch["position_ids"]
     assert "token 4 of a row" in mistake(check_positions, batch, 1)
+
+
+def test_generate():
+    """The greedy continuation, with its cache, is that of plain passes."""
+    with pytest.raises(GuardError, match="the cache is not used"):
+        guard(mutated_model(("        if use_cache and past_key_values is None:", "        past_key_values, use_cache = None, False\n        if use_cache:")), only="generate")
+
+
+def test_saved_model(tmp_path):
+    """Another weight, a weight less, another configuration: what is saved is not what was trained."""
+    model = mutated_model(tie_word_embeddings=False)
+    model = TinyStoriesForCausalLM(model.config)
+    model.save_pretrained(tmp_path)
+    tokenizer = train_tokenizer_on(["One day, a hen ran.", "Two days later, a hen sat."], tmp_path)
+    rows = rows_for(model)
+    assert "are those that were trained" in check_saved_model(tmp_path, rows, model)
+    model.lm_head.weight.data[5, 3] += 1e-3
+    assert "the saved lm_head.weight is not the one" in mistake(check_saved_model, tmp_path, rows, model)
+    assert "same logits" in check_saved_model(tmp_path, rows)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-3}))
+    model.lm_head.weight.data[5, 3] -= 1e-3
+
+
+def test_fresh_weights():
+    """Not those of the recipe, or not fresh."""
+    def check(model, **changes):
+        return check_initial_weights(model, ModelArguments(**{**RECIPE, **changes}))
+
+    assert "matrices" in check(mutated_model(**RECIPE))
+    model = mutated_model(**RECIPE)
+    model.model.layers[1].mlp.up_proj.weight.data *= 1.5
+    assert "the fresh model.layers.1.mlp.up_proj.weight has" in mistake(check, model)
+    model = mutated_model(**RECIPE)
+    model.model.layers[1].load_state_dict(model.model.layers[0].state_dict())
+    assert "is a copy of model.layers.0" in mistake(check, model)
+    model = mutated_model(**RECIPE)
+    model.model.norm.weight.data += 0.1
+    assert "the fresh model.norm.weight is not all ones" in mistake(check, model)
+    assert "rope_theta is 500.0 in the recipe, and 10000.0 in the model" in mistake(
+        check, mutated_model(**RECIPE), rope_theta=500.0
+    )
+
+
+IN_A_RUN = {
+    "future leak from place 64 on": (ONE_AHEAD, "output of model.layers.0.self_attn differs first"),
+    "future leak in half precision only": (
+        ONE_AHEAD.replace("if query", 'if torch.is_autocast_enabled("cpu") and query'),
+        "sees the future",
+    ),
+    "future leak in batches of training only": (
+        ONE_AHEAD.replace("if query", "if self.training and len(query) > 1 and query"),
+        "sees the future",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", IN_A_RUN)
+def test_mutated_run(name, mutated_tree, tmp_path):
+    """What is checked is the run's own model, before its first step and as it is trained."""
+    added, message = IN_A_RUN[name]
+    tree = mutated_tree("modeling_tinystories.py", ATTEND, added + ATTEND)
+    corpus = write_counting_corpus(tmp_path)
+    assert_stopped(small_run(tmp_path, corpus, "--block_size", "96", "--bf16", "true", tree=tree), message)

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, GenerationConfig
 
+from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.errors import GuardError
-from tinystories.training.guards.probe import Probe, differing_places, relative_difference
+from tinystories.training.guards.probe import TOLERANCE, Probe, differing_places, relative_difference
 
 
+NEW_TOKENS = 8
 SINGLES = 4  # tokens that are read one by one, at each of several places
 DOCUMENTS = 6
 
@@ -42,7 +44,52 @@ def check_paths(probe: Probe) -> str:
                     f"{begin + int(places[0])} of {probe.length} (place {offset + int(places[0])} of its batch)",
                     "correct cache, positions or attention mask in modeling_tinystories.py",
                 )
-    return f"{len(paths)} paths give the logits of the plain one over {probe.length} tokens"
+    generated = _check_generate(probe)
+    return f"{len(paths)} paths and generate {generated} give the logits of the plain one over {probe.length} tokens"
+
+
+def _check_generate(probe: Probe) -> str:
+    """From a random place on, the greedy tokens of `generate` are the likeliest ones of a plain forward pass."""
+    new = min(NEW_TOKENS, probe.length - 1)
+    begin = int(probe.random.integers(1, probe.length - new + 1))
+    greedy = GenerationConfig(
+        do_sample=False, max_new_tokens=new, eos_token_id=None, pad_token_id=probe.network.config.pad_token_id
+    )
+    ids = generate_with_cache(probe.network, probe.rows[:1, :begin], greedy)
+    logits = probe.network(input_ids=ids, use_cache=False).logits[0, begin - 1 : -1]
+    chosen = logits.gather(-1, ids[0, begin:, None]).squeeze(-1)
+    wrong = ((logits.amax(-1) - chosen) > TOLERANCE * logits.abs().max()).nonzero().flatten()
+    if len(wrong) or len(logits) != new:
+        at = begin + int(wrong[0]) if len(wrong) else ids.shape[1]
+        raise GuardError(
+            f"generate, asked to continue row {probe.number} from token {begin} on, does not write the likeliest token "
+            f"{at} of one plain pass",
+            "correct cache and positions in modeling_tinystories.py",
+        )
+    return f"(tokens {begin} to {begin + new})"
+
+
+def generate_with_cache(
+    model: TinyStoriesForCausalLM, prompt: torch.Tensor, settings: GenerationConfig
+) -> torch.Tensor:
+    """The ids, (1, length), of `prompt` and its continuation.
+
+    Raises:
+        GuardError: after the prompt it reads more than the last token: the cache is not used.
+    """
+    read: list[int] = []
+    settings.use_cache = True
+    counting = model.model.layers[0].register_forward_pre_hook(lambda layer, args: read.append(args[0].shape[1]))
+    mask = torch.ones_like(prompt)
+    ids = model.generate(prompt, attention_mask=mask, generation_config=settings)  # type: ignore[misc]  # its own `self`
+    counting.remove()
+    if read != [prompt.shape[1]] + [1] * (len(read) - 1):
+        raise GuardError(
+            f"generate reads {read[:3]} tokens in its first steps, and not {prompt.shape[1]} and then one at a time: the "
+            "cache is not used",
+            "correct modeling_tinystories.py",
+        )
+    return ids
 
 
 def _pieces(probe: Probe, begin: int = 0) -> list[tuple[int, int]]:
