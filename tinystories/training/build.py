@@ -17,11 +17,9 @@ from tinystories.errors import UserError, one_line
 from tinystories.evaluation.scoring import scoring_rows
 from tinystories.training.callbacks import SampleStories
 from tinystories.training.checkpointing import LogSpacedCheckpoints
-from tinystories.training.distributed import on_one_process
 from tinystories.training.finetuning import continued_model
+from tinystories.training.guards.numbers import NumbersGuard
 from tinystories.training.guards.run import run_guards
-from tinystories.training.guards.sampler import walk
-from tinystories.training.guards.samples import Sample
 from tinystories.training.signals import GracefulStopCallback
 from tinystories.training.trainer import StoryTrainer
 
@@ -77,6 +75,9 @@ def make_trainer(
     training_stories = scoring_rows(known, tokenizer, model.config.max_position_embeddings)
     if callbacks is None:
         callbacks = run_callbacks(recipe.training)
+    numbers = NumbersGuard(recipe.data, corpus)
+    if not recipe.training.skip_guards:
+        callbacks = [numbers, *callbacks]
     try:
         trainer = StoryTrainer(model, tokenizer, recipe, packed, evaluation, training_stories, corpus.report, callbacks)
     except (ImportError, RuntimeError, ValueError, OSError) as error:  # such as an unknown tracker
@@ -84,8 +85,8 @@ def make_trainer(
     if recipe.training.skip_guards:
         logger.warning("GUARDS SKIPPED: nothing checks that this run learns what it should")
     else:
-        walks = walk(trainer, Sample())  # each process its own share of the rows
-        corpus.report["guards"] = on_one_process(lambda: run_guards(trainer, corpus, walks))
+        numbers.watch(trainer)
+        corpus.report["guards"] = run_guards(trainer, corpus, numbers)
     return trainer
 
 
