@@ -19,13 +19,11 @@ import numpy as np
 
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-sys.path.insert(0, str(Path(__file__).parent))
-
-import provenance
 
 from tinystories.config.keys import DataArguments
 from tinystories.data import near_copies
 from tinystories.data.corpus import Corpus, load_corpus, story_hashes
+from tinystories.provenance import Stopwatch, hash_files, provenance
 
 
 SPLITS = 3
@@ -70,7 +68,12 @@ def measure(corpus: Corpus, seed: int) -> dict:
     rng, held_out = random.Random(seed), corpus.validation["text"][:]
     words = " ".join(corpus.train["text"][:500]).split()
     honest, seconds = search(corpus.train, held_out, seed)
-    result = {"seed": seed, "training_stories": len(corpus.train), "seconds": round(seconds, 2), "honest": shares(honest)}
+    result = {
+        "seed": seed,
+        "training_stories": len(corpus.train),
+        "seconds": round(seconds, 2),
+        "honest": shares(honest),
+    }
     for name, change in CHANGES.items():
         copies = [change(text, words, rng) for text in held_out]
         train = datasets.Dataset.from_dict({"text": corpus.train["text"][:] + copies})
@@ -83,13 +86,15 @@ def main() -> None:
     parser.add_argument("stories", help="a file of stories")
     parser.add_argument("--output_file", type=Path)
     arguments = parser.parse_args()
+    began = Stopwatch()
     sources = {"file": {"train_file": arguments.stories}, "sample corpus": {"num_sample_stories": SAMPLE_STORIES}}
     results = {
         name: [measure(load_corpus(DataArguments(split_seed=seed, **source)), seed) for seed in range(SPLITS)]
         for name, source in sources.items()
     }
     settings = {name: getattr(near_copies, name) for name in ("WINDOW", "FEWEST", "COMMON", "NEAR_COPY", "CERTAIN")}
-    record = {"provenance": provenance_of(arguments.stories), "settings": settings, "results": results}
+    data = {"stories": {"source": Path(arguments.stories).name} | hash_files([Path(arguments.stories)])}
+    record = {"provenance": provenance(began, list(range(SPLITS)), data), "settings": settings, "results": results}
     text = json.dumps(record, indent=1) + "\n"
     print(text)
     if arguments.output_file:

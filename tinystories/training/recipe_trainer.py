@@ -47,4 +47,3 @@ class RecipeTrainer(Trainer):
     ) -> "RecipeTrainer":
         """A Trainer of the same class for another model, other rows and a changed recipe."""
         raise NotImplementedError
-
