@@ -12,7 +12,6 @@ the end it names the metrics for which the model is not clearly nearer to people
 import argparse
 import json
 import math
-import platform
 import sys
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from tinystories.evaluation.text.generation import write_samples
 from tinystories.evaluation.text.metrics import METRICS
 from tinystories.evaluation.text.prompts import PROMPTS
 from tinystories.generation.presets import PRESETS
+from tinystories.provenance import Stopwatch, hash_files, provenance
 from tinystories.reporting.format import cell
 from tinystories.run_files import read_json
 
@@ -66,6 +66,7 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace) -> dict:
+    began = Stopwatch()
     settings = EvaluationArguments(
         data=arguments.data,
         train_file=arguments.train_file,
@@ -80,11 +81,15 @@ def measure(arguments: argparse.Namespace) -> dict:
     columns = {"untrained": model["floors"]["untrained"], "nonsense": model["floors"]["nonsense"]}
     columns |= {name: found["metrics"] for name, found in results.items()}
     columns["people"] = model["presets"][model["preset"]]["human"]
-    return {
+    files = {"validation": arguments.data, "train": arguments.train_file, "peer": arguments.peer}
+    origin = {name: {"source": Path(path).name, **hash_files([Path(path)])} for name, path in files.items()}
+    for name in ("shifted", "model"):
+        weights = sorted(Path(names[name]).glob("model*.safetensors"))
+        origin[name] = {"source": Path(names[name]).name, **hash_files(weights)}
+    found = {
         "data": model["data"],
         "settings": {key: model["settings"][key] for key in ("pairs", "prompts", "seeds", "max_new_tokens", "presets")},
         "models": {name: found["model"] | trained(names[name]) for name, found in results.items()},
-        "machine": {"processor": platform.machine(), "versions": model["versions"]},
         "metrics": {
             metric.name: {name: column.get(metric.name) for name, column in columns.items()} for metric in all_metrics()
         },
@@ -92,6 +97,7 @@ def measure(arguments: argparse.Namespace) -> dict:
         "peer_cut_at_512": cut_stories(arguments.peer, arguments.data),
         "repetition_penalties": try_penalties(arguments.model),
     }
+    return {"provenance": provenance(began, [1, 2], origin, libraries=["harper-py"])} | found
 
 
 @torch.inference_mode()

@@ -77,15 +77,19 @@ def fuse_projections(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
     return fused
 
 
-def stock_twin(model: TinyStoriesForCausalLM, dtype: torch.dtype = torch.float64) -> PreTrainedModel:
-    """`stock_network` of the weights that `model` has now, in `dtype`.
-
-    Its norms are torch's, since those of transformers round to float32: then two float64 networks agree to 1e-9.
-    """
-    twin = stock_network(model.config, {name: weight.to(dtype) for name, weight in model.state_dict().items()})
+def exact_network(
+    config: TinyStoriesConfig, weights: dict[str, torch.Tensor], dtype: torch.dtype = torch.float64
+) -> PreTrainedModel:
+    """`stock_network` in `dtype`, with torch's norms: those of transformers round to float32, whatever their input."""
+    twin = stock_network(config, {name: weight.to(dtype) for name, weight in weights.items()})
     for name, module in list(twin.named_modules()):
         if type(module).__name__ in ("LlamaRMSNorm", "Phi3RMSNorm"):
             norm = torch.nn.RMSNorm(module.weight.shape, eps=module.variance_epsilon)
             norm.weight = module.weight
             twin.set_submodule(name, norm)
     return twin
+
+
+def stock_twin(model: TinyStoriesForCausalLM, dtype: torch.dtype = torch.float64) -> PreTrainedModel:
+    """`exact_network` of the weights that `model` has now: in float64 it agrees with `model` to 1e-9."""
+    return exact_network(model.config, model.state_dict(), dtype)

@@ -15,6 +15,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.checkpoint.loading import describe_model, load_checkpoint
+from tinystories.checks.invariants import Invariants, Opened, check_invariants, local_folder
 from tinystories.checks.measurements import (
     human_repeated_share,
     is_lossless,
@@ -101,6 +102,8 @@ def diagnose(
     for problem in run.problems:
         logger.warning("%s: %s", checkpoint, problem)
     symptoms = measure(model, tokenizer, records, texts)
+    if symptoms.reading is not None and math.isfinite(symptoms.reading.loss):
+        symptoms.invariants = _invariants(checkpoint, revision, run, model, tokenizer, texts)
     known = symptoms.reading is not None
     prompt = prompt or next(iter((records.recipe or {}).get("sample_prompts") or []), "Once upon a time")
     return verdict(symptoms) | {
@@ -113,6 +116,20 @@ def diagnose(
         "next_tokens": next_tokens(model, tokenizer, prompt) if known else [],
         "symptoms": asdict(symptoms),
     }
+
+
+def _invariants(
+    checkpoint: str,
+    revision: str | None,
+    run: Run,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Texts,
+) -> Invariants:
+    folder = local_folder(checkpoint, revision)
+    if folder is None:
+        return Invariants(not_checked={"files": "they cannot be read from the Hub"})
+    return check_invariants(Opened(folder, run, model, tokenizer, texts.held_out, texts.own))
 
 
 def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, records: Records, texts: Texts) -> Measurements:

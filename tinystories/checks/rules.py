@@ -24,6 +24,10 @@ text; ln V is the loss of a uniform guess.
   is at least 1 nat per token above that of human text. Sampled at temperature 1 and without
   cuts, it would have about the same.
 - **fine**: none of these.
+
+After the first rule come the invariants of a finished run (invariants.py): **broken weights**, **wrong code**,
+**wrong settings**, **wrong best**, **wrong weights**, **wrong numbers**, **broken generation**, **broken network**. A failed one names the
+file or the two numbers that disagree.
 """
 
 import math
@@ -31,6 +35,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tinystories.checks.invariants import Invariants, in_words
 from tinystories.checks.measurements import Reading, Writing
 
 
@@ -65,6 +70,7 @@ class Measurements:
     training_loss: float | None = None
     writings: dict[str, Writing] = field(default_factory=dict)
     human_repeated: float | None = None
+    invariants: Invariants = field(default_factory=Invariants)
 
     @property
     def measured(self) -> Reading:
@@ -208,11 +214,15 @@ RULES = (
     Rule("sampling too hot", _too_hot, "lower temperature, top_k, top_p or repetition_penalty (--preset balanced)"),
 )
 
+AFTER_INVARIANTS = RULES[1]  # a tokenizer that does not fit explains most of what an invariant may find
+
 
 def verdict(symptoms: Measurements) -> dict[str, str | None]:
     """{"verdict", "reason", "remedy"} of the first rule that holds."""
     for rule in RULES:
+        if rule is AFTER_INVARIANTS and symptoms.invariants.broken is not None:
+            return symptoms.invariants.broken
         reason = rule.reason(symptoms)
         if reason is not None:
             return {"verdict": rule.verdict, "reason": reason, "remedy": rule.remedy}
-    return {"verdict": "fine", "reason": "no rule of tinystories/checks/rules.py holds", "remedy": None}
+    return {"verdict": "fine", "reason": f"no rule holds; {in_words(symptoms.invariants)}", "remedy": None}

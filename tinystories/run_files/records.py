@@ -46,6 +46,7 @@ class TrainerState(TypedDict, total=False):
     epoch: float | None
     num_input_tokens_seen: int | None
     best_global_step: int | None
+    best_model_checkpoint: str | None
     log_history: list[dict[str, Any]]  # training and evaluations, in the order of the steps
 
 
@@ -60,6 +61,7 @@ class Results(TypedDict, total=False):
     eval_bytes: int
     elapsed_seconds: float
     num_input_tokens_seen: int
+    resumed_from_step: int
 
 
 class Environment(TypedDict, total=False):

@@ -18,6 +18,7 @@ from tinystories.evaluation.scoring import scoring_rows
 from tinystories.training.callbacks import SampleStories
 from tinystories.training.checkpointing import LogSpacedCheckpoints
 from tinystories.training.finetuning import continued_model
+from tinystories.training.guards.numbers import NumbersGuard
 from tinystories.training.guards.run import run_guards
 from tinystories.training.signals import GracefulStopCallback
 from tinystories.training.trainer import StoryTrainer
@@ -74,6 +75,9 @@ def make_trainer(
     training_stories = scoring_rows(known, tokenizer, model.config.max_position_embeddings)
     if callbacks is None:
         callbacks = run_callbacks(recipe.training)
+    numbers = NumbersGuard(recipe.data, corpus)
+    if not recipe.training.skip_guards:
+        callbacks = [numbers, *callbacks]
     try:
         trainer = StoryTrainer(model, tokenizer, recipe, packed, evaluation, training_stories, corpus.report, callbacks)
     except (ImportError, RuntimeError, ValueError, OSError) as error:  # such as an unknown tracker
@@ -81,7 +85,8 @@ def make_trainer(
     if recipe.training.skip_guards:
         logger.warning("GUARDS SKIPPED: nothing checks that this run learns what it should")
     else:
-        corpus.report["guards"] = run_guards(trainer, corpus)
+        numbers.watch(trainer)
+        corpus.report["guards"] = run_guards(trainer, corpus, numbers)
     return trainer
 
 

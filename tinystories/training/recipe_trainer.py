@@ -1,6 +1,6 @@
 """transformers' Trainer with the types that its parts have in this project."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import datasets
 import torch
@@ -10,7 +10,14 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.config.arguments import RunArguments
 from tinystories.config.recipe import Recipe
+from tinystories.evaluation.scoring import ScoringRows
 from tinystories.training.throughput import ThroughputCallback
+
+
+class StepRecord(Protocol):
+    """The batches of the last step."""
+
+    batches: list[dict[str, torch.Tensor]]
 
 
 class RecipeTrainer(Trainer):
@@ -24,7 +31,10 @@ class RecipeTrainer(Trainer):
     lr_scheduler: LRScheduler | None  # type: ignore[assignment]  # the Trainer itself has others than LambdaLR
     hub_model_id: str | None  # type: ignore[assignment]  # annotated as the None that it begins with
     recipe: Recipe
+    evaluation: ScoringRows
+    training_stories: ScoringRows
     throughput: ThroughputCallback
+    loss_spike_guard: StepRecord
     step_rows: list[torch.Tensor]  # token ids of the micro-batches of the last step
     rows_per_step: int  # of this process
 
@@ -37,3 +47,4 @@ class RecipeTrainer(Trainer):
     ) -> "RecipeTrainer":
         """A Trainer of the same class for another model, other rows and a changed recipe."""
         raise NotImplementedError
+

@@ -11,8 +11,9 @@ from tinystories.config.recipe import Recipe
 from tinystories.console import command_name
 from tinystories.data.corpus import Corpus
 from tinystories.errors import UserError, one_line
-from tinystories.evaluation.scoring import score, scoring_rows
+from tinystories.evaluation.scoring import nll_of_rows, score_from_tokens, scoring_rows
 from tinystories.generation.sample import sample_story
+from tinystories.provenance import Stopwatch
 from tinystories.reporting.model_card import read_facts, write_card
 from tinystories.reporting.run_report import write_report
 from tinystories.run_files import step_of
@@ -20,7 +21,9 @@ from tinystories.training.budget import check_room_for_checkpoints
 from tinystories.training.build import make_trainer, prepare_data, use_compiler_if_it_works
 from tinystories.training.distributed import check_launch, on_one_process
 from tinystories.training.finetuning import apply_checkpoint
+from tinystories.training.guards.finished import FinalScore, check_new_card, run_finished_guards
 from tinystories.training.optimizers import check_optimization
+from tinystories.training.provenance import RunProvenance
 from tinystories.training.resume import check_resumed, check_run_folder, prepare_run_folder
 from tinystories.training.trainer import StoryTrainer
 
@@ -34,7 +37,7 @@ def run(recipe: Recipe) -> None:
     Raises:
         UserError: a mistake in the recipe or the data, a failed guard, too little disk space, a push that failed.
     """
-    training = recipe.training
+    training, began = recipe.training, Stopwatch()
     if not training.should_log:
         logger.setLevel(logging.ERROR)
     check_launch(training)
@@ -54,6 +57,9 @@ def run(recipe: Recipe) -> None:
     if not finished:
         on_one_process(lambda: check_room_for_checkpoints(trainer.model, training, len(packed.rows)))
     metrics = on_one_process(lambda: prepare_run_folder(recipe, corpus.report, checkpoint))
+    provenance = RunProvenance(recipe, corpus, began) if trainer.is_world_process_zero() else None
+    if provenance is not None:
+        provenance.write()
     if finished:
         logger.info("the training had ended before: what is left is the final score")
     else:
@@ -64,8 +70,9 @@ def run(recipe: Recipe) -> None:
     trainer.save_metrics("train", metrics)
     trainer.save_model(_internal_call=True)  # saves and does not push: the push comes last, with the final numbers
     trainer.save_state()
-    if trainer.is_world_process_zero():
+    if provenance is not None:  # as on the first process
         finish(trainer, training, corpus)
+        provenance.write()  # complete, with its time
         if training.push_to_hub:
             publish(trainer, training)
 
@@ -75,12 +82,17 @@ def finish(trainer: StoryTrainer, training: RunArguments, corpus: Corpus) -> Non
     folder = training.output_dir
     model, tokenizer = load_checkpoint(folder, training.device)
     stories = scoring_rows(corpus.validation, tokenizer, model.config.max_position_embeddings)
-    final = score(model, stories, tokenizer.pad_token_id, training.eval_batch_size).as_dict()
+    nll = nll_of_rows(model, stories.rows, tokenizer.pad_token_id, training.eval_batch_size)
+    final = score_from_tokens(nll, stories).as_dict()
     trainer.save_metrics("eval", {f"eval_{name}": value for name, value in final.items()})
+    if not training.skip_guards:
+        run_finished_guards(trainer, corpus, FinalScore(final, stories, nll, model, tokenizer))
     facts = read_facts(folder)
     if facts is None:
         raise UserError(f"{folder}: its recipe.json, data_report.json or trainer_state.json was removed during the run")
     write_card(folder, model, facts)
+    if not training.skip_guards:
+        check_new_card(folder, final)
     best = training.load_best_model_at_end and trainer.state.best_model_checkpoint
     logger.info("weights: %s", f"the best checkpoint, {best}" if best else "those of the last step")
     logger.info(

@@ -40,6 +40,7 @@ from tinystories.training.callbacks import LossGuard
 from tinystories.training.checkpointing import AtomicCheckpointTrainer
 from tinystories.training.distributed import on_one_process
 from tinystories.training.environment import flops_per_token
+from tinystories.training.guards.causality import CausalAsTrained
 from tinystories.training.guards.witness import StepWitness
 from tinystories.training.loss_spike import LossSpikeGuard
 from tinystories.training.optimizers import make_schedule, muon_and_adamw
@@ -58,6 +59,8 @@ class StoryTrainer(AtomicCheckpointTrainer):
     callbacks: called after the guards and before the throughput.
     """
 
+    loss_spike_guard: LossSpikeGuard
+
     def __init__(
         self,
         model: PreTrainedModel,
@@ -73,7 +76,7 @@ class StoryTrainer(AtomicCheckpointTrainer):
         self.loss_spike_guard = LossSpikeGuard(recipe.training.max_loss_spike)
         guards: list[TrainerCallback] = [self.loss_spike_guard]
         if not recipe.training.skip_guards:
-            guards += [LossGuard(self), StepWitness(self)]
+            guards += [LossGuard(self), StepWitness(self), CausalAsTrained(self)]
         super().__init__(
             model=model,
             args=recipe.training,
@@ -180,7 +183,7 @@ class StoryTrainer(AtomicCheckpointTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log this project's speed. `start_time` is not passed on: the Trainer's counts evaluations as training."""
         if "loss" in logs:
-            logs.update(self.throughput.at_log(self.state, self.args.device))
+            logs.update(self.throughput.at_log(self.state, self.args))
         super().log(logs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

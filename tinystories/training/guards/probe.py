@@ -1,0 +1,92 @@
+"""A copy of the model in float64 with a row of the run's data, which the guards of the model share.
+
+In float64 two computations of the same numbers differ by about 1e-15, so a difference above 1e-9 is a mistake and no
+rounding. The copy is that of the run's own model: its class, its configuration and its weights as they are. Another row
+is drawn in each run.
+"""
+
+import copy
+from dataclasses import dataclass
+from functools import cached_property
+
+import datasets
+import numpy as np
+import torch
+
+from modeling_tinystories import TinyStoriesForCausalLM
+from tinystories.training.recipe_trainer import RecipeTrainer
+
+
+TOLERANCE = 1e-9
+FLOAT64_ATTENTION = ("sdpa", "eager")  # the others compute in half precision or on GPUs only
+
+
+@dataclass
+class Probe:
+    """`network`: the float64 copy, in evaluation mode.
+
+    rows: token ids, (2, length): a row of the data, and the same with another first token.
+    number: of the row in the data, to name it in a message.
+    """
+
+    network: TinyStoriesForCausalLM
+    rows: torch.Tensor
+    number: int
+    random: np.random.Generator
+
+    @property
+    def length(self) -> int:
+        return self.rows.shape[1]
+
+    @cached_property
+    @torch.no_grad()
+    def logits(self) -> torch.Tensor:
+        """Of the plain forward pass, (2, length, vocabulary)."""
+        return self.network(input_ids=self.rows, use_cache=False).logits
+
+
+def make_probe(model: TinyStoriesForCausalLM, rows: datasets.Dataset) -> Probe:
+    """rows: a dataset with the column `input_ids`."""
+    random = np.random.default_rng()
+    number = int(random.integers(len(rows)))
+    row = torch.from_numpy(np.asarray(rows[number]["input_ids"], dtype=np.int64))
+    network = float64_copy(model)
+    changed = change_token(row, 0, model.config.vocab_size, random)
+    return Probe(network, torch.stack([row, changed]).to(network.device), number, random)
+
+
+def change_token(row: torch.Tensor, place: int, vocab_size: int, random: np.random.Generator) -> torch.Tensor:
+    """A copy of `row`, (length,), with another token at `place`."""
+    changed = row.clone()
+    changed[place] = (changed[place] + int(random.integers(1, vocab_size))) % vocab_size
+    return changed
+
+
+def probe_of(trainer: RecipeTrainer) -> Probe:
+    return make_probe(trainer.model, trainer.train_dataset)
+
+
+def float64_copy(model: TinyStoriesForCausalLM) -> TinyStoriesForCausalLM:
+    """Matrices that are all zero, as with `residual_init: zero`, get values: with them a network hides its mistakes."""
+    network = copy.deepcopy(model)
+    if network.device.type == "mps":  # it has no float64
+        network.to("cpu")  # type: ignore[arg-type]  # its decorator hides that it is a method
+    network.double().eval()
+    if network.config._attn_implementation not in FLOAT64_ATTENTION:
+        network.set_attn_implementation("sdpa")
+    for weight in network.parameters():
+        if weight.ndim == 2 and not weight.any():
+            torch.nn.init.normal_(weight, std=network.config.initializer_range)
+    return network
+
+
+def relative_difference(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+    """Elementwise, relative to the largest expected number; NaN counts as infinite."""
+    found, expected = found.double(), expected.double()
+    scale = expected.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
+    return ((found - expected).abs() / scale).nan_to_num(nan=torch.inf, posinf=torch.inf)
+
+
+def differing_places(found: torch.Tensor, expected: torch.Tensor, tolerance: float = TOLERANCE) -> torch.Tensor:
+    """The places (length,) of which some number differs. found, expected: (length, ...)."""
+    return (relative_difference(found, expected).flatten(1).amax(1) > tolerance).nonzero().flatten()
