@@ -15,9 +15,10 @@ from tinystories.training.throughput import ThroughputCallback
 
 
 class StepRecord(Protocol):
-    """The batches of the last step."""
+    """The batches of the last step, and their shares of its loss."""
 
     batches: list[dict[str, torch.Tensor]]
+    losses: list[torch.Tensor]
 
 
 class RecipeTrainer(Trainer):
@@ -47,4 +48,3 @@ class RecipeTrainer(Trainer):
     ) -> "RecipeTrainer":
         """A Trainer of the same class for another model, other rows and a changed recipe."""
         raise NotImplementedError
-

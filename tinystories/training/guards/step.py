@@ -22,6 +22,7 @@ from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 from torch.func import functional_call
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, TrainerCallback
 
 from modeling_tinystories import TinyStoriesForCausalLM
@@ -54,6 +55,8 @@ def check_schedule(trainer: RecipeTrainer) -> str:
     weight = torch.nn.Parameter(torch.zeros(1))
     schedule = trainer.create_scheduler(steps, torch.optim.SGD([weight], lr=trainer.args.learning_rate))
     trainer.lr_scheduler, trainer._created_lr_scheduler = None, False  # the run makes its own
+    if not isinstance(schedule, LambdaLR):
+        raise GuardError(f"the schedule is a {type(schedule).__name__}, not the recipe's {_schedule_in_words(trainer)}")
     places = range(steps) if steps <= ENOUGH_PLACES else sorted(random.sample(range(steps), ENOUGH_PLACES))
     for step in places:
         expected, found = rates(step)[0], schedule.base_lrs[0] * schedule.lr_lambdas[0](step)

@@ -225,6 +225,7 @@ class StepWitness(TrainerCallback):
                 return f"the optimizer's state of {name} is lost: it would begin again at step {step + 1}"
             first = state.get("exp_avg", state.get("momentum_buffer"))
             second = state.get("exp_avg_sq")
+            assert weight.grad is not None  # `_wrong_gradients`
             before = _at(weight, places)
             nothing = torch.zeros_like(before)
             moments = Moments(
