@@ -312,9 +312,10 @@ class Comparison(TrainerCallback):
         if is_scaled:
             return f"the gradients are {scale:.4g} times those of the loss, and clipping makes them {factor:.4g} times"
         gradient, expected = pairs[wrong[0]]
+        share = ((gradient - factor * expected).norm() / (factor * expected.norm()).clamp(min=1e-300)).item()
         return (
-            f"the gradients are not those of the loss: {len(wrong)} of {len(pairs)} weights differ, first {wrong[0]}, "
-            f"where the norm is {gradient.norm():.4g} instead of {factor * expected.norm():.4g}"
+            f"the gradients are not those of the loss: {len(wrong)} of {len(pairs)} weights differ, first {wrong[0]} by "
+            f"{share:.2%} of its gradient (norm {gradient.norm():.4g}, plain {factor * expected.norm():.4g})"
         )
 
     def on_optimizer_step(self, args, state, control, model=None, optimizer=None, **kwargs):
