@@ -314,7 +314,7 @@ class Comparison(TrainerCallback):
         gradient, expected = pairs[wrong[0]]
         share = ((gradient - factor * expected).norm() / (factor * expected.norm()).clamp(min=1e-300)).item()
         return (
-            f"the gradients are not those of the loss: {len(wrong)} of {len(pairs)} weights differ, first {wrong[0]} by "
+            f"the gradients are not those of the loss: {len(wrong)} of {len(pairs)} differ, first {wrong[0]} by "
             f"{share:.2%} of its gradient (norm {gradient.norm():.4g}, plain {factor * expected.norm():.4g})"
         )
 
