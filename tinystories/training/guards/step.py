@@ -39,7 +39,7 @@ from tinystories.training.recipe_trainer import RecipeTrainer
 
 STEPS = 20
 ROWS_AT_ONCE = 2
-LOGITS = 2**20  # of the longest row, times the vocabulary: float64 on a CPU is slow
+LOGITS = 2**18  # of the longest row, times the vocabulary: float64 on a CPU is slow
 ENOUGH_PLACES = 2000  # of a schedule
 OF_LOSS, OF_GRADIENTS = 1e-5, 1e-3  # relative, in float32 on a CPU; honest steps differ by 1e-7 and 1e-5
 ON_ACCELERATORS = 20  # times as much: their matrix products may round to fewer bits
@@ -288,7 +288,7 @@ class Comparison(TrainerCallback):
         factor, allowed = clipping_factor(norm, self.settings.max_grad_norm), OF_GRADIENTS * self.slack
         reported = self.trainer.throughput.last_step["grad_norm"]
         errors = {
-            name: ((found / factor - expected).norm() / (expected.norm() + 1e-3 * norm)).item()
+            name: ((found / factor - expected).norm() / (expected.norm() + 1e-2 * norm)).item()
             for name, (found, expected) in pairs.items()
         }
         wrong = [name for name, error in errors.items() if not error <= allowed]
