@@ -133,7 +133,8 @@ class StepWitness(TrainerCallback):
             return
         begin = time.process_time()
         self._find(self._wrong_model(model, optimizer, self.now))
-        self._find(self._wrong_loss(model, args))
+        if state.global_step > self.first or state.max_steps == 1:  # of fresh weights any loss is near ln(vocabulary)
+            self._find(self._wrong_loss(model, args))
         self._find(self._wrong_gradients(model, state.global_step))
         if self.problem is None:
             self._find(self._take_samples(model, optimizer, state.global_step))
