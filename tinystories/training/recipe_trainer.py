@@ -15,9 +15,10 @@ from tinystories.training.throughput import ThroughputCallback
 
 
 class StepRecord(Protocol):
-    """The batches of the last step."""
+    """The batches of the last step, and their shares of its loss."""
 
     batches: list[dict[str, torch.Tensor]]
+    losses: list[torch.Tensor]
 
 
 class RecipeTrainer(Trainer):

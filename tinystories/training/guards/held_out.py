@@ -1,7 +1,9 @@
 """What evaluations score: the validation stories, and beside them training stories, each under its own name."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
+from inspect import unwrap
 from itertools import chain
 from typing import cast
 
@@ -23,7 +25,7 @@ def check_evaluation(trainer: RecipeTrainer, corpus: Corpus) -> str:
     validation, train = trainer.evaluation, trainer.training_stories
     _check_stories(validation, corpus.validation, wanted, trainer.processing_class, "validation")
     _check_stories(train, corpus.train, min(data.train_eval_samples, wanted), trainer.processing_class, "training")
-    scored = trainer.compute_metrics.keywords  # type: ignore[union-attr]  # a partial of trainer_metrics
+    scored = cast(partial, unwrap(cast(Callable, trainer.compute_metrics))).keywords  # of trainer_metrics
     if scored.get("stories") is not validation or scored.get("training_stories") is not train:
         raise GuardError("the evaluation scores other stories than it has rows of: eval_loss would be of others")
     _check_rows(cast(list[dict], trainer.eval_dataset), [*validation.rows, *train.rows])
