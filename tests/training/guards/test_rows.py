@@ -167,6 +167,26 @@ def test_share_of_another_process(mutated_tree, tmp_path):
 
 
 @pytest.mark.slow
+def test_resumed_at_another_place(mutated_tree, tmp_path):
+    """The rest of the epoch would be skipped, or its begin trained twice."""
+    corpus = write_corpus(tmp_path)
+    options = ["--save_strategy", "steps", "--save_steps", "2", "--max_steps"]
+    assert small_run(tmp_path, corpus, *options, "2").returncode == 0
+    tree = mutated_tree(TRAINER, "super()._inner_training_loop,", "self._from_the_start,")
+    file = tree / TRAINER
+    file.write_text(
+        file.read_text().replace(
+            SAMPLER,
+            "    def _from_the_start(self, *args, **kwargs):\n        self.args.ignore_data_skip = True\n"
+            f"        return super()._inner_training_loop(*args, **kwargs)\n\n{SAMPLER}",
+        )
+    )
+    assert_stopped(small_run(tmp_path, corpus, *options, "4", "--resume", tree=tree), "step 3 trains on other rows")
+    process = small_run(tmp_path, corpus, *options, "4", "--resume")
+    assert process.returncode == 0, process.stderr[-2000:]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
