@@ -114,7 +114,7 @@ MUTATIONS = {
     "code edited": (
         TRAINER,
         BEFORE_SAVING,
-        "            with (folder / 'modeling_tinystories.py').open('a') as code:\n                code.write('# new')\n"
+        "            with (folder / 'modeling_tinystories.py').open('a') as f:\n                f.write('# new')\n"
         + BEFORE_SAVING,
         "is not this project's",
     ),
