@@ -8,6 +8,7 @@ import copy
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 
@@ -49,7 +50,7 @@ OTHER_NAMES = [
     ("uint32", "uint16"),
     ("uint16", "uint8"),
 ]
-RENAMED = {one: other for one, other in OTHER_NAMES} | {other: one for one, other in OTHER_NAMES if "int" not in one}
+RENAMED = dict(OTHER_NAMES) | {other: one for one, other in OTHER_NAMES if "int" not in one}
 DROPPED_CALLS = {"float", "contiguous", "clone", "clamp", "astype", "sum", "detach", "copy", "eval", "squeeze"}
 TEXTS_FOR_PEOPLE = {"desc", "delay", "remedy"}  # keywords
 UNREAD = {"annotation", "returns", "decorator_list", "type_comment", "op", "ops", "ctx"}  # fields of a syntax tree
@@ -57,17 +58,17 @@ COMPOUND = (ast.BinOp, ast.BoolOp, ast.Compare, ast.UnaryOp, ast.IfExp, ast.Lamb
 
 
 class Edit(NamedTuple):
-    """`replaced` becomes `replacement` (None: it is removed); `at` is the place that a reader looks at."""
+    """`replaced` becomes `replacement`; `at` is the place that a reader looks at."""
 
     replaced: ast.AST
-    replacement: ast.AST | None
+    replacement: ast.AST
     at: ast.AST
     change: str
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One mistake. `change` says what is changed in the line `line`, whose text is `text`; `source` is the whole file.
+    """One mistake. `change` says what is changed in the line `line`, whose text is `text`.
 
     number: distinguishes the same change in lines with the same text.
     """
@@ -77,41 +78,39 @@ class Mutant:
     text: str
     change: str
     number: int
-    source: str
+    original: str
+    edit: Edit
 
     @property
     def key(self) -> str:
         """The same for the same change in the same line, wherever that line is now."""
         return f"{self.file} | {self.text} | {self.change} | {self.number}"
 
+    @property
+    def source(self) -> str:
+        """The whole file with the mistake."""
+        replaced, encoded = self.edit.replaced, self.original.encode()
+        sizes = [0, *accumulate(map(len, encoded.splitlines(keepends=True)))]
+        before = sizes[replaced.lineno - 1] + replaced.col_offset
+        after = sizes[replaced.end_lineno - 1] + replaced.end_col_offset
+        text = ast.unparse(self.edit.replacement)
+        text = f"({text})" if isinstance(self.edit.replacement, COMPOUND) else text
+        return (encoded[:before] + text.encode() + encoded[after:]).decode()
+
 
 def mutants(source: str, file: str) -> list[Mutant]:
-    tree = ast.parse(source)
     lines, seen, found = source.splitlines(), {}, []
-    for edit in _edits(tree, None):
-        line = edit.at.lineno
-        text = lines[line - 1].strip()
-        seen[text, edit.change] = seen.get((text, edit.change), -1) + 1
-        changed = _replaced(source, edit)
-        if ast.dump(ast.parse(changed)) != ast.dump(tree):
-            found.append(Mutant(file, line, text, edit.change, seen[text, edit.change], changed))
+    for edit in _edits(ast.parse(source), None):
+        text = lines[edit.at.lineno - 1].strip()
+        number = seen[text, edit.change] = seen.get((text, edit.change), -1) + 1
+        if ast.unparse(edit.replaced) != ast.unparse(edit.replacement):
+            found.append(Mutant(file, edit.at.lineno, text, edit.change, number, source, edit))
     return found
 
 
 def sample(all_mutants: list[Mutant], number: int | None, seed: int) -> list[Mutant]:
     """`number` of them by chance. A smaller sample begins a larger one; an edit elsewhere changes hardly any."""
     return sorted(all_mutants, key=lambda mutant: hashlib.sha256(f"{seed}:{mutant.key}".encode()).digest())[:number]
-
-
-def _replaced(source: str, edit: Edit) -> str:
-    lines = source.encode().splitlines(keepends=True)
-    before = sum(map(len, lines[: edit.replaced.lineno - 1])) + edit.replaced.col_offset
-    after = sum(map(len, lines[: edit.replaced.end_lineno - 1])) + edit.replaced.end_col_offset
-    text = "" if edit.replacement is None else ast.unparse(edit.replacement)
-    if isinstance(edit.replacement, COMPOUND):
-        text = f"({text})"
-    encoded = source.encode()
-    return (encoded[:before] + text.encode() + encoded[after:]).decode()
 
 
 def _edits(node: ast.AST, parent: ast.AST | None) -> Iterator[Edit]:
@@ -179,7 +178,9 @@ def _of_expression(node: ast.expr, parent: ast.AST | None) -> Iterator[Edit]:
         case ast.Name(id=name) | ast.Attribute(attr=name) if name in RENAMED and isinstance(node.ctx, ast.Load):
             field = "id" if isinstance(node, ast.Name) else "attr"
             yield change(_with(node, **{field: RENAMED[name]}))
-        case ast.Tuple(elts=[first, second]) if isinstance(node.ctx, ast.Load) and not isinstance(parent, ast.Subscript):
+        case ast.Tuple(elts=[first, second]) if isinstance(node.ctx, ast.Load) and not isinstance(
+            parent, ast.Subscript
+        ):
             yield change(_with(node, elts=[second, first]))
         case ast.Slice():
             yield from (change(other) for other in _other_slices(node))
