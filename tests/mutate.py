@@ -49,7 +49,12 @@ TRAINER = ["tests/training/test_trainer_contract.py", "tests/training/test_throu
 TESTS = {  # of each module, the fastest first: those that can fail because of it, without the tests of the guards
     "modeling_tinystories.py": ["tests/test_modeling.py", "tests/checkpoint/test_loading.py"],
     "tinystories/data/packing.py": ["tests/data/test_packing.py"],
-    "tinystories/evaluation/scoring.py": ["tests/evaluation/test_likelihood.py"],
+    "tinystories/evaluation/scoring.py": [
+        "tests/evaluation/test_likelihood.py",
+        "tests/data/test_packing.py",
+        "tests/training/test_throughput.py::test_articles_are_whole_words",
+        "tests/training/test_throughput.py::test_loss_of_articles_and_gap",
+    ],
     "tinystories/training/trainer.py": [*TRAINER, "tests/commands/test_train.py", "tests/checkpoint/test_hub.py"],
     "tinystories/training/optimizers.py": ["tests/training/test_optimizers.py"],
     "tinystories/training/checkpointing.py": [

@@ -12,7 +12,6 @@ from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from helpers.runs import ROOT, mistake
 from tinystories.checkpoint.loading import load_checkpoint
-from tinystories.errors import GuardError
 from tinystories.evaluation.likelihood import likelihood
 from tinystories.evaluation.scoring import (
     continuation_nll,
@@ -21,7 +20,6 @@ from tinystories.evaluation.scoring import (
     score,
     score_from_tokens,
     scoring_rows,
-    token_nll,
     trainer_metrics,
 )
 
@@ -159,35 +157,12 @@ def test_metrics_of_the_trainer():
     assert alone == {name: value for name, value in metrics.items() if name not in ("train_loss", "gap")}
 
 
-def test_lost_rows():
-    """A score of fewer or more rows than there are is refused."""
-    rows = scoring_rows(STORIES, bytes_tokenizer(bos_token="<s>"), 32)
-    nll = [np.ones(len(row["input_ids"]), dtype=np.float32) for row in rows.rows]
-    assert score_from_tokens(nll, rows).loss == 1
-    for wrong in (nll[:-1], [*nll, nll[-1]]):
-        with pytest.raises(GuardError, match=f"{len(wrong)} rows were scored instead of {len(nll)}"):
-            score_from_tokens(wrong, rows)
-
-
 def test_sums_in_float64():
     """The nats of a long story do not lose its last tokens to rounding."""
     rows = scoring_rows(datasets.Dataset.from_dict({"text": ["x" * 1000]}), bytes_tokenizer(bos_token="<s>"), 2000)
     values = np.ones(1001, dtype=np.float32)
     values[1] = 2**26
     assert score_from_tokens([values], rows).loss == (2**26 + 999) / 1000
-
-
-def test_nll_in_float32():
-    """Logits in bfloat16 are normalized in float32; ignored labels and the first token cost nothing."""
-    torch.manual_seed(0)
-    logits = (torch.randn(2, 6, 50) * 4).bfloat16()
-    labels = torch.randint(0, 50, (2, 6))
-    labels[1, 3:] = -100
-    found = token_nll(logits, labels)
-    exact = -logits.double().log_softmax(-1)[:, :-1].gather(-1, labels[:, 1:].clamp(min=0)[..., None])[..., 0]
-    expected = torch.nn.functional.pad(torch.where(labels[:, 1:] == -100, 0.0, exact), (1, 0))
-    assert found.dtype == torch.float32
-    assert torch.allclose(found.double(), expected, atol=1e-5, rtol=0)
 
 
 def test_windows():
