@@ -66,7 +66,7 @@ TESTS = {  # of each module, the fastest first: those that can fail because of i
 }
 TOO_SLOW = "tests/training/test_resume.py::test_resume_after_every_kind_of_stop"  # minutes
 SURVIVED = "survived"
-PROCESSOR_SECONDS, SECONDS = 90, 1200  # a process that takes more hangs: several times what the unchanged tree takes
+PROCESSOR_SECONDS, SECONDS = 200, 1200  # a process that takes more hangs: several times what the unchanged tree takes
 LIMIT = f"import resource\nresource.setrlimit(resource.RLIMIT_CPU, ({PROCESSOR_SECONDS}, {PROCESSOR_SECONDS}))\n"
 RUN = {
     "vocab_size": 320,
