@@ -22,7 +22,7 @@ from tinystories.run_files import EVALUATION, TRAINER_STATE, Run
 logger = logging.getLogger("tinystories")
 
 # What can be compared between models with different tokenizers and stories of different lengths.
-ON_THE_LEADERBOARD = ("text_bits_per_byte", "pair_mean_of_rules", "clean_sentences", "missing_determiners")
+ON_THE_LEADERBOARD = ("text_bits_per_byte", "pair_mean_of_rules", "clean_sentences", "missing_determiners", "overall")
 
 
 def run(names: list[str], arguments: EvaluationArguments) -> None:
