@@ -104,7 +104,7 @@ def measure(arguments: argparse.Namespace) -> dict:
         "data": model["data"],
         "settings": {key: model["settings"][key] for key in ("pairs", "prompts", "seeds", "max_new_tokens", "presets")},
         "models": {name: found["model"] | trained(names[name]) for name, found in results.items()},
-        "critic": trained(arguments.critic),
+        "critic": {key: model["critic"][key] for key in ("model", "parameters")} | trained(arguments.critic),
         "machine": {"processor": platform.machine(), "versions": model["versions"]},
         "metrics": {
             metric.name: {name: column.get(metric.name) for name, column in columns.items()} for metric in all_metrics()

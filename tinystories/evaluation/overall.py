@@ -8,7 +8,7 @@ training stories, no grammar checker), there is no overall number: it would not 
 from collections.abc import Sequence
 
 from tinystories.evaluation.estimates import Estimate
-from tinystories.evaluation.table import HIGHER, Metric, Values, farthest, standing
+from tinystories.evaluation.table import HIGHER, Metric, Values, distance, farthest, standing
 from tinystories.evaluation.text.metrics import METRICS
 
 
@@ -34,10 +34,14 @@ def overall(values: Values, floors: Sequence[Values], people: Values) -> Estimat
         floor = farthest(metric, [column.get(metric.name) for column in floors], top)
         if top is None or floor is None:
             return None
+        if distance(metric, floor, top) <= 0:
+            continue  # such as endings where the limit of tokens cuts people's stories, too
         value = values.get(metric.name)
         shares.append(between(metric, value, floor, top) if value else (0.0, 0.0, 0.0))
         numbers.append(int(value["number"]) if value else 0)
-    low, middle, high = (sum(column) / len(metrics) for column in zip(*shares, strict=True))
+    if not shares:
+        return None
+    low, middle, high = (sum(column) / len(shares) for column in zip(*shares, strict=True))
     return Estimate(middle, low, high, min(numbers))
 
 

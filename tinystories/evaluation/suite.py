@@ -114,7 +114,7 @@ def evaluate(names: list[str], arguments: EvaluationArguments) -> list[dict[str,
         for note in facts["notes"]:
             logger.warning("%s: %s", facts["model"], note)
         evaluation = ModelEvaluation(model, tokenizer, stories, pairs, arguments, cache, metrics, critic)
-        if critic is not None and critic.key == evaluation.fingerprint:
+        if critic is not None and critic.facts["fingerprint"] == evaluation.fingerprint:
             logger.warning("%s is its own critic, which flatters it: name another model", facts["model"])
         found = result(evaluation, facts)
         if endpoint is not None:
@@ -132,10 +132,11 @@ def open_critic(name: str | None, device: str | torch.device) -> Critic | None:
     """
     if name is None:
         return None
-    model, tokenizer, _ = open_model(name, device)
+    model, tokenizer, facts = open_model(name, device)
     if not tokenizer.is_fast:
         raise UserError(f"the critic {name} has a tokenizer that does not say where its tokens are", "name another")
-    return Critic(model, tokenizer, fingerprint(model, tokenizer))
+    named = {key: facts[key] for key in ("model", "parameters")}
+    return Critic(model, tokenizer, named | {"fingerprint": fingerprint(model, tokenizer)})
 
 
 def distinct_name(name: str, names: list[str]) -> str | None:
@@ -213,7 +214,7 @@ class ModelEvaluation:
 
         names, texts = [metric.name for metric in metrics], {name: _as_dicts(group) for name, group in groups.items()}
         compared_with = None if training is None else data_facts("", texts_of(training))
-        critic = self.critic and self.critic.key
+        critic = self.critic and self.critic.facts["fingerprint"]
         return self.cache.get("texts", [names, texts, self.data, compared_with, critic], measure)
 
     def untrained(self) -> "ModelEvaluation":
@@ -253,6 +254,7 @@ def result(evaluation: ModelEvaluation, facts: dict[str, Any]) -> dict[str, Any]
         "data": evaluation.data,
         "settings": published_settings(a) | {"prompts": len({sample.prompt for sample in samples[a.presets[0]]})},
         "versions": {library: version(library) for library in LIBRARIES},
+        "critic": evaluation.critic and evaluation.critic.facts,
         "preset": a.presets[0],
         "metrics": {metric.name: metrics[metric.name] for metric in all_metrics() if metrics.get(metric.name)},
         "floors": floors,

@@ -10,6 +10,7 @@ spaces, so that paragraphs do not count. Of a text longer than the critic's cont
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,11 +52,11 @@ class Scored:
 
 @dataclass
 class Critic:
-    """A model and its tokenizer. `key` identifies their content; `known` is what was scored before."""
+    """A model and its tokenizer. `facts` identify it for reader and cache; `known` is what was scored before."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    key: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
     known: dict[Pair, Scored] = field(default_factory=dict)
     tokens: dict[str, int | None] = field(default_factory=dict)
 

@@ -76,8 +76,10 @@ def antonyms(samples: list[Sample]) -> list[Sample]:
 
 
 def without_ending(samples: list[Sample]) -> list[Sample]:
-    """The first 60 % of the sentences, called a whole story."""
-    return [replace(s, text=_joined(_cut(s.text)[: max(1, len(_cut(s.text)) * 6 // 10)]), ended=True) for s in samples]
+    """The first 60 % of the sentences, called as whole as the text is."""
+    parts = [_cut(sample.text) for sample in samples]
+    cut = [_joined(part[: max(1, len(part) * 6 // 10)]) for part in parts]
+    return [replace(sample, text=text) for sample, text in zip(samples, cut, strict=True)]
 
 
 def reversed_sentences(samples: list[Sample]) -> list[Sample]:
