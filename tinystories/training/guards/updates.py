@@ -74,8 +74,8 @@ class WeightsBefore:
     ):
         self.settings = settings
         self.weights = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-        self.step = 1 if earlier is None else earlier.step + 1
-        self.moments = {} if earlier is None else earlier.moments
+        self.step: int = 1 if earlier is None else earlier.step + 1
+        self.moments: dict[str, Moments] = {} if earlier is None else earlier.moments
 
     @torch.no_grad()
     def wrong_update(self, model: torch.nn.Module, rates: tuple[float, float] | None) -> str | None:
