@@ -13,9 +13,13 @@ import torch
 from configuration_tinystories import TinyStoriesConfig
 from helpers.mutations import assert_stopped, small_run
 from helpers.runs import ROOT, mistake, write_counting_corpus
+from helpers.serving import counting_tokenizer
+from helpers.untrained import save, untrained_model
+from tinystories.config.keys import ModelArguments
 from tinystories.data.packing import StoryCollator
 from tinystories.errors import GuardError
 from tinystories.training.guards.causality import check_causality, check_positions
+from tinystories.training.guards.initial import check_initial_weights
 from tinystories.training.guards.paths import check_paths
 from tinystories.training.guards.probe import make_probe
 from tinystories.training.guards.reference import check_reference
@@ -407,29 +411,40 @@ def test_positions_of_a_batch():
 def test_generate():
     """The greedy continuation, with its cache, is that of plain passes."""
     with pytest.raises(GuardError, match="the cache is not used"):
-        guard(mutated_model(("        if use_cache and past_key_values is None:", "        past_key_values, use_cache = None, False\n        if use_cache:")), only="generate")
+        guard(
+            mutated_model(
+                (
+                    "        if use_cache and past_key_values is None:",
+                    "        past_key_values, use_cache = None, False\n        if use_cache:",
+                )
+            ),
+            only="paths",
+        )
 
 
 def test_saved_model(tmp_path):
-    """Another weight, a weight less, another configuration: what is saved is not what was trained."""
-    model = mutated_model(tie_word_embeddings=False)
-    model = TinyStoriesForCausalLM(model.config)
-    model.save_pretrained(tmp_path)
-    tokenizer = train_tokenizer_on(["One day, a hen ran.", "Two days later, a hen sat."], tmp_path)
+    """A weight in the files that is not the trained one, or a configuration that is not that of the weights."""
+    tokenizer = counting_tokenizer()
+    model = untrained_model(tokenizer, context=64)
+    save(model, tokenizer, tmp_path)
     rows = rows_for(model)
     assert "are those that were trained" in check_saved_model(tmp_path, rows, model)
-    model.lm_head.weight.data[5, 3] += 1e-3
-    assert "the saved lm_head.weight is not the one" in mistake(check_saved_model, tmp_path, rows, model)
+    model.model.norm.weight.data[3] += 1e-3
+    assert "the saved model.norm.weight is not the one" in mistake(check_saved_model, tmp_path, rows, model)
     assert "same logits" in check_saved_model(tmp_path, rows)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-3}))
-    model.lm_head.weight.data[5, 3] -= 1e-3
+    model.model.norm.weight.data[3] = 1
+    model.config.rms_norm_eps *= 2
+    assert "config.json says rms_norm_eps 1e-06" in mistake(check_saved_model, tmp_path, rows, model)
+
+
+RECIPE = {name: SIZES[name] for name in SIZES if name.endswith(("size", "layers", "heads")) and name != "vocab_size"}
 
 
 def test_fresh_weights():
     """Not those of the recipe, or not fresh."""
+
     def check(model, **changes):
-        return check_initial_weights(model, ModelArguments(**{**RECIPE, **changes}))
+        return check_initial_weights(model, ModelArguments(**RECIPE | changes))
 
     assert "matrices" in check(mutated_model(**RECIPE))
     model = mutated_model(**RECIPE)
