@@ -29,7 +29,8 @@ def check_initial_weights(model: TinyStoriesForCausalLM, arguments: ModelArgumen
             if earlier.shape == weight.shape and weight.any() and torch.equal(earlier, weight):
                 raise GuardError(f"the fresh {name} is a copy of {other}: they would learn the same")
         matrices.append((name, weight))
-    return f"{len(matrices)} matrices have deviation {arguments.initializer_range} (residual_init {arguments.residual_init})"
+    deviation = f"{arguments.initializer_range} (residual_init {arguments.residual_init})"
+    return f"{len(matrices)} matrices have mean 0 and deviation {deviation}"
 
 
 def _check_configuration(model: TinyStoriesForCausalLM, arguments: ModelArguments) -> None:

@@ -85,8 +85,8 @@ def generate_with_cache(
     counting.remove()
     if read != [prompt.shape[1]] + [1] * (len(read) - 1):
         raise GuardError(
-            f"generate reads {read[:3]} tokens in its first steps, and not {prompt.shape[1]} and then one at a time: the "
-            "cache is not used",
+            f"generate reads {read[:3]} tokens in its first steps, and not {prompt.shape[1]} and then one at a time: "
+            "the cache is not used",
             "correct modeling_tinystories.py",
         )
     return ids
