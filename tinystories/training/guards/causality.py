@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 from tinystories.errors import GuardError
 from tinystories.random_state import keep_random_state
 from tinystories.training.guards.batches import collate
-from tinystories.training.guards.probe import TOLERANCE, Probe, change_token, relative_difference
+from tinystories.training.guards.probe import TOLERANCE, Probe, change_tokens, must_run, relative_difference
 from tinystories.training.recipe_trainer import RecipeTrainer
 
 
@@ -22,34 +22,34 @@ UNCOMPILED_ROWS = 4
 
 @torch.no_grad()
 def check_causality(probe: Probe) -> str:
-    """Changing token t changes no logit before t and the one at t; changing token 0 changes all logits.
+    """Changing the tokens from t on changes no logit before t; changing token 0 changes all logits.
 
     Paths other than the plain one are compared with it in paths.py, token by token.
     """
     network, where = probe.network, f"row {probe.number}"
     t = int(probe.random.integers(1, probe.length))
-    changed = change_token(probe.rows[0], t, network.config.vocab_size, probe.random)
-    logits = network(input_ids=changed.unsqueeze(0), use_cache=False).logits[0]
-    for place, others in ((t, logits), (0, probe.logits[1])):
-        difference = relative_difference(others, probe.logits[0]).amax(-1)
-        check_future(difference[:place], place, TOLERANCE, where)
-        unreached = (difference[place:] <= REACH).nonzero().flatten()
-        if len(unreached):
-            raise GuardError(
-                f"the model does not see its whole context: changing token {place} changes nothing at token "
-                f"{place + int(unreached[0])} of {probe.length} ({where})",
-                "correct the attention mask in modeling_tinystories.py",
-            )
-    return f"{where}: token {t} changes nothing before it and all after it, token 0 all {probe.length}"
-
-
-def check_future(before: torch.Tensor, t: int, rounding: float, where: str) -> None:
-    """before: (t,), how much the logits of the places before token `t` changed when that was changed."""
-    if not (before <= rounding).all():
-        first = int((before > rounding).nonzero()[0])
+    changed = change_tokens(probe.rows[0], t, probe.length, network.config.vocab_size, probe.random)
+    with must_run("on a plain row"):
+        logits = network(input_ids=changed.unsqueeze(0), use_cache=False).logits[0]
+        difference = relative_difference(logits, probe.logits[0]).amax(-1)
+    check_future(difference, t, TOLERANCE, where)
+    unreached = (relative_difference(*probe.logits).amax(-1) <= REACH).nonzero().flatten()
+    if len(unreached):
         raise GuardError(
-            f"attention sees the future: changing token {t} changes what is predicted at token {first} "
-            f"(by {before[first]:.1e} of the largest logit, {where}), so every score of this model is too good",
+            f"the model does not see its whole context: changing token 0 changes nothing at token {unreached[0]} of "
+            f"{probe.length} ({where})",
+            "correct the attention mask in modeling_tinystories.py",
+        )
+    return f"{where}: tokens from {t} on change nothing before it, and token 0 changes all {probe.length}"
+
+
+def check_future(difference: torch.Tensor, t: int, rounding: float, where: str) -> None:
+    """difference: (length,), how much the logits of each place changed when tokens from `t` on were changed."""
+    seen = (difference[:t] > rounding).nonzero().flatten()
+    if len(seen):
+        raise GuardError(
+            f"attention sees the future: changing the tokens from {t} on changes what is predicted at token {seen[0]} "
+            f"(by {difference[seen[0]]:.1e} of the largest logit, {where}), so every score of this model is too good",
             "correct the attention mask in modeling_tinystories.py",
         )
 
@@ -75,7 +75,7 @@ class CausalAsTrained(TrainerCallback):
     """After the first step: causality of the model that is trained, wrapped, compiled and in its precision.
 
     A batch of the very shape of training runs twice as in a step, in training mode and with the same dropout; the
-    second time each row but the first has one token changed. This reuses what torch.compile made for the first step.
+    second time all rows but the first are changed from some place on. This reuses what torch.compile made for the first step.
     It runs on every process, so that a failure ends all of them together.
     """
 
@@ -98,10 +98,13 @@ def check_causality_as_trained(trainer: RecipeTrainer) -> str:
     numbers = random.choice(len(trainer.train_dataset), size=number, replace=number > len(trainer.train_dataset))
     batch = collate(trainer, [trainer.train_dataset[int(i)] for i in numbers])
     length, first = batch["input_ids"].shape[1], 1 if number > 1 else 0
-    places = {row: int(random.integers(length)) for row in range(first, number)}
+    spread = (np.arange(number - first) + random.random(number - first)) / (number - first)
+    places = dict(enumerate((spread * length).astype(int).tolist(), start=first))
+    ends = {row: _end_of_story(batch, row, t) for row, t in places.items()}
     changed = batch | {"input_ids": batch["input_ids"].clone()}
+    vocabulary = trainer.model.config.vocab_size
     for row, t in places.items():
-        changed["input_ids"][row] = change_token(batch["input_ids"][row], t, trainer.model.config.vocab_size, random)
+        changed["input_ids"][row] = change_tokens(batch["input_ids"][row], t, ends[row], vocabulary, random)
     before, after = _logits_as_trained(trainer, batch), _logits_as_trained(trainer, changed)
     difference = (after - before).abs().amax(-1) / before.abs().max()
     if not (difference[:first] <= ROUNDING_AS_TRAINED).all():
@@ -109,9 +112,17 @@ def check_causality_as_trained(trainer: RecipeTrainer) -> str:
             "what the model predicts in a row depends on the other rows of the batch", "correct modeling_tinystories.py"
         )
     for row, t in places.items():
-        positions = batch["position_ids"][row] if "position_ids" in batch else None
-        _check_row(difference[row], t, int(numbers[row]), positions)
+        _check_row(difference[row], t, ends[row], f"row {numbers[row]}, as it is trained")
     return f"{number} rows of {length} tokens"
+
+
+def _end_of_story(batch: dict[str, torch.Tensor], row: int, t: int) -> int:
+    """With document masking, where the next story begins: the next position 0. Else the end of the row."""
+    length = batch["input_ids"].shape[1]
+    if "position_ids" not in batch:
+        return length
+    begins = (batch["position_ids"][row, t + 1 :] == 0).nonzero().flatten()
+    return t + 1 + int(begins[0]) if len(begins) else length
 
 
 def _logits_as_trained(trainer: RecipeTrainer, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -126,19 +137,15 @@ def _logits_as_trained(trainer: RecipeTrainer, batch: dict[str, torch.Tensor]) -
     return outputs.logits.detach().float()
 
 
-def _check_row(difference: torch.Tensor, t: int, number: int, positions: torch.Tensor | None) -> None:
-    """difference: (length,), of the logits of one row whose token `t` was changed."""
-    where = f"row {number}, as it is trained"
-    check_future(difference[:t], t, ROUNDING_AS_TRAINED, where)
+def _check_row(difference: torch.Tensor, t: int, end: int, where: str) -> None:
+    """difference: (length,), of the logits of one row whose tokens from `t` to `end` were changed."""
+    check_future(difference, t, ROUNDING_AS_TRAINED, where)
     if not difference[t] > 0:
         raise GuardError(f"changing token {t} changes nothing that is predicted there ({where})")
-    if positions is not None:  # document masking: the next story begins at the next position 0
-        begins = (positions[t + 1 :] == 0).nonzero().flatten()
-        end = t + 1 + int(begins[0]) if len(begins) else len(difference)
-        crossed = (difference[end:] > ROUNDING_AS_TRAINED).nonzero().flatten()
-        if len(crossed):
-            raise GuardError(
-                f"attention crosses between the stories of a row: changing token {t} changes what is predicted at "
-                f"token {end + int(crossed[0])}, in another story ({where})",
-                "correct the attention mask in modeling_tinystories.py",
-            )
+    crossed = (difference[end:] > ROUNDING_AS_TRAINED).nonzero().flatten()
+    if len(crossed):
+        raise GuardError(
+            f"attention crosses between the stories of a row: changing tokens {t} to {end} changes what is predicted at "
+            f"token {end + int(crossed[0])}, in another story ({where})",
+            "correct the attention mask in modeling_tinystories.py",
+        )

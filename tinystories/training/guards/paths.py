@@ -11,7 +11,7 @@ from transformers import DynamicCache, GenerationConfig
 
 from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.errors import GuardError
-from tinystories.training.guards.probe import TOLERANCE, Probe, differing_places, relative_difference
+from tinystories.training.guards.probe import TOLERANCE, Probe, differing_places, must_run, relative_difference
 
 
 NEW_TOKENS = 8
@@ -34,7 +34,9 @@ def check_paths(probe: Probe) -> str:
         "with logits_to_keep": _kept,
     }
     for name, path in paths.items():
-        for row, begin, offset, logits in path(probe):
+        with must_run(name):
+            pieces = list(path(probe))
+        for row, begin, offset, logits in pieces:
             expected = probe.logits[row, begin : begin + len(logits)]
             places = differing_places(logits, expected)
             if len(places):
@@ -44,7 +46,8 @@ def check_paths(probe: Probe) -> str:
                     f"{begin + int(places[0])} of {probe.length} (place {offset + int(places[0])} of its batch)",
                     "correct cache, positions or attention mask in modeling_tinystories.py",
                 )
-    generated = _check_generate(probe)
+    with must_run("by generate"):
+        generated = _check_generate(probe)
     return f"{len(paths)} paths and generate {generated} give the logits of the plain one over {probe.length} tokens"
 
 

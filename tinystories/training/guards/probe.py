@@ -6,6 +6,8 @@ is drawn in each run.
 """
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +16,7 @@ import numpy as np
 import torch
 
 from modeling_tinystories import TinyStoriesForCausalLM
+from tinystories.errors import GuardError, one_line
 from tinystories.training.recipe_trainer import RecipeTrainer
 
 
@@ -51,15 +54,32 @@ def make_probe(model: TinyStoriesForCausalLM, rows: datasets.Dataset, revive: bo
     number = int(random.integers(len(rows)))
     row = torch.from_numpy(np.asarray(rows[number]["input_ids"], dtype=np.int64))
     network = float64_copy(model, revive)
-    changed = change_token(row, 0, model.config.vocab_size, random)
+    changed = change_tokens(row, 0, 1, model.config.vocab_size, random)
     return Probe(network, torch.stack([row, changed]).to(network.device), number, random)
 
 
-def change_token(row: torch.Tensor, place: int, vocab_size: int, random: np.random.Generator) -> torch.Tensor:
-    """A copy of `row`, (length,), with another token at `place`."""
+def change_tokens(
+    row: torch.Tensor, begin: int, end: int, vocab_size: int, random: np.random.Generator
+) -> torch.Tensor:
+    """A copy of `row`, (length,), with another token at each place from `begin` to `end`."""
     changed = row.clone()
-    changed[place] = (changed[place] + int(random.integers(1, vocab_size))) % vocab_size
+    steps = torch.from_numpy(random.integers(1, vocab_size, size=end - begin)).to(row.device)
+    changed[begin:end] = (row[begin:end] + steps) % vocab_size
     return changed
+
+
+@contextmanager
+def must_run(how: str) -> Iterator[None]:
+    """Raises GuardError: the model fails, for another reason than too little memory."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise GuardError(
+            f"the model cannot be run {how}: {type(error).__name__}: {one_line(error)}",
+            "correct modeling_tinystories.py",
+        ) from error
 
 
 def probe_of(trainer: RecipeTrainer) -> Probe:
