@@ -24,7 +24,7 @@ from tinystories.evaluation.second_path import NotKnownError, SecondPath, StoryT
 from tinystories.run_files import CARD, NEEDED, Run
 from tinystories.training.guards.causality import check_causality
 from tinystories.training.guards.finished import EXACT, check_card
-from tinystories.training.guards.numbers import check_likelihoods
+from tinystories.training.guards.numbers import FLOAT32_TOLERANCE, check_likelihoods
 from tinystories.training.guards.paths import check_paths
 from tinystories.training.guards.probe import make_probe
 from tinystories.training.guards.records import (
@@ -186,7 +186,8 @@ def check_scores(opened: Opened, network: SecondPath) -> str:
     stories = datasets.Dataset.from_dict({"text": [opened.texts[i] for i in chosen]})
     rows = scoring_rows(stories, opened.tokenizer, context_length(opened.model))
     nll = nll_of_rows(opened.model, rows.rows, opened.tokenizer.pad_token_id)
-    found = check_likelihoods(network, rows.rows, nll, EXACT, "these stories")
+    tolerance = EXACT if opened.model.device.type == "cpu" else FLOAT32_TOLERANCE
+    found = check_likelihoods(network, rows.rows, nll, tolerance, "these stories")
     recorded = (opened.run.results or {}).get("eval_bits_per_byte")
     if recorded is None or not opened.own:
         return found

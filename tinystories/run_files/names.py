@@ -70,6 +70,7 @@ _LOCAL_PATHS = {
     "leaderboard",
 }
 _PATHS_OR_NAMES = {
+    "critic",  # of an evaluation
     "tokenizer",  # of an evaluation
     "tokenizer_name",
     "model_name_or_path",

@@ -41,6 +41,7 @@ from tinystories.training.checkpointing import AtomicCheckpointTrainer
 from tinystories.training.distributed import on_one_process
 from tinystories.training.environment import flops_per_token
 from tinystories.training.guards.causality import CausalAsTrained
+from tinystories.training.guards.sampler import VisitWitness
 from tinystories.training.guards.witness import StepWitness
 from tinystories.training.loss_spike import LossSpikeGuard
 from tinystories.training.optimizers import make_schedule, muon_and_adamw
@@ -95,6 +96,7 @@ class StoryTrainer(AtomicCheckpointTrainer):
         self.recipe = recipe
         self.evaluation, self.training_stories = evaluation, training_stories
         self.num_rows = len(packed.rows)
+        self.visits = None if self.args.skip_guards else VisitWitness(self)
         self.rows_per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
         self.data_report = data_report
 
@@ -170,6 +172,8 @@ class StoryTrainer(AtomicCheckpointTrainer):
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
+        if self.visits is not None:
+            self.visits.look(inputs)
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.loss_spike_guard.record(inputs, loss)
         return loss

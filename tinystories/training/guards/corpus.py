@@ -68,8 +68,8 @@ def check_near_copies(
 ) -> str:
     """Few validation stories are near-copies of training stories, by data/near_copies.py.
 
-    held_out: the validation stories were drawn from the same stories as those to train on, so they must not be more like
-    these than these are like one another.
+    held_out: the validation stories were drawn from the same stories as those to train on, so they must not be more
+    like these than these are like one another.
     """
     texts = sample.texts(validation, SEARCHED)
     likeness = search_copies(train, texts, train_hashes, sample.rng, CONTROLS)
@@ -106,8 +106,8 @@ def _compare_with_controls(likeness: Likeness, held_out: bool, sample: Sample) -
     more_alike = float(below.mean() / 2 / len(control)) - 0.5
     deviation = np.sqrt((len(share) + len(control)) / (12 * len(share) * len(control)))
     numbers = (
-        f"half of the validation stories share more than {np.median(share):.0%} of their phrases with a training story, "
-        f"and half of the training stories more than {np.median(control):.0%} with another"
+        f"half of the validation stories share more than {np.median(share):.0%} of their phrases with a training "
+        f"story, and half of the training stories more than {np.median(control):.0%} with another"
     )
     if more_alike > max(MUCH_ALIKE, 5 * deviation):
         if held_out:

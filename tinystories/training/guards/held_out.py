@@ -19,7 +19,7 @@ from tinystories.training.recipe_trainer import RecipeTrainer
 
 
 def check_evaluation(trainer: RecipeTrainer, corpus: Corpus) -> str:
-    """Decoded, the rows of an evaluation are validation stories, complete; so many as the recipe says; and no others."""
+    """Decoded, the rows of an evaluation are validation stories, complete, and as many as the recipe says."""
     data = trainer.recipe.data
     wanted = min(len(corpus.validation), data.max_eval_samples or len(corpus.validation))
     validation, train = trainer.evaluation, trainer.training_stories
@@ -29,7 +29,7 @@ def check_evaluation(trainer: RecipeTrainer, corpus: Corpus) -> str:
     if scored.get("stories") is not validation or scored.get("training_stories") is not train:
         raise GuardError("the evaluation scores other stories than it has rows of: eval_loss would be of others")
     _check_rows(cast(list[dict], trainer.eval_dataset), [*validation.rows, *train.rows])
-    return f"the {validation.num_stories:,} stories scored are validation stories, complete; {train.num_stories} of training"
+    return f"{validation.num_stories:,} validation stories are scored, complete, and {train.num_stories} of training"
 
 
 def _check_rows(evaluated: Iterable[dict], wanted: list[dict]) -> None:
@@ -41,8 +41,8 @@ def _check_rows(evaluated: Iterable[dict], wanted: list[dict]) -> None:
     )
     if not same:
         raise GuardError(
-            f"the Trainer evaluates {len(evaluated)} rows that are not the {len(wanted)} of the validation stories followed "
-            "by those of the training stories: eval_loss would be of others"
+            f"the Trainer evaluates {len(evaluated)} rows that are not the {len(wanted)} of the validation stories "
+            "followed by those of the training stories: eval_loss would be of others"
         )
 
 
@@ -56,13 +56,14 @@ def _check_stories(
     for text in texts:
         if _hash(text) not in known:
             raise GuardError(
-                f"an evaluation scores a story as one of {name} that is none of them, or is not complete: {text[:40]!r}..."
+                f"an evaluation scores a story as one of {name} that is none of them, or is not complete: "
+                f"{text[:40]!r}..."
             )
     num_bytes = sum(len(text.encode()) for text in texts)
     if rows.num_bytes != num_bytes:
         raise GuardError(
-            f"an evaluation counts {rows.num_bytes:,} bytes of {name} stories that have {num_bytes:,}: bits per byte would "
-            "be wrong"
+            f"an evaluation counts {rows.num_bytes:,} bytes of {name} stories that have {num_bytes:,}: bits per byte "
+            "would be wrong"
         )
 
 

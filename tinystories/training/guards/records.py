@@ -107,7 +107,7 @@ def check_evaluation_files(run: Run) -> str:
     if rows and table.exists():
         with table.open(encoding="utf-8", newline="") as file:
             columns = [(int(row["step"]), row.get("eval_loss")) for row in csv.DictReader(file)]
-        if [step for step, _ in columns] != steps:
+        if [step for step, _ in columns] != steps[: len(columns)]:  # shorter where a spreadsheet had it open
             raise GuardError(f"{EVALUATIONS_TABLE} has the steps {[step for step, _ in columns]}, not {steps}")
     return f"{len(rows)} rows as in the log"
 
@@ -138,7 +138,8 @@ def check_tokens_seen(run: Run, config: dict[str, Any]) -> str:
     if not seen or not rows_per_step or not {"rows", "padding_tokens"} <= packing.keys():
         return "not counted"
     rows, block, steps = packing["rows"], recipe["block_size"], state["global_step"]
-    per_epoch = rows - rows % rows_per_step if recipe.get("dataloader_drop_last") else rows
+    at_once = max(1, rows_per_step // (recipe.get("gradient_accumulation_steps") or 1))
+    per_epoch = rows - rows % at_once if recipe.get("dataloader_drop_last") else rows
     steps_per_epoch = max(1, math.ceil(per_epoch / rows_per_step))
     visited = steps // steps_per_epoch * max(per_epoch, 1) + steps % steps_per_epoch * rows_per_step
     padding = 0.0 if recipe.get("include_num_input_tokens_seen") == "all" else packing["padding_tokens"] / rows

@@ -58,8 +58,8 @@ def check_rows(
 ) -> str:
     """The rows, decoded, are the stories of the corpus: each once, complete, unchanged, between BOS and EOS.
 
-    In one stream they are in the order of the corpus, and less than a row is dropped at the end. With `aligned` no story
-    is dropped, a row begins with a story or continues one that is longer than a row, and padding ends a row.
+    In one stream they are in the order of the corpus, and less than a row is dropped at the end. With `aligned` no
+    story is dropped, a row begins with a story or continues one that is longer than a row, and padding ends a row.
     """
     tools = _Tokenizer(tokenizer)
     again = set(sample.places(len(stories), TOKENIZED_AGAIN).tolist())
@@ -169,8 +169,8 @@ def _difference(number: int, found: str, expected: str | None, following: str | 
     begin = max(0, at - 10)
     return (
         f"a packed story is not {place}: it has {found[begin : begin + EXCERPT]!r} in place of "
-        f"{expected[begin : begin + EXCERPT]!r} (letter {at + 1:,}); it was cut, doubled or changed, or the rows are of "
-        "another corpus or tokenizer"
+        f"{expected[begin : begin + EXCERPT]!r} (letter {at + 1:,}); it was cut, doubled or changed, or the rows are "
+        "of another corpus or tokenizer"
     )
 
 

@@ -14,7 +14,6 @@ from tinystories.random_state import keep_random_state
 from tinystories.training.distributed import on_one_process
 from tinystories.training.guards.causality import check_causality, check_positions
 from tinystories.training.guards.corpus import check_kind, check_near_copies, check_overlap, check_sizes, check_text
-from tinystories.training.guards.held_out import check_evaluation
 from tinystories.training.guards.loss import check_fresh_loss, check_known_loss, check_next_token_loss
 from tinystories.training.guards.numbers import NumbersGuard
 from tinystories.training.guards.overfitting import check_overfitting
@@ -74,7 +73,6 @@ def _run_on_one_process(
             trainer.train_dataset, corpus.train, tokenizer, data.align_to_stories, sample
         ),
         "tokenizer training": lambda: check_tokenizer_training(tokenizer, corpus.train, trainer.recipe),
-        "evaluation": lambda: check_evaluation(trainer, corpus),
         "near-copies": lambda: check_near_copies(corpus.train, corpus.validation, train_hashes, drawn, sample),
         "kind of text": lambda: check_kind(corpus.train, corpus.validation, sample),
         "scored stories": numbers.check_rows,

@@ -3,8 +3,10 @@
 The real DataLoader of the Trainer is walked without a forward pass. Its batch sampler gives the rows of each batch, of
 two epochs; its batches are compared with these rows, all of them where there are few, else some at random places, which
 a resumed run starts from. Every process walks its own share (`walk`), and the first compares them (`check_visits`).
+While the run trains, `VisitWitness` compares the rows of its steps with those that seed, epoch and step give.
 """
 
+import math
 import time
 import zlib
 from collections.abc import Iterator
@@ -31,6 +33,7 @@ from tinystories.training.recipe_trainer import RecipeTrainer
 EPOCHS = 2
 ALL_BATCHES = 2**22  # tokens: with fewer, every batch of the first epoch is compared
 RANDOM_BY_SEED = ("random", "sequential")  # strategies whose order seed and epoch give
+WATCHED = 0.02  # of the batches of a run
 SOME_BATCHES = 12  # else so many after each of two random places
 OTHER_SEEDS = 20  # few rows may be in the same order by chance
 
@@ -264,3 +267,50 @@ def _check_orders(trainer: RecipeTrainer, walks: list[Walk], number: int) -> Non
 
 def _asked_for_sequence(trainer: RecipeTrainer) -> bool:
     return "train_sampling_strategy" in trainer.recipe.given and trainer.args.train_sampling_strategy == "sequential"
+
+
+class VisitWitness:
+    """While the run trains: the rows of a step are those that seed, epoch and step give, also in a resumed run.
+
+    Looked at: the first batch of a session and of each epoch, and random ones.
+    """
+
+    def __init__(self, trainer: RecipeTrainer):
+        self.trainer, self.rng = trainer, Sample().rng
+        self.place: tuple[int, int, int] | None = None
+        self.number_in_step = 0
+        self.epoch: int | None = None
+        self.batches: list[np.ndarray] = []
+
+    def look(self, inputs: dict[str, Any]) -> None:
+        """Raises GuardError: these are not the rows of this step. Called before each micro-batch."""
+        args, before = self.trainer.args, self.place
+        if not _is_walked(self.trainer) or args.train_sampling_strategy not in RANDOM_BY_SEED:
+            return
+        if args.ignore_data_skip and "ignore_data_skip" in self.trainer.recipe.given:
+            return
+        self.place = (self.trainer.state.global_step, self.trainer._train_batch_size, args.gradient_accumulation_steps)
+        self.number_in_step = self.number_in_step + 1 if self.place == before else 0
+        if before is None or self.place[1:] != before[1:]:
+            self._order(0)
+        steps = math.ceil(len(self.batches) / args.gradient_accumulation_steps)
+        epoch, step = divmod(self.place[0], steps)
+        number = step * args.gradient_accumulation_steps + self.number_in_step
+        if before is None or not number or self.rng.random() < WATCHED:
+            self._compare(inputs["input_ids"], epoch, number)
+
+    def _order(self, epoch: int) -> None:
+        with keep_random_state(self.trainer.args.device), _forget_loaders(self.trainer):
+            torch.manual_seed(self.trainer.args.seed)  # a resumed run has a later state
+            self.epoch, self.batches = epoch, _batches_of_rows(_loader(self.trainer, epoch))
+
+    def _compare(self, ids: torch.Tensor, epoch: int, number: int) -> None:
+        if epoch != self.epoch:
+            self._order(epoch)
+        rows = self.batches[number].tolist() if number < len(self.batches) else []
+        wanted = np.asarray(self.trainer.train_dataset[rows]["input_ids"], dtype=np.int64) if rows else None
+        if wanted is None or not np.array_equal(ids.cpu().numpy(), wanted):
+            raise GuardError(
+                f"step {self.trainer.state.global_step + 1} trains on other rows than batch {number + 1} of epoch "
+                f"{epoch + 1}: the run was resumed at another place, or a step is given other batches than were checked"
+            )

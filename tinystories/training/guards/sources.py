@@ -57,7 +57,7 @@ def _compare(
     removed: int,
     at_most: int | None,
 ) -> None:
-    """Each of `expected` is the next of `train` or of `validation`, except `removed` of them and those after `at_most`."""
+    """Each of `expected` is the next of `train` or of `validation`, except `removed` and those after `at_most`."""
     sides = [_texts(train), _texts(validation)]
     heads = [next(side, None) for side in sides]
     absent = 0

@@ -23,7 +23,7 @@ TRAINED_AGAIN = 2_000_000  # letters
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, texts: list[str], sample: Sample) -> str:
-    """Random stories survive encoding and decoding; BOS, EOS and PAD differ; nothing truncates; typed specials are text."""
+    """Random stories come back from tokens; BOS, EOS and PAD differ; nothing truncates; typed specials stay text."""
     ids = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     if len(set(ids.values())) < 3:
         raise GuardError(
