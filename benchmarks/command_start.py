@@ -11,13 +11,16 @@ processor time of a child, and reports zeros.)
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
-from datetime import date
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tinystories.provenance import Stopwatch, provenance
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,13 +75,6 @@ def describe(python: str, folder: Path, rounds: int) -> dict[str, Any]:
     }
 
 
-def processor_name() -> str:
-    listing = Path("/proc/cpuinfo")  # Linux; elsewhere Python knows the name
-    lines = listing.read_text(encoding="utf-8").splitlines() if listing.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def table(result: dict[str, Any]) -> str:
     """One row a command; with --against, the earlier times in brackets."""
     now = result["this"]["processor_seconds"]
@@ -97,18 +93,13 @@ def main() -> None:
     parser.add_argument("--against_python", default=sys.executable, help="the interpreter for that one")
     parser.add_argument("--write", action="store_true", help=f"write {RECORD.relative_to(ROOT)}")
     given = parser.parse_args()
-    result = {
-        "date": date.today().isoformat(),
-        "processor": processor_name(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "rounds": given.rounds,
-        "this": describe(sys.executable, ROOT, given.rounds),
-    }
+    began = Stopwatch()
+    result: dict[str, Any] = {"rounds": given.rounds, "this": describe(sys.executable, ROOT, given.rounds)}
     if given.against is not None:
         result["against"] = describe(given.against_python, given.against.resolve(), given.rounds)
     print(table(result))
     if given.write:
+        result = {"provenance": provenance(began, seed=[], data={})} | result
         RECORD.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 

@@ -38,6 +38,7 @@ from tinystories.evaluation.text.determiners import (
     lexicon,
     tokens,
 )
+from tinystories.provenance import Stopwatch, hash_files, provenance
 
 
 ROOT = Path(__file__).parent.parent
@@ -49,6 +50,7 @@ MIN_MODIFYING = 5
 MIN_MODIFYING_SHARE = 0.01  # of a word's occurrences: "happy" reaches it, "was" does not
 MIN_JUDGED = 20
 MAX_BARE = 0.01
+SEED = 0
 MAX_CAPITALS = 0.2  # of a word's occurrences: more means a name, such as "Mom"
 IRREGULAR = {
     "man": "men",
@@ -72,6 +74,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--max_stories", type=int, default=1500, help="held-out stories to measure on")
     parser.add_argument("--keep_list", action="store_true", help="measure only")
     arguments = parser.parse_args(argv)
+    began = Stopwatch()
     train, _ = read_files(arguments.train_file, DataArguments())
     validation, _ = read_files(arguments.validation_file, DataArguments())
     if not arguments.keep_list:
@@ -79,6 +82,8 @@ def main(argv: list[str]) -> None:
         write_json(ROOT / "tinystories" / "evaluation" / "text" / "determiners.json", lists)
         lexicon.cache_clear()
     stories = validation["text"][: arguments.max_stories]
+    files = {"train": arguments.train_file, "validation": arguments.validation_file}
+    data = {role: {"source": Path(path).name, **hash_files([Path(path)])} for role, path in files.items()}
     result = {
         "training_stories": len(train),
         "held_out_stories": len(stories),
@@ -87,6 +92,7 @@ def main(argv: list[str]) -> None:
         **recall(stories),
     }
     print(json.dumps(result, indent=2))
+    result = {"provenance": provenance(began, SEED, data)} | result
     write_json(ROOT / "docs" / "results" / "determiners.json", result)
 
 
@@ -101,7 +107,7 @@ def false_alarms(stories: list[str]) -> dict:
 
 def recall(stories: list[str]) -> dict:
     """The share of dropped articles that the rule found: of all, and of those right before a noun of the list."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(SEED)
     found = {"all_articles": [], "before_a_listed_noun": []}
     for story in stories:
         dropped = [match for match in ARTICLE.finditer(story) if random.random() < DROPPED]

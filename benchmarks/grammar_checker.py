@@ -27,9 +27,11 @@ from tinystories.evaluation.estimates import share
 from tinystories.evaluation.text.grammar import errors_per_100_words, find_errors
 from tinystories.evaluation.text.samples import Sample
 from tinystories.evaluation.text.words import split_sentences, split_words
+from tinystories.provenance import Stopwatch, hash_files, provenance
 
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results" / "grammar_checker.json"
+SEED = 0
 SENTENCE = re.compile(r"[A-Z][a-z ,']+\.")  # without quotations and names inside
 SINGULAR = re.compile(r"\b([Hh]e|[Ss]he|[Ii]t) (was|is|has)\b")
 WRONG_FORM = {"was": "were", "is": "are", "has": "have"}
@@ -72,10 +74,11 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--validation_file", required=True)
     parser.add_argument("--number", type=int, default=200, help="sentences for each kind of mistake, and stories")
     arguments = parser.parse_args(argv)
+    began, file = Stopwatch(), Path(arguments.validation_file)
     stories = read_files(arguments.validation_file, DataArguments())[0]["text"]
     # The rules were chosen on the first thousands of stories: measure on later ones.
     stories = stories[len(stories) // 2 + 500 :]
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(SEED)
     result = {
         "checker": f"harper-py {version('harper-py')}",
         "recall": {kind.__name__: recall(kind, stories, arguments.number, random) for kind in MISTAKES},
@@ -84,6 +87,8 @@ def main(argv: list[str]) -> None:
         ).as_dict(),
     }
     print(json.dumps(result, indent=1))
+    data = {"validation": {"source": file.name, **hash_files([file])}}
+    result = {"provenance": provenance(began, SEED, data, libraries=["harper-py"])} | result
     RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8", newline="\n")
 
 

@@ -1,18 +1,20 @@
-"""The value of every metric for an untrained network, nonsense, a model with shifted labels, models, and people.
+"""The value of every metric for an untrained network, nonsense, models, people, and people's stories damaged by code.
 
     python benchmarks/shifted_labels.py configs/tinystories-cpu.yaml --train_file train.txt --output_dir runs/shifted
-    python benchmarks/metric_scale.py --data valid.txt --train_file train.txt \
-        --shifted runs/shifted --model runs/tinystories-cpu --peer stories260K.bin
+    python run_clm.py configs/tinystories-cpu.yaml --train_file train.txt --seed 7 --output_dir runs/critic
+    python benchmarks/metric_scale.py --data valid.txt --train_file train.txt --shifted runs/shifted \
+        --small runs/tinystories-1m --model runs/tinystories-cpu --peer stories260K.bin --critic runs/critic \
+        --checkpoints runs/tinystories-cpu/checkpoint-64 runs/tinystories-cpu/checkpoint-300
     python benchmarks/metric_scale.py --render
 
 Writes docs/results/metric_scale.json, and from it the tables in docs/evaluation.md; --render only writes the tables. At
-the end it names the metrics for which the model is not clearly nearer to people than all floors: they are useless.
+the end it names what a metric with a bar must not do: a floor near people, checkpoints in the wrong order, a damage
+that no metric sees.
 """
 
 import argparse
 import json
 import math
-import platform
 import sys
 from pathlib import Path
 
@@ -24,17 +26,22 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from tinystories.checkpoint.foreign import open_model
 from tinystories.config.keys import DataArguments
 from tinystories.console import set_up_logging
-from tinystories.data.corpus import read_files
+from tinystories.data.corpus import pick_stories, read_files
 from tinystories.evaluation.arguments import EvaluationArguments
 from tinystories.evaluation.estimates import as_json
+from tinystories.evaluation.overall import overall
 from tinystories.evaluation.registry import all_metrics
 from tinystories.evaluation.scoring import token_nll
-from tinystories.evaluation.suite import evaluate
-from tinystories.evaluation.table import Metric, distance
+from tinystories.evaluation.suite import evaluate, find_stories, open_critic
+from tinystories.evaluation.table import LIKE_HUMAN, Metric, Values, distance
+from tinystories.evaluation.text.comparison import measure_groups
+from tinystories.evaluation.text.damages import DAMAGES
 from tinystories.evaluation.text.generation import write_samples
-from tinystories.evaluation.text.metrics import METRICS
+from tinystories.evaluation.text.metrics import METRICS, available_metrics
 from tinystories.evaluation.text.prompts import PROMPTS
+from tinystories.evaluation.text.samples import Sample, human_stories
 from tinystories.generation.presets import PRESETS
+from tinystories.provenance import Stopwatch, hash_files, provenance
 from tinystories.reporting.format import cell
 from tinystories.run_files import read_json
 
@@ -45,15 +52,19 @@ DOCUMENT = ROOT / "docs" / "evaluation.md"
 PENALTIES = (1.0, 1.1, 1.2, 1.3)
 OF_PENALTIES = ("introduced_names", "repeated_4grams", "ended")
 CHECKED = ROOT / "docs" / "results" / "minimal_pairs_checked.json"
-COLUMNS = ("untrained", "nonsense", "shifted", "model", "peer", "people")
-HEADS = ("metric", "untrained", "nonsense", "labels shifted twice", "our model", "stories260K", "people")
+COLUMNS = ("untrained", "nonsense", "shifted", "small", "model", "peer", "people")
+HEADS = ("metric", "untrained", "nonsense", "labels shifted twice", "1M", "our model", "stories260K", "people")
+MODELS = ("shifted", "small", "model", "peer")
+OTHER_PEOPLE = 7  # the seed that draws the stories to be damaged; those to compare with are drawn with 0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("data", "train_file", "shifted", "model", "peer"):
+    for name in ("data", "train_file", "critic", *MODELS):
         parser.add_argument(f"--{name}")
+    parser.add_argument("--checkpoints", nargs="*", default=[], help="of the run of --model, by step")
     parser.add_argument("--stories", type=int, default=1000)
+    parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--output_dir", default="evaluation")
     parser.add_argument("--render", action="store_true", help="write the tables only")
     arguments = parser.parse_args()
@@ -63,35 +74,78 @@ def main() -> None:
     record = json.loads(RECORD.read_text(encoding="utf-8"))
     DOCUMENT.write_text(with_numbers(DOCUMENT.read_text(encoding="utf-8"), record), encoding="utf-8")
     print("useless metrics:", ", ".join(useless(record)) or "none")
+    print("floors near people:", ", ".join(near_people(record)) or "none")
+    print("checkpoints in the wrong order:", ", ".join(disordered(record)) or "none")
+    print("damages that no bar sees:", ", ".join(name for name, by in seen(record).items() if not by) or "none")
 
 
 def measure(arguments: argparse.Namespace) -> dict:
+    began = Stopwatch()
     settings = EvaluationArguments(
         data=arguments.data,
         train_file=arguments.train_file,
         stories=arguments.stories,
+        pairs=arguments.pairs,
         presets=["balanced"],
         seeds=[1, 2],
         output_dir=arguments.output_dir,
+        critic=arguments.critic,
     )
-    names = {"shifted": arguments.shifted, "model": arguments.model, "peer": arguments.peer}
-    results = dict(zip(names, evaluate(list(names.values()), settings), strict=True))
+    names = {name: getattr(arguments, name) for name in MODELS}
+    every = evaluate([*names.values(), *arguments.checkpoints], settings)
+    results, early = dict(zip(names, every, strict=False)), every[len(names) :]
     model = results["model"]
     columns = {"untrained": model["floors"]["untrained"], "nonsense": model["floors"]["nonsense"]}
     columns |= {name: found["metrics"] for name, found in results.items()}
-    columns["people"] = model["presets"][model["preset"]]["human"]
-    return {
+    people, damages = damaged(model, settings)
+    columns["people"] = model["presets"][model["preset"]]["human"] | {"overall": people["metrics"]["overall"]}
+    steps = {str(trained(name)["steps"]): found for name, found in zip(arguments.checkpoints, early, strict=True)}
+    steps[str(trained(arguments.model)["steps"])] = model
+    files = {"validation": arguments.data, "train": arguments.train_file, "peer": arguments.peer}
+    origin = {name: {"source": Path(path).name, **hash_files([Path(path)])} for name, path in files.items()}
+    for name, folder in (names | {"critic": arguments.critic}).items():
+        weights = sorted(Path(folder).glob("model*.safetensors"))
+        if weights:
+            origin[name] = {"source": Path(folder).name, **hash_files(weights)}
+    measured = {
         "data": model["data"],
         "settings": {key: model["settings"][key] for key in ("pairs", "prompts", "seeds", "max_new_tokens", "presets")},
         "models": {name: found["model"] | trained(names[name]) for name, found in results.items()},
-        "machine": {"processor": platform.machine(), "versions": model["versions"]},
+        "critic": {key: model["critic"][key] for key in ("model", "parameters")} | trained(arguments.critic),
         "metrics": {
             metric.name: {name: column.get(metric.name) for name, column in columns.items()} for metric in all_metrics()
         },
         "people": {name: found["presets"][found["preset"]]["human"] for name, found in results.items()},
+        "checkpoints": {
+            step: {"metrics": found["metrics"], "people": found["presets"][found["preset"]]["human"]}
+            for step, found in steps.items()
+        },
+        "undamaged": people,
+        "damages": damages,
         "peer_cut_at_512": cut_stories(arguments.peer, arguments.data),
         "repetition_penalties": try_penalties(arguments.model),
     }
+    return {"provenance": provenance(began, [1, 2], origin, libraries=["harper-py"])} | measured
+
+
+def damaged(model: dict, settings: EvaluationArguments) -> tuple[dict, dict]:
+    """Other stories of people than the model is compared with, and the same damaged: {"metrics", "human"} of each.
+
+    They are as many as the model's and cut only where the limit of tokens cut its stories.
+    """
+    stories, critic = find_stories(settings, ""), open_critic(settings.critic, "cpu")
+    held_out, samples = stories.held_out["text"], [Sample(**one) for one in model["samples"][model["preset"]]]
+    whole = human_stories(samples, held_out, OTHER_PEOPLE)
+    copies = human_stories(samples, pick_stories(stories.training, len(samples))["text"])
+    groups = {"people": whole} | {name: damage(whole) for name, damage in DAMAGES.items()}
+    groups["copies, every 7th word"] = DAMAGES["every 7th word"](copies)
+    measured = measure_groups(groups, held_out, stories.training, available_metrics(critic), critic)
+    floors = list(model["floors"].values())
+    for found in measured.values():
+        number = overall(found["metrics"], floors, found["human"])
+        found["metrics"]["overall"] = as_json(number)
+        del found["copies"], found["nonsense"]
+    return measured.pop("people"), measured
 
 
 @torch.inference_mode()
@@ -163,7 +217,7 @@ def facts(record: dict) -> list[str]:
     described = [
         f"{head}: {model['parameters']:,} parameters"
         + (f", {model['tokens_seen']:,} tokens, seed {model['seed']}" if "tokens_seen" in model else "")
-        for head, model in zip(HEADS[3:6], models.values(), strict=True)
+        for head, model in zip(HEADS[3:-1], models.values(), strict=True)
     ]
     return [
         f"{data['stories']:,} held-out stories, {data['bytes']:,} bytes, SHA-256 {data['sha256'][:12]}; "
@@ -206,6 +260,9 @@ def with_numbers(document: str, record: dict) -> str:
     for name, lines in (
         ("scale", [*table(record, alarms=False), "", *facts(record)]),
         ("alarms", table(record, alarms=True)),
+        ("overall", overall_lines(record)),
+        ("damages", damage_table(record)),
+        ("checkpoints", checkpoint_table(record)),
         ("penalties", penalties(record)),
         ("noise", noise()),
         ("peer", peer(record)),
@@ -216,20 +273,111 @@ def with_numbers(document: str, record: dict) -> str:
     return document
 
 
+def bars() -> list[Metric]:
+    return [metric for metric in all_metrics() if not metric.alarm]
+
+
 def useless(record: dict) -> list[str]:
     """Metrics, without alarms, for which the model is not clearly nearer to people than all floors are."""
     found = []
-    for metric in all_metrics():
+    for metric in bars():
         values, people = record["metrics"][metric.name], record["metrics"][metric.name].get("people")
         floors = [values[name] for name in ("untrained", "nonsense", "shifted") if values.get(name)]
-        if metric.alarm:
-            continue
         ours = values["model"]
         nearer = all(distance(metric, ours, people) < distance(metric, floor, people) for floor in floors)
         apart = all(ours["low"] > floor["high"] or ours["high"] < floor["low"] for floor in floors)
         if not (nearer and apart):
             found.append(metric.name)
     return found
+
+
+def near_people(record: dict) -> list[str]:
+    """Bars on which a floor or the shifted model is within people's interval, or better than it: "metric: column"."""
+    found = []
+    for metric in bars():
+        for column in ("untrained", "nonsense", "shifted"):
+            value = record["metrics"][metric.name].get(column)
+            people = record["people"].get(column, {}).get(metric.name) or record["metrics"][metric.name].get("people")
+            if value and people and not worse(metric, value, people, of_value=False):
+                found.append(f"{metric.name}: {column}")
+    return found
+
+
+def worse(metric: Metric, value: dict, people: dict, of_value: bool = True) -> bool:
+    """Whether a value is outside people's interval in the bad direction; with `of_value`, its whole interval is."""
+    low, high = (value["low"], value["high"]) if of_value else (value["value"], value["value"])
+    above, below = low > people["high"], high < people["low"]
+    return above or below if metric.good == LIKE_HUMAN else above if metric.good == "lower" else below
+
+
+def disordered(record: dict) -> list[str]:
+    """Bars on which the first, the middle and the last checkpoint of the run are not in this order."""
+    steps = sorted(record["checkpoints"], key=int)
+    chosen = [record["checkpoints"][steps[i]] for i in (0, len(steps) // 2, -1)]
+    found = []
+    for metric in bars():
+        far = [
+            distance(metric, one["metrics"][metric.name], one["people"].get(metric.name))
+            for one in chosen
+            if one["metrics"].get(metric.name)
+        ]
+        if far != sorted(far, reverse=True) or len(set(far)) < len(far):
+            found.append(metric.name)
+    return found
+
+
+def seen(record: dict) -> dict[str, list[str]]:
+    """By damage: the bars whose interval is apart from people's, in the bad direction. The overall number is apart."""
+    bars_of_texts = [metric for metric in METRICS if not metric.alarm]
+    return {
+        name: [
+            metric.name for metric in bars_of_texts if sees(metric, found["metrics"], record["undamaged"]["metrics"])
+        ]
+        for name, found in record["damages"].items()
+    }
+
+
+def sees(metric: Metric, damaged: Values, people: Values) -> bool:
+    value, theirs = damaged.get(metric.name), people.get(metric.name)
+    return value is None or (theirs is not None and worse(metric, value, theirs))
+
+
+def damage_table(record: dict) -> list[str]:
+    """A row for each damage and a column for each bar of texts; bold where people's undamaged stories are apart."""
+    metrics = [
+        metric for metric in all_metrics() if metric.name == "overall" or (metric in METRICS and not metric.alarm)
+    ]
+    people = record["undamaged"]["metrics"]
+    lines = [f"| damage | {' | '.join(metric.title for metric in metrics)} |", f"|---{'|---:' * len(metrics)}|"]
+    for name, found in {"none": record["undamaged"], **record["damages"]}.items():
+        values = [(metric, found["metrics"].get(metric.name)) for metric in metrics]
+        texts = [f"{value['value']:.3g}" if value else "none" for _, value in values]
+        bold = [name != "none" and sees(metric, found["metrics"], people) for metric in metrics]
+        cells = [f"**{text}**" if apart else text for text, apart in zip(texts, bold, strict=True)]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def checkpoint_table(record: dict) -> list[str]:
+    """A row for each bar and a column for each checkpoint of one run; people's value at its lengths in brackets."""
+    steps = sorted(record["checkpoints"], key=int)
+    lines = [f"| metric | {' | '.join(f'step {step}' for step in steps)} |", f"|---{'|---:' * len(steps)}|"]
+    for metric in bars():
+        cells = []
+        for step in steps:
+            one = record["checkpoints"][step]
+            value, people = one["metrics"].get(metric.name), one["people"].get(metric.name)
+            brackets = f" ({people['value']:.3g})" if people and metric.good == LIKE_HUMAN else ""
+            cells.append((f"{value['value']:.3g}" if value else "none") + brackets)
+        lines.append(f"| {metric.title} | {' | '.join(cells)} |")
+    return lines
+
+
+def overall_lines(record: dict) -> list[str]:
+    names = dict(zip(COLUMNS, HEADS[1:], strict=True))
+    values = {names[name]: value for name, value in record["metrics"]["overall"].items() if value}
+    lines = [f"| {name} | {cell(value)} |" for name, value in sorted(values.items(), key=lambda one: one[1]["value"])]
+    return ["| texts of | overall |", "|---|---:|", *lines]
 
 
 if __name__ == "__main__":

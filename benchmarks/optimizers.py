@@ -12,15 +12,16 @@ compare. Writes the record, the tables of docs/experiments.md and, with matplotl
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 from itertools import islice, product
 from pathlib import Path
 from statistics import mean, median
 
-import torch
-import transformers
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tinystories.provenance import Stopwatch, hash_files, provenance
 
 
 ROOT = Path(__file__).parent.parent
@@ -68,9 +69,15 @@ class Experiment:
     def __init__(self, train_file: str, validation_file: str, work_dir: Path):
         self.files, self.work_dir = {"train_file": train_file, "validation_file": validation_file}, work_dir
         begun = json.loads(json.dumps({"recipe": RECIPE, "schedules": SCHEDULES}))
-        self.record = read_record() or begun | {"machine": machine(), "runs": []}
+        self.began = Stopwatch()
+        self.record = read_record() or self.origin() | begun | {"threads": threads(), "runs": []}
         if any(self.record[name] != begun[name] for name in begun):
             sys.exit(f"{RECORD} was made with another recipe: move it away to start a new record")
+
+    def origin(self) -> dict[str, dict]:
+        """Of a record that begins now."""
+        data = {role: {"source": Path(path).name, **hash_files([Path(path)])} for role, path in self.files.items()}
+        return {"provenance": provenance(self.began, [SWEEP_SEED, *SEEDS], data)}
 
     def run(self, choice: Choice, keys: dict[str, float], seed: int) -> dict:
         """The record of one run with these recipe keys; trains it if it is not recorded yet."""
@@ -138,14 +145,8 @@ def write_record(record: dict) -> None:
     RECORD.write_text(f'{{\n{head}  "runs": [\n{runs}\n  ]\n}}\n', encoding="utf-8")
 
 
-def machine() -> dict[str, str]:
-    capability = torch.backends.cpu.get_cpu_capability()
-    return {
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {capability}",
-        "threads": os.environ.get("OMP_NUM_THREADS", "all"),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
+def threads() -> str:
+    return os.environ.get("OMP_NUM_THREADS", "all")
 
 
 def read_result(folder: Path) -> dict:

@@ -17,7 +17,6 @@ It starts its own servers on free ports, and ends them.
 import argparse
 import asyncio
 import json
-import platform
 import random
 import re
 import statistics
@@ -33,8 +32,12 @@ from typing import Any
 
 import httpx
 import psutil
-import torch
 from tqdm import tqdm
+
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tinystories.provenance import Stopwatch, hash_files, provenance
 
 
 ROOT = Path(__file__).parent.parent
@@ -247,12 +250,19 @@ async def hang_up(address: str, process: psutil.Process, expected: dict, clients
         }
 
 
+def of_machine(result: dict[str, Any]) -> str:
+    found = result["provenance"]["machine"]
+    instructions = f" ({found['instructions'][-1]})" if found["instructions"] else ""
+    name = found["processor"] or found["system"]
+    return f"{found['cores']} cores of {name}{instructions}{', shared' if found['shared'] else ''}"
+
+
 def render(result: dict[str, Any]) -> str:
     """The section of docs/server.md about load, in Markdown."""
     run, gone, model, memory = (result[key] for key in ("long_run", "hang_up", "model", "memory_mib"))
     statuses = ", ".join(f"{number:,} answered {status}" for status, number in sorted(run["statuses"].items()))
     introduction = (
-        f"Measured by `python benchmarks/server_load.py CHECKPOINT --write` on {result['machine']}, with a model of",
+        f"Measured by `python benchmarks/server_load.py CHECKPOINT --write` on {of_machine(result)}, with a model of",
         f"{model['parameters']:,} parameters in {model['dtype']} and stories of at most {result['tokens_of_a_story']}",
         f"tokens; medians of {result['rounds']} rounds ([record](results/server_load.json)):",
     )
@@ -307,6 +317,7 @@ def main() -> None:
     parser.add_argument("--round_seconds", type=float, default=10)
     parser.add_argument("--write", action="store_true", help="write docs/results/server_load.json and docs/server.md")
     given = parser.parse_args()
+    began = Stopwatch()
     pairs = [(beginning, seed) for beginning in BEGINNINGS for seed in range(8)]
     with server(given.checkpoint) as (address, process):
         expected = asyncio.run(alone(address, pairs, given.tokens))
@@ -315,7 +326,6 @@ def main() -> None:
         long_run, memory = siege(address, process, expected, given.clients, 60 * given.minutes, given.tokens)
         hung_up = asyncio.run(hang_up(address, process, expected, 8, given.tokens))
     result = {
-        "machine": f"{psutil.cpu_count()} cores of {platform.machine()} ({torch.backends.cpu.get_cpu_capability()})",
         "model": {key: info[key] for key in ("parameters", "context", "vocabulary", "device", "dtype")},
         "tokens_of_a_story": given.tokens,
         "rounds": given.rounds,
@@ -325,6 +335,10 @@ def main() -> None:
         "memory_mib": memory,
         "hang_up": hung_up,
     }
+    data = {
+        "model": {"source": Path(given.checkpoint).name, **hash_files(Path(given.checkpoint).glob("*.safetensors"))}
+    }
+    result = {"provenance": provenance(began, list(range(8)), data, ["fastapi", "uvicorn"])} | result
     print(json.dumps(result, indent=2))
     print(render(result))
     if given.write:

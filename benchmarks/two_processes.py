@@ -7,14 +7,17 @@ Writes docs/results/two-processes.json, and docs/figures/two-processes.svg where
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-import torch
-import transformers
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tinystories.data.corpus import SAMPLE_CORPUS_SEED
+from tinystories.data.sample_corpus import sample_stories
+from tinystories.provenance import Stopwatch, hash_texts, provenance
 
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +36,7 @@ RECIPE = {
     "use_cpu": True,
     "dataloader_drop_last": True,  # else two processes fill the last batch of an epoch differently
 }
+SEED = 42  # that of configs/demo.yaml
 KEYS = ("loss", "eval_loss", "eval_bits_per_byte", "num_input_tokens_seen")
 
 
@@ -64,14 +68,13 @@ def draw(one: list, two: list, path: Path) -> None:
 
 
 def main() -> None:
+    began = Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
         one, two = run([], 16, Path(folder, "one")), run(TORCHRUN, 8, Path(folder, "two"))
     largest = {key: max(abs(a[1] - b[1]) for a, b in zip(one[key], two[key], strict=True)) for key in KEYS}
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    machine = (
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
-    )
-    result = {"machine": machine, "versions": versions, "recipe": {"configs/demo.yaml": RECIPE, "seed": 42}}
+    stories = sample_stories(RECIPE["num_sample_stories"], seed=SAMPLE_CORPUS_SEED)
+    data = {"stories": {"source": "the embedded sample corpus", **hash_texts(stories)}}
+    result = {"provenance": provenance(began, SEED, data), "recipe": {"configs/demo.yaml": RECIPE, "seed": SEED}}
     result |= {"largest_difference": largest}
     result |= {"one_process_16_rows": one, "two_processes_8_rows": two}
     lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in result.items())

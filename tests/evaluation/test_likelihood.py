@@ -13,7 +13,15 @@ from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 from helpers.runs import ROOT, mistake
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.evaluation.likelihood import likelihood
-from tinystories.evaluation.scoring import continuation_nll, score, scoring_rows
+from tinystories.evaluation.scoring import (
+    continuation_nll,
+    nll_of_rows,
+    perplexity,
+    score,
+    score_from_tokens,
+    scoring_rows,
+    trainer_metrics,
+)
 
 
 TEXTS = ["Mia had a red hat. It was the best.", "Zoë ran.", "A fox saw an owl " * 6, "x"]
@@ -99,6 +107,90 @@ def test_estimates_equal_score():
         assert estimate.value == pytest.approx(whole[name]), name
         assert estimate.low <= estimate.value <= estimate.high and estimate.low < estimate.high, name
     assert result["bits_per_byte"].number == len(TEXTS)
+
+
+def test_articles():
+    """The loss of articles is the mean over the letters of a, an and the, in whatever window, and of nothing else."""
+    tokenizer = bytes_tokenizer(bos_token="<s>", eos_token="</s>")
+    model, articles, others = Reader(len(tokenizer)), [], []
+    texts = ["The cat-a-log was an apple's. Then a", "the " * 12 + "end", "Anna can't theorize: it's a's."]
+    letters = ["The an a".replace(" ", ""), "the" * 12, ""]
+    for text, expected in zip(texts, letters, strict=True):
+        found = nats(model, [tokenizer.bos_token_id, *tokenizer(text)["input_ids"], tokenizer.eos_token_id], 1, 32, 16)
+        words = {place for i in range(len(text)) for place in article_letters(text, i)}
+        assert "".join(text[place] for place in sorted(words)) == expected
+        articles += [value for place, value in enumerate(found) if place in words]
+        others += [value for place, value in enumerate(found) if place not in words]
+    whole = score(model, scoring_rows(datasets.Dataset.from_dict({"text": texts}), tokenizer, 32))
+    assert whole.article_tokens == len(articles) == 6 + 36
+    assert whole.article_loss == pytest.approx(np.mean(articles), rel=1e-5)
+    assert whole.other_loss == pytest.approx(np.mean(others), rel=1e-5)
+
+
+def article_letters(text: str, start: int) -> range:
+    """The letters of an article that begins at `start`, found without a regular expression."""
+    joins = "'-"
+    for word in ("the", "an", "a"):
+        end = start + len(word)
+        before, after = text[start - 1 : start] if start else " ", text[end : end + 1] or " "
+        apart = not any(letter.isalpha() or letter in joins for letter in (before, after))
+        if apart and text[start:end].lower() == word:
+            return range(start, end)
+    return range(0)
+
+
+def test_metrics_of_the_trainer():
+    """The rows of training stories follow those of held-out ones; the gap is the loss of these minus that of those."""
+    tokenizer = bytes_tokenizer(bos_token="<s>", eos_token="</s>")
+    model = Reader(len(tokenizer))
+    held_out = scoring_rows(STORIES, tokenizer, 32)
+    trained = scoring_rows(datasets.Dataset.from_dict({"text": ["zzz zzz", "Q" * 40]}), tokenizer, 32)
+    none = scoring_rows(STORIES.select([]), tokenizer, 32)
+    nll = [row for rows in (held_out, trained) for row in nll_of_rows(model, rows.rows)]
+    metrics = trainer_metrics(SimpleNamespace(predictions=nll), held_out, trained)
+    first, second = score(model, held_out), score(model, trained)
+    assert metrics["loss"] == pytest.approx(first.loss) != pytest.approx(second.loss)
+    assert metrics["train_loss"] == pytest.approx(second.loss)
+    assert metrics["gap"] == pytest.approx(first.loss - second.loss)
+    assert metrics["article_tokens"] == first.article_tokens
+    alone = trainer_metrics(SimpleNamespace(predictions=nll[: len(held_out.rows)]), held_out, none)
+    assert alone == {name: value for name, value in metrics.items() if name not in ("train_loss", "gap")}
+
+
+def test_sums_in_float64():
+    """The nats of a long story do not lose its last tokens to rounding."""
+    rows = scoring_rows(datasets.Dataset.from_dict({"text": ["x" * 1000]}), bytes_tokenizer(bos_token="<s>"), 2000)
+    values = np.ones(1001, dtype=np.float32)
+    values[1] = 2**26
+    assert score_from_tokens([values], rows).loss == (2**26 + 999) / 1000
+
+
+def test_windows():
+    """Longest first; bytes, ends and articles belong to their stories; the last window ends with the story."""
+    tokenizer = bytes_tokenizer(bos_token="<s>", eos_token="</s>")
+    rows = scoring_rows(STORIES, tokenizer, 32, stride=20)
+    sizes = [len(row["input_ids"]) for row in rows.rows]
+    assert sizes == sorted(sizes, reverse=True) and max(sizes) == 32
+    assert rows.story_bytes.tolist() == [len(text.encode()) for text in TEXTS]
+    assert sorted(row["story"] for row in rows.rows if row["ends"]) == [0, 1, 2, 3]
+    for row in rows.rows:
+        assert row["ends"] == (row["input_ids"][-1] == tokenizer.eos_token_id)
+        assert set(tokenizer.decode(row["input_ids"][row["articles"]]).lower()) <= set("athen")
+    assert rows.finds_articles and rows.num_bytes == sum(rows.story_bytes) and rows.stride == 20
+
+
+def test_dropout_is_off():
+    """A model that comes from training is scored without its dropout."""
+    tokenizer = bytes_tokenizer(bos_token="<s>")
+    rows, model = scoring_rows(STORIES, tokenizer, 32), Reader(len(tokenizer))
+    plain = score(model, rows)
+    model.output = torch.nn.Sequential(torch.nn.Dropout(0.5), model.output).train()
+    assert score(model, rows) == plain
+
+
+@pytest.mark.parametrize(("loss", "expected"), [(0.0, 1.0), (2.0, math.exp(2)), (699.9, math.exp(699.9))])
+def test_perplexity(loss, expected):
+    assert perplexity(loss) == expected and perplexity(700.0) == perplexity(1e9) == math.inf
 
 
 @pytest.mark.parametrize("stride", [0, -1, 32, 100])

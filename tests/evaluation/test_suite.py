@@ -116,6 +116,33 @@ def test_page(folder, found):
     assert not re.search(r"(?:src|href)\s*=|url\(", source)
 
 
+def test_critic(folder, evaluated, caplog):
+    """A critic adds its metrics and the overall number to table, JSON, page and leaderboard; its content is in the key."""
+    pytest.importorskip("harper")
+    settings = [*FEW, "--presets", "balanced", "--output_dir", "critic", "--leaderboard", "critic/board.jsonl"]
+    printed = evaluated("run", *settings, "--critic", "run/checkpoint-10")
+    assert "its own critic" not in caplog.text and "NOT MEASURED" not in caplog.text
+    (found,) = json.loads((folder / "critic" / "evaluation.json").read_text(encoding="utf-8"))
+    overall = found["metrics"]["overall"]
+    assert 0 <= overall["low"] <= overall["value"] <= overall["high"] <= 1
+    assert {"surprise", "characters", "ending"} <= set(found["metrics"])
+    assert re.search(r"^overall +0 +0\.\d+", printed, re.MULTILINE)
+    assert cell(overall) in (folder / "critic" / "index.html").read_text(encoding="utf-8")
+    assert "overall by critic checkpoint-10" in (folder / "critic" / "board.md").read_text(encoding="utf-8")
+    parts = {path.name for path in (folder / "critic" / "parts").iterdir()}
+    evaluated("run", *settings, "--critic", "run")
+    assert "its own critic" in caplog.text
+    new = {path.name for path in (folder / "critic" / "parts").iterdir()} - parts
+    assert {name.split("-")[0] for name in new} == {"texts"}
+
+
+def test_without_critic(folder, evaluated, caplog):
+    """Without a critic a line says what is not measured, the overall number included."""
+    printed = evaluated("run", *FEW)
+    assert re.search(r"NOT MEASURED without --critic: surprise, .*overall", caplog.text)
+    assert not re.search(r"^(surprise|overall) ", printed, re.MULTILINE)
+
+
 def test_near_copy_on_page(found, tmp_path):
     """A near copy is shown beside its training story, and both as text."""
     copy = {"prompt": "Once", "text": " a fox ran.", "share": 0.9, "training_story": "Once a <b>fox</b> ran."}

@@ -1,8 +1,8 @@
 """What a checkpoint works with: tries every route of loading, generating, compiling and training it.
 
-docs/compatibility.md is written by this script:
+docs/results/compatibility.json and, from it, docs/compatibility.md are written by this script:
 
-    python tests/helpers/compatibility.py runs/demo --write docs/compatibility.md
+    python tests/helpers/compatibility.py runs/demo --write
     python tests/helpers/compatibility.py runs/demo --quick
 
 Nothing of this project is imported: the checkpoint's own code runs. A route passes if it gives what plain float32
@@ -14,14 +14,13 @@ import argparse
 import json
 import math
 import os
-import platform
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import metadata, util
+from importlib import util
 from pathlib import Path
 from threading import Thread
 
@@ -47,6 +46,7 @@ from transformers import (
 )
 
 
+ROOT = Path(__file__).parent.parent.parent
 PROMPTS = ["Once upon a time", "One day, a girl named Lily went to the", "The"]
 
 
@@ -529,13 +529,19 @@ def walk_all(checkpoint: Checkpoint, quick: bool, only: str) -> list[dict]:
     return rows
 
 
-def as_markdown(checkpoint: Checkpoint, rows: list[dict]) -> str:
+def describe(checkpoint: Checkpoint) -> dict:
     config = checkpoint.model.config
-    versions = ", ".join(
-        f"{name} {metadata.version(name)}"
-        for name in ("transformers", "torch", "accelerate", "peft")
-        if util.find_spec(name)
-    )
+    return {
+        "parameters": checkpoint.model.num_parameters(),
+        "layers": config.num_hidden_layers,
+        "width": config.hidden_size,
+    }
+
+
+def as_markdown(record: dict) -> str:
+    checkpoint, origin, rows = record["checkpoint"], record["provenance"], record["routes"]
+    names = [name for name in ("transformers", "torch", "accelerate", "peft") if name in origin["versions"]]
+    versions = ", ".join(f"{name} {origin['versions'][name]}" for name in names)
     lines = [
         "# What a checkpoint works with",
         "",
@@ -543,14 +549,35 @@ def as_markdown(checkpoint: Checkpoint, rows: list[dict]) -> str:
         "code and compares the result with a plain float32 forward pass or plain greedy decoding. The tests try the",
         "quick ones each time.",
         "",
-        f"Checkpoint: {checkpoint.model.num_parameters():,} parameters, {config.num_hidden_layers} layers, width "
-        f"{config.hidden_size}. {versions}, Python {platform.python_version()}, {platform.system()}, "
-        f"{'a GPU' if torch.cuda.is_available() else 'no GPU'}.",
+        f"Checkpoint: {checkpoint['parameters']:,} parameters, {checkpoint['layers']} layers, width "
+        f"{checkpoint['width']}. {versions}, Python {origin['versions']['python']}, "
+        f"{origin['machine']['system'].split()[0]}, {'a GPU' if origin['machine']['accelerator'] else 'no GPU'}.",
+        "[Record](results/compatibility.json).",
     ]
     for group in dict.fromkeys(row["group"] for row in rows):
         lines += ["", f"## {group}", "", "| route | works | what was found |", "|---|---|---|"]
         lines += [f"| {row['route']} | {row['works']} | {row['found']} |" for row in rows if row["group"] == group]
     return "\n".join(lines) + "\n"
+
+
+def provenance_module():
+    """The one module of this project that is used, and only to write a record; it imports no other."""
+    spec = util.spec_from_file_location("provenance", ROOT / "tinystories" / "provenance.py")
+    sys.modules["provenance"] = util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["provenance"])
+    return sys.modules["provenance"]
+
+
+def origin(began, folder: str) -> dict:
+    module = sys.modules["provenance"]
+    weights = module.hash_files(sorted(Path(folder).glob("model*.safetensors")))
+    return module.provenance(began, [0], {"checkpoint": {"source": Path(folder).name, **weights}}, ["peft"])
+
+
+def write_down(record: dict) -> None:
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    (ROOT / "docs" / "results" / "compatibility.json").write_text(text, encoding="utf-8")
+    (ROOT / "docs" / "compatibility.md").write_text(as_markdown(record), encoding="utf-8")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -559,20 +586,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("checkpoint", help="a checkpoint folder")
     parser.add_argument("--quick", action="store_true", help="leave out the routes that take long")
     parser.add_argument("--only", metavar="WORDS", default="", help="only the routes whose name holds these words")
-    parser.add_argument("--write", metavar="FILE.md", help="write the table here")
+    parser.add_argument("--write", action="store_true", help="write the record and the document")
     parser.add_argument("--json", metavar="FILE.json", help="write the rows here")
     arguments = parser.parse_args(argv)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    scratch = tempfile.mkdtemp()
+    scratch, began = tempfile.mkdtemp(), provenance_module().Stopwatch() if arguments.write else None
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         checkpoint = Checkpoint(arguments.checkpoint, scratch)
+        facts = describe(checkpoint)
         rows = walk_all(checkpoint, arguments.quick, arguments.only)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if arguments.write:
-        Path(arguments.write).write_text(as_markdown(checkpoint, rows), encoding="utf-8")
+        write_down({"provenance": origin(began, arguments.checkpoint), "checkpoint": facts, "routes": rows})
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     return int(any(row["works"] == "NO" for row in rows))

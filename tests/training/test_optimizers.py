@@ -75,6 +75,40 @@ def test_muon_matrices(tied):
     assert [group["lr"] for group in optimizer.param_groups] == [0.001, 0.001, 0.02]
 
 
+def test_settings_of_muon():
+    """Each number of the recipe reaches its group; Muon's rate is learning_rate where it has none of its own."""
+    recipe = read(
+        optimizer="muon", learning_rate=0.003, weight_decay=0.3, adam_beta1=0.8, adam_beta2=0.9, adam_epsilon=1e-5
+    )
+    model = model_of(recipe)
+    model.model.norm.weight.requires_grad_(False)
+    optimizer = muon_and_adamw(model.named_parameters(), recipe.training)
+    embeddings, norms, hidden = optimizer.param_groups
+    assert [group["lr"] for group in optimizer.param_groups] == [0.003] * 3
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0, 0.3]
+    assert [(group["betas"], group["eps"]) for group in (embeddings, norms)] == [((0.8, 0.9), 1e-5)] * 2
+    assert hidden["adjust_lr_fn"] == "match_rms_adamw"
+    assert "model.norm.weight" not in set().union(*named_groups(model, optimizer)), "a frozen weight is not trained"
+    assert muon_and_adamw(model.named_parameters(), read(**RATES).training).param_groups[2]["lr"] == 0.02
+
+
+def test_closure():
+    """`step` computes the gradients with a given closure, and returns its loss."""
+    recipe = read(optimizer="muon", **RATES)
+    model, ids = model_of(recipe), torch.arange(32).view(1, 32)
+    optimizer = muon_and_adamw(model.named_parameters(), recipe.training)
+    before = model.model.embed_tokens.weight.clone()
+
+    def closure():
+        loss = model(ids, labels=ids).loss
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure).item() == pytest.approx(5, abs=1)
+    assert not torch.equal(before, model.model.embed_tokens.weight)
+    assert optimizer.step() is None
+
+
 def test_update_equals_torchs_optimizers():
     """Each weight moves as torch's own optimizer of its kind moves it."""
     recipe = read(optimizer="muon", **RATES)
@@ -266,6 +300,9 @@ COSINE = ["--lr_scheduler_type", "cosine_with_min_lr", "--lr_scheduler_kwargs"]
         ([*WSD, '{"num_decay_steps": 5, "min_lr_ratio": -1}'], ["lowest learning rate must be 0 or more"]),
         ([*COSINE, '{"min_lr_rate": NaN}'], ["lowest learning rate must be 0 or more"]),
         ([*COSINE, '{"min_lr_rate": 7}', "--max_steps", "100"], ["times its peak"]),
+        ([*COSINE, '{"min_lr_rate": 1.01}', "--max_steps", "100"], ["at step", "times its peak"]),
+        (["--optim_args", "momentum"], ["optim_args must be name=value"]),
+        (["--optimizer", "muon", "--optim_args", "a=1"], ["optim ", "leave them out with muon"]),
         ([*WSD, '{"num_decay_steps": "half"}'], ["lr_scheduler_kwargs", "half"]),
         (
             [*WSD, '{"num_decay_steps": 60}', "--max_steps", "100", "--warmup_steps", "50"],
@@ -277,6 +314,28 @@ def test_mistake_is_one_line(argv, words):
     """Before any data is read."""
     message = mistake(lambda: check_optimization(read_recipe(argv).training))
     assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [*WSD, '{"num_decay_steps": 50}', "--max_steps", "100", "--warmup_steps", "50"],
+        [*WSD, '{"num_decay_steps": 1, "min_lr_ratio": 0}', "--max_steps", "100"],
+        [*WSD, '{"num_decay_steps": 0.5, "min_lr_ratio": 1}', "--max_steps", "100"],
+        [*COSINE, '{"min_lr_rate": 1.0}', "--max_steps", "100"],
+        ["--lr_scheduler_type", "constant_with_warmup"],
+        ["--learning_rate", "0"],
+    ],
+)
+def test_allowed(argv):
+    """What just fits is not refused."""
+    check_optimization(read_recipe(argv).training)
+
+
+@pytest.mark.parametrize(("steps", "warns"), [(9, True), (10, True), (11, False), (-1, False)])
+def test_run_ends_in_its_warmup(steps, warns, caplog):
+    check_optimization(read_recipe(["--max_steps", str(steps), "--warmup_steps", "10"]).training)
+    assert ("ends before its warm-up does" in caplog.text) == warns
 
 
 def test_decay_in_steps_of_a_run_in_epochs():

@@ -7,6 +7,7 @@ import signal
 import time
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,10 +18,17 @@ from helpers.forked import fork_command
 from helpers.kill_and_resume import RUN, differing, kill, options, start
 from helpers.run_folder import write_run
 from helpers.runs import as_options, mistake
+from tinystories.atomic import damage, seal
 from tinystories.config.arguments import RunArguments
 from tinystories.errors import UserError
 from tinystories.run_files import checkpoints, step_of
-from tinystories.training.checkpointing import steps_to_drop
+from tinystories.training.checkpointing import (
+    LogSpacedCheckpoints,
+    check_undamaged,
+    publish_checkpoint,
+    steps_to_drop,
+    thin_out,
+)
 from tinystories.training.out_of_memory import evaluating_in_memory
 from tinystories.training.resume import check_run_folder
 from tinystories.training.trainer import read_progress
@@ -151,6 +159,97 @@ def test_even_saves_are_kept_log_spaced():
         kept = [old for old in kept if old not in steps_to_drop(kept, 6, None)]
     ratios = [after / before for before, after in pairwise(kept)]
     assert len(kept) == 6 and max(ratios) < 10 and kept[0] <= 10, kept
+
+
+@pytest.mark.parametrize(
+    ("steps", "limit", "best", "dropped"),
+    [
+        ([10, 20, 40], None, None, []),
+        ([10, 20, 40], 0, 20, []),
+        ([10, 20, 40], 3, None, []),
+        ([10, 12, 40, 80], 3, None, [12]),
+        ([10, 12, 40, 80], 3, 12, [40]),
+        ([1, 2, 4], 2, None, [1]),
+        ([1, 2, 4, 8], 1, 8, [1, 2, 4]),
+        ([1, 2, 4, 8], 1, 2, [1, 4]),
+        ([5], 1, 5, []),
+    ],
+)
+def test_dropped_steps(steps, limit, best, dropped):
+    """Where neighbours are nearest on a logarithmic scale; no limit keeps all."""
+    assert sorted(steps_to_drop(steps, limit, best)) == dropped
+
+
+def folder_of(path: Path, **files: str) -> Path:
+    path.mkdir(parents=True)
+    for name, text in files.items():
+        (path / name).write_text(text, encoding="utf-8")
+    return path
+
+
+def sealed(path: Path) -> None:
+    seal(folder_of(path, weights="w"))
+
+
+def test_thinned_out(tmp_path):
+    """The folders of the dropped steps are removed, and no others."""
+    for step in (10, 12, 40, 80):
+        sealed(tmp_path / f"checkpoint-{step}")
+    thin_out(tmp_path, None, None)
+    assert [step_of(path) for path in checkpoints(tmp_path)] == [10, 12, 40, 80]
+    thin_out(tmp_path, 3, tmp_path / "checkpoint-12")
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-10", "checkpoint-12", "checkpoint-80"}
+
+
+def test_published_checkpoint(tmp_path):
+    """It takes the place of what an interrupted attempt left, is sealed, and nothing else stays behind."""
+    run, files = tmp_path / "run", {"README.md": "card", "generation_config.json": "{}", "optimizer.pt": "state"}
+    unfinished = folder_of(run / "unfinished" / "checkpoint-5", weights="new", **{"sealed.json": "stale"}, **files)
+    final = folder_of(run / "checkpoint-5", weights="old", more="old")
+    publish_checkpoint(unfinished, final)
+    assert [path.name for path in run.iterdir()] == ["checkpoint-5"]
+    assert {path.name for path in final.iterdir()} == {"weights", "sealed.json", *files}
+    assert (final / "weights").read_text() == "new"
+    for edited in ("README.md", "generation_config.json"):
+        (final / edited).write_text("mine", encoding="utf-8")
+    check_undamaged(final)
+    publish_checkpoint(unfinished, final)  # a second process of the same machine comes later
+    assert not damage(final) and (final / "weights").read_text() == "new"
+    (final / "weights").write_text("cut", encoding="utf-8")
+    assert "weights" in mistake(check_undamaged, final)
+
+
+def test_remedy_of_a_damaged_checkpoint(tmp_path):
+    """It names the checkpoint before it, not a later one; without one, the run begins again."""
+    for step in (5, 10, 20):
+        sealed(tmp_path / f"checkpoint-{step}")
+    message = mistake(check_undamaged, tmp_path / "checkpoint-10")
+    assert message.endswith(f"--resume continues from {tmp_path / 'checkpoint-5'}")
+    assert mistake(check_undamaged, tmp_path / "checkpoint-5").endswith("--resume begins again")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "saved"),
+    [("steps", [1, 2, 4, 8, 16]), ("epoch", [1, 2, 4, 8, 16]), ("best", [1, 2, 4, 8, 16]), ("no", [])],
+)
+def test_early_checkpoints(strategy, saved):
+    """Steps 1, 2, 4, 8 ... until the first save of the strategy; not the step that is saved at the end of an epoch."""
+    found = []
+    for step in range(1, 129):
+        control = SimpleNamespace(should_save=False)
+        state = SimpleNamespace(global_step=step, save_steps=20, epoch=step / 32, max_steps=128)
+        LogSpacedCheckpoints().on_step_end(SimpleNamespace(save_strategy=strategy), state, control)
+        found += [step] * control.should_save
+    assert found == saved
+
+
+@pytest.mark.parametrize(("epoch", "max_steps", "saved"), [(0.5, 9, True), (0.5, 4, False), (1.0, 9, False)])
+def test_no_early_checkpoint_before_the_evaluation(epoch, max_steps, saved):
+    """Where an epoch or the run ends, an evaluation may still follow: its checkpoint must hold that."""
+    control = SimpleNamespace(should_save=False)
+    state = SimpleNamespace(global_step=4, save_steps=20, epoch=epoch, max_steps=max_steps)
+    LogSpacedCheckpoints().on_step_end(SimpleNamespace(save_strategy="steps"), state, control)
+    assert control.should_save is saved
 
 
 def copy_of(run: Path, folder: Path) -> Path:

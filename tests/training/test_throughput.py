@@ -93,7 +93,6 @@ def test_time_to_go(tmp_path, monkeypatch):
     throughput = ThroughputCallback(flops_per_token=3.0)
     throughput.earlier = {"elapsed_seconds": 1000.0}  # of an earlier session
     throughput.on_train_begin(args, state, None, small_model())
-    peak = read_json(tmp_path / "environment.json")["peak_flops_measured"]
     rows = {}
     for step in range(1, 41):
         clock.now += 30 if step == 1 else 2
@@ -101,7 +100,7 @@ def test_time_to_go(tmp_path, monkeypatch):
         throughput.step(4.0 - step / 10, 1.0, 0.1)
         throughput.on_step_end(args, state, None)
         if step % 5 == 0:
-            rows[step] = throughput.at_log(state, args.device)
+            rows[step] = throughput.at_log(state, args)
         if step % 10 == 0:
             clock.now += 7
             throughput.on_evaluate(args, state, None, {"eval_loss": 1.0, "eval_steps_per_second": 9.9, "epoch": 1})
@@ -112,7 +111,7 @@ def test_time_to_go(tmp_path, monkeypatch):
     assert rows[10]["tokens_per_second"] == rows[15]["tokens_per_second"] == 250, (
         "with and without an evaluation before"
     )
-    assert rows[15]["mfu"] == pytest.approx(250 * 3 / peak)
+    assert rows[15]["mfu"] == pytest.approx(250 * 3 / rows[15]["peak_flops"])
     assert rows[40]["elapsed_seconds"] == pytest.approx(1000 + 30 + 39 * 2 + 3 * 7)
     table = read_lines(tmp_path / "evaluations.jsonl")
     assert [row["loss"] for row in table] == [pytest.approx(4 - (first + 4.5) / 10) for first in (1, 11, 21, 31)]
@@ -137,9 +136,77 @@ def test_mfu_is_against_the_measured_peak(counting_run):
     environment = read_json(counting_run / "environment.json")
     assert environment["peak_flops_measured"] > 1e8 and environment["processes"] == environment["threads"] == 1
     for row in logged(counting_run, "mfu"):
-        share = row["tokens_per_second"] * environment["flops_per_token"] / environment["peak_flops_measured"]
+        share = row["tokens_per_second"] * environment["flops_per_token"] / row["peak_flops"]
         assert row["mfu"] == pytest.approx(share) and 0 < row["mfu"] < 1
         assert 0.05 < row["memory_gb"] <= environment["device_memory_gb"]
+
+
+@pytest.fixture
+def simulated(tmp_path, monkeypatch):
+    """A run of one log interval a call: (seconds, tokens) -> its row. `peaks`: what the next measurements find."""
+    clock, peaks, measured = Clock(), [], []
+
+    def measure(device, dtype):
+        clock.now += 0.01
+        measured.append(peaks.pop(0) if peaks else measured[-1])
+        return measured[-1]
+
+    monkeypatch.setattr("tinystories.training.throughput.time", clock)
+    monkeypatch.setattr("tinystories.training.throughput.measured_peak", measure)
+    args = RunArguments(output_dir=str(tmp_path), use_cpu=True, bf16=False)
+    state = SimpleNamespace(global_step=0, max_steps=99, num_input_tokens_seen=0, epoch=0.0, is_world_process_zero=True)
+    throughput = ThroughputCallback(flops_per_token=1.0)
+    peaks.append(1000.0)
+    throughput.on_train_begin(args, state, None, small_model())
+
+    def interval(seconds, tokens, evaluated=False):
+        clock.now += seconds
+        state.global_step, state.num_input_tokens_seen = state.global_step + 1, state.num_input_tokens_seen + tokens
+        throughput.step(4.0, 1.0, 0.1)
+        throughput.on_step_end(args, state, None)
+        row = throughput.at_log(state, args)
+        if evaluated:
+            throughput.on_evaluate(args, state, None, {"eval_loss": 1.0})
+        return row
+
+    return SimpleNamespace(interval=interval, peaks=peaks, measured=measured, folder=tmp_path)
+
+
+def test_peak_is_measured_again_when_the_speed_changes(simulated):
+    """An MFU against the speed that a shared machine had an hour ago. Small changes are no reason."""
+    assert [simulated.interval(10, 5000)["mfu"] for _ in range(3)] == [pytest.approx(0.5)] * 3
+    assert simulated.interval(10, 4500)["mfu"] == pytest.approx(0.45) and len(simulated.measured) == 1
+    simulated.peaks.append(500.0)
+    row = simulated.interval(10, 2500, evaluated=True)
+    assert len(simulated.measured) == 2
+    assert (row["peak_flops"], row["mfu"]) == (1000, pytest.approx(0.25)), "slow in these seconds, or since them"
+    row = simulated.interval(10, 2500, evaluated=True)
+    assert (row["peak_flops"], row["mfu"]) == (500, pytest.approx(0.5)) and len(simulated.measured) == 2
+    simulated.peaks.append(2000.0)
+    row = simulated.interval(10, 9000)
+    assert (row["peak_flops"], row["mfu"]) == (2000, pytest.approx(0.45)) and len(simulated.measured) == 3
+    rows = read_lines(simulated.folder / "evaluations.jsonl")
+    assert [row["peak_flops"] for row in rows] == [1000, 500]
+    assert read_json(simulated.folder / "environment.json")["peak_flops_measured"] == 1000
+
+
+def test_measuring_the_peak_is_cheap(simulated):
+    """A speed that changes all the time must not cost more than its share, and none of the training's seconds."""
+    for number in range(400):
+        row = simulated.interval(0.1, 10 if number % 2 else 50)
+        assert row["training_seconds"] == pytest.approx(0.1)
+    assert 10 < len(simulated.measured) <= 1 + 0.005 * 40 / 0.01
+
+
+def test_impossible_mfu(simulated, caplog):
+    """The peak is measured again, and the log says so; the run's own speed is a peak that was reached."""
+    simulated.peaks.append(4000.0)
+    assert simulated.interval(10, 15000, evaluated=True)["mfu"] == pytest.approx(1500 / 4000)
+    assert "an MFU of 1.50 is impossible: the peak was measured again, 1e+03 FLOPS before and 4e+03 now" in caplog.text
+    simulated.peaks.append(3000.0)
+    assert simulated.interval(10, 60000, evaluated=True)["mfu"] == 1
+    assert "4e+03 FLOPS before and 3e+03 now; the run itself reaches 6e+03" in caplog.text
+    assert all(row["mfu"] <= 1 for row in read_lines(simulated.folder / "evaluations.jsonl"))
 
 
 @slow

@@ -31,6 +31,10 @@ PUSH = "(self, commit_message='End of training', blocking=True, token=None, revi
 OVERRIDDEN = {
     "create_optimizer": ("(self, model=None)", "returns self.optimizer where that is already made (Muon)"),
     "create_scheduler": ("(self, num_training_steps, optimizer=None)", "is the one place that makes the schedule"),
+    "get_batch_samples": (
+        "(self, epoch_iterator, num_batches, device)",
+        "takes the micro-batches of a step from the data",
+    ),
     "get_eval_dataloader": ("(self, eval_dataset=None)", "reads args.dataloader_drop_last when it is called"),
     "_get_dataloader": (DATALOADER, "makes every loader, and its worker_init_fn may be replaced"),
     "_inner_training_loop": (LOOP, "is the loop that is run again with fewer rows after out of memory"),
@@ -76,9 +80,12 @@ ATTRIBUTES = {
 
 # Event of a callback: arguments that our callbacks take beside args, state and control.
 EVENTS = {
-    "on_train_begin": {"model"},
-    "on_step_begin": set(),
-    "on_step_end": set(),
+    "on_train_begin": {"model", "optimizer"},
+    "on_step_begin": {"model"},
+    "on_pre_optimizer_step": {"model", "optimizer"},
+    "on_optimizer_step": {"model", "optimizer"},
+    "on_step_end": {"model"},
+    "on_log": {"logs"},
     "on_epoch_end": set(),
     "on_evaluate": {"model", "processing_class", "metrics"},
     "on_save": set(),
@@ -151,7 +158,7 @@ def test_table_is_complete():
     overrides = {name for kind in OUR_CLASSES for name in vars(kind) if callable(getattr(Trainer, name, None))}
     assert {name for name in overrides if not name.startswith("__")} == OVERRIDDEN.keys()
     private = set()
-    for path in (ROOT / "tinystories" / "training").glob("*.py"):
+    for path in (ROOT / "tinystories" / "training").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
                 private.add(node.attr)
@@ -188,14 +195,14 @@ def test_events_pass_their_arguments(event):
 
     setattr(Recorder, event, lambda self, args, state, control, **kwargs: seen.update(kwargs))
     handler = CallbackHandler([Recorder()], "model", "tokenizer", "optimizer", "schedule")
-    extra = {"metrics": {}} if event == "on_evaluate" else {}
+    extra = {"on_evaluate": {"metrics": {}}, "on_log": {"logs": {}}}.get(event, {})
     getattr(handler, event)(SimpleNamespace(), TrainerState(), TrainerControl(), **extra)
     assert EVENTS[event] <= seen.keys()
 
 
 def test_events_are_complete():
     """A callback of this project that takes another event or argument must be added to the table."""
-    for path in (ROOT / "tinystories" / "training").glob("*.py"):
+    for path in (ROOT / "tinystories" / "training").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef) and node.name.startswith("on_") and node.args.args[0].arg == "self":
                 ours = {argument.arg for argument in node.args.args[4:]}

@@ -87,7 +87,10 @@ class DataArguments:
     )
     split_seed: int = field(default=0, metadata={"help": "Seed for the choice of held-out stories."})
     remove_overlap: bool = field(
-        default=False, metadata={"help": "Drop training stories that are also in the validation data, and count them."}
+        default=False,
+        metadata={
+            "help": "Drop training stories that are also in the validation data, near-copies too, and count them."
+        },
     )
     max_train_samples: int | None = field(
         default=None, metadata={"help": "Train on at most this many stories, the first."}

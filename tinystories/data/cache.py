@@ -26,13 +26,29 @@ logger = logging.getLogger(__name__)
 ABANDONED = 24 * 3600  # seconds without a write
 
 
-def content_key(parts: Iterable[str | bytes | int | float | bool | None]) -> str:
-    """SHA-256 over the parts in order, 24 hexadecimal digits. Where one part ends and the next begins counts too."""
-    digest = hashlib.sha256()
-    for part in parts:
+Part = str | bytes | int | float | bool | None
+
+
+class ContentKey:
+    """SHA-256 over parts in order, 24 hexadecimal digits. Where one part ends and the next begins counts too."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, part: Part) -> None:
         data = part if isinstance(part, bytes) else repr(part).encode()
-        digest.update(len(data).to_bytes(8, "little") + data)
-    return digest.hexdigest()[:24]
+        self._digest.update(len(data).to_bytes(8, "little") + data)
+
+    def __str__(self) -> str:
+        return self._digest.hexdigest()[:24]
+
+
+def content_key(parts: Iterable[Part]) -> str:
+    """The `ContentKey` of all parts."""
+    key = ContentKey()
+    for part in parts:
+        key.add(part)
+    return str(key)
 
 
 def cached_folder(kind: str, key: str, build: Callable[[Path], None], root: str | None = None) -> Path:

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from tinystories.config.keys import DataArguments
 from tinystories.data.cache import cached_folder, content_key, write_arrow
+from tinystories.data.near_copies import CONTROLS, search_copies
 from tinystories.data.readers import READERS, STORIES_PER_BATCH, BadRow, list_files
 from tinystories.data.sample_corpus import sample_stories
 from tinystories.errors import UserError, one_line
@@ -54,7 +55,12 @@ def load_corpus(arguments: DataArguments) -> Corpus:
         report["validation"] = how
     if arguments.remove_overlap:
         train, report["overlap_removed"] = _remove_overlap(train, validation)
-        logger.info("removed %d training stories that are also in the validation data", report["overlap_removed"])
+        train, report["near_copies_removed"] = _remove_near_copies(train, validation, arguments.split_seed)
+        logger.info(
+            "removed %d training stories that are also in the validation data, and %d near-copies of such",
+            report["overlap_removed"],
+            report["near_copies_removed"],
+        )
     if arguments.max_train_samples is not None:
         train = train.select(range(min(arguments.max_train_samples, len(train))))
     if not len(train):
@@ -250,6 +256,17 @@ def _hold_out(stories: datasets.Dataset, fraction: float, seed: int) -> tuple[da
 def _remove_overlap(train: datasets.Dataset, validation: datasets.Dataset) -> tuple[datasets.Dataset, int]:
     overlap = np.isin(story_hashes(train), story_hashes(validation))
     return train.select(np.flatnonzero(~overlap)), int(overlap.sum())
+
+
+def _remove_near_copies(
+    train: datasets.Dataset, validation: datasets.Dataset, seed: int
+) -> tuple[datasets.Dataset, int]:
+    """Without the training stories that are near-copies of a validation story (near_copies.py)."""
+    if not len(train):
+        return train, 0
+    likeness = search_copies(train, validation["text"][:], story_hashes(train), np.random.default_rng(seed), CONTROLS)
+    copies = likeness.copied_by()
+    return train.select(np.setdiff1d(np.arange(len(train)), copies)), len(copies)
 
 
 def pick_stories(stories: datasets.Dataset, number: int | None) -> datasets.Dataset:

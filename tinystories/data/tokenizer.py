@@ -6,7 +6,7 @@ special token is tokenized as text. No truncation is stored. A prompt gets BOS b
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import datasets
@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from tinystories.config.keys import TokenizerArguments
 from tinystories.console import command_name
-from tinystories.data.cache import cached_folder, content_key
+from tinystories.data.cache import ContentKey, cached_folder, content_key
 from tinystories.data.corpus import dataset_key
 from tinystories.data.readers import STORIES_PER_BATCH
 from tinystories.errors import UserError, one_line
@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 
 PAD, BOS, EOS = "<|pad|>", "<|bos|>", "<|eos|>"
 SPECIAL_TOKENS = (PAD, BOS, EOS)
-TRAINING = 1  # part of the cache key: increase it when train_tokenizer changes
+TRAINING = 2  # part of the cache key: increase it when train_tokenizer changes
+TRAINED_ON = "trained_on"  # in tokenizer_config.json: the key of the stories that a tokenizer was trained on
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 
 
@@ -52,7 +53,8 @@ def train_tokenizer(stories: datasets.Dataset, arguments: TokenizerArguments) ->
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=sys.stdout.isatty(),  # its bar goes to stdout, which may be a pipe
     )
-    backend.train_from_iterator(_batches(stories), trainer, length=len(stories))
+    seen = ContentKey()
+    backend.train_from_iterator(_noted(_batches(stories), seen), trainer, length=len(stories))
     bos_id = backend.token_to_id(BOS)
     backend.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, bos_id)]
@@ -66,6 +68,7 @@ def train_tokenizer(stories: datasets.Dataset, arguments: TokenizerArguments) ->
         clean_up_tokenization_spaces=False,
         padding_side="left",  # for batches of prompts; training rows are not padded by the tokenizer
     )
+    tokenizer.init_kwargs[TRAINED_ON] = str(seen)  # is saved with it, and compared by a guard
     if len(tokenizer) < arguments.vocab_size:
         logger.warning(
             "the stories give only %d tokens with min_frequency %d, not vocab_size %d",
@@ -79,6 +82,14 @@ def train_tokenizer(stories: datasets.Dataset, arguments: TokenizerArguments) ->
 def _batches(stories: datasets.Dataset) -> Iterator[list[str]]:
     for batch in stories.iter(STORIES_PER_BATCH):
         yield batch["text"]
+
+
+def _noted(batches: Iterable[list[str]], seen: ContentKey) -> Iterator[list[str]]:
+    """`batches` as they are; each text is added to `seen`, so that it is the key of what was really read."""
+    for batch in batches:
+        for text in batch:
+            seen.add(text)
+        yield batch
 
 
 def load_or_train_tokenizer(

@@ -49,6 +49,10 @@ class EvaluationArguments:
     leaderboard: str | None = field(
         default=None, metadata={"help": "Add the results to this file (.jsonl) and render it."}
     )
+    critic: str | None = field(
+        default=None,
+        metadata={"help": "A model of people's stories, not one that is measured: it reads the texts (see docs)."},
+    )
     judge_url: str | None = field(
         default=None, metadata={"help": "Have stories graded at this OpenAI-compatible address, such as .../v1."}
     )

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from tinystories.evaluation.estimates import Estimate
 from tinystories.evaluation.minimal_pairs.rules import RULES
+from tinystories.evaluation.overall import OVERALL
 from tinystories.evaluation.table import HIGHER, LOWER, Metric, Values
 from tinystories.evaluation.text.metrics import METRICS
 
@@ -25,7 +26,7 @@ ALL_RIGHT = Estimate(1.0, 1.0, 1.0, 0).as_dict()  # people's text is right, exce
 
 
 def all_metrics() -> list[Metric]:
-    """The metrics of the likelihood, the minimal pairs and the generated text."""
+    """The overall number, the metrics of the likelihood, the minimal pairs and the generated text."""
     pairs = [
         Metric(
             f"pair_{rule}",
@@ -36,7 +37,7 @@ def all_metrics() -> list[Metric]:
         )
         for rule in (MEAN_OF_RULES, *RULES)
     ]
-    return [*LIKELIHOOD, *pairs, *METRICS]
+    return [OVERALL, *LIKELIHOOD, *pairs, *METRICS]
 
 
 def all_right(rules: Iterable[str]) -> Values:

@@ -11,6 +11,7 @@ from tinystories.atomic import write_atomically
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.evaluation import leaderboard
 from tinystories.evaluation.arguments import EvaluationArguments
+from tinystories.evaluation.overall import OVERALL
 from tinystories.evaluation.suite import evaluate
 from tinystories.evaluation.table import as_text, comparison_as_text
 from tinystories.reporting.evaluation_page import write_page
@@ -83,6 +84,8 @@ def save_beside_the_weights(folder: Path, found: dict[str, Any]) -> None:
 def add_to_leaderboard(path: Path, results: list[dict[str, Any]]) -> None:
     for found in results:
         metrics = {name: found["metrics"][name] for name in ON_THE_LEADERBOARD if name in found["metrics"]}
+        if OVERALL.name in found["metrics"]:  # numbers of different critics are different columns
+            metrics[f"{OVERALL.name}_by_critic_{found['critic']['model']}"] = found["metrics"][OVERALL.name]
         line = leaderboard.new_line(
             found["model"]["model"], found["model"]["parameters"], found["data"], metrics, found["fingerprint"]
         )

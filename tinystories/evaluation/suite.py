@@ -29,12 +29,14 @@ from tinystories.evaluation.judge.judge import endpoint_from_environment, judge
 from tinystories.evaluation.leaderboard import data_facts
 from tinystories.evaluation.likelihood import likelihood
 from tinystories.evaluation.minimal_pairs.pairs import Pair, build_pairs, score_pairs
+from tinystories.evaluation.overall import ENDS, OVERALL, overall
 from tinystories.evaluation.registry import all_metrics, all_right
 from tinystories.evaluation.scoring import context_length
 from tinystories.evaluation.table import Values, rows
 from tinystories.evaluation.text.comparison import GroupResult, measure_groups, texts_of
+from tinystories.evaluation.text.critic import Critic
 from tinystories.evaluation.text.generation import write_samples
-from tinystories.evaluation.text.metrics import available_metrics
+from tinystories.evaluation.text.metrics import TextMetric, available_metrics
 from tinystories.evaluation.text.prompts import PROMPTS
 from tinystories.evaluation.text.samples import Sample
 from tinystories.random_state import keep_random_state
@@ -100,8 +102,8 @@ def evaluate(names: list[str], arguments: EvaluationArguments) -> list[dict[str,
     if stories.facts["also_in_training"]:
         number = f"{stories.facts['also_in_training']:,} of {stories.facts['stories']:,}"
         logger.warning("NOT HELD OUT: %s stories are in the training data too: the scores are too good", number)
-    pairs = build_pairs(stories.for_pairs, arguments.pairs)
-    results = []
+    pairs, critic = build_pairs(stories.for_pairs, arguments.pairs), open_critic(arguments.critic, device)
+    metrics, results = available_metrics(critic), []
     for name in names:
         tokenizer_file = arguments.tokenizer if Path(name).suffix == ".bin" else None
         model, tokenizer, facts = open_model(
@@ -111,12 +113,30 @@ def evaluate(names: list[str], arguments: EvaluationArguments) -> list[dict[str,
         logger.info("model: %s, %s parameters", facts["model"], f"{facts['parameters']:,}")
         for note in facts["notes"]:
             logger.warning("%s: %s", facts["model"], note)
-        found = result(ModelEvaluation(model, tokenizer, stories, pairs, arguments, cache), facts)
+        evaluation = ModelEvaluation(model, tokenizer, stories, pairs, arguments, cache, metrics, critic)
+        if critic is not None and critic.facts["fingerprint"] == evaluation.fingerprint:
+            logger.warning("%s is its own critic, which flatters it: name another model", facts["model"])
+        found = result(evaluation, facts)
         if endpoint is not None:
             samples = [Sample(**sample) for sample in found["samples"][found["preset"]]]
             found["judge"] = asdict(judge(samples, endpoint, Path(arguments.output_dir) / "judge.jsonl"))
         results.append(found)
     return results
+
+
+def open_critic(name: str | None, device: str | torch.device) -> Critic | None:
+    """The model that reads texts; None without a name.
+
+    Raises:
+        UserError: it cannot be opened, or its tokenizer does not say where its tokens are in a text.
+    """
+    if name is None:
+        return None
+    model, tokenizer, facts = open_model(name, device)
+    if not tokenizer.is_fast:
+        raise UserError(f"the critic {name} has a tokenizer that does not say where its tokens are", "name another")
+    named = {key: facts[key] for key in ("model", "parameters")}
+    return Critic(model, tokenizer, named | {"fingerprint": fingerprint(model, tokenizer)})
 
 
 def distinct_name(name: str, names: list[str]) -> str | None:
@@ -136,6 +156,8 @@ class ModelEvaluation:
     pairs: list[Pair]
     arguments: EvaluationArguments
     cache: ResultCache
+    metrics: list[TextMetric]
+    critic: Critic | None = None
 
     def __post_init__(self) -> None:
         self.fingerprint = fingerprint(self.model, self.tokenizer)
@@ -185,14 +207,15 @@ class ModelEvaluation:
 
     def text_metrics(self, groups: dict[str, list[Sample]]) -> dict[str, GroupResult]:
         """`measure_groups` with the stories of this evaluation."""
-        held_out, training, metrics = self.stories.held_out["text"], self.stories.training, available_metrics()
+        held_out, training, metrics = self.stories.held_out["text"], self.stories.training, self.metrics
 
         def measure() -> dict[str, GroupResult]:
-            return measure_groups(groups, held_out, training, metrics)
+            return measure_groups(groups, held_out, training, metrics, self.critic)
 
         names, texts = [metric.name for metric in metrics], {name: _as_dicts(group) for name, group in groups.items()}
         compared_with = None if training is None else data_facts("", texts_of(training))
-        return self.cache.get("texts", [names, texts, self.data, compared_with], measure)
+        critic = self.critic and self.critic.facts["fingerprint"]
+        return self.cache.get("texts", [names, texts, self.data, compared_with, critic], measure)
 
     def untrained(self) -> "ModelEvaluation":
         """The same network with fresh weights, on fewer held-out stories.
@@ -204,7 +227,7 @@ class ModelEvaluation:
             fresh = type(self.model)(copy.deepcopy(self.model.config))
             fresh.to(self.model.device).eval()  # type: ignore[arg-type]  # transformers wraps `to` without its types
         few = replace(self.stories, held_out=pick_stories(self.stories.held_out, FLOOR_STORIES))
-        return ModelEvaluation(fresh, self.tokenizer, few, self.pairs, self.arguments, self.cache)
+        return replace(self, model=fresh, stories=few)
 
 
 def result(evaluation: ModelEvaluation, facts: dict[str, Any]) -> dict[str, Any]:
@@ -221,12 +244,17 @@ def result(evaluation: ModelEvaluation, facts: dict[str, Any]) -> dict[str, Any]
     first = texts[a.presets[0]]
     metrics = read | _named(known) | first["metrics"]
     floors = {"untrained": untrained | texts["untrained"]["metrics"], "nonsense": first["nonsense"]}
+    people = first["human"] | all_right(known)
+    if (number := overall(metrics, list(floors.values()), people)) is not None:
+        metrics[OVERALL.name] = number.as_dict()
+        floors["untrained"][OVERALL.name], people[OVERALL.name] = ENDS["floor"], ENDS["people"]
     return {
         "model": facts,
         "fingerprint": evaluation.fingerprint,
         "data": evaluation.data,
         "settings": published_settings(a) | {"prompts": len({sample.prompt for sample in samples[a.presets[0]]})},
         "versions": {library: version(library) for library in LIBRARIES},
+        "critic": evaluation.critic and evaluation.critic.facts,
         "preset": a.presets[0],
         "metrics": {metric.name: metrics[metric.name] for metric in all_metrics() if metrics.get(metric.name)},
         "floors": floors,
@@ -235,7 +263,7 @@ def result(evaluation: ModelEvaluation, facts: dict[str, Any]) -> dict[str, Any]
             preset: {name: value for name, value in texts[preset].items() if name != "copies"} for preset in a.presets
         },
         "copies": [near_copy for group in texts.values() for near_copy in group["copies"]],
-        "table": rows(all_metrics(), metrics, list(floors.values()), first["human"] | all_right(known)),
+        "table": rows(all_metrics(), metrics, list(floors.values()), people),
         "samples": {preset: _as_dicts(written) for preset, written in samples.items()},
     }
 

@@ -49,7 +49,7 @@ def rows(metrics: Sequence[Metric], model: Values, floors: Sequence[Values], cei
         value, top = model.get(metric.name), ceiling.get(metric.name)
         if value is None and not metric.name.startswith("pair_"):
             continue
-        floor = _farthest(metric, [floor.get(metric.name) for floor in floors], top)
+        floor = farthest(metric, [floor.get(metric.name) for floor in floors], top)
         table.append(
             {
                 "name": metric.name,
@@ -75,7 +75,8 @@ def distance(metric: Metric, value: dict[str, float], ceiling: dict[str, float] 
     return difference if metric.good == LOWER else -difference
 
 
-def _farthest(metric: Metric, floors: list[dict | None], ceiling: dict | None) -> dict[str, float] | None:
+def farthest(metric: Metric, floors: list[dict | None], ceiling: dict | None) -> dict[str, float] | None:
+    """The floor that is farther from the ceiling; None if none is known."""
     known = [floor for floor in floors if floor is not None]
     return max(known, key=lambda floor: distance(metric, floor, ceiling), default=None)
 

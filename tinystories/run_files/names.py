@@ -11,6 +11,7 @@ ENVIRONMENT = "environment.json"
 EVALUATIONS = "evaluations.jsonl"
 EVALUATIONS_TABLE = "evaluations.csv"
 SAMPLES = "samples.jsonl"
+PROVENANCE = "provenance.jsonl"  # commit, command, data, machine of each session
 STOPPED = "stopped_at_step_*.jsonl"  # the rows at which a guard stopped the run
 REPORT = "report"  # a folder
 # Beside the weights, so in each checkpoint-N as well:
@@ -46,7 +47,7 @@ WRITTEN_BY_A_RUN = (
     EVALUATIONS_TABLE,
     ENVIRONMENT,
 )
-NEVER_PUBLISHED = (STOPPED,)  # a run writes them too, but they quote the training data
+NEVER_PUBLISHED = (STOPPED, PROVENANCE)  # a run writes them too; they quote the training data, name files
 PUBLISHED = (*WRITTEN_BY_A_RUN, "LICENSE*")  # nothing else in the folder is published
 
 
@@ -69,6 +70,7 @@ _LOCAL_PATHS = {
     "leaderboard",
 }
 _PATHS_OR_NAMES = {
+    "critic",  # of an evaluation
     "tokenizer",  # of an evaluation
     "tokenizer_name",
     "model_name_or_path",

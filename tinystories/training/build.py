@@ -17,7 +17,6 @@ from tinystories.errors import UserError, one_line
 from tinystories.evaluation.scoring import scoring_rows
 from tinystories.training.callbacks import SampleStories
 from tinystories.training.checkpointing import LogSpacedCheckpoints
-from tinystories.training.distributed import on_one_process
 from tinystories.training.finetuning import continued_model
 from tinystories.training.guards.numbers import NumbersGuard
 from tinystories.training.guards.run import run_guards
@@ -87,7 +86,7 @@ def make_trainer(
         logger.warning("GUARDS SKIPPED: nothing checks that this run learns what it should")
     else:
         numbers.watch(trainer)
-        corpus.report["guards"] = on_one_process(lambda: run_guards(trainer, corpus, numbers))
+        corpus.report["guards"] = run_guards(trainer, corpus, numbers)
     return trainer
 
 

@@ -86,10 +86,6 @@ class AtomicCheckpointTrainer(RecipeTrainer):
 
     staging: Path | None = None  # the folder a checkpoint is being written into
 
-    def progress(self) -> dict[str, Any]:
-        """What a checkpoint holds beside the Trainer's own state, to be written as JSON."""
-        raise NotImplementedError
-
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write the checkpoint into another folder, then rename it; a failure leaves the earlier ones as they are."""
         run, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"

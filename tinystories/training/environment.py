@@ -7,7 +7,6 @@ import os
 import platform
 import time
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
 
+from tinystories.provenance import processor_name
 from tinystories.random_state import keep_random_state
 from tinystories.run_files import LIBRARIES
 
@@ -72,7 +72,7 @@ def describe_environment(args: TrainingArguments) -> dict[str, Any]:
         "torch": torch.__version__,  # it names the CUDA version it was built for
         "platform": f"{platform.system()} {platform.machine()}",
         "device": device.type,
-        "device_name": torch.cuda.get_device_name(device) if on_gpu else _cpu_name(),
+        "device_name": torch.cuda.get_device_name(device) if on_gpu else processor_name(),
         "device_memory_gb": round(memory / 1e9, 1),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -80,10 +80,3 @@ def describe_environment(args: TrainingArguments) -> dict[str, Any]:
         "dtype": str(training_dtype(args)).removeprefix("torch."),
         "torch_compile": args.torch_compile,
     }
-
-
-def _cpu_name() -> str:
-    listing = Path("/proc/cpuinfo")  # Linux; on other systems Python knows the name
-    lines = listing.read_text(encoding="utf-8").splitlines() if listing.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -1,11 +1,11 @@
 """transformers' Trainer with the types that its parts have in this project."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import datasets
 import torch
 from torch.optim.lr_scheduler import LRScheduler
-from transformers import PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 
 from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.config.arguments import RunArguments
@@ -15,9 +15,10 @@ from tinystories.training.throughput import ThroughputCallback
 
 
 class StepRecord(Protocol):
-    """The batches of the last step."""
+    """The batches of the last step, and their shares of its loss."""
 
     batches: list[dict[str, torch.Tensor]]
+    losses: list[torch.Tensor]
 
 
 class RecipeTrainer(Trainer):
@@ -35,3 +36,15 @@ class RecipeTrainer(Trainer):
     training_stories: ScoringRows
     throughput: ThroughputCallback
     loss_spike_guard: StepRecord
+    step_rows: list[torch.Tensor]  # token ids of the micro-batches of the last step
+    rows_per_step: int  # of this process
+
+    def progress(self) -> dict[str, Any]:
+        """What a checkpoint holds beside the Trainer's own state, to be written as JSON."""
+        raise NotImplementedError
+
+    def rehearsal(
+        self, model: TinyStoriesForCausalLM, recipe: Recipe, rows: datasets.Dataset, callback: TrainerCallback
+    ) -> "RecipeTrainer":
+        """A Trainer of the same class for another model, other rows and a changed recipe."""
+        raise NotImplementedError

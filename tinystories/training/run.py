@@ -13,6 +13,7 @@ from tinystories.data.corpus import Corpus
 from tinystories.errors import UserError, one_line
 from tinystories.evaluation.scoring import nll_of_rows, score_from_tokens, scoring_rows
 from tinystories.generation.sample import sample_story
+from tinystories.provenance import Stopwatch
 from tinystories.reporting.model_card import read_facts, write_card
 from tinystories.reporting.run_report import write_report
 from tinystories.run_files import step_of
@@ -22,6 +23,7 @@ from tinystories.training.distributed import check_launch, on_one_process
 from tinystories.training.finetuning import apply_checkpoint
 from tinystories.training.guards.finished import FinalScore, check_new_card, run_finished_guards
 from tinystories.training.optimizers import check_optimization
+from tinystories.training.provenance import RunProvenance
 from tinystories.training.resume import check_resumed, check_run_folder, prepare_run_folder
 from tinystories.training.trainer import StoryTrainer
 
@@ -35,7 +37,7 @@ def run(recipe: Recipe) -> None:
     Raises:
         UserError: a mistake in the recipe or the data, a failed guard, too little disk space, a push that failed.
     """
-    training = recipe.training
+    training, began = recipe.training, Stopwatch()
     if not training.should_log:
         logger.setLevel(logging.ERROR)
     check_launch(training)
@@ -55,6 +57,9 @@ def run(recipe: Recipe) -> None:
     if not finished:
         on_one_process(lambda: check_room_for_checkpoints(trainer.model, training, len(packed.rows)))
     metrics = on_one_process(lambda: prepare_run_folder(recipe, corpus.report, checkpoint))
+    provenance = RunProvenance(recipe, corpus, began) if trainer.is_world_process_zero() else None
+    if provenance is not None:
+        provenance.write()
     if finished:
         logger.info("the training had ended before: what is left is the final score")
     else:
@@ -65,8 +70,9 @@ def run(recipe: Recipe) -> None:
     trainer.save_metrics("train", metrics)
     trainer.save_model(_internal_call=True)  # saves and does not push: the push comes last, with the final numbers
     trainer.save_state()
-    if trainer.is_world_process_zero():
+    if provenance is not None:  # as on the first process
         finish(trainer, training, corpus)
+        provenance.write()  # complete, with its time
         if training.push_to_hub:
             publish(trainer, training)
 

@@ -3,10 +3,13 @@
 Definitions:
 
 - `training_seconds`: wall clock since the last log (in a row of an evaluation: since the last evaluation) in which the
-  run read data and trained. Evaluating, writing samples and saving do not count;
+  run read data and trained. Evaluating, writing samples, saving and measuring `peak_flops` do not count;
 - `tokens_per_second`: tokens trained on in these seconds (without padding, all processes) / `training_seconds`;
-- `mfu`: `tokens_per_second` x `flops_per_token` / the measured speed of the devices (environment.py). Padding does not
-  count, so rows that are half empty halve it;
+- `mfu`: `tokens_per_second` x `flops_per_token` / `peak_flops`. Padding does not count, so rows that are half empty
+  halve it;
+- `peak_flops`: the measured speed of the devices (environment.py): the highest that holds for these seconds. It is
+  measured when training begins, again when `tokens_per_second` changes, and when `mfu` would exceed 1, which is
+  impossible. If a new measurement is not higher either, the run's own speed is the peak, with a warning;
 - `elapsed_seconds`: wall clock of all training so far, with evaluations, saves and earlier sessions;
 - `eta_seconds`: steps left x (seconds of training a step + seconds of evaluating and saving a step), both measured in
   this session; training without its first step, which may compile. Before the first evaluation or save the second term
@@ -38,13 +41,17 @@ from tinystories.training.environment import describe_environment, measured_peak
 
 logger = logging.getLogger(__name__)
 
+SPEED_CHANGE = 0.15  # relative change of tokens/s after which the peak is measured again
+MEASURING_SHARE = 0.005  # largest share of the run's time for that
+
 
 @dataclass
 class Lap:
-    """The beginning of an interval: tokens seen, and seconds trained in this session."""
+    """The beginning of an interval: tokens seen, seconds trained in this session; the highest peak in it so far."""
 
     tokens: int = 0
     seconds: float = 0.0
+    peak_flops: float = 0.0
 
 
 class ThroughputCallback(TrainerCallback):
@@ -68,33 +75,45 @@ class ThroughputCallback(TrainerCallback):
         }
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
-        self.peak_flops = self._measure_devices(args, state, model)
+        self.device_peak = 0.0  # of the device of this process
+        self.peak_flops = self._measure_devices(args)
+        if state.is_world_process_zero:
+            self._write_environment(args, model)
         self.earlier_seconds = self.earlier.get("elapsed_seconds", 0.0)
         self.first_step = self.paused_until_step = state.global_step
         self.training_seconds = self.paused_seconds = self.first_step_seconds = 0.0
-        self.log_lap = Lap(state.num_input_tokens_seen)
+        self.usual_speed: float | None = None  # tokens/s in the first interval after the peak was measured
+        self.log_lap = Lap(state.num_input_tokens_seen, peak_flops=self.peak_flops)
         lap_tokens = self.earlier.get("lap_tokens", state.num_input_tokens_seen)
-        self.evaluation_lap = Lap(lap_tokens, -self.earlier.get("lap_seconds", 0.0))
+        self.evaluation_lap = Lap(lap_tokens, -self.earlier.get("lap_seconds", 0.0), self.peak_flops)
         self.losses: list[float] = list(self.earlier.get("losses", []))  # of each step since the last evaluation
         self.last_step: dict[str, float] = {}
         self.memory = 0
         self.since = time.perf_counter()
 
-    def _measure_devices(self, args: RunArguments, state: TrainerState, model: PreTrainedModel) -> float:
-        """Floating-point operations per second of all devices together; writes environment.json."""
-        peak = measured_peak(args.device, training_dtype(args))
-        peak = reduce(torch.tensor(peak, device=args.device), "sum").item()
+    def _measure_devices(self, args: RunArguments) -> float:
+        """Floating-point operations per second of all devices together."""
+        start = time.perf_counter()
+        try:
+            self.device_peak = measured_peak(args.device, training_dtype(args))
+        except torch.OutOfMemoryError:  # during a run that fills the memory: the earlier measurement stays
+            if not self.device_peak:
+                raise
+        peak = reduce(torch.tensor(self.device_peak, device=args.device), "sum").item()
         if args.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(args.device)
-        if state.is_world_process_zero:
-            facts = describe_environment(args) | {
-                "parameters": model.num_parameters(),
-                "flops_per_token": self.flops_per_token,
-                "peak_flops_measured": peak,
-            }
-            path = Path(args.output_dir) / ENVIRONMENT
-            path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        self.measured_at = time.perf_counter()
+        self.seconds_to_measure = self.measured_at - start
         return peak
+
+    def _write_environment(self, args: RunArguments, model: PreTrainedModel) -> None:
+        facts = describe_environment(args) | {
+            "parameters": model.num_parameters(),
+            "flops_per_token": self.flops_per_token,
+            "peak_flops_measured": self.peak_flops,
+        }
+        path = Path(args.output_dir) / ENVIRONMENT
+        path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
     def step(self, loss: float, grad_norm: float, learning_rate: float) -> None:
         """Note a step: mean loss over all processes in nats per token, norm of the gradients, learning rate."""
@@ -112,6 +131,7 @@ class ThroughputCallback(TrainerCallback):
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
         self.on_save(args, state, control)
+        self._update_peak(self._speed(state, self.evaluation_lap), args)
         row = {
             "step": state.global_step,
             "epoch": state.epoch,
@@ -122,16 +142,50 @@ class ThroughputCallback(TrainerCallback):
             **self._speed(state, self.evaluation_lap),
             **self._so_far(),
         }
-        self.losses, self.evaluation_lap = [], Lap(state.num_input_tokens_seen, self.training_seconds)
+        self.losses = []
+        self.evaluation_lap = Lap(state.num_input_tokens_seen, self.training_seconds, self.peak_flops)
         if state.is_world_process_zero:
             append_evaluation(Path(args.output_dir), row)
 
-    def at_log(self, state: TrainerState, device: torch.device) -> dict[str, float]:
+    def at_log(self, state: TrainerState, args: RunArguments) -> dict[str, float]:
         """What is added to a row of the log; ends the interval that began at the last one."""
-        self.training_seconds += self._lap(device)
+        self.training_seconds += self._lap(args.device)
         speed = self._speed(state, self.log_lap)
-        self.log_lap = Lap(state.num_input_tokens_seen, self.training_seconds)
+        self._update_peak(speed, args, self._speed_changed(speed))
+        speed = self._speed(state, self.log_lap)
+        self.log_lap = Lap(state.num_input_tokens_seen, self.training_seconds, self.peak_flops)
         return speed | self._so_far() | {"eta_seconds": self._eta(state)}
+
+    def _update_peak(self, speed: dict[str, float], args: RunArguments, changed: bool = False) -> None:
+        """Measure the devices again if `changed`, or if the MFU is impossible: in all processes or in none.
+
+        This counts as a pause of the training.
+        """
+        mfu = speed.get("mfu", 0.0)
+        if not reduce(torch.tensor(float(changed or mfu > 1), device=args.device), "sum").item():
+            return
+        before, self.usual_speed = self.peak_flops, None
+        self.peak_flops = self._measure_devices(args)
+        if mfu > 1:
+            used = speed["tokens_per_second"] * self.flops_per_token
+            logger.warning(
+                "an MFU of %.2f is impossible: the peak was measured again, %.3g FLOPS before and %.3g now%s",
+                *(mfu, before, self.peak_flops),
+                "" if used <= self.peak_flops else f"; the run itself reaches {used:.3g}, which counts as the peak",
+            )
+            self.peak_flops = max(self.peak_flops, used)
+        for lap in (self.log_lap, self.evaluation_lap):
+            lap.peak_flops = max(lap.peak_flops, self.peak_flops)
+        self.paused_seconds += self._lap(args.device)
+
+    def _speed_changed(self, speed: dict[str, float]) -> bool:
+        """Whether it differs from the usual speed, and a measurement is not too expensive yet."""
+        tokens_per_second = speed.get("tokens_per_second", 0.0)
+        if not self.usual_speed:
+            self.usual_speed = tokens_per_second
+        changed = abs(tokens_per_second - self.usual_speed) > SPEED_CHANGE * self.usual_speed
+        since = time.perf_counter() - self.measured_at
+        return changed and self.seconds_to_measure <= MEASURING_SHARE * since
 
     def _lap(self, device: torch.device) -> float:
         now = time.perf_counter()
@@ -146,8 +200,8 @@ class ThroughputCallback(TrainerCallback):
         if not tokens:  # include_num_input_tokens_seen no
             return {"training_seconds": seconds}
         speed = tokens / seconds
-        mfu = speed * self.flops_per_token / self.peak_flops
-        return {"tokens_per_second": speed, "mfu": mfu, "training_seconds": seconds}
+        mfu = speed * self.flops_per_token / lap.peak_flops
+        return {"tokens_per_second": speed, "mfu": mfu, "peak_flops": lap.peak_flops, "training_seconds": seconds}
 
     def on_train_end(self, args, state, control, **kwargs):
         self.training_seconds += self._lap(args.device)

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from huggingface_hub import CommitInfo, HfApi
 from torch.optim.lr_scheduler import LRScheduler
@@ -25,6 +26,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy, TrainOutput
 
+from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.checkpoint.hub import check_card_unedited, create_repository, hub_errors, push
 from tinystories.config.recipe import Recipe
 from tinystories.data.packing import PackedRows, StoryCollator
@@ -39,6 +41,8 @@ from tinystories.training.checkpointing import AtomicCheckpointTrainer
 from tinystories.training.distributed import on_one_process
 from tinystories.training.environment import flops_per_token
 from tinystories.training.guards.causality import CausalAsTrained
+from tinystories.training.guards.sampler import VisitWitness
+from tinystories.training.guards.witness import StepWitness
 from tinystories.training.loss_spike import LossSpikeGuard
 from tinystories.training.optimizers import make_schedule, muon_and_adamw
 from tinystories.training.out_of_memory import evaluating_in_memory, train_in_memory
@@ -73,7 +77,7 @@ class StoryTrainer(AtomicCheckpointTrainer):
         self.loss_spike_guard = LossSpikeGuard(recipe.training.max_loss_spike)
         guards: list[TrainerCallback] = [self.loss_spike_guard]
         if not recipe.training.skip_guards:
-            guards += [LossGuard(self), CausalAsTrained(self)]
+            guards += [LossGuard(self), StepWitness(self), CausalAsTrained(self)]
         super().__init__(
             model=model,
             args=recipe.training,
@@ -92,8 +96,24 @@ class StoryTrainer(AtomicCheckpointTrainer):
         self.recipe = recipe
         self.evaluation, self.training_stories = evaluation, training_stories
         self.num_rows = len(packed.rows)
+        self.visits = None if self.args.skip_guards else VisitWitness(self)
         self.rows_per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
         self.data_report = data_report
+
+    def rehearsal(
+        self, model: TinyStoriesForCausalLM, recipe: Recipe, rows: datasets.Dataset, callback: TrainerCallback
+    ) -> "StoryTrainer":
+        packed = PackedRows(rows, report={}, key="")
+        evaluated = (self.evaluation, self.training_stories)
+        return type(self)(
+            model, self.processing_class, recipe, packed, *evaluated, data_report={}, callbacks=[callback]
+        )
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """Note the token ids of the step as they come from the data; guards compare what is made of them with that."""
+        batches, number_of_targets = super().get_batch_samples(*args, **kwargs)
+        self.step_rows = [batch["input_ids"].clone() for batch in batches]
+        return batches, number_of_targets
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW is the Trainer's own."""
@@ -152,6 +172,8 @@ class StoryTrainer(AtomicCheckpointTrainer):
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
+        if self.visits is not None:
+            self.visits.look(inputs)
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.loss_spike_guard.record(inputs, loss)
         return loss
@@ -165,7 +187,7 @@ class StoryTrainer(AtomicCheckpointTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log this project's speed. `start_time` is not passed on: the Trainer's counts evaluations as training."""
         if "loss" in logs:
-            logs.update(self.throughput.at_log(self.state, self.args.device))
+            logs.update(self.throughput.at_log(self.state, self.args))
         super().log(logs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

@@ -13,7 +13,8 @@ from importlib.util import find_spec
 from tinystories.errors import install_hint
 from tinystories.evaluation.estimates import Estimate
 from tinystories.evaluation.table import HIGHER, LIKE_HUMAN, LOWER, Metric
-from tinystories.evaluation.text import determiners, grammar, names, novelty, repetition, tidiness
+from tinystories.evaluation.text import critic, determiners, grammar, names, novelty, repetition, tidiness
+from tinystories.evaluation.text.critic import Critic
 from tinystories.evaluation.text.novelty import Copied
 from tinystories.evaluation.text.samples import Sample, human_samples, human_stories
 from tinystories.evaluation.text.words import split_sentences
@@ -27,19 +28,24 @@ class TextMetric(Metric):
     """A metric of generated text.
 
     function: list[Sample] -> Estimate | None; with `needs_training`, its second argument is what `novelty.look_up`
-        found.
-    floor: the nonsense that it exposes: "shuffled", "looped", "spliced" or "copied" (from the training stories); None
-        for metrics of length.
+        found, with `needs_critic` a critic.
+    floor: the nonsense that it exposes: "shuffled", "looped", "spliced", "copied" (from the training stories) or one of
+        the DAMAGES; None for metrics of length.
     whole: its human column is of stories cut only at the limit of tokens, not to the lengths of the samples.
     """
 
     floor: str | None = field(kw_only=True)
     function: Callable[..., Estimate | None] = field(kw_only=True)
     needs_training: bool = field(default=False, kw_only=True)
+    needs_critic: bool = field(default=False, kw_only=True)
     whole: bool = field(default=False, kw_only=True)
 
-    def measure(self, samples: list[Sample], copied: Mapping[str, Copied] | None = None) -> Estimate | None:
+    def measure(
+        self, samples: list[Sample], copied: Mapping[str, Copied] | None = None, critic: Critic | None = None
+    ) -> Estimate | None:
         """copied: `novelty.look_up` of the `texts_to_look_up`, which metrics with `needs_training` need."""
+        if self.needs_critic:
+            return self.function(samples, critic)
         return self.function(samples, copied) if self.needs_training else self.function(samples)
 
 
@@ -52,12 +58,67 @@ DISTINCT = tuple(
         f"different runs of {n} word{'s' * (n > 1)} among all of them, over all texts",
         floor="looped",
         function=partial(repetition.distinct, n=n),
-        alarm=n == 2,  # a model of the token after the next has as many different pairs as people have
+        alarm=True,  # a model of the token after the next has as many different words and pairs as people have
     )
     for n in range(1, 5)
 )
 
+CRITIC = (
+    TextMetric(
+        "surprise",
+        "surprise",
+        "share",
+        LIKE_HUMAN,
+        "the bits that the critic needs for the texts, over those it expects before it sees each word, less 1",
+        floor="shuffled",
+        function=critic.surprise,
+        needs_critic=True,
+    ),
+    TextMetric(
+        "coherence",
+        "coherence",
+        "share",
+        LIKE_HUMAN,
+        "bits for the second half of a text that the critic saves if it has read all before it",
+        floor="spliced",
+        function=critic.coherence,
+        needs_critic=True,
+    ),
+    TextMetric(
+        "prompt_fit",
+        "fit to the prompt",
+        "share",
+        HIGHER,
+        "other prompts after which the critic finds the first 20 words less likely than after their own",
+        floor="other prompt",
+        function=critic.prompt_fit,
+        needs_critic=True,
+    ),
+    TextMetric(
+        "characters",
+        "characters kept",
+        "share",
+        HIGHER,
+        "how likely the critic finds each he or she against the other; and names of the second half that occur before",
+        floor="other gender",
+        function=critic.characters,
+        needs_critic=True,
+    ),
+    TextMetric(
+        "ending",
+        "endings",
+        "probability",
+        HIGHER,
+        "how probable the critic finds it that a story ends where the text ends; 0 where the limit of tokens cut it",
+        floor="no ending",
+        function=critic.ending,
+        needs_critic=True,
+        whole=True,
+    ),
+)
+
 METRICS: tuple[TextMetric, ...] = (
+    *CRITIC,
     TextMetric(
         "clean_sentences",
         "clean sentences",
@@ -136,6 +197,7 @@ METRICS: tuple[TextMetric, ...] = (
         "how similar the texts are to each other: BLEU-4 of the first 50 words of each against all others",
         floor="shuffled",
         function=repetition.self_bleu,
+        alarm=True,
     ),
     TextMetric(
         "loops",
@@ -166,6 +228,7 @@ METRICS: tuple[TextMetric, ...] = (
         floor="copied",
         function=novelty.seen_eightgrams,
         needs_training=True,
+        alarm=True,
     ),
     TextMetric(
         "longest_copy",
@@ -176,6 +239,7 @@ METRICS: tuple[TextMetric, ...] = (
         floor="copied",
         function=novelty.longest_copy,
         needs_training=True,
+        alarm=True,
     ),
     TextMetric(
         "near_copies",
@@ -197,6 +261,7 @@ METRICS: tuple[TextMetric, ...] = (
         floor=None,
         function=repetition.ended,
         whole=True,
+        alarm=True,
     ),
     TextMetric(
         "words",
@@ -232,12 +297,16 @@ METRICS: tuple[TextMetric, ...] = (
 )
 
 
-def available_metrics() -> list[TextMetric]:
+def available_metrics(critic: Critic | None = None) -> list[TextMetric]:
     """METRICS that can be measured here; a warning names what is left out."""
-    if find_spec("harper") is not None:
-        return list(METRICS)
-    logger.warning("GRAMMAR NOT MEASURED: harper is not installed; %s", install_hint("eval"))
-    return [metric for metric in METRICS if metric.name not in ("grammar_errors", "clean_sentences")]
+    metrics = [metric for metric in METRICS if critic is not None or not metric.needs_critic]
+    if critic is None:
+        titles = ", ".join(metric.title for metric in CRITIC)
+        logger.warning("NOT MEASURED without --critic: %s, and the overall number", titles)
+    if find_spec("harper") is None:
+        logger.warning("GRAMMAR NOT MEASURED: harper is not installed; %s", install_hint("eval"))
+        metrics = [metric for metric in metrics if metric.name not in ("grammar_errors", "clean_sentences")]
+    return metrics
 
 
 def measure_texts(
@@ -246,19 +315,21 @@ def measure_texts(
     copied: Mapping[str, Copied] | None = None,
     metrics: Sequence[TextMetric] = METRICS,
     seed: int = 0,
+    critic: Critic | None = None,
 ) -> dict[str, dict[str, Estimate | None]]:
     """{name: {"value": of the samples, "human": of `reference` at equal length}}.
 
-    copied: `novelty.look_up` of the `texts_to_look_up` of both. Without it, the metrics that need it are left out.
+    copied: `novelty.look_up` of the `texts_to_look_up` of both. Without it, the metrics that need it are left out; so
+    are those that need a critic.
     """
     cut, whole = human_samples(samples, reference, seed), human_stories(samples, reference, seed)
     return {
         metric.name: {
-            "value": metric.measure(samples, copied),
-            "human": metric.measure(whole if metric.whole else cut, copied),
+            "value": metric.measure(samples, copied, critic),
+            "human": metric.measure(whole if metric.whole else cut, copied, critic),
         }
         for metric in metrics
-        if copied is not None or not metric.needs_training
+        if (copied is not None or not metric.needs_training) and (critic is not None or not metric.needs_critic)
     }
 
 

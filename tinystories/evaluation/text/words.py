@@ -28,6 +28,12 @@ def without_first_words(text: str, number: int) -> str:
     return text[_end_of_word(text, number) :]
 
 
+def half_way(text: str) -> tuple[str, str]:
+    """The first and the second half of `text`, by words."""
+    first = first_words(text, len(split_words(text)) // 2)
+    return first, text[len(first) :]
+
+
 def _end_of_word(text: str, number: int) -> int:
     end = 0
     for place, word in enumerate(WORD.finditer(text), start=1):

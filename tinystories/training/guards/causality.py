@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from tinystories.data.packing import IGNORED
 from tinystories.errors import GuardError
 from tinystories.random_state import keep_random_state
 from tinystories.training.guards.batches import collate
@@ -118,7 +117,7 @@ def check_causality_as_trained(trainer: RecipeTrainer) -> str:
 def _logits_as_trained(trainer: RecipeTrainer, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Of a forward pass as in a step, gradients recorded, with the same dropout each time."""
     trainer.model_wrapped.train()
-    targets = (batch["labels"][:, 1:] != IGNORED).sum()
+    targets = trainer._get_num_items_in_batch([batch], trainer.args.device)  # in the dtype that a step gives it
     with keep_random_state(trainer.args.device):
         torch.manual_seed(0)
         _, outputs = trainer.compute_loss(

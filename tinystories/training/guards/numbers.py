@@ -10,6 +10,7 @@ import logging
 import math
 import tempfile
 from collections.abc import Sequence
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -184,6 +185,7 @@ class NumbersGuard(TrainerCallback):
         measured = trainer.compute_metrics
         assert measured is not None
 
+        @wraps(measured)  # other guards look at what is inside
         def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
             self.nll = list(prediction.predictions)
             return measured(prediction)

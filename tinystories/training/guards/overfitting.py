@@ -9,7 +9,7 @@ from tinystories.training.guards.batches import collate, frequent_tokens, narrow
 from tinystories.training.recipe_trainer import RecipeTrainer
 
 
-OVERFIT_TOKENS = 48
+OVERFIT_TOKENS = 136  # past 64 and 128, where a fixed size may end
 
 
 def check_overfitting(trainer: RecipeTrainer) -> str:
@@ -62,8 +62,10 @@ def _overfit(trainer: RecipeTrainer, model: PreTrainedModel, sequence: list[int]
 def _continue_greedily(
     model: TinyStoriesForCausalLM, tokenizer: PreTrainedTokenizerBase, prompt: list[int], max_new_tokens: int
 ) -> list[int]:
+    """The tokens of prompt and continuation. Raises GuardError: more than one token was read at once after the first."""
     greedy = GenerationConfig(
         do_sample=False,
+        use_cache=True,
         max_new_tokens=max_new_tokens,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -71,5 +73,14 @@ def _continue_greedily(
     model.eval()
     inputs = torch.tensor([prompt], device=model.device)
     mask = torch.ones_like(inputs)
+    read: list[int] = []
+    counting = model.model.layers[0].register_forward_pre_hook(lambda layer, args: read.append(args[0].shape[1]))
     ids = model.generate(inputs, attention_mask=mask, generation_config=greedy)  # type: ignore[misc]  # its own `self`
+    counting.remove()
+    if read != [len(prompt)] + [1] * (len(read) - 1):
+        raise GuardError(
+            f"generate reads {read[:4]} tokens in its first steps and not {len(prompt)} and then one by one: the cache "
+            "is not used",
+            "correct modeling_tinystories.py",
+        )
     return ids[0].tolist()

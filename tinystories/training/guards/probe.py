@@ -45,12 +45,12 @@ class Probe:
         return self.network(input_ids=self.rows, use_cache=False).logits
 
 
-def make_probe(model: TinyStoriesForCausalLM, rows: datasets.Dataset) -> Probe:
-    """rows: a dataset with the column `input_ids`."""
+def make_probe(model: TinyStoriesForCausalLM, rows: datasets.Dataset, revive: bool = True) -> Probe:
+    """rows: a dataset with the column `input_ids`. revive: see `float64_copy`."""
     random = np.random.default_rng()
     number = int(random.integers(len(rows)))
     row = torch.from_numpy(np.asarray(rows[number]["input_ids"], dtype=np.int64))
-    network = float64_copy(model)
+    network = float64_copy(model, revive)
     changed = change_token(row, 0, model.config.vocab_size, random)
     return Probe(network, torch.stack([row, changed]).to(network.device), number, random)
 
@@ -66,8 +66,8 @@ def probe_of(trainer: RecipeTrainer) -> Probe:
     return make_probe(trainer.model, trainer.train_dataset)
 
 
-def float64_copy(model: TinyStoriesForCausalLM) -> TinyStoriesForCausalLM:
-    """Matrices that are all zero, as with `residual_init: zero`, get values: with them a network hides its mistakes."""
+def float64_copy(model: TinyStoriesForCausalLM, revive: bool = True) -> TinyStoriesForCausalLM:
+    """revive: give values to matrices that are all zero, as with `residual_init: zero`: they hide mistakes."""
     network = copy.deepcopy(model)
     if network.device.type == "mps":  # it has no float64
         network.to("cpu")  # type: ignore[arg-type]  # its decorator hides that it is a method
@@ -75,7 +75,7 @@ def float64_copy(model: TinyStoriesForCausalLM) -> TinyStoriesForCausalLM:
     if network.config._attn_implementation not in FLOAT64_ATTENTION:
         network.set_attn_implementation("sdpa")
     for weight in network.parameters():
-        if weight.ndim == 2 and not weight.any():
+        if revive and weight.ndim == 2 and not weight.any():
             torch.nn.init.normal_(weight, std=network.config.initializer_range)
     return network
 

@@ -11,8 +11,9 @@ from functools import cache
 
 from tinystories.data.corpus import Corpus, story_hashes
 from tinystories.random_state import keep_random_state
+from tinystories.training.distributed import on_one_process
 from tinystories.training.guards.causality import check_causality, check_positions
-from tinystories.training.guards.corpus import check_overlap, check_text
+from tinystories.training.guards.corpus import check_kind, check_near_copies, check_overlap, check_sizes, check_text
 from tinystories.training.guards.loss import check_fresh_loss, check_known_loss, check_next_token_loss
 from tinystories.training.guards.numbers import NumbersGuard
 from tinystories.training.guards.overfitting import check_overfitting
@@ -20,28 +21,60 @@ from tinystories.training.guards.paths import check_paths
 from tinystories.training.guards.probe import probe_of
 from tinystories.training.guards.reference import check_reference
 from tinystories.training.guards.rows import check_labels, check_rows
-from tinystories.training.guards.tokenizer import check_tokenizer, check_vocabulary
+from tinystories.training.guards.sampler import Walk, check_visits, walk
+from tinystories.training.guards.samples import Sample
+from tinystories.training.guards.sources import check_division, check_sources
+from tinystories.training.guards.step import check_schedule, check_step
+from tinystories.training.guards.tokenizer import check_tokenizer, check_tokenizer_training, check_vocabulary
 from tinystories.training.recipe_trainer import RecipeTrainer
 
 
 logger = logging.getLogger(__name__)
 
-SAMPLE_STORIES = 1000
+SAMPLE_STORIES = 500
 
 
 def run_guards(trainer: RecipeTrainer, corpus: Corpus, numbers: NumbersGuard) -> dict[str, str]:
-    """Run all guards before the first step; returns what each one found, by name."""
-    tokenizer = trainer.processing_class
-    texts = [*corpus.train.take(SAMPLE_STORIES)["text"], *corpus.validation.take(SAMPLE_STORIES)["text"]]
+    """Run all guards before the first step; returns what each one found, by name.
+
+    Most run on the first process; all processes walk through their rows and rehearse steps together. If one fails, it
+    fails for all.
+    """
+    begin = time.process_time()
+    with keep_random_state(trainer.args.device):  # a run with guards and one without draw the same random numbers
+        walks = walk(trainer, Sample())
+        findings = on_one_process(lambda: _run_on_one_process(trainer, corpus, numbers, walks))
+        findings["learning rates"] = passed("learning rates", lambda: check_schedule(trainer))
+        findings["step"] = passed("step", lambda: check_step(trainer))
+    logger.info("all guards passed in %.1f s of processor time", time.process_time() - begin)
+    return findings
+
+
+def _run_on_one_process(
+    trainer: RecipeTrainer, corpus: Corpus, numbers: NumbersGuard, walks: list[Walk]
+) -> dict[str, str]:
+    """walks: of all processes (`walk`)."""
+    tokenizer, data, sample = trainer.processing_class, trainer.recipe.data, Sample()
+    texts = [*sample.texts(corpus.train, SAMPLE_STORIES), *sample.texts(corpus.validation, SAMPLE_STORIES)]
+    drawn = data.validation_file is None and data.dataset_name is None
     train_hashes, validation_hashes = story_hashes(corpus.train), story_hashes(corpus.validation)
     continued = trainer.recipe.model.model_name_or_path is not None
     guards: dict[str, Callable[[], str]] = {
-        "text": lambda: check_text(corpus.train),
-        "tokenizer": lambda: check_tokenizer(tokenizer, texts),
+        "sizes": lambda: check_sizes(corpus.train, corpus.validation),
+        "text": lambda: check_text(corpus.train, sample),
+        "tokenizer": lambda: check_tokenizer(tokenizer, texts, sample),
         "vocabulary": lambda: check_vocabulary(trainer),
-        "packed rows": lambda: check_rows(trainer, train_hashes),
-        "labels": lambda: check_labels(trainer),
+        "labels": lambda: check_labels(trainer, sample),
+        "visits": lambda: check_visits(trainer, walks),
         "validation": lambda: check_overlap(trainer, corpus.train, train_hashes, validation_hashes),
+        "sources": lambda: check_sources(corpus, data),
+        "division": lambda: check_division(train_hashes, validation_hashes, data),
+        "packed rows": lambda: check_rows(
+            trainer.train_dataset, corpus.train, tokenizer, data.align_to_stories, sample
+        ),
+        "tokenizer training": lambda: check_tokenizer_training(tokenizer, corpus.train, trainer.recipe),
+        "near-copies": lambda: check_near_copies(corpus.train, corpus.validation, train_hashes, drawn, sample),
+        "kind of text": lambda: check_kind(corpus.train, corpus.validation, sample),
         "scored stories": numbers.check_rows,
         "next-token loss": lambda: check_next_token_loss(trainer),
         **(
@@ -52,12 +85,7 @@ def run_guards(trainer: RecipeTrainer, corpus: Corpus, numbers: NumbersGuard) ->
         **_guards_of_the_model(trainer),
         "overfitting": lambda: check_overfitting(trainer),
     }
-    findings, begin = {}, time.process_time()
-    with keep_random_state(trainer.args.device):  # a run with guards and one without draw the same random numbers
-        for name, check in guards.items():
-            findings[name] = passed(name, check)
-    logger.info("all guards passed in %.1f s of processor time", time.process_time() - begin)
-    return findings
+    return {name: passed(name, check) for name, check in guards.items()}
 
 
 def _guards_of_the_model(trainer: RecipeTrainer) -> dict[str, Callable[[], str]]:

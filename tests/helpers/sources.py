@@ -1,0 +1,220 @@
+"""Where each number of the documents comes from. tests/test_numbers.py says how it is used.
+
+MEASURED: sentences, written with the values of a record in docs/results. A new record makes the sentence wrong, and the
+test fails until the document says what the record says. DEFINED: sentences with numbers that are settings, limits or
+formats; where the code has the value, it is taken from there. A time, a speed or a score is never defined.
+"""
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+from helpers.runs import ROOT
+from tinystories.config.arguments import RunArguments
+from tinystories.errors import GuardError, UserError
+from tinystories.evaluation.minimal_pairs.rules import RULES
+from tinystories.evaluation.text.prompts import PROMPTS
+from tinystories.server.middleware import LARGEST_BODY, LARGEST_HEADERS
+from tinystories.server.schema import BOUNDS, DEFAULT_MAX_TOKENS
+from tinystories.training.loss_spike import WINDOW
+
+
+SMALL = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+
+
+def record(name: str) -> Any:
+    """docs/results/`name`.json, with attributes for keys."""
+    text = (ROOT / "docs" / "results" / f"{name}.json").read_text(encoding="utf-8")
+    return json.loads(text, object_hook=lambda values: SimpleNamespace(**values))
+
+
+def minutes(seconds: float) -> str:
+    """Whole minutes; below half of one, the seconds."""
+    number = round(seconds / 60)
+    return f"{number} minute{'s' * (number != 1)}" if number else f"{seconds:.0f} seconds"
+
+
+def cores(machine: Any) -> str:
+    """`two shared cores of an AMD EPYC`."""
+    shared = "shared " if machine.shared else ""
+    return f"{SMALL[machine.cores]} {shared}cores of an {machine.processor}"
+
+
+def threads(machine: Any) -> str:
+    return f"{SMALL[machine.threads]} thread{'s' * (machine.threads != 1)}"
+
+
+def others(machine: Any) -> str:
+    share = f", while other processes used {100 * machine.load_by_others:.0f} % of its {SMALL[machine.cores]} cores"
+    return share if machine.shared else ""
+
+
+def amx(machine: Any) -> str:
+    return "with" if "amx_bf16" in machine.instructions else "without"
+
+
+def number_words(number: int) -> str:
+    return SMALL[number] if number < len(SMALL) else f"{number:,}"
+
+
+DEMO, CPU, OPTIMIZERS, PROCESSES = map(record, ("demo", "tinystories-cpu", "optimizers", "two-processes"))
+RECIPE, FIRST_RUN, CHECKED = OPTIMIZERS.recipe, OPTIMIZERS.runs[0], record("minimal_pairs_checked").pairs
+SEEDS = number_words(len({run.seed for run in OPTIMIZERS.runs} - {0}))  # seed 0 is that of the sweep
+DIFFERENCE = f"{PROCESSES.largest_difference.loss:.1e}".replace("e-0", "e-")
+SIZES = [float(path.stem.removeprefix("tinystories-")[:-1]) for path in (ROOT / "configs" / "ladder").glob("*.yaml")]
+DEMO_SCORE, CPU_SCORE = DEMO.all_results, CPU.all_results
+
+MEASURED = {
+    "README.md": [
+        f"(seed {DEMO.provenance.seed}; {minutes(DEMO.provenance.processor_seconds)} of processor time with "
+        f"{threads(DEMO.provenance.machine)} on an {DEMO.provenance.machine.processor}; "
+        f"{minutes(DEMO.provenance.seconds)} by the clock{others(DEMO.provenance.machine)})",
+        f"all {DEMO_SCORE.eval_stories:,} validation stories: loss {DEMO_SCORE.eval_loss:.4f} nats per token, "
+        f"perplexity {DEMO_SCORE.eval_perplexity:.3f}, {DEMO_SCORE.eval_bits_per_byte:.4f} bits per byte",
+        DEMO.story.text,
+        f"| [demo](configs/demo.yaml) | {DEMO.parameters:,} | stories that come with the project |",
+        f"A model of {CPU.parameters / 1e6:.1f} million parameters from one text file",
+        f"Trained on {CPU.packing.stories:,} stories of TinyStories ({CPU.provenance.data.train.bytes / 1e6:.1f} MB; "
+        f"{CPU_SCORE.num_input_tokens_seen:,} tokens in {number_words(round(CPU_SCORE.epoch))} epochs, seed "
+        f"{CPU.provenance.seed}) it reached {CPU_SCORE.eval_bits_per_byte:.4f} bits per byte on "
+        f"{CPU_SCORE.eval_stories:,} held-out stories, after {minutes(CPU_SCORE.train_runtime)} of training on "
+        f"{cores(CPU.provenance.machine)} {amx(CPU.provenance.machine)} AMX",
+        f"| [tinystories-cpu](configs/tinystories-cpu.yaml) | {CPU.parameters:,} | a text file |",
+        f"more than the spread of {SEEDS} seeds",
+    ],
+    "docs/distributed.md": [
+        f"the largest difference in {len(PROCESSES.one_process_16_rows.loss)} steps is {DIFFERENCE} nats",
+    ],
+    "docs/evaluation.md": [f"A sample of {len(CHECKED) // len(RULES)} pairs of each rule was read by hand"],
+    "docs/experiments.md": [
+        f"{OPTIMIZERS.provenance.data.train.bytes / 1e6:.1f} MB of its training stories",
+        f"on the first {FIRST_RUN.stories:,} stories of its validation split",
+        f"a {OPTIMIZERS.provenance.machine.cores}-core x86_64 machine",
+        f"makes no difference that {SEEDS} seeds could show",
+    ],
+    "docs/server.md": [f"model opened: demo, {DEMO.parameters:,} parameters, cpu"],
+}
+
+ANYWHERE = [  # in every document
+    "shifted twice",
+    "second half",
+    "first half",
+    "two CPU cores",  # what a recipe is for
+    f"exit status is {UserError.exit_status}",
+    f"exit status {GuardError.exit_status}",
+    "exit status 130",
+    "SIGTERM (143)",
+    "95 % interval",
+    "24,557,120 parameters",  # tests/config/test_ladder.py counts them
+    "| 24,557,120 |",
+    "tokens per second",
+    "Python 3.11 or later",
+    "transformers 5.17 or later",
+]
+DEFINED = {
+    "README.md": [
+        "`--validation_file`, 5 % of the distinct stories",
+        "Only a few stories, for example ten files?",
+        "To train one separately, for several runs",
+        "a few real steps",
+        "0.25M, 1M, 3M, 8M, 15M, 42M, 110M",
+        "decays in the last fifth (`lr_scheduler_type: warmup_stable_decay`",
+    ],
+    "docs/distributed.md": [
+        "`exitcode` is 1 for a user's mistake and 2 for a failed guard. The launcher itself returns 1.",
+        "Version 2, one unit",
+    ],
+    "docs/evaluation.md": [
+        "(default: half the context)",
+        f"{number_words(len(RULES)).capitalize()} rules make the pairs",
+        "is right half of the time",  # what chance gives
+        f"The model continues {len(PROMPTS)} beginnings of our own with each preset and several seeds",
+        "Half of the beginnings stop inside a sentence",
+        "sentences of three words or more in which at least half of the word triples occur",
+        "out of 10",
+        "never graded 0",
+        "the first 5 MiB of TinyStories' V2 validation split",
+    ],
+    "docs/experiments.md": [
+        "AdamW (0.9, 0.95)",
+        "matrices decay by 0.1",
+        f"After {100 * RECIPE.warmup_steps:g} % of warm-up the learning rate follows a cosine to 10 % of its peak, or "
+        "decays linearly to 0, or is constant and decays to 0 in the last 20 % of the steps (as 1 - sqrt(progress)",
+        "(standard deviation 0.02), zero, or depth scaled (0.02 / sqrt(2 x layers))",
+        "279,104 parameters (",
+        f"({RECIPE.num_hidden_layers} layers, width {RECIPE.hidden_size}, {RECIPE.num_attention_heads} heads, ",
+        f"vocabulary {RECIPE.vocab_size:,}, context {RECIPE.block_size}); {RECIPE.max_steps} steps of "
+        f"{RECIPE.per_device_train_batch_size} rows = {FIRST_RUN.tokens:,} tokens of TinyStories, "
+        f"{FIRST_RUN.tokens / 279104:.1f} for each parameter",
+        "Muon at twice the width",
+        "The sweep at twice the width",
+        "until its last fifth begins",
+        "*Linear to 0* lost to the cosine to 10 %",
+        f"Recipes from {min(SIZES):g}M to {max(SIZES):g}M parameters",
+        "the reference, 24.6M, is",
+        "Each trains on 20 tokens for each parameter, and on at least 100M",
+        "times sqrt(64 / width)",
+    ],
+    "docs/finetuning.md": ["A fifth of the stories is held out", "With ten stories, each would"],
+    "docs/long_runs.md": [
+        "a second Ctrl-C stops at once | 130 |",
+        "| the same | 143 |",
+        "the ones before it are complete | 1 |",
+        "with the two keys to give | 1 |",
+        "the worst first | 2 |",
+        "at steps 1, 2, 4, 8, ...",
+        "over the seconds of training alone",
+    ],
+    "docs/server.md": [
+        "running stories have ten more seconds",
+        "between two tokens",
+        *(
+            f'"{key}": {value}'
+            for key, value in (("seed", 1), ("prompt_tokens", 7), ("max_tokens", 6), ("new_tokens", 6))
+        ),
+        '"settings": {"temperature": 0.8, "top_k": 50, "top_p": 0.95, "repetition_penalty": 1.2}',
+        '"tokens": 1}',
+        '"seconds": ...',
+        f"| `prompt` | 1 to {BOUNDS['prompt'][1]:,} characters",
+        "| 0.1 to 2, 0 to 100 (0: all tokens), 0.1 to 1, 1 to 2 |",
+        f"default {DEFAULT_MAX_TOKENS}; clamped",
+        f"0 to {BOUNDS['seed'][1]}; default: random",
+        f"0 to {BOUNDS['alternatives'][1]}: adds to each piece",
+        "must be between 0.1 and 2.0",
+        '"bounds": [0.1, 2.0]',
+        "temperature 1, 16 tokens. Temperature 0 always",
+        f"headers (at most {LARGEST_HEADERS // 1024} KiB) and body (at most {LARGEST_BODY // 1024} KiB)",
+        "in any 60 seconds",
+        "still waiting then gets 503",
+        "may have a quarter of `MAX_CONNECTIONS`",
+        "8 bytes a parameter in float64",
+        "requests four stories at a click",
+        "where two words are nearly equally likely",
+        "`DTYPE=float32` halves the memory",
+        "| 200 when a model is ready, else 503 with the reason |",
+        "| 200 as long as the process answers",
+        "7 + 142 tokens, ... tokens/s, stop, seed 1",
+        "respond /metrics 404",
+        "reverse_proxy 127.0.0.1:7779",
+        "runs as uid 1000",
+        "the default of ten seconds is too short",  # Docker's
+    ],
+    "docs/trackers.md": [
+        f"more than `max_loss_spike` nats (default {RunArguments.max_loss_spike:g}), and more than ten times the usual "
+        f"spread, above the median of the last {WINDOW} steps",
+    ],
+    "model_card.md": ["minutes of wall clock, evaluations included"],
+}
+WHOLE = {"docs/compatibility.md": "tests/checkpoint/test_compatibility.py"}  # documents that are written from a record
+GENERATED = {  # blocks between two comments, and the test that compares them with their record or with the code
+    ("scale: numbers", "scale: end"): "tests/evaluation/test_metric_scale.py",
+    ("alarms: numbers", "alarms: end"): "tests/evaluation/test_metric_scale.py",
+    ("penalties: numbers", "penalties: end"): "tests/evaluation/test_metric_scale.py",
+    ("noise: numbers", "noise: end"): "tests/evaluation/test_metric_scale.py",
+    ("peer: numbers", "peer: end"): "tests/evaluation/test_metric_scale.py",
+    ("optimizers: tables", "optimizers: end"): "tests/test_experiments.py",
+    ("ladder: recipes", "ladder: end"): "tests/config/test_ladder.py",
+    ("load", "/load"): "tests/server/test_document.py",
+    ("settings", "/settings"): "tests/server/test_document.py",
+    ("errors", "/errors"): "tests/server/test_document.py",
+}
