@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from functools import partial
 from inspect import unwrap
+from collections import Counter
 from itertools import chain
 from typing import cast
 
@@ -52,12 +53,15 @@ def _check_stories(
     texts = scored_texts(rows, tokenizer)
     if len(texts) < min(wanted, len(stories)) or rows.num_stories != len(texts):
         raise GuardError(f"{len(texts)} {name} stories are scored in an evaluation, and the recipe says {wanted}")
-    known = {_hash(text) for batch in stories.iter(STORIES_PER_BATCH) for text in batch["text"]}
+    left = Counter(map(_hash, texts))
+    for key in (_hash(text) for batch in stories.iter(STORIES_PER_BATCH) for text in batch["text"]):
+        if left.get(key):
+            left[key] -= 1
     for text in texts:
-        if _hash(text) not in known:
+        if left[_hash(text)]:
             raise GuardError(
-                f"an evaluation scores a story as one of {name} that is none of them, or is not complete: "
-                f"{text[:40]!r}..."
+                f"an evaluation scores a story as one of {name} that is none of them, is not complete, or is scored more "
+                f"than once: {text[:40]!r}..."
             )
     num_bytes = sum(len(text.encode()) for text in texts)
     if rows.num_bytes != num_bytes:
