@@ -23,6 +23,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.other_damages import OTHER_DAMAGES, apply
 from tinystories.checkpoint.foreign import open_model
 from tinystories.config.keys import DataArguments
 from tinystories.console import set_up_logging
@@ -76,7 +77,7 @@ def main() -> None:
     print("useless metrics:", ", ".join(useless(record)) or "none")
     print("floors near people:", ", ".join(near_people(record)) or "none")
     print("checkpoints in the wrong order:", ", ".join(disordered(record)) or "none")
-    print("damages that no bar sees:", ", ".join(name for name, by in seen(record).items() if not by) or "none")
+    print("damages that no bar sees:", ", ".join(unseen(record)) or "none")
 
 
 def measure(arguments: argparse.Namespace) -> dict:
@@ -139,6 +140,7 @@ def damaged(model: dict, settings: EvaluationArguments) -> tuple[dict, dict]:
     copies = human_stories(samples, pick_stories(stories.training, len(samples))["text"])
     groups = {"people": whole} | {name: damage(whole) for name, damage in DAMAGES.items()}
     groups["copies, every 7th word"] = DAMAGES["every 7th word"](copies)
+    groups |= {name: apply(damage, whole) for name, damage in OTHER_DAMAGES.items()}
     measured = measure_groups(groups, held_out, stories.training, available_metrics(critic), critic)
     floors = list(model["floors"].values())
     for found in measured.values():
@@ -261,7 +263,8 @@ def with_numbers(document: str, record: dict) -> str:
         ("scale", [*table(record, alarms=False), "", *facts(record)]),
         ("alarms", table(record, alarms=True)),
         ("overall", overall_lines(record)),
-        ("damages", damage_table(record)),
+        ("damages", damage_table(record, other=False)),
+        ("other damages", damage_table(record, other=True)),
         ("checkpoints", checkpoint_table(record)),
         ("penalties", penalties(record)),
         ("noise", noise()),
@@ -337,19 +340,28 @@ def seen(record: dict) -> dict[str, list[str]]:
     }
 
 
+def unseen(record: dict) -> list[str]:
+    return [name for name, by in seen(record).items() if not by]
+
+
 def sees(metric: Metric, damaged: Values, people: Values) -> bool:
     value, theirs = damaged.get(metric.name), people.get(metric.name)
     return value is None or (theirs is not None and worse(metric, value, theirs))
 
 
-def damage_table(record: dict) -> list[str]:
-    """A row for each damage and a column for each bar of texts; bold where people's undamaged stories are apart."""
+def damage_table(record: dict, other: bool) -> list[str]:
+    """A row for each damage and a column for each bar of texts; bold where people's undamaged stories are apart.
+
+    other: the damages that no metric was made for.
+    """
     metrics = [
         metric for metric in all_metrics() if metric.name == "overall" or (metric in METRICS and not metric.alarm)
     ]
     people = record["undamaged"]["metrics"]
     lines = [f"| damage | {' | '.join(metric.title for metric in metrics)} |", f"|---{'|---:' * len(metrics)}|"]
     for name, found in {"none": record["undamaged"], **record["damages"]}.items():
+        if name != "none" and (name in OTHER_DAMAGES) != other:
+            continue
         values = [(metric, found["metrics"].get(metric.name)) for metric in metrics]
         texts = [f"{value['value']:.3g}" if value else "none" for _, value in values]
         bold = [name != "none" and sees(metric, found["metrics"], people) for metric in metrics]

@@ -12,6 +12,7 @@ from transformers import (
     StaticCache,
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.llama.modeling_llama import LlamaPreTrainedModel
 
 from configuration_tinystories import TinyStoriesConfig
 from modeling_tinystories import TinyStoriesForCausalLM, TinyStoriesForSequenceClassification, TinyStoriesModel
@@ -56,6 +57,59 @@ def test_same_logits_as_llama(attention, tied):
     llama.load_state_dict(ours.state_dict(), strict=True)
     ids = tokens()
     assert torch.equal(ours(ids).logits, llama(ids).logits)
+
+
+def as_llama(ours, **options) -> LlamaForCausalLM:
+    """transformers' Llama with the weights of `ours`."""
+    attention = ours.config._attn_implementation
+    llama = LlamaForCausalLM(LlamaConfig(**(SIZES | options), tie_word_embeddings=True, attn_implementation=attention))
+    llama.load_state_dict(ours.state_dict(), strict=True)
+    return llama.to(ours.dtype).eval()
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_same_logits_as_llama_in(dtype, attention):
+    """Norms, angles and the eager softmax are computed in float32 where the weights are not."""
+    ours, ids = make_model(attention).to(dtype), tokens()
+    logits = ours(ids).logits
+    assert logits.dtype == dtype
+    # In float64 our norm is more exact than Llama's, which is computed in float32.
+    tolerance = 1e-4 if dtype == torch.float64 else 0
+    torch.testing.assert_close(logits, as_llama(ours)(ids).logits, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "dynamic", "factor": 2.0},
+        {"rope_type": "linear", "factor": 4.0},
+        {"rope_type": "yarn", "factor": 2.0},
+    ],
+    ids=lambda rope: rope["rope_type"],
+)
+def test_other_rotary_embeddings(rope):
+    """As Llama's, for rows longer than the context that the model was trained with, and for shorter ones after them."""
+    rope = {"rope_theta": 10000.0, **rope}
+    ours = make_model(max_position_embeddings=16, rope_parameters=dict(rope))
+    llama = as_llama(ours, max_position_embeddings=16, rope_parameters=dict(rope))
+    for length in (8, 40, 12):
+        assert torch.equal(ours(tokens(length=length)).logits, llama(tokens(length=length)).logits), length
+
+
+def test_what_it_supports():
+    """As Llama: attention implementations, compilation, splitting over devices."""
+    names = [
+        name for name in vars(LlamaPreTrainedModel) if name.startswith(("_supports_", "_can_compile", "supports_"))
+    ]
+    assert len(names) >= 6
+    for name in names:
+        assert getattr(TinyStoriesForCausalLM, name) == getattr(LlamaForCausalLM, name), name
+    assert TinyStoriesForCausalLM._tp_plan == LlamaForCausalLM._tp_plan
+    assert TinyStoriesForCausalLM._pp_plan == LlamaForCausalLM._pp_plan
+    model = make_model()
+    assert model.vocab_size == SIZES["vocab_size"] and model.model.embed_tokens.padding_idx == 0
+    assert not model.model.gradient_checkpointing
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -121,6 +175,16 @@ def test_cached_decoding(make_cache, partial_rotary_factor):
     pieces = [model(ids[:, :10], past_key_values=cache, use_cache=True).logits]
     pieces += [model(ids[:, i : i + 1], past_key_values=cache, use_cache=True).logits for i in range(10, 24)]
     torch.testing.assert_close(torch.cat(pieces, dim=1), model(ids).logits, rtol=0, atol=1e-4)
+
+
+def test_use_cache():
+    """A cache is made where it is asked for, by default too, and only there."""
+    model, ids = make_model(), tokens()
+    assert model(ids).past_key_values.get_seq_length() == 24
+    assert model(ids, use_cache=True).past_key_values.get_seq_length() == 24
+    assert model(ids, use_cache=False).past_key_values is None
+    model.config.use_cache = False
+    assert model(ids).past_key_values is None
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -202,11 +266,12 @@ def test_logits_to_keep():
     torch.testing.assert_close(model(ids, logits_to_keep=ids > 40).logits, full[ids > 40])
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("field", ["embd_pdrop", "resid_pdrop", "attention_dropout"])
-def test_dropout(field):
+def test_dropout(field, attention):
     """Each kind acts in training only."""
-    model, ids = make_model(**{field: 0.5}), tokens()
-    assert torch.equal(model(ids).logits, make_model()(ids).logits)
+    model, ids = make_model(attention, **{field: 0.5}), tokens()
+    assert torch.equal(model(ids).logits, make_model(attention)(ids).logits)
     model.train()
     assert not torch.allclose(model(ids).logits, model(ids).logits)
 

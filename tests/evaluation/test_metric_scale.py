@@ -41,7 +41,7 @@ def test_bars(record):
 def test_damages(record):
     """Each damage of people's stories is seen by a bar, which calls undamaged stories of other people undamaged."""
     assert set(DAMAGES) <= set(record["damages"])
-    assert [name for name, by in SCALE.seen(record).items() if not by] == []
+    assert not set(DAMAGES) & set(SCALE.unseen(record))
     again = {"metrics": record["undamaged"]["human"], "human": {}}  # other stories, as many
     assert SCALE.seen(record | {"damages": {"none": again}}) == {"none": []}
 
@@ -66,4 +66,4 @@ def test_checks_can_fail(record):
     wrong["checkpoints"][first]["metrics"]["bits_per_byte"] = {"value": 0.1, "low": 0.1, "high": 0.1, "number": 9}
     assert SCALE.disordered(wrong) == ["bits_per_byte"]
     wrong["damages"]["antonyms"] = wrong["undamaged"]
-    assert [name for name, by in SCALE.seen(wrong).items() if not by] == ["antonyms"]
+    assert "antonyms" in SCALE.unseen(wrong)

@@ -117,7 +117,7 @@ def test_page(folder, found):
 
 
 def test_critic(folder, evaluated, caplog):
-    """A critic adds its metrics and the overall number to table, JSON, page and leaderboard; its content is in the key."""
+    """A critic adds its metrics and the overall number to table, page and leaderboard; its content is in the key."""
     pytest.importorskip("harper")
     settings = [*FEW, "--presets", "balanced", "--output_dir", "critic", "--leaderboard", "critic/board.jsonl"]
     printed = evaluated("run", *settings, "--critic", "run/checkpoint-10")

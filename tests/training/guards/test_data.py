@@ -70,6 +70,12 @@ MUTATIONS = {
         "evaluated = pick_stories(corpus.train,",
         "as one of validation that is none of them",
     ),
+    "evaluation on one story many times": (
+        BUILD,
+        "evaluated = pick_stories(corpus.validation, recipe.data.max_eval_samples)",
+        "evaluated = corpus.validation.select([0] * len(corpus.validation))",
+        "scored more than once",
+    ),
     "evaluation rows in the other order": (
         TRAINER,
         "evaluation.rows + training_stories.rows",
@@ -86,7 +92,7 @@ MUTATIONS = {
         SCORING,
         'encoded = tokenizer(batch["text"], add_special_tokens=False)',
         'encoded = tokenizer([text[:30] for text in batch["text"]], add_special_tokens=False)',
-        "is not complete",
+        "is none of them, is not complete",
     ),
     "evaluation without the end": (
         SCORING,

@@ -34,7 +34,7 @@ MUTATIONS = {
         TRAINER,
         "dataloader_drop_last, False\n",
         "dataloader_drop_last, True\n",
-        "rows came back",
+        "rows were scored instead of",
     ),
     "fewer stories": (
         BUILD,
@@ -108,7 +108,12 @@ MUTATIONS = {
         "the card gives",
     ),
     # settings
-    "no EOS in the presets": (PRESETS, "        eos_token_id=tokenizer.eos_token_id,\n", "", "no story would end"),
+    "no EOS in the presets": (
+        PRESETS,
+        "        config.update(**settings)\n",
+        "        config.update(**settings, eos_token_id=None)\n",
+        "no story would end",
+    ),
     "a doubled temperature": (PRESETS, '{"temperature": 0.8', '{"temperature": 1.6', "outside of"),
     "presets all alike": (PRESETS, "        config.update(**settings)\n", "", "the run meant"),
     "code edited": (
@@ -155,17 +160,34 @@ def test_mutation_is_caught(name, mutated_tree, corpus, tmp_path):
 
 @pytest.mark.slow
 def test_dropout_in_evaluation(mutated_tree, corpus, tmp_path):
-    """An evaluation in training mode is worse than the model; without the mistake dropout passes."""
+    """An evaluation in training mode is worse than the model."""
     options = ("--resid_pdrop", "0.3")
-    old = "        with evaluating_in_memory(self"
-    tree = mutated_tree(TRAINER, old, f"        self.model.eval = lambda: self.model.train(True)\n{old}")
+    new = (
+        "            was, self.model.eval = self.model.eval, lambda: self.model.train(True)\n            try:\n    {}\n"
+        "            finally:\n                self.model.eval = was"
+    )
+    old = "            return super()._evaluate(*args, **kwargs)"
+    tree = mutated_tree(TRAINER, old, new.format(old))
     assert_stopped(run_of(tmp_path, corpus, *options, tree=tree), "computed a second time")
+
+
+OVERFITTED = ("--max_train_samples", "15", "--max_steps", "70", "--lr_scheduler_type", "constant")
+
+
+@pytest.mark.slow
+def test_best_not_loaded(mutated_tree, corpus, tmp_path):
+    """The weights of the last step are saved as those of the best."""
+    tree = mutated_tree(
+        "tinystories/training/checkpointing.py", "            super()._load_best_model()", "            pass"
+    )
+    assert_stopped(run_of(tmp_path, corpus, *OVERFITTED, tree=tree), "is not that of the best checkpoint")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
+        OVERFITTED,
         ("--resid_pdrop", "0.3", "--attention_dropout", "0.1", "--early_stopping_patience", "1"),
         ("--load_best_model_at_end", "false", "--eval_strategy", "no", "--save_strategy", "no"),
         ("--block_size", "8", "--gradient_accumulation_steps", "3", "--bf16", "true"),

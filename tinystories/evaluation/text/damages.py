@@ -77,19 +77,19 @@ def antonyms(samples: list[Sample]) -> list[Sample]:
 
 def without_ending(samples: list[Sample]) -> list[Sample]:
     """The first 60 % of the sentences, called as whole as the text is."""
-    parts = [_cut(sample.text) for sample in samples]
+    parts = [sentences(sample.text) for sample in samples]
     cut = [_joined(part[: max(1, len(part) * 6 // 10)]) for part in parts]
     return [replace(sample, text=text) for sample, text in zip(samples, cut, strict=True)]
 
 
 def reversed_sentences(samples: list[Sample]) -> list[Sample]:
     """The last sentence first."""
-    return [replace(sample, text=_joined(_cut(sample.text)[::-1])) for sample in samples]
+    return [replace(sample, text=_joined(sentences(sample.text)[::-1])) for sample in samples]
 
 
 def mixed_sentences(samples: list[Sample]) -> list[Sample]:
     """As many sentences as the text has, each of another story."""
-    parts, damaged = [_cut(sample.text) for sample in samples], []
+    parts, damaged = [sentences(sample.text) for sample in samples], []
     for i, own in enumerate(parts):
         others = [parts[(i + step * 7 + 1) % len(parts)] for step in range(len(own))]
         damaged.append(_joined([other[min(k, len(other) - 1)] for k, other in enumerate(others)]))
@@ -109,7 +109,7 @@ def capitals(samples: list[Sample]) -> list[Sample]:
 
 def one_sentence(samples: list[Sample]) -> list[Sample]:
     """The first sentence, called a whole story."""
-    return [replace(sample, text=_joined(_cut(sample.text)[:1]), ended=True) for sample in samples]
+    return [replace(sample, text=_joined(sentences(sample.text)[:1]), ended=True) for sample in samples]
 
 
 def every_seventh_word(samples: list[Sample], seed: int = 0) -> list[Sample]:
@@ -137,7 +137,7 @@ def spanish(samples: list[Sample], seed: int = 0) -> list[Sample]:
     return [replace(sample, text=text) for sample, text in zip(samples, texts, strict=True)]
 
 
-def _cut(text: str) -> list[str]:
+def sentences(text: str) -> list[str]:
     """The sentences of `text`, each with its closing marks."""
     parts, begin = [], 0
     for sentence in split_sentences(text):
@@ -148,8 +148,8 @@ def _cut(text: str) -> list[str]:
     return parts or [text]
 
 
-def _joined(sentences: list[str]) -> str:
-    return " " + " ".join(sentences)
+def _joined(parts: list[str]) -> str:
+    return " " + " ".join(parts)
 
 
 DAMAGES: dict[str, Damage] = {

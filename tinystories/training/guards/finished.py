@@ -42,6 +42,7 @@ from tinystories.training.guards.records import (
     plain,
 )
 from tinystories.training.guards.run import passed
+from tinystories.training.guards.saved import check_saved_model
 from tinystories.training.guards.settings import (
     check_code,
     check_presets,
@@ -49,7 +50,7 @@ from tinystories.training.guards.settings import (
     check_specials,
     check_story_ends,
 )
-from tinystories.training.guards.weights import check_equal, check_kept, check_whole
+from tinystories.training.guards.weights import check_kept, check_whole
 from tinystories.training.recipe_trainer import RecipeTrainer
 
 
@@ -98,9 +99,11 @@ def _checks(trainer: RecipeTrainer, corpus: Corpus, final: FinalScore) -> dict[s
     texts = list(corpus.validation["text"])
     config = final.model.config.to_dict()
     network = _network(config, weights)
+    trained = None if trainer.is_fsdp_enabled else trainer.model
     checks = {
         "weights": lambda: check_whole(folder, weights),
-        "weights kept": lambda: _check_kept(trainer, run, weights),
+        "saved model": lambda: check_saved_model(folder, trainer.train_dataset, trained),
+        "weights kept": lambda: check_kept(run, weights),
         "best": lambda: check_best(run),
         "code": lambda: check_code(folder),
         "special tokens": lambda: check_specials(folder, tokens),
@@ -128,14 +131,6 @@ def _network(config: dict[str, Any], weights: dict[str, np.ndarray]) -> SecondPa
     except NotKnownError as error:
         logger.warning("the scores are not computed a second time: %s", error)
         return None
-
-
-def _check_kept(trainer: RecipeTrainer, run: Run, weights: dict[str, np.ndarray]) -> str:
-    """The file holds what the Trainer has in memory, which is what the records say."""
-    if not trainer.is_fsdp_enabled:
-        memory = {name: weight.detach().cpu().numpy() for name, weight in trainer.model.state_dict().items()}
-        check_equal(weights, memory, f"the saved file of {run.folder}", "the model that was trained")
-    return check_kept(run, weights)
 
 
 def check_final(final: FinalScore, texts: list[str], tokens: StoryTokens, network: SecondPath | None) -> str:

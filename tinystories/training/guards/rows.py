@@ -44,7 +44,7 @@ class _Tokenizer:
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         """BOS + story + EOS."""
-        encoded = self.whole(texts, add_special_tokens=False)["input_ids"]
+        encoded = self.whole(texts, add_special_tokens=False)["input_ids"] if texts else []  # it refuses no texts
         return [np.array([self.bos, *ids, self.eos]) for ids in encoded]
 
     def decode(self, stories: list[np.ndarray]) -> list[str]:

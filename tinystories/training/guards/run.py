@@ -14,6 +14,7 @@ from tinystories.random_state import keep_random_state
 from tinystories.training.distributed import on_one_process
 from tinystories.training.guards.causality import check_causality, check_positions
 from tinystories.training.guards.corpus import check_kind, check_near_copies, check_overlap, check_sizes, check_text
+from tinystories.training.guards.initial import check_initial_weights
 from tinystories.training.guards.loss import check_fresh_loss, check_known_loss, check_next_token_loss
 from tinystories.training.guards.numbers import NumbersGuard
 from tinystories.training.guards.overfitting import check_overfitting
@@ -80,7 +81,10 @@ def _run_on_one_process(
         **(
             {"known loss": lambda: check_known_loss(trainer)}
             if continued
-            else {"fresh loss": lambda: check_fresh_loss(trainer)}
+            else {
+                "fresh weights": lambda: check_initial_weights(trainer.model, trainer.recipe.model),
+                "fresh loss": lambda: check_fresh_loss(trainer),
+            }
         ),
         **_guards_of_the_model(trainer),
         "overfitting": lambda: check_overfitting(trainer),

@@ -57,10 +57,10 @@ def check_schedule(trainer: RecipeTrainer) -> str:
     trainer.lr_scheduler, trainer._created_lr_scheduler = None, False  # the run makes its own
     if not isinstance(schedule, LambdaLR):
         raise GuardError(f"the schedule is a {type(schedule).__name__}, not the recipe's {_schedule_in_words(trainer)}")
-    places = range(steps) if steps <= ENOUGH_PLACES else sorted(random.sample(range(steps), ENOUGH_PLACES))
+    places = sorted(random.SystemRandom().sample(range(steps), min(steps, ENOUGH_PLACES)))
     for step in places:
-        expected, found = rates(step)[0], schedule.base_lrs[0] * schedule.lr_lambdas[0](step)
-        if not abs(found - expected) <= 1e-6 * max(rates(place)[0] for place in (step, max(0, step - 1))) + 1e-12:
+        expected, found = rates(step)[0], float(schedule.base_lrs[0] * schedule.lr_lambdas[0](step))
+        if not abs(found - expected) <= 1e-6 * max(expected, 1e-3 * trainer.args.learning_rate):
             raise GuardError(
                 f"the learning rate of step {step + 1} of {steps} would be {found:.4g}, and that of the recipe's "
                 f"schedule is {expected:.4g} {_schedule_in_words(trainer)}"
@@ -274,7 +274,7 @@ class Comparison(TrainerCallback):
             "it is a mean of the micro-batches' means": float(np.mean(means)),
             "it is a sum of the micro-batches' means": float(np.sum(means)),
             "only the last micro-batch counts": last / number,
-            "only the last micro-batch counts ": means[-1],
+            "it is a mean of the last micro-batch alone": means[-1],
         }
 
     def _wrong_gradients(self, model: nn.Module) -> str | None:
@@ -352,6 +352,6 @@ def _norm(tensors: Iterable[torch.Tensor]) -> float:
 
 
 def _cause(found: float, others: dict[str, float]) -> str:
-    """The mistake that would give just this number, if one is known."""
+    """The mistakes that would give just this number, if some are known."""
     near = [cause for cause, value in others.items() if abs(found - value) <= 5 * OF_LOSS * (1 + abs(value))]
-    return f": {near[0].strip()}" if near else ""
+    return f": {' or '.join(near)}" if near else ""
