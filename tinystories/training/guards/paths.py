@@ -75,13 +75,14 @@ def _check_generate(probe: Probe) -> str:
 def generate_with_cache(
     model: TinyStoriesForCausalLM, prompt: torch.Tensor, settings: GenerationConfig
 ) -> torch.Tensor:
-    """The ids, (1, length), of `prompt` and its continuation.
+    """The ids, (1, length), of `prompt` and its continuation. model: a copy, whose generation_config is replaced.
 
     Raises:
         GuardError: after the prompt it reads more than the last token: the cache is not used.
     """
     read: list[int] = []
     settings.use_cache = True
+    model.generation_config = settings  # else what `settings` leaves open is the preset's, such as its penalty
     counting = model.model.layers[0].register_forward_pre_hook(lambda layer, args: read.append(args[0].shape[1]))
     mask = torch.ones_like(prompt)
     ids = model.generate(prompt, attention_mask=mask, generation_config=settings)  # type: ignore[misc]  # its own `self`
