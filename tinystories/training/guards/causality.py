@@ -75,8 +75,8 @@ class CausalAsTrained(TrainerCallback):
     """After the first step: causality of the model that is trained, wrapped, compiled and in its precision.
 
     A batch of the very shape of training runs twice as in a step, in training mode and with the same dropout; the
-    second time all rows but the first are changed from some place on. This reuses what torch.compile made for the first step.
-    It runs on every process, so that a failure ends all of them together.
+    second time, all rows but the first are changed from some place on. This reuses what torch.compile made for the
+    first step. It runs on every process, so that a failure ends all of them together.
     """
 
     def __init__(self, trainer: RecipeTrainer):
@@ -145,7 +145,7 @@ def _check_row(difference: torch.Tensor, t: int, end: int, where: str) -> None:
     crossed = (difference[end:] > ROUNDING_AS_TRAINED).nonzero().flatten()
     if len(crossed):
         raise GuardError(
-            f"attention crosses between the stories of a row: changing tokens {t} to {end} changes what is predicted at "
-            f"token {end + int(crossed[0])}, in another story ({where})",
+            f"attention crosses between the stories of a row: changing tokens {t} to {end} changes what is predicted "
+            f"at token {end + int(crossed[0])}, in another story ({where})",
             "correct the attention mask in modeling_tinystories.py",
         )
