@@ -58,8 +58,8 @@ def _check_stories(
     for text in texts:
         if left[_hash(text)]:
             raise GuardError(
-                f"an evaluation scores a story as one of {name} that is none of them, is not complete, or is scored more "
-                f"than once: {text[:40]!r}..."
+                f"an evaluation scores a story as one of {name} that is none of them, is not complete, or is "
+                f"scored more than once: {text[:40]!r}..."
             )
     num_bytes = sum(len(text.encode()) for text in texts)
     if rows.num_bytes != num_bytes:
