@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import deserialize, safe_open
 from tokenizers import Tokenizer
 
 
+_DTYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
 KNOWN_MODELS = ("tinystories", "llama")
 
 
@@ -158,9 +159,16 @@ def read_weights(folder: str | Path) -> dict[str, np.ndarray]:
     """Every tensor of the safetensors files, as it is stored (bfloat16 as float32)."""
     weights: dict[str, np.ndarray] = {}
     for path in sorted(Path(folder).glob("model*.safetensors")):
-        with safe_open(path, "np") as file:
-            weights |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+        weights |= {name: _array(stored) for name, stored in deserialize(path.read_bytes())}
     return weights
+
+
+def _array(stored: dict[str, Any]) -> np.ndarray:
+    """numpy has no bfloat16, which is the upper half of a float32."""
+    if stored["dtype"] == "BF16":
+        upper = np.frombuffer(stored["data"], np.uint16).astype(np.uint32)
+        return (upper << 16).view(np.float32).reshape(stored["shape"])
+    return np.frombuffer(stored["data"], _DTYPES[stored["dtype"]]).reshape(stored["shape"])
 
 
 def stored_dtypes(folder: str | Path) -> set[str]:
