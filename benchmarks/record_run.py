@@ -34,6 +34,7 @@ def options(argv: list[str]) -> argparse.Namespace:
     for option in ("commit", "date", "command"):
         parser.add_argument(f"--{option}", help="of a run without provenance.jsonl")
     parser.add_argument("--data", action="append", default=[], metavar="NAME=FILE", help="of such a run")
+    parser.add_argument("--instructions", nargs="*", help="of the processor of such a run, as avx512_bf16")
     parser.add_argument("--shared", action="store_true", help="such a run shared its machine")
     return parser.parse_args(argv)
 
@@ -84,6 +85,7 @@ def told(given: argparse.Namespace, run: Run) -> dict[str, Any]:
         "data": data or None,
         "machine": {
             "processor": environment.get("device_name"),
+            "instructions": given.instructions,
             "cores": environment.get("cores"),
             "threads": environment.get("threads"),
             "memory_gb": environment.get("device_memory_gb"),
@@ -95,7 +97,7 @@ def told(given: argparse.Namespace, run: Run) -> dict[str, Any]:
         "processor_seconds": None,
     }
     by_hand = [name for name in ("commit", "date", "command", "data") if found[name] is not None]
-    return found | {"told": [*by_hand, "machine.shared"], "not_recorded": [k for k in found if found[k] is None]}
+    return found | {"told": [*by_hand, "machine.shared", "machine.instructions"], "not_recorded": [k for k in found if found[k] is None]}
 
 
 if __name__ == "__main__":
