@@ -280,23 +280,22 @@ def provenance(tree: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def judge_all(chosen: list[Mutant], tree: Path, by: tuple[str, ...], progress: Path) -> list[dict[str, Any]]:
-    """The results of `chosen`, those of an interrupted call among them."""
-    content = _content(tree)
-    done = {}
+    """The results of `chosen`, with those of earlier calls, by whichever judge."""
+    content, done = _content(tree), {}
     for line in progress.read_text(encoding="utf-8").splitlines() if progress.exists() else []:
         result = json.loads(line)
-        if result["tree"] == content and all(judge in result for judge in by):
-            done[result["key"]] = result
+        if result["tree"] == content:
+            done[result["key"]] = done.get(result["key"], {}) | result
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder, progress.open("a", encoding="utf-8") as file:
         judges = Judges(tree, Path(folder))
         bar = tqdm(chosen, desc="mutants", unit="mutant")
         for mutant in bar:
             bar.set_postfix_str(f"{Path(mutant.file).name}:{mutant.line}")
-            if mutant.key not in done:
-                start = time.monotonic()
-                verdicts = judges.judge(mutant.file, mutant.source, by)
+            known = done.get(mutant.key, {})
+            if missing := tuple(judge for judge in by if judge not in known):
+                verdicts = judges.judge(mutant.file, mutant.source, missing)
                 shown = {name: getattr(mutant, name) for name in ("file", "line", "text", "change", "key")}
-                done[mutant.key] = shown | verdicts | {"seconds": round(time.monotonic() - start, 1), "tree": content}
+                done[mutant.key] = known | shown | verdicts | {"tree": content}
                 file.write(json.dumps(done[mutant.key], ensure_ascii=False) + "\n")
                 file.flush()
     return [done[mutant.key] for mutant in chosen]
