@@ -13,8 +13,9 @@ Neither mutmut 3.8 nor cosmic-ray 8.7 fits: mutmut leaves out decorated function
 need mutmut where they run, but our model file is copied into checkpoints; cosmic-ray changes the working tree in place;
 both have one test command for all modules. All processes are forked from one server (helpers/forked.py), for speed.
 
-Results are appended to `--progress` one by one: the same command continues after an interruption. With --output they
-are also written as a record by module, beside those that the file has under other names.
+Results are appended to `--progress` one by one: the same command continues after an interruption, a larger sample
+contains a smaller one, and `--by none` only reports. With --output they are also written as a record by module, beside
+those that the file has under other names.
 """
 
 import argparse
@@ -219,35 +220,33 @@ def equivalents(path: Path = EQUIVALENT) -> dict[tuple[str, str, str], str]:
 
 
 def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """The scores of one module: shares of its mutants without the equivalents."""
+    """The scores of one module: [stopped, judged] by each judge, and by either of those judged by both.
+
+    The equivalents do not count.
+    """
     known = equivalents()
     counted = [result for result in results if (result["file"], result["text"], result["change"]) not in known]
-    stopped = {
-        judge: [result.get(judge, SURVIVED) != SURVIVED for result in counted]
-        for judge in ("guards", "tests")
-        if any(judge in result for result in counted)
-    }
-    either = [any(pair) for pair in zip(*stopped.values(), strict=True)]
-    shares = {
-        judge: round(sum(found) / len(found), 3) for judge, found in (stopped | {"either": either}).items() if found
-    }
-    crashes = sum(result.get("guards", "").startswith("crash") for result in counted)
-    return {"mutants": len(results), "equivalent": len(results) - len(counted), "crashes": crashes, "killed": shares}
+    judged = {judge: [result for result in counted if judge in result] for judge in ("guards", "tests")}
+    killed = {judge: [sum(one[judge] != SURVIVED for one in ones), len(ones)] for judge, ones in judged.items()}
+    both = [result for result in judged["guards"] if "tests" in result]
+    killed["either"] = [sum((one["guards"], one["tests"]) != (SURVIVED, SURVIVED) for one in both), len(both)]
+    crashes = sum(result["guards"].startswith("crash") for result in judged["guards"])
+    return {"mutants": len(results), "equivalent": len(results) - len(counted), "crashes": crashes, "killed": killed}
 
 
 def table(records: dict[str, dict[str, Any]]) -> str:
-    """records: {name ("before"): {module: {"mutants", "equivalent", "crashes", "killed"}}}."""
+    """records: {name ("before"): {module: {"results"}}}."""
     heads = ["module", "record", "mutants", "equivalent", "by guards", "of them crashes", "by tests", "by either"]
     lines = [heads, ["---"] * len(heads)]
     for name, modules in records.items():
         for module, record in modules.items():
             scores = summary(record["results"])
-            killed = [
-                f"{100 * share:.0f} %" if (share := scores["killed"].get(by)) is not None else "-"
-                for by in ("guards", "tests", "either")
-            ]
-            cells = [f"`{module}`", name, scores["mutants"], scores["equivalent"], killed[0], scores["crashes"]]
-            lines.append([str(cell) for cell in [*cells, *killed[1:]]])
+            guards, tests, either = (
+                f"{100 * stopped / judged:.0f} % of {judged}" if judged else "-"
+                for stopped, judged in (scores["killed"][by] for by in ("guards", "tests", "either"))
+            )
+            cells = [f"`{module}`", name, scores["mutants"], scores["equivalent"], guards, scores["crashes"]]
+            lines.append([str(cell) for cell in [*cells, tests, either]])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -280,26 +279,25 @@ def provenance(tree: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def judge_all(chosen: list[Mutant], tree: Path, by: tuple[str, ...], progress: Path) -> list[dict[str, Any]]:
-    """The results of `chosen`, those of an interrupted call among them."""
-    content = _content(tree)
-    done = {}
+    """The results of `chosen`, with those of earlier calls, by whichever judge."""
+    content, done = _content(tree), {}
     for line in progress.read_text(encoding="utf-8").splitlines() if progress.exists() else []:
         result = json.loads(line)
-        if result["tree"] == content and all(judge in result for judge in by):
-            done[result["key"]] = result
+        if result["tree"] == content:
+            done[result["key"]] = done.get(result["key"], {}) | result
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder, progress.open("a", encoding="utf-8") as file:
         judges = Judges(tree, Path(folder))
         bar = tqdm(chosen, desc="mutants", unit="mutant")
         for mutant in bar:
             bar.set_postfix_str(f"{Path(mutant.file).name}:{mutant.line}")
-            if mutant.key not in done:
-                start = time.monotonic()
-                verdicts = judges.judge(mutant.file, mutant.source, by)
+            known = done.get(mutant.key, {})
+            if missing := tuple(judge for judge in by if judge not in known):
+                verdicts = judges.judge(mutant.file, mutant.source, missing)
                 shown = {name: getattr(mutant, name) for name in ("file", "line", "text", "change", "key")}
-                done[mutant.key] = shown | verdicts | {"seconds": round(time.monotonic() - start, 1), "tree": content}
+                done[mutant.key] = known | shown | verdicts | {"tree": content}
                 file.write(json.dumps(done[mutant.key], ensure_ascii=False) + "\n")
                 file.flush()
-    return [done[mutant.key] for mutant in chosen]
+    return [done[mutant.key] for mutant in chosen if mutant.key in done]
 
 
 def _content(tree: Path) -> str:
@@ -342,7 +340,7 @@ def main() -> None:
     parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"default: {', '.join(TESTS)}")
     parser.add_argument("--sample", type=int, help="mutants of each module (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
-    parser.add_argument("--by", choices=["guards", "tests", "both"], default="both")
+    parser.add_argument("--by", choices=["guards", "tests", "both", "none"], default="both")
     parser.add_argument("--tree", type=Path, default=ROOT, help="the checkout that is mutated, with its own tests")
     parser.add_argument("--record", default="now", help='name in the output file, such as "before"')
     parser.add_argument("--output", type=Path, help="JSON file that the record is added to")
@@ -350,7 +348,7 @@ def main() -> None:
     parser.add_argument("--skip_check", action="store_true", help="do not judge the unchanged tree first")
     options = parser.parse_args()
     tree, modules = options.tree.resolve(), options.modules or list(TESTS)
-    by = ("guards", "tests") if options.by == "both" else (options.by,)
+    by = {"both": ("guards", "tests"), "none": ()}.get(options.by, (options.by,))
     for module in modules:
         if module not in TESTS:
             parser.error(f"no tests are listed for {module}: one of {', '.join(TESTS)}")

@@ -110,24 +110,27 @@ def test_sample_outlives_edits():
     assert [one.key for one in drawn] != [one.key for one in sample(before, 6, seed=1)]
 
 
-def result(change, guards, tests, text="x = 1"):
-    return {"file": "a.py", "line": 1, "text": text, "change": change, "guards": guards, "tests": tests}
+def result(change, **verdicts):
+    return {"file": "a.py", "line": 1, "text": "x = 1", "change": change} | verdicts
 
 
 def test_scores(monkeypatch):
-    """Equivalent mutants do not count; a crash counts as stopped, and is counted."""
+    """Neither equivalent mutants nor those that a judge has not seen count; a crash is a stop, and counted."""
     results = [
-        result("1 → 0", "guard: no", "test: a"),
-        result("1 → 2", "crash: b", "survived"),
-        result("b", "survived", "test: a"),
-        result("c", "survived", "survived"),
-        result("d", "survived", "survived"),
+        result("1 → 0", guards="guard: no", tests="test: a"),
+        result("1 → 2", guards="crash: b", tests="survived"),
+        result("b", guards="survived", tests="test: a"),
+        result("c", guards="survived", tests="survived"),
+        result("d", guards="survived", tests="survived"),
+        result("e", tests="test: a"),
     ]
     monkeypatch.setattr(mutate, "equivalents", lambda: {("a.py", "x = 1", "d"): "the same"})
-    killed = {"guards": 0.5, "tests": 0.5, "either": 0.75}
-    assert mutate.summary(results) == {"mutants": 5, "equivalent": 1, "crashes": 1, "killed": killed}
+    killed = {"guards": [2, 4], "tests": [3, 5], "either": [3, 4]}
+    assert mutate.summary(results) == {"mutants": 6, "equivalent": 1, "crashes": 1, "killed": killed}
     assert mutate.survivors(results) == ["a.py:1: c\n    x = 1"]
-    assert "| `a.py` | now | 5 | 1 | 50 % | 1 | 50 % | 75 % |" in mutate.table({"now": {"a.py": {"results": results}}})
+    assert "| `a.py` | now | 6 | 1 | 50 % of 4 | 1 | 60 % of 5 | 75 % of 4 |" in mutate.table(
+        {"now": {"a.py": {"results": results}}}
+    )
 
 
 def test_equivalents_have_reasons():

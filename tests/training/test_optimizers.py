@@ -292,7 +292,7 @@ COSINE = ["--lr_scheduler_type", "cosine_with_min_lr", "--lr_scheduler_kwargs"]
         (["--optimizer", "muon", "--muon_learning_rate=-1"], ["muon_learning_rate must be 0 or more", "-1"]),
         (["--lr_scheduler_type", "cosine_with_min_lr"], ["lr_scheduler_kwargs", "min_lr_rate should be set"]),
         (["--lr_scheduler_kwargs", '{"min_lr_rat": 1}'], ["lr_scheduler_kwargs", "linear", "'min_lr_rat'"]),
-        (["--lr_scheduler_kwargs", "5"], ["lr_scheduler_kwargs 5"]),
+        (["--lr_scheduler_kwargs", "5"], ["lr_scheduler_kwargs 5", "must be a JSON object"]),
         (["--lr_scheduler_type", "constant", "--lr_scheduler_kwargs", '{"a": 1}'], ["constant", "takes none"]),
         ([*WSD, "{}"], ["lr_scheduler_kwargs", "num_decay_steps"]),
         ([*WSD, '{"num_decay_steps": 0}'], ["num_decay_steps must be above 0"]),
