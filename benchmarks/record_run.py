@@ -97,7 +97,10 @@ def told(given: argparse.Namespace, run: Run) -> dict[str, Any]:
         "processor_seconds": None,
     }
     by_hand = [name for name in ("commit", "date", "command", "data") if found[name] is not None]
-    return found | {"told": [*by_hand, "machine.shared", "machine.instructions"], "not_recorded": [k for k in found if found[k] is None]}
+    return found | {
+        "told": [*by_hand, "machine.shared", "machine.instructions"],
+        "not_recorded": [k for k in found if found[k] is None],
+    }
 
 
 if __name__ == "__main__":

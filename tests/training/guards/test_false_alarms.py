@@ -82,7 +82,10 @@ HONEST = {
         {"max_steps": 60, "eval_steps": 30, "save_steps": 30},
     ),
     "stories of one word": ([f"{thing}{i}" for thing in THINGS for i in range(40)], {}),
-    "one story of thousands of tokens": ([*stories(simple_story), " ".join(simple_story(i) for i in range(5000, 5120))], {}),
+    "one story of thousands of tokens": (
+        [*stories(simple_story), " ".join(simple_story(i) for i in range(5000, 5120))],
+        {},
+    ),
     "white space matters": ([f"  {simple_story(i)}\n\n\t{poem(i)}  \n" for i in range(150)], {}),
     "initializer 0.1": (stories(simple_story), {"initializer_range": 0.1}),
     "260 tokens": (stories(simple_story), {"vocab_size": 260}),

@@ -1,4 +1,4 @@
-"""What guards need of a Trainer: its first rows, its batches, its loss, and a narrow copy of its model."""
+"""What guards need of a Trainer: some rows, its batches, its loss, and a narrow copy of its model."""
 
 import copy
 
@@ -13,12 +13,15 @@ from tinystories.training.recipe_trainer import RecipeTrainer
 SAMPLE_ROWS = 64
 
 
-def first_rows(trainer: RecipeTrainer, number: int) -> list[dict]:
-    return [trainer.train_dataset[i] for i in range(min(number, len(trainer.train_dataset)))]
+def some_rows(trainer: RecipeTrainer, number: int) -> list[dict]:
+    """Random rows: others with another seed and at another step, the same on every process, which run them together."""
+    random = np.random.default_rng([abs(trainer.args.seed), trainer.state.global_step])
+    places = random.permutation(len(trainer.train_dataset))[:number]
+    return [trainer.train_dataset[int(place)] for place in places]
 
 
 def batch_of(trainer: RecipeTrainer, number: int) -> dict[str, torch.Tensor]:
-    return collate(trainer, first_rows(trainer, number))
+    return collate(trainer, some_rows(trainer, number))
 
 
 def collate(trainer: RecipeTrainer, rows: list[dict]) -> dict[str, torch.Tensor]:
@@ -33,8 +36,8 @@ def training_loss(trainer: RecipeTrainer, model: PreTrainedModel, batch: dict[st
 
 
 def frequent_tokens(trainer: RecipeTrainer, number: int) -> list[int]:
-    """The most frequent tokens of the first rows, without special ones: of this corpus, whatever its language."""
-    rows = np.concatenate([row["input_ids"] for row in first_rows(trainer, SAMPLE_ROWS)])
+    """The most frequent tokens of some rows, without special ones: of this corpus, whatever its language."""
+    rows = np.concatenate([row["input_ids"] for row in some_rows(trainer, SAMPLE_ROWS)])
     ids, counts = np.unique(rows[~np.isin(rows, trainer.processing_class.all_special_ids)], return_counts=True)
     return ids[np.argsort(-counts, kind="stable")][:number].tolist()
 

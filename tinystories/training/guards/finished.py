@@ -59,7 +59,7 @@ logger = logging.getLogger(__name__)
 EXACT = (1e-4, 5e-4)  # nats per token between float32 and float64, as BF16_TOLERANCE; measured: 3e-7 and 1e-6
 TEXTS = 20
 SCORES = (ALL_RESULTS, "eval_results.json")
-NGRAM_TOKENS = 400_000
+NGRAM_TOKENS = 200_000
 FAR_BETTER = 0.2  # of what counting runs of tokens gives; the best published models of such stories have 0.25
 
 

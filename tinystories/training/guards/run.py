@@ -32,7 +32,7 @@ from tinystories.training.recipe_trainer import RecipeTrainer
 
 logger = logging.getLogger(__name__)
 
-SAMPLE_STORIES = 500
+SAMPLE_STORIES = 250
 
 
 def run_guards(trainer: RecipeTrainer, corpus: Corpus, numbers: NumbersGuard) -> dict[str, str]:
