@@ -18,8 +18,8 @@ def check_initial_weights(model: TinyStoriesForCausalLM, arguments: ModelArgumen
     """
     _check_configuration(model, arguments)
     matrices: list[tuple[str, torch.Tensor]] = []
-    for name, weight in model.named_parameters():
-        weight = weight.detach().double()
+    for name, parameter in model.named_parameters():
+        weight = parameter.detach().double()
         if weight.ndim == 1:
             if not (weight == 1).all():
                 raise GuardError(f"the fresh {name} is not all ones, but {weight.min():.3g} to {weight.max():.3g}")

@@ -5,6 +5,7 @@ With the cache token by token and in chunks, in padded batches, packed with othe
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Any
 
 import torch
 from transformers import DynamicCache, GenerationConfig
@@ -85,7 +86,7 @@ def generate_with_cache(
     model.generation_config = settings  # else what `settings` leaves open is the preset's, such as its penalty
     counting = model.model.layers[0].register_forward_pre_hook(lambda layer, args: read.append(args[0].shape[1]))
     mask = torch.ones_like(prompt)
-    ids = model.generate(prompt, attention_mask=mask, generation_config=settings)  # type: ignore[misc]  # its own `self`
+    ids: Any = model.generate(prompt, attention_mask=mask, generation_config=settings)  # type: ignore[misc]  # its own `self`
     counting.remove()
     if read != [prompt.shape[1]] + [1] * (len(read) - 1):
         raise GuardError(

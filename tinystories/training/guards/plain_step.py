@@ -121,7 +121,8 @@ class Targets:
 
 def targets_of(rows: Sequence[torch.Tensor], pad: int, bos: int | None) -> Targets:
     """With `bos`, each story of a row is a piece of its own; its last token still predicts the row's next one."""
-    pieces, following = [], []
+    pieces: list[torch.Tensor] = []
+    following: list[torch.Tensor] = []
     for row in rows:
         after = torch.cat([row[1:], row.new_tensor([pad])])
         starts = [] if bos is None else (row == bos).nonzero().flatten().tolist()

@@ -1,8 +1,9 @@
 """The model is the network that its configuration names: transformers' own Llama or Phi-3, in values and gradients."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,6 +19,8 @@ from tinystories.training.guards.probe import TOLERANCE, Probe, differing_places
 GRADIENT_TOLERANCE = 1e-5  # transformers computes the loss in float32
 FLOAT32_TOLERANCE = 1e-3
 DROPOUTS = ("embd_pdrop", "resid_pdrop", "attention_dropout")
+
+_Record = dict[str, tuple[torch.Tensor, torch.Tensor]]  # name of a module: its input and output
 
 
 def check_reference(probe: Probe, batch: dict[str, torch.Tensor], checkpointing: dict | None = None) -> str:
@@ -44,7 +47,7 @@ def check_reference(probe: Probe, batch: dict[str, torch.Tensor], checkpointing:
     with must_run("as in training"):
         output = trained(**inputs, labels=labels, use_cache=False)
     _compare_logits(trained, twin, inputs, output.logits[0], expected[0], "in training mode")
-    _compare_loss(output.loss, loss)
+    _compare_loss(output.loss.item(), loss.item())
     with must_run("backwards"):
         output.loss.backward()
     worst = _compare_gradients(trained, twin)
@@ -101,7 +104,7 @@ def _next_token_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor
 
 def _compare_logits(
     network: nn.Module,
-    twin: nn.Module,
+    twin: PreTrainedModel,
     inputs: dict[str, torch.Tensor],
     found: torch.Tensor,
     expected: torch.Tensor,
@@ -122,7 +125,8 @@ def _compare_logits(
 @torch.no_grad()
 def _first_difference(network: nn.Module, twin: nn.Module, inputs: dict[str, torch.Tensor]) -> str:
     """Which module, in the order in which they run, is the first with another input or output than its twin."""
-    ours, theirs = ({}, {})
+    ours: _Record = {}
+    theirs: _Record = {}
     for model, record in ((network, ours), (twin, theirs)):
         with _recorded(model, record):
             model(**inputs, use_cache=False)
@@ -137,12 +141,12 @@ def _first_difference(network: nn.Module, twin: nn.Module, inputs: dict[str, tor
 
 
 @contextmanager
-def _recorded(model: nn.Module, record: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> Iterator[None]:
+def _recorded(model: nn.Module, record: _Record) -> Iterator[None]:
     """Record the first row of what goes into and comes out of each block, as (length, ...), in the order they end."""
 
-    def hook(name):
-        def keep(module, args, kwargs, output):
-            goes_in = args[0] if args else kwargs.get("hidden_states", kwargs.get("input"))
+    def hook(name: str) -> Callable[..., None]:
+        def keep(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+            goes_in = args[0] if args else kwargs["hidden_states" if "hidden_states" in kwargs else "input"]
             comes_out = output[0] if isinstance(output, tuple) else output
             record.setdefault(name, (goes_in[0], comes_out[0]))
 
@@ -165,8 +169,7 @@ def _is_block(name: str) -> bool:
     return parts[:2] == ["model", "layers"] and len(parts) in (3, 4) and "dropout" not in parts[-1]
 
 
-def _compare_loss(found: torch.Tensor, expected: torch.Tensor) -> None:
-    found, expected = found.item(), expected.item()
+def _compare_loss(found: float, expected: float) -> None:
     if not abs(found - expected) <= GRADIENT_TOLERANCE * max(1.0, abs(expected)):
         raise GuardError(
             f"the model's loss of a row is {found:.6f} and its next-token loss {expected:.6f} nats: labels are shifted "
@@ -177,13 +180,13 @@ def _compare_loss(found: torch.Tensor, expected: torch.Tensor) -> None:
 
 def _compare_gradients(trained: TinyStoriesForCausalLM, twin: PreTrainedModel) -> float:
     """The largest relative difference. Of several wrong gradients the one nearest to the loss is named."""
-    expected = {name: weight.grad for name, weight in twin.named_parameters()}
+    expected = {name: weight.grad for name, weight in twin.named_parameters() if weight.grad is not None}
     own = dict(trained.named_parameters())
     for name, weight in own.items():
         if weight.grad is None:
             why = "it is frozen (requires_grad is False)" if not weight.requires_grad else "the loss does not reach it"
             raise GuardError(f"{name} gets no gradient: {why}, so it would stay as it is")
-    found = {name: weight.grad for name, weight in own.items()}
+    found = {name: weight.grad for name, weight in own.items() if weight.grad is not None}
     if not set(found) <= set(expected):
         found = fuse_projections(found)
     worst = 0.0

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 from tinystories.data.corpus import Corpus, story_hashes
 from tinystories.random_state import keep_random_state
@@ -95,9 +96,8 @@ def _run_on_one_process(
 def _guards_of_the_model(trainer: RecipeTrainer) -> dict[str, Callable[[], str]]:
     """They share one float64 copy of the model, made by the first of them."""
     probe = cache(lambda: probe_of(trainer))
-    checkpointing = (
-        trainer.args.activation_checkpointing_kwargs or {} if trainer.args.activation_checkpointing else None
-    )
+    given: Any = trainer.args.activation_checkpointing_kwargs or {}  # parsed, whatever its annotation says
+    checkpointing = given if trainer.args.activation_checkpointing else None
     batch = cache(lambda: trainer.data_collator([trainer.train_dataset[probe().number]]))
     guards = {
         "reference": lambda: check_reference(probe(), batch(), checkpointing),

@@ -47,7 +47,7 @@ def check_saved_model(folder: str | Path, rows: datasets.Dataset, trained: TinyS
 
 def saved_weights(folder: Path) -> dict[str, torch.Tensor]:
     """Names and tensors of all safetensors files of a checkpoint."""
-    weights = {}
+    weights: dict[str, torch.Tensor] = {}
     for file in sorted(folder.glob("model*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
             weights |= {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118  # no iterator

@@ -33,10 +33,9 @@ def wrong_groups(
     for name, weight in model.named_parameters():
         if not weight.requires_grad:
             return f"{name} is frozen (requires_grad is False): it would never be trained"
-        group = groups.pop(id(weight), None)
-        if group is None:
+        if id(weight) not in groups:
             return f"{name} is not in the optimizer: it would never be trained"
-        problem = _wrong_group(name, weight, group, settings, rates)
+        problem = _wrong_group(name, weight, groups.pop(id(weight)), settings, rates)
         if problem is not None:
             return problem
     if groups:

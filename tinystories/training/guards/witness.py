@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from accelerate.utils import gather_object
 from torch import nn
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 
 from tinystories.errors import GuardError
 from tinystories.training.guards.plain_step import Moments, Settings, clipping_factor, learning_rates, targets_of
@@ -152,7 +152,7 @@ class StepWitness(TrainerCallback):
                     f"({self.settings.schedule}) is {wanted:.4g}"
                 )
 
-    def _wrong_loss(self, model: nn.Module, args) -> str | None:
+    def _wrong_loss(self, model: nn.Module, args: TrainingArguments) -> str | None:
         """Compare the loss of a micro-batch with the plain one of its token ids; without dropout alone."""
         rows, losses = self.trainer.step_rows, self.trainer.loss_spike_guard.losses
         if len(rows) != len(losses):
