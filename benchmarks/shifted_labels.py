@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from tinystories.commands import train
 from tinystories.console import run_command
 from tinystories.data.packing import IGNORED
+from tinystories.training import build
 from tinystories.training.trainer import StoryTrainer
 
 
@@ -29,7 +30,7 @@ class ShiftedTwice(StoryTrainer):
 
 
 def main(argv: list[str]) -> None:
-    sys.modules["tinystories.training.build"].StoryTrainer = ShiftedTwice
+    build.StoryTrainer = ShiftedTwice
     train.main([*argv, "--skip_guards", "true", "--load_best_model_at_end", "false"])
 
 
