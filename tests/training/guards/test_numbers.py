@@ -25,7 +25,6 @@ BUILD, RUN, PRESETS = (
     "tinystories/training/run.py",
     "tinystories/generation/presets.py",
 )
-SPEED = "tinystories/training/throughput.py"
 BEFORE_SAVING = "            save_presets(folder,"
 
 MUTATIONS = {
