@@ -58,6 +58,7 @@ def number_words(number: int) -> str:
 
 
 DEMO, CPU, OPTIMIZERS, PROCESSES = map(record, ("demo", "tinystories-cpu", "optimizers", "two-processes"))
+GUARDS = record("guards")
 RECIPE, FIRST_RUN, CHECKED = OPTIMIZERS.recipe, OPTIMIZERS.runs[0], record("minimal_pairs_checked").pairs
 SEEDS = number_words(len({run.seed for run in OPTIMIZERS.runs} - {0}))  # seed 0 is that of the sweep
 DIFFERENCE = f"{PROCESSES.largest_difference.loss:.1e}".replace("e-0", "e-")
@@ -92,6 +93,7 @@ MEASURED = {
         f"a {OPTIMIZERS.provenance.machine.cores}-core x86_64 machine",
         f"makes no difference that {SEEDS} seeds could show",
     ],
+    "docs/guards.md": [f"with {GUARDS.provenance.data.train_file.bytes / 1e6:.1f} MB of stories"],
     "docs/server.md": [f"model opened: demo, {DEMO.parameters:,} parameters, cpu"],
 }
 
@@ -156,6 +158,7 @@ DEFINED = {
         "times sqrt(64 / width)",
     ],
     "docs/finetuning.md": ["A fifth of the stories is held out", "With ten stories, each would"],
+    "docs/guards.md": ["ends with status 0"],
     "docs/long_runs.md": [
         "a second Ctrl-C stops at once | 130 |",
         "| the same | 143 |",
@@ -212,6 +215,7 @@ GENERATED = {  # blocks between two comments, and the test that compares them wi
     ("penalties: numbers", "penalties: end"): "tests/evaluation/test_metric_scale.py",
     ("noise: numbers", "noise: end"): "tests/evaluation/test_metric_scale.py",
     ("peer: numbers", "peer: end"): "tests/evaluation/test_metric_scale.py",
+    ("guards: costs", "guards: end"): "tests/training/guards/test_document.py",
     ("optimizers: tables", "optimizers: end"): "tests/test_experiments.py",
     ("ladder: recipes", "ladder: end"): "tests/config/test_ladder.py",
     ("load", "/load"): "tests/server/test_document.py",
