@@ -97,7 +97,7 @@ def measure(arguments: argparse.Namespace) -> dict:
     model = results["model"]
     columns = {"untrained": model["floors"]["untrained"], "nonsense": model["floors"]["nonsense"]}
     columns |= {name: found["metrics"] for name, found in results.items()}
-    people, damages = damaged(model, settings)
+    people, damages = damaged(model, arguments.model, settings)
     columns["people"] = model["presets"][model["preset"]]["human"] | {"overall": people["metrics"]["overall"]}
     steps = {str(trained(name)["steps"]): found for name, found in zip(arguments.checkpoints, early, strict=True)}
     steps[str(trained(arguments.model)["steps"])] = model
@@ -122,12 +122,12 @@ def measure(arguments: argparse.Namespace) -> dict:
     }
 
 
-def damaged(model: dict, settings: EvaluationArguments) -> tuple[dict, dict]:
+def damaged(model: dict, checkpoint: str, settings: EvaluationArguments) -> tuple[dict, dict]:
     """Other stories of people than the model is compared with, and the same damaged: {"metrics", "human"} of each.
 
     They are as many as the model's and cut only where the limit of tokens cut its stories.
     """
-    stories, critic = find_stories(settings, ""), open_critic(settings.critic, "cpu")
+    stories, critic = find_stories(settings, checkpoint), open_critic(settings.critic, "cpu")
     held_out, samples = stories.held_out["text"], [Sample(**one) for one in model["samples"][model["preset"]]]
     whole = human_stories(samples, held_out, OTHER_PEOPLE)
     copies = human_stories(samples, pick_stories(stories.training, len(samples))["text"])
