@@ -99,8 +99,10 @@ def measure(arguments: argparse.Namespace) -> dict:
     columns |= {name: found["metrics"] for name, found in results.items()}
     people, damages = damaged(model, arguments.model, settings)
     columns["people"] = model["presets"][model["preset"]]["human"] | {"overall": people["metrics"]["overall"]}
-    steps = {str(trained(name)["steps"]): found for name, found in zip(arguments.checkpoints, early, strict=True)}
-    steps[str(trained(arguments.model)["steps"])] = model
+    floors, theirs = list(model["floors"].values()), model["presets"][model["preset"]]["human"]
+    columns["untrained"] |= {"overall": as_json(overall(columns["untrained"], floors, theirs))}  # not 0 by definition
+    steps = {step_of(name): found for name, found in zip(arguments.checkpoints, early, strict=True)}
+    steps[step_of(arguments.model)] = model
     return {
         "data": model["data"],
         "settings": {key: model["settings"][key] for key in ("pairs", "prompts", "seeds", "max_new_tokens", "presets")},
@@ -184,6 +186,13 @@ def trained(folder: str) -> dict:
     if state is None or recipe is None:
         return {}
     return {"tokens_seen": state["num_input_tokens_seen"], "steps": state["global_step"], "seed": recipe["seed"]}
+
+
+def step_of(folder: str) -> str:
+    state = read_json(Path(folder) / "trainer_state.json")
+    if state is None:
+        raise SystemExit(f"{folder}: no trainer_state.json, so its step is not known")
+    return str(state["global_step"])
 
 
 def table(record: dict, alarms: bool) -> list[str]:
