@@ -98,10 +98,12 @@ def measure(arguments: argparse.Namespace) -> dict:
     model = results["model"]
     columns = {"untrained": model["floors"]["untrained"], "nonsense": model["floors"]["nonsense"]}
     columns |= {name: found["metrics"] for name, found in results.items()}
-    people, damages = damaged(model, settings)
+    people, damages = damaged(model, arguments.model, settings)
     columns["people"] = model["presets"][model["preset"]]["human"] | {"overall": people["metrics"]["overall"]}
-    steps = {str(trained(name)["steps"]): found for name, found in zip(arguments.checkpoints, early, strict=True)}
-    steps[str(trained(arguments.model)["steps"])] = model
+    floors, theirs = list(model["floors"].values()), model["presets"][model["preset"]]["human"]
+    columns["untrained"] |= {"overall": as_json(overall(columns["untrained"], floors, theirs))}  # not 0 by definition
+    steps = {step_of(name): found for name, found in zip(arguments.checkpoints, early, strict=True)}
+    steps[step_of(arguments.model)] = model
     files = {"validation": arguments.data, "train": arguments.train_file, "peer": arguments.peer}
     origin = {name: {"source": Path(path).name, **hash_files([Path(path)])} for name, path in files.items()}
     for name, folder in (names | {"critic": arguments.critic}).items():
@@ -129,12 +131,12 @@ def measure(arguments: argparse.Namespace) -> dict:
     return {"provenance": provenance(began, [1, 2], origin, libraries=["harper-py"])} | measured
 
 
-def damaged(model: dict, settings: EvaluationArguments) -> tuple[dict, dict]:
+def damaged(model: dict, checkpoint: str, settings: EvaluationArguments) -> tuple[dict, dict]:
     """Other stories of people than the model is compared with, and the same damaged: {"metrics", "human"} of each.
 
     They are as many as the model's and cut only where the limit of tokens cut its stories.
     """
-    stories, critic = find_stories(settings, ""), open_critic(settings.critic, "cpu")
+    stories, critic = find_stories(settings, checkpoint), open_critic(settings.critic, "cpu")
     held_out, samples = stories.held_out["text"], [Sample(**one) for one in model["samples"][model["preset"]]]
     whole = human_stories(samples, held_out, OTHER_PEOPLE)
     copies = human_stories(samples, pick_stories(stories.training, len(samples))["text"])
@@ -191,6 +193,13 @@ def trained(folder: str) -> dict:
     if state is None or recipe is None:
         return {}
     return {"tokens_seen": state["num_input_tokens_seen"], "steps": state["global_step"], "seed": recipe["seed"]}
+
+
+def step_of(folder: str) -> str:
+    state = read_json(Path(folder) / "trainer_state.json")
+    if state is None:
+        raise SystemExit(f"{folder}: no trainer_state.json, so its step is not known")
+    return str(state["global_step"])
 
 
 def table(record: dict, alarms: bool) -> list[str]:
