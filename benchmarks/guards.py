@@ -74,12 +74,16 @@ def with_numbers(document: str, record: dict) -> str:
     machine = record["provenance"]["machine"]
     lines = []
     for when, seconds in record["seconds"].items():
-        slow = [f"{name} {cost:.1f}" for name, cost in sorted(seconds.items(), key=lambda item: -item[1]) if cost >= 0.1]
+        slow = [
+            f"{name} {cost:.1f}" for name, cost in sorted(seconds.items(), key=lambda item: -item[1]) if cost >= 0.1
+        ]
         lines.append(f"| {when} | {sum(seconds.values()):.1f} | {', '.join(slow)} |")
     table = ["| guards | seconds, all | seconds, the slowest |", "|---|---:|---|", *lines]
     before, _, rest = document.partition(MARKS[0])
     after = rest.partition(MARKS[1])[2]
-    return "\n".join([before + MARKS[0], "", *table, "", f"One thread of an {machine['processor']}.", "", MARKS[1] + after])
+    return "\n".join(
+        [before + MARKS[0], "", *table, "", f"One thread of an {machine['processor']}.", "", MARKS[1] + after]
+    )
 
 
 if __name__ == "__main__":

@@ -13,5 +13,8 @@ def test_document():
     document = (ROOT / "docs/guards.md").read_text(encoding="utf-8")
     assert GUARDS.with_numbers(document, record) == document
     names = {name for seconds in record["seconds"].values() for name in seconds}
-    assert {name for name in names if name not in document.replace(", ", " | ")} <= {"weights kept", "validation stories"}
+    assert {name for name in names if name not in document.replace(", ", " | ")} <= {
+        "weights kept",
+        "validation stories",
+    }
     assert sum(record["seconds"]["before the first step"].values()) <= 10  # what a user waits for, in all
