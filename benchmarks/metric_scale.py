@@ -96,6 +96,9 @@ def measure(arguments: argparse.Namespace) -> dict:
     every = evaluate([*names.values(), *arguments.checkpoints], settings)
     results, early = dict(zip(names, every, strict=False)), every[len(names) :]
     model = results["model"]
+    if Path(arguments.critic).resolve() == Path(arguments.peer).resolve():
+        for name in [*(metric.name for metric in METRICS if metric.needs_critic), "overall"]:
+            results["peer"]["metrics"].pop(name, None)  # it would judge its own stories
     columns = {"untrained": model["floors"]["untrained"], "nonsense": model["floors"]["nonsense"]}
     columns |= {name: found["metrics"] for name, found in results.items()}
     people, damages = damaged(model, arguments.model, settings)
