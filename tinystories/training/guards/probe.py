@@ -109,4 +109,5 @@ def relative_difference(found: torch.Tensor, expected: torch.Tensor) -> torch.Te
 
 def differing_places(found: torch.Tensor, expected: torch.Tensor, tolerance: float = TOLERANCE) -> torch.Tensor:
     """The places (length,) of which some number differs. found, expected: (length, ...)."""
-    return (relative_difference(found, expected).flatten(1).amax(1) > tolerance).nonzero().flatten()
+    apart = relative_difference(found, expected).reshape(len(found), -1)  # token ids have one dimension
+    return (apart.amax(1) > tolerance).nonzero().flatten()

@@ -17,7 +17,6 @@ from tinystories.training.guards.probe import TOLERANCE, Probe, differing_places
 
 
 GRADIENT_TOLERANCE = 1e-5  # transformers computes the loss in float32
-FLOAT32_TOLERANCE = 1e-3
 DROPOUTS = ("embd_pdrop", "resid_pdrop", "attention_dropout")
 
 _Record = dict[str, tuple[torch.Tensor, torch.Tensor]]  # name of a module: its input and output
