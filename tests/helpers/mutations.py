@@ -24,7 +24,7 @@ def assert_stopped(process, reason, status=2):
     assert process.returncode == status, process.stderr[-2000:]
     errors = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, process.stderr[-2000:]
-    assert reason in errors[0]
+    assert reason in errors[0], errors[0]
     assert "Traceback" not in process.stderr
 
 

@@ -491,7 +491,7 @@ IN_A_RUN = {
     ),
     "future leak in batches of training only": (
         ONE_AHEAD.replace("64", "32").replace("if query", "if self.training and len(query) > 1 and query"),
-        "sees the future",
+        "a rehearsal of the first steps: the loss is",
     ),
 }
 
@@ -499,7 +499,7 @@ IN_A_RUN = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", IN_A_RUN)
 def test_mutated_run(name, mutated_tree, tmp_path):
-    """What is checked is the run's own model, before its first step and as it is trained."""
+    """What is checked is the run's own model, its first steps, and the model as it is trained."""
     added, message = IN_A_RUN[name]
     tree = mutated_tree("modeling_tinystories.py", ATTEND, added + ATTEND)
     corpus = write_counting_corpus(tmp_path)

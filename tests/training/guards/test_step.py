@@ -24,7 +24,7 @@ METHOD = "    def create_optimizer("
 BUILT = "    scale_residual_projections(model, arguments.residual_init)\n"
 MUON = ["--optimizer", "muon"]
 WATCHED = ["--max_steps", "3"]
-REHEARSAL, BEFORE = "a rehearsal of the first steps: ", "before the first step: "
+REHEARSAL = "a rehearsal of the first steps: "
 
 # name: file, old, new, options, what the message says.
 MUTATIONS = {
@@ -74,7 +74,7 @@ MUTATIONS = {
         BUILT,
         BUILT + "    model.model.layers[1].requires_grad_(False)\n",
         [],
-        BEFORE + "model.layers.1.self_attn.q_proj.weight is frozen",
+        "model.layers.1.self_attn.q_proj.weight is frozen",
     ),
     "a layer that is not in the optimizer": (
         OPTIMIZERS,
@@ -89,7 +89,7 @@ MUTATIONS = {
         "            hidden_states = layer(\n"
         "                hidden_states.detach() if layer.self_attn.layer_idx == 2 else hidden_states,",
         [*WATCHED, "--num_hidden_layers", "3"],
-        "step 1: model.layers.0.self_attn.q_proj.weight has no gradient",
+        "model.layers.0.self_attn.q_proj.weight gets no gradient",
     ),
     "decay on norms": (
         TRAINER,
@@ -167,7 +167,7 @@ MUTATIONS = {
         "dropout=self.attention_dropout if self.training",
         "dropout=0.1 if self.training",
         [],
-        REHEARSAL + "the loss is",
+        "in training mode): the output of model.layers.0.self_attn differs",
     ),
 }
 

@@ -78,7 +78,7 @@ def _in_training_mode(network: TinyStoriesForCausalLM, checkpointing: dict | Non
         if getattr(network.config, field):
             set_dropout(trained, field, 0.0)
     if checkpointing is not None:
-        trained.gradient_checkpointing_enable(checkpointing or None)
+        trained.activation_checkpointing_enable(checkpointing or None)
     return trained
 
 

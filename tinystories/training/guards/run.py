@@ -28,6 +28,7 @@ from tinystories.training.guards.samples import Sample
 from tinystories.training.guards.sources import check_division, check_sources
 from tinystories.training.guards.step import check_schedule, check_step
 from tinystories.training.guards.tokenizer import check_tokenizer, check_tokenizer_training, check_vocabulary
+from tinystories.training.guards.updates import check_weights
 from tinystories.training.recipe_trainer import RecipeTrainer
 
 
@@ -66,6 +67,7 @@ def _run_on_one_process(
         "text": lambda: check_text(corpus.train, sample),
         "tokenizer": lambda: check_tokenizer(tokenizer, texts, sample),
         "vocabulary": lambda: check_vocabulary(trainer),
+        "weights": lambda: check_weights(trainer.model),
         "labels": lambda: check_labels(trainer, sample),
         "visits": lambda: check_visits(trainer, walks),
         "validation": lambda: check_overlap(trainer, corpus.train, train_hashes, validation_hashes),

@@ -2,6 +2,7 @@
 
 import torch
 
+from tinystories.errors import GuardError
 from tinystories.training.guards.plain_step import Moments, Settings, adamw, error_of_update, muon
 
 
@@ -18,6 +19,17 @@ def wrong_dtype(model: torch.nn.Module) -> str | None:
             kind = str(weight.dtype).removeprefix("torch.")
             return f"{name} is {kind}: small steps would be rounded away; weights must be float32"
     return None
+
+
+def check_weights(model: torch.nn.Module) -> str:
+    """Every weight is float32 and trained."""
+    problem = wrong_dtype(model)
+    if problem is not None:
+        raise GuardError(problem, "build and load models in float32; bf16 true computes in bfloat16 and keeps them so")
+    for name, weight in model.named_parameters():
+        if not weight.requires_grad:
+            raise GuardError(f"{name} is frozen (requires_grad is False): it would stay as it is")
+    return f"{sum(1 for _ in model.parameters())} tensors, float32, all trained"
 
 
 def wrong_groups(
