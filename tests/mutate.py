@@ -68,6 +68,7 @@ TESTS = {  # of each module, the fastest first: those that can fail because of i
 TOO_SLOW = "tests/training/test_resume.py::test_resume_after_every_kind_of_stop"  # minutes
 SURVIVED = "survived"
 PROCESSOR_SECONDS, SECONDS = 200, 1200  # a process that takes more hangs: several times what the unchanged tree takes
+MEMORY = 12 * 2**30
 LIMIT = f"import resource\nresource.setrlimit(resource.RLIMIT_CPU, ({PROCESSOR_SECONDS}, {PROCESSOR_SECONDS}))\n"
 RUN = {
     "vocab_size": 320,
@@ -368,6 +369,11 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    import resource
+
+    resource.setrlimit(
+        resource.RLIMIT_AS, (MEMORY, MEMORY)
+    )  # of each process: an endless loop must not fill the machine
     os.environ |= {"PYTHONDONTWRITEBYTECODE": "1"}  # a mutant of the same second and size would be read from the cache
     forked.LIBRARIES += ["pytest", "hypothesis", "_pytest.assertion.rewrite"]
     main()
