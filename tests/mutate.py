@@ -270,7 +270,7 @@ def provenance(tree: Path, options: argparse.Namespace) -> dict[str, Any]:
     return {
         "commit": git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain") else ""),
         "date": date.today().isoformat(),
-        "command": f"python tests/mutate.py --sample {options.sample} --seed {options.seed} --by {options.by}",
+        "command": f"python tests/mutate.py --sample {options.sample} --seed {options.seed}",
         "sample": options.sample,
         "seed": options.seed,
         "machine": f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores",
