@@ -254,11 +254,16 @@ def table(records: dict[str, dict[str, Any]]) -> str:
 def survivors(results: list[dict[str, Any]]) -> list[str]:
     known = equivalents()
     return [
-        f"{result['file']}:{result['line']}: {result['change']}\n    {result['text']}"
+        f"{result['file']}:{result['line']}: {result['change']}{_unseen(result)}\n    {result['text']}"
         for result in results
         if (result["file"], result["text"], result["change"]) not in known
         and all(result.get(judge, SURVIVED) == SURVIVED for judge in ("guards", "tests"))
     ]
+
+
+def _unseen(result: dict[str, Any]) -> str:
+    missing = [judge for judge in ("guards", "tests") if judge not in result]
+    return f" (not judged by {' and '.join(missing)})" if missing else ""
 
 
 def provenance(tree: Path, options: argparse.Namespace) -> dict[str, Any]:
