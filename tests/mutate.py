@@ -68,6 +68,7 @@ TESTS = {  # of each module, the fastest first: those that can fail because of i
 TOO_SLOW = "tests/training/test_resume.py::test_resume_after_every_kind_of_stop"  # minutes
 SURVIVED = "survived"
 PROCESSOR_SECONDS, SECONDS = 200, 1200  # a process that takes more hangs: several times what the unchanged tree takes
+MEMORY = 12 * 2**30
 LIMIT = f"import resource\nresource.setrlimit(resource.RLIMIT_CPU, ({PROCESSOR_SECONDS}, {PROCESSOR_SECONDS}))\n"
 RUN = {
     "vocab_size": 320,
@@ -253,11 +254,16 @@ def table(records: dict[str, dict[str, Any]]) -> str:
 def survivors(results: list[dict[str, Any]]) -> list[str]:
     known = equivalents()
     return [
-        f"{result['file']}:{result['line']}: {result['change']}\n    {result['text']}"
+        f"{result['file']}:{result['line']}: {result['change']}{_unseen(result)}\n    {result['text']}"
         for result in results
         if (result["file"], result["text"], result["change"]) not in known
         and all(result.get(judge, SURVIVED) == SURVIVED for judge in ("guards", "tests"))
     ]
+
+
+def _unseen(result: dict[str, Any]) -> str:
+    missing = [judge for judge in ("guards", "tests") if judge not in result]
+    return f" (not judged by {' and '.join(missing)})" if missing else ""
 
 
 def provenance(tree: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -269,7 +275,7 @@ def provenance(tree: Path, options: argparse.Namespace) -> dict[str, Any]:
     return {
         "commit": git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain") else ""),
         "date": date.today().isoformat(),
-        "command": f"python tests/mutate.py --sample {options.sample} --seed {options.seed} --by {options.by}",
+        "command": f"python tests/mutate.py --sample {options.sample} --seed {options.seed}",
         "sample": options.sample,
         "seed": options.seed,
         "machine": f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores",
@@ -368,6 +374,11 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    import resource
+
+    resource.setrlimit(
+        resource.RLIMIT_AS, (MEMORY, MEMORY)
+    )  # of each process: an endless loop must not fill the machine
     os.environ |= {"PYTHONDONTWRITEBYTECODE": "1"}  # a mutant of the same second and size would be read from the cache
     forked.LIBRARIES += ["pytest", "hypothesis", "_pytest.assertion.rewrite"]
     main()
