@@ -326,9 +326,15 @@ def check_unmutated(tree: Path, modules: list[str], by: tuple[str, ...]) -> None
                 raise SystemExit(f"error: without any mutant: {found}")
 
 
-def write_record(path: Path, name: str, results: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any]:
-    """Add or replace the modules of `results` under `name`; the scores of all are computed again."""
+def write_record(
+    path: Path, name: str, results: list[dict[str, Any]], facts: dict[str, Any], origin: dict[str, Any]
+) -> dict[str, Any]:
+    """Add or replace the modules of `results` under `name`; the scores of all are computed again.
+
+    facts: of the tree that was mutated. origin: of this call, which wrote the file last.
+    """
     records = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    records.pop("provenance", None)
     for module in dict.fromkeys(result["file"] for result in results):
         of_module = [
             {k: v for k, v in one.items() if k not in ("tree", "key")} for one in results if one["file"] == module
@@ -337,7 +343,8 @@ def write_record(path: Path, name: str, results: list[dict[str, Any]], facts: di
     for modules in records.values():
         for record in modules.values():
             record["scores"] = summary(record["results"])
-    path.write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    whole = {"provenance": origin} | records
+    path.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
     return records
 
 
@@ -353,6 +360,11 @@ def main() -> None:
     parser.add_argument("--progress", type=Path, default=Path(tempfile.gettempdir(), "mutants.jsonl"))
     parser.add_argument("--skip_check", action="store_true", help="do not judge the unchanged tree first")
     options = parser.parse_args()
+    # Not at the top: processes that are forked for a mutant import this file, and must not import the project with it.
+    from tinystories.provenance import Stopwatch
+    from tinystories.provenance import provenance as provenance_of_this_call
+
+    began = Stopwatch()
     tree, modules = options.tree.resolve(), options.modules or list(TESTS)
     by = {"both": ("guards", "tests"), "none": ()}.get(options.by, (options.by,))
     for module in modules:
@@ -369,7 +381,8 @@ def main() -> None:
     results.sort(key=lambda result: (modules.index(result["file"]), result["line"]))
     records = {options.record: {name: {"results": [one for one in results if one["file"] == name]} for name in modules}}
     if options.output:
-        records = write_record(options.output, options.record, results, provenance(tree, options))
+        origin = provenance_of_this_call(began, options.seed, {})
+        records = write_record(options.output, options.record, results, provenance(tree, options), origin)
     print("\n".join(["survivors:", *survivors(results), "", table(records)]))
 
 

@@ -116,7 +116,7 @@ def test_records(counting_run):
     assert all(sample["text"].startswith("Story 7. one two") for sample in samples)
     report = json.loads((counting_run / "data_report.json").read_text())
     assert report["train_stories"] + report["validation_stories"] == 200
-    assert len(report["guards"]) == 23
+    assert len(report["guards"]) == 24
     log = (counting_run / "stderr.txt").read_text()
     assert "parameters (2 layers, width 64" in log and "bytes per token" in log
 
@@ -391,5 +391,6 @@ def test_resume_removes_results(counting_run, tmp_path):
     assert prepare_run_folder(recipe, {}, str(folder / "checkpoint-50"))["train_loss"] > 0
     left = {path.name for path in folder.iterdir() if path.is_file()}
     lasting = {"samples.jsonl", "evaluations.jsonl", "evaluations.csv", "environment.json", "stdout.txt", "stderr.txt"}
+    lasting.add("provenance.jsonl")
     assert left == {"README.edited.md", "recipe.json", "data_report.json"} | lasting
     assert "My own words." in (folder / "README.edited.md").read_text(encoding="utf-8")
