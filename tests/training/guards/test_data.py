@@ -68,43 +68,31 @@ MUTATIONS = {
         BUILD,
         "evaluated = pick_stories(corpus.validation,",
         "evaluated = pick_stories(corpus.train,",
-        "as one of validation that is none of them",
+        "stories are scored as",
     ),
     "evaluation on one story many times": (
         BUILD,
         "evaluated = pick_stories(corpus.validation, recipe.data.max_eval_samples)",
         "evaluated = corpus.validation.select([0] * len(corpus.validation))",
-        "scored more than once",
-    ),
-    "evaluation rows in the other order": (
-        TRAINER,
-        "evaluation.rows + training_stories.rows",
-        "training_stories.rows + evaluation.rows",
-        "eval_loss would be of others",
-    ),
-    "training stories scored as validation": (
-        TRAINER,
-        "stories=evaluation, training_stories=training_stories",
-        "stories=training_stories, training_stories=evaluation",
-        "eval_loss would be of others",
+        "validation stories",
     ),
     "evaluation of the begin of stories": (
         SCORING,
         'encoded = tokenizer(batch["text"], add_special_tokens=False)',
         'encoded = tokenizer([text[:30] for text in batch["text"]], add_special_tokens=False)',
-        "is none of them, is not complete",
+        "what is scored as one of",
     ),
     "evaluation without the end": (
         SCORING,
         "ids = np.array([*begin, *tokens, *end], dtype=dtype)",
         "ids = np.array([*begin, *tokens], dtype=dtype); end = []",
-        "EOS is missing",
+        "tokens of the story",
     ),
     "bytes counted as letters": (
         SCORING,
         "story_bytes.append(len(text.encode())",
         "story_bytes.append(len(text) // 2",
-        "bits per byte",
+        "bits per byte would be over",
     ),
 }
 

@@ -62,7 +62,12 @@ MUTATIONS = {
         "train_dataset=packed.rows.select([*range(len(packed.rows) - 1), 0]),",
         "of the corpus",
     ),
-    "a batch without its last row": (PACKING, "enumerate(rows)", "enumerate(rows[:-1])", "the collator changes them"),
+    "a batch without its last row": (
+        PACKING,
+        "for i, row in enumerate(rows)",
+        "for i, row in enumerate(rows[:-1])",
+        "the collator changes them",
+    ),
     "a batch cut to a power of two": (
         PACKING,
         "longest = max(len(row[",
