@@ -93,7 +93,7 @@ MUTATIONS = {
         "modeling_tinystories.py",
         "self.is_causal = True",
         "self.is_causal = False",
-        "after learning one sequence",
+        "the output of model.layers.0.self_attn differs first",
     ),
 }
 

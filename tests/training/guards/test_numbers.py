@@ -76,7 +76,7 @@ MUTATIONS = {
         TRAINER,
         '        if "loss" in logs:\n',
         '        if "loss" in logs:\n            logs["loss"] /= 1 + (self.state.global_step > 5)\n',
-        "the logged training loss is",
+        "the logged loss is",
     ),
     # the best, and what is saved
     "worst called best": (

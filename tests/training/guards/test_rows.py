@@ -60,7 +60,7 @@ MUTATIONS = {
         TRAINER,
         "train_dataset=packed.rows,",
         "train_dataset=packed.rows.select([*range(len(packed.rows) - 1), 0]),",
-        "of the corpus",
+        "no EOS between packed stories",
     ),
     "a batch without its last row": (
         PACKING,
@@ -110,7 +110,7 @@ MUTATIONS = {
     "a loader of three quarters": (
         TRAINER,
         LOADER,
-        LOADER.replace("*args", "args[0].take(len(args[0]) * 3 // 4), *args[1:]"),
+        "kwargs['dataset'] = kwargs['dataset'].take(len(kwargs['dataset']) * 3 // 4)\n        " + LOADER,
         "rows are never visited",
     ),
     "the seed ignored": (
