@@ -58,6 +58,10 @@ OVERRIDDEN = {
 
 # Method of Trainer that is called and not overridden: its parameters, and who calls it for what.
 CALLED = {
+    "_get_num_items_in_batch": (
+        "(self, batch_samples, device)",
+        "guards: the number of targets in the dtype of a step, or the model is compiled once more",
+    ),
     "_get_learning_rate": ("(self)", "StoryTrainer._get_grad_norm: the rate of the step, for evaluations.jsonl"),
     "_load_from_checkpoint": ("(self, resume_from_checkpoint, model=None)", "StoryTrainer.restore_finished: weights"),
     "_prepare_inputs": ("(self, inputs)", "loss_spike: a batch on the device"),
