@@ -1,6 +1,6 @@
 """What the guards cost: processor time of each, on a run of the laptop recipe with few steps.
 
-    python benchmarks/guards.py --train_file train.txt --validation_file valid.txt
+    python benchmarks/guards.py --train_file train.txt
     python benchmarks/guards.py --render
 
 Writes docs/results/guards.json and, from it, the table in docs/guards.md; --render writes the table only. The run is
@@ -36,21 +36,19 @@ MARKS = ("<!-- guards: costs -->", "<!-- guards: end -->")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--train_file")
-    parser.add_argument("--validation_file")
     parser.add_argument("--render", action="store_true", help="write the table only")
     arguments = parser.parse_args()
     if not arguments.render:
-        found = measure(arguments.train_file, arguments.validation_file)
+        found = measure(arguments.train_file)
         RECORD.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
     record = json.loads(RECORD.read_text(encoding="utf-8"))
     DOCUMENT.write_text(with_numbers(DOCUMENT.read_text(encoding="utf-8"), record), encoding="utf-8", newline="\n")
 
 
-def measure(train_file: str, validation_file: str) -> dict:
+def measure(train_file: str) -> dict:
     began = Stopwatch()
-    files = {"train_file": train_file, "validation_file": validation_file}
     with tempfile.TemporaryDirectory() as folder:
-        settings = SHORT | files | {"output_dir": f"{folder}/run"}
+        settings = SHORT | {"train_file": train_file, "output_dir": f"{folder}/run"}
         options = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
         process = subprocess.run(
             [sys.executable, str(ROOT / "run_clm.py"), str(ROOT / RECIPE), *options],
@@ -62,7 +60,7 @@ def measure(train_file: str, validation_file: str) -> dict:
         sys.exit(process.stderr)
     before, _, after = process.stderr.partition(FIRST)
     costs = {"before the first step": before, "at the end": after.partition("weights: ")[2]}
-    origin = {name: {"source": Path(path).name, **hash_files([Path(path)])} for name, path in files.items()}
+    origin = {"train": {"source": Path(train_file).name, **hash_files([Path(train_file)])}}
     return {"provenance": provenance(began, [42], origin)} | {
         "recipe": RECIPE,
         "seconds": {when: {name: float(cost) for name, cost in PASSED.findall(log)} for when, log in costs.items()},

@@ -93,7 +93,7 @@ MEASURED = {
         f"a {OPTIMIZERS.provenance.machine.cores}-core x86_64 machine",
         f"makes no difference that {SEEDS} seeds could show",
     ],
-    "docs/guards.md": [f"with {GUARDS.provenance.data.train_file.bytes / 1e6:.1f} MB of stories"],
+    "docs/guards.md": [f"with {GUARDS.provenance.data.train.bytes / 1e6:.1f} MB of stories"],
     "docs/server.md": [f"model opened: demo, {DEMO.parameters:,} parameters, cpu"],
 }
 
