@@ -13,6 +13,7 @@ from helpers.runs import ROOT
 from tinystories.config.arguments import RunArguments
 from tinystories.errors import GuardError, UserError
 from tinystories.evaluation.minimal_pairs.rules import RULES
+from tinystories.evaluation.text.critic import HEAD, OTHER_PROMPTS
 from tinystories.evaluation.text.prompts import PROMPTS
 from tinystories.server.middleware import LARGEST_BODY, LARGEST_HEADERS
 from tinystories.server.schema import BOUNDS, DEFAULT_MAX_TOKENS
@@ -135,6 +136,14 @@ DEFINED = {
         "sentences of three words or more in which at least half of the word triples occur",
         "out of 10",
         "never graded 0",
+        "0 is the floor, 1 is people",
+        "reach 1, because too much",
+        "before it sees each word, less 1",
+        f"whether the first {HEAD} words are likelier after their own prompt than after {SMALL[OTHER_PROMPTS]} others",
+        "names of the second half occur before",
+        "the second half that it saves",
+        "; 0 where the limit of tokens cut it",
+        "characters change names half-way",
         "the first 5 MiB of TinyStories' V2 validation split",
     ],
     "docs/experiments.md": [
@@ -213,6 +222,10 @@ GENERATED = {  # blocks between two comments, and the test that compares them wi
     ("scale: numbers", "scale: end"): "tests/evaluation/test_metric_scale.py",
     ("alarms: numbers", "alarms: end"): "tests/evaluation/test_metric_scale.py",
     ("penalties: numbers", "penalties: end"): "tests/evaluation/test_metric_scale.py",
+    ("overall: numbers", "overall: end"): "tests/evaluation/test_metric_scale.py",
+    ("damages: numbers", "damages: end"): "tests/evaluation/test_metric_scale.py",
+    ("other damages: numbers", "other damages: end"): "tests/evaluation/test_metric_scale.py",
+    ("checkpoints: numbers", "checkpoints: end"): "tests/evaluation/test_metric_scale.py",
     ("noise: numbers", "noise: end"): "tests/evaluation/test_metric_scale.py",
     ("peer: numbers", "peer: end"): "tests/evaluation/test_metric_scale.py",
     ("guards: costs", "guards: end"): "tests/training/guards/test_document.py",
