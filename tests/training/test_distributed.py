@@ -282,8 +282,8 @@ def test_one_process_writes_and_speaks(pair):
     """Each line and each sample story is written once."""
     _, two = pair
     lines = two.err.splitlines()
-    assert len([line for line in lines if line.startswith("guard passed: ")]) == 23
-    assert len({line for line in lines if line.startswith("guard passed: ")}) == 23
+    passed = [line for line in lines if line.startswith("guard passed: ")]
+    assert len(passed) == len(set(passed)) >= 24
     for once in ("corpus: ", "packed: ", "tokenizer: ", "model: ", "weights: ", "all 9 validation stories"):
         assert len([line for line in lines if line.startswith(once)]) == 1, once
     assert two.out.count("Your model: ") == 1

@@ -213,6 +213,8 @@ class NumbersGuard(TrainerCallback):
         if "loss" not in (logs or {}):
             return
         expected, self.window = float(np.mean(self.window)) if self.window else logs["loss"], []
+        if not math.isfinite(expected):
+            return  # the step that is not finite stops the run by itself
         if not math.isclose(logs["loss"], expected, rel_tol=2e-3, abs_tol=1e-3):
             raise GuardError(
                 f"step {state.global_step}: the logged training loss is {logs['loss']:.4f}, and the mean of its steps "

@@ -31,11 +31,11 @@ def check_sources(corpus: Corpus, data: DataArguments) -> str:
         return "not compared with the Hub dataset"
     if data.on_bad_row == "skip" and sum(corpus.report[role].get("bad", 0) for role in ("train", "validation")):
         return "not compared with the files, some of whose rows could not be read"
-    compared = f"{data.train_file or 'the sample corpus'}"
+    compared = Path(data.train_file).name if data.train_file else "the sample corpus"  # it is published
     validation: datasets.Dataset | list = corpus.validation
     if data.validation_file is not None:
         _compare(data.validation_file, read_again(data.validation_file, data), (), corpus.validation, 0, None)
-        compared, validation = f"{compared} and {data.validation_file}", []
+        compared, validation = f"{compared} and {Path(data.validation_file).name}", []
     source = sample_stories(data.num_sample_stories or 1, seed=SAMPLE_CORPUS_SEED)
     stories = source if data.train_file is None else read_again(data.train_file, data)
     removed = corpus.report.get("overlap_removed", 0) + corpus.report.get("near_copies_removed", 0)
