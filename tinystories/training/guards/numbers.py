@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 SAMPLE_STORIES = 300  # whose texts are compared letter by letter
 SAMPLE_ROWS = 2  # that the second path computes at each evaluation
 TRAINING_ROWS = 3
+SPOILT = 1e9  # squares of such weights overflow in float32 and not in float64
 FEWEST_STEPS = 10  # fewer, with a learning rate that begins near zero, may leave a norm's weights of 1 as they are
 # Nats per token: of the mean over a row, and of the mean of the absolute differences. Measured with bf16 autocast on
 # trained models: 0.002 and 0.01; with float32: 1e-6.
@@ -242,6 +243,8 @@ class NumbersGuard(TrainerCallback):
         weights = self._weights()
         if step - self.begin_step >= FEWEST_STEPS:
             check_moved(self.began, weights, f"step {self.begin_step}")
+        if max(float(np.abs(weight).max()) for weight in weights.values()) > SPOILT:
+            return "a step has spoilt the weights"  # which stops the run before its next one
         half = self.trainer.args.bf16 or self.trainer.args.fp16
         try:
             network = SecondPath(self.trainer.model.config.to_dict(), weights)
