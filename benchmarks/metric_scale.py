@@ -73,6 +73,13 @@ def main() -> None:
         set_up_logging()
         RECORD.write_text(json.dumps(measure(arguments), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     record = json.loads(RECORD.read_text(encoding="utf-8"))
+    floors = [
+        {name: column[floor] for name, column in record["metrics"].items() if column.get(floor)}
+        for floor in ("untrained", "nonsense")
+    ]
+    stand(record["undamaged"], record["damages"], floors)
+    record["metrics"]["overall"]["people"] = record["undamaged"]["metrics"]["overall"]
+    RECORD.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
     DOCUMENT.write_text(with_numbers(DOCUMENT.read_text(encoding="utf-8"), record), encoding="utf-8")
     print("useless metrics:", ", ".join(useless(record)) or "none")
     print("floors near people:", ", ".join(near_people(record)) or "none")
@@ -147,12 +154,18 @@ def damaged(model: dict, checkpoint: str, settings: EvaluationArguments) -> tupl
     groups["copies, every 7th word"] = DAMAGES["every 7th word"](copies)
     groups |= {name: apply(damage, whole) for name, damage in OTHER_DAMAGES.items()}
     measured = measure_groups(groups, held_out, stories.training, available_metrics(critic), critic)
-    floors = list(model["floors"].values())
     for found in measured.values():
-        number = overall(found["metrics"], floors, found["human"])
-        found["metrics"]["overall"] = as_json(number)
         del found["copies"], found["nonsense"]
-    return measured.pop("people"), measured
+    people = measured.pop("people")
+    floors = list(model["floors"].values())
+    stand(people, measured, floors)
+    return people, measured
+
+
+def stand(people: dict, damages: dict[str, dict], floors: list[Values]) -> None:
+    """Add overall numbers, all compared with whole stories: one without its ending is not measured by its own length."""
+    for found in [people, *damages.values()]:
+        found["metrics"]["overall"] = as_json(overall(found["metrics"], floors, people["human"]))
 
 
 @torch.inference_mode()
@@ -237,7 +250,7 @@ def facts(record: dict) -> list[str]:
         f"{data['stories']:,} held-out stories, {data['bytes']:,} bytes, SHA-256 {data['sha256'][:12]}; "
         f"{settings['prompts']} beginnings, preset {settings['presets'][0]}, seeds {settings['seeds']}, at most "
         f"{settings['max_new_tokens']} new tokens; at most {settings['pairs']} pairs a rule.",
-        "; ".join(described) + ".",
+        "; ".join(described) + f". Critic: {record['critic']['model']}, which does not judge itself.",
     ]
 
 
@@ -326,17 +339,22 @@ def worse(metric: Metric, value: dict, people: dict, of_value: bool = True) -> b
 
 
 def disordered(record: dict) -> list[str]:
-    """Bars on which the first, the middle and the last checkpoint of the run are not in this order."""
+    """Bars on which the first, the middle and the last checkpoint of the run are not in this order.
+
+    The last must be nearer to people than the first. Neighbours may be equal, or apart by less than their intervals
+    say, where both have reached the end of the scale.
+    """
     steps = sorted(record["checkpoints"], key=int)
     chosen = [record["checkpoints"][steps[i]] for i in (0, len(steps) // 2, -1)]
     found = []
     for metric in bars():
-        far = [
-            distance(metric, one["metrics"][metric.name], one["people"].get(metric.name))
-            for one in chosen
-            if one["metrics"].get(metric.name)
+        values = [(one["metrics"][metric.name], one) for one in chosen if one["metrics"].get(metric.name)]
+        far = [distance(metric, value, one["people"].get(metric.name)) for value, one in values]
+        backwards = [
+            later > earlier and (last["low"] > first["high"] or last["high"] < first["low"])
+            for (first, _), (last, _), earlier, later in zip(values, values[1:], far, far[1:], strict=False)
         ]
-        if far != sorted(far, reverse=True) or len(set(far)) < len(far):
+        if any(backwards) or (far and far[-1] >= far[0]):
             found.append(metric.name)
     return found
 

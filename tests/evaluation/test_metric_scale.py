@@ -52,8 +52,9 @@ def test_overall(record):
     order = ("untrained", "shifted", "small", "model", "people")
     assert sorted(order, key=values.__getitem__) == list(order)
     assert len({values[name] for name in order}) == len(order)
-    for name, found in record["damages"].items():
-        assert found["metrics"]["overall"]["value"] < values["people"], name
+    people = record["metrics"]["overall"]["people"]
+    for name, found in record["damages"].items():  # what no bar sees is called undamaged, and not better
+        assert found["metrics"]["overall"]["value"] < (people["value"] if name in DAMAGES else people["high"]), name
 
 
 def test_checks_can_fail(record):
