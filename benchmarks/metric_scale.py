@@ -163,7 +163,7 @@ def damaged(model: dict, checkpoint: str, settings: EvaluationArguments) -> tupl
 
 
 def stand(people: dict, damages: dict[str, dict], floors: list[Values]) -> None:
-    """Add overall numbers, all compared with whole stories: one without its ending is not measured by its own length."""
+    """Add overall numbers, all compared with whole stories: one without its end is not measured by its length."""
     for found in [people, *damages.values()]:
         found["metrics"]["overall"] = as_json(overall(found["metrics"], floors, people["human"]))
 

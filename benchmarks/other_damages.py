@@ -1,6 +1,6 @@
 """More damages of people's stories, which no metric was made for: metric_scale.py says which of them are seen.
 
-They were written after the metrics and are not to be tuned for.
+The metrics are not to be tuned for them.
 """
 
 import re
