@@ -51,7 +51,7 @@ def record(given: argparse.Namespace) -> dict[str, Any]:
     if run.results is None or run.recipe is None or run.data is None or run.environment is None:
         raise UserError(f"{given.folder} is not a finished run: {', '.join([*run.missing, *run.problems])}")
     lines = given.folder / PROVENANCE
-    sessions = [json.loads(line) for line in lines.read_text("utf-8").splitlines()] if lines.exists() else []
+    sessions = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()] if lines.exists() else []
     return {
         "provenance": sessions[0] if sessions else told(given, run),
         "resumed": sessions[1:],

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from helpers.numbers import line_of, numbers
+from helpers.number_words import line_of, numbers
 from helpers.runs import ROOT
 from helpers.sources import ANYWHERE, DEFINED, GENERATED, MEASURED, WHOLE
 
