@@ -137,7 +137,7 @@ def _of_files(opened: Opened, weights: dict[str, np.ndarray]) -> Iterator[tuple[
 
 
 def _check_code(folder: str | Path) -> str:
-    """`check_code` of a checkpoint that this very version wrote: that of another one may differ, and is not run here."""
+    """`check_code` of a checkpoint that this very version wrote. That of another one may differ; it is not run here."""
     path = Path(folder, PROVENANCE)
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     commit, _ = Stopwatch().code

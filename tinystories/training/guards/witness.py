@@ -185,7 +185,7 @@ class StepWitness(TrainerCallback):
 
     def _wrong_gradients(self, model: nn.Module, step: int) -> str | None:
         norms = []
-        # Exactly zero in honest first steps (of a rate of zero, with a warm-up): behind a projection that begins at zero, and queries without a choice.
+        # Exactly zero in honest first steps: behind a projection that begins at zero, and queries without a choice.
         may_be_zero = (self.trainer.recipe.model.residual_init == "zero" and step <= 1) or (
             self.trainer.recipe.data.block_size <= 2
         )
