@@ -113,7 +113,7 @@ def check_evaluation_files(run: Run) -> str:
 
 
 def check_speed(run: Run) -> str:
-    """tokens/s x seconds are the tokens between two rows of the log, and MFU is their speed times one constant."""
+    """tokens/s x seconds are the tokens between two rows of the log; MFU is the speed over the peak of its row."""
     resumed = plain(run.results).get("resumed_from_step") or 0
     history = run.state.get("log_history", []) if run.state else []
     rows = [row for row in history if "tokens_per_second" in row and row["step"] > resumed]
@@ -123,9 +123,9 @@ def check_speed(run: Run) -> str:
         _compare(f"tokens/s x training_seconds at step {row['step']}", counted, tokens, "the tokens seen", 1e-3)
     environment = plain(run.environment)
     if rows and {"flops_per_token", "peak_flops_measured"} <= environment.keys():
-        expected = environment["flops_per_token"] / environment["peak_flops_measured"]
         for row in rows:
-            mfu = row["tokens_per_second"] * expected
+            peak = row.get("peak_flops", environment["peak_flops_measured"])  # measured again when the speed changes
+            mfu = row["tokens_per_second"] * environment["flops_per_token"] / peak
             _compare(f"mfu at step {row['step']}", row["mfu"], mfu, "tokens per second and the measured peak", 1e-3)
     return f"{len(rows)} rows of the log"
 
