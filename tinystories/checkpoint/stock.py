@@ -10,7 +10,7 @@ from configuration_tinystories import TinyStoriesConfig
 from modeling_tinystories import TinyStoriesForCausalLM
 
 
-_SHARED_FIELDS = (
+SHARED_FIELDS = (
     "vocab_size",
     "hidden_size",
     "intermediate_size",
@@ -40,7 +40,7 @@ def stock_network(config: TinyStoriesConfig, weights: dict[str, torch.Tensor]) -
         ValueError: a weight that is missing, superfluous or of another shape.
     """
     assert config.rope_parameters is not None  # by the configuration's own checks
-    fields = {name: getattr(config, name) for name in _SHARED_FIELDS}
+    fields = {name: getattr(config, name) for name in SHARED_FIELDS}
     fields["attn_implementation"] = "sdpa"  # eager computes its softmax in float32
     rotates_all = config.rope_parameters["partial_rotary_factor"] == 1.0
     first = next(iter(weights.values()))

@@ -8,9 +8,12 @@ from safetensors import safe_open
 
 from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.checkpoint.loading import load_checkpoint
-from tinystories.checkpoint.stock import exact_network
+from tinystories.checkpoint.stock import SHARED_FIELDS, exact_network
 from tinystories.errors import GuardError
 from tinystories.training.guards.probe import differing_places, make_probe, relative_difference
+
+
+_ARCHITECTURE = {*SHARED_FIELDS, "embd_pdrop", "resid_pdrop"}
 
 
 @torch.no_grad()
@@ -76,25 +79,3 @@ def _compare_configs(opened: TinyStoriesForCausalLM, trained: TinyStoriesForCaus
     for name in sorted(_ARCHITECTURE & (saved.keys() | wanted.keys())):
         if saved.get(name) != wanted.get(name):
             raise GuardError(f"config.json says {name} {saved.get(name)}, and the trained model had {wanted.get(name)}")
-
-
-_ARCHITECTURE = {
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "hidden_act",
-    "max_position_embeddings",
-    "rms_norm_eps",
-    "tie_word_embeddings",
-    "rope_parameters",
-    "embd_pdrop",
-    "resid_pdrop",
-    "attention_dropout",
-    "pad_token_id",
-    "bos_token_id",
-    "eos_token_id",
-}
