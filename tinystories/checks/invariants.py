@@ -137,7 +137,7 @@ def _of_files(opened: Opened, weights: dict[str, np.ndarray]) -> Iterator[tuple[
 
 
 def _check_code(folder: str | Path) -> str:
-    """`check_code`, unless the checkpoint is known to be of another version, whose code may differ. It is not run here."""
+    """`check_code`, unless another version is known to have written the checkpoint. Its code is not run here."""
     path = Path(folder, PROVENANCE)
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     here, there = Stopwatch().code[0], json.loads(lines[-1]).get("commit") if lines else None
