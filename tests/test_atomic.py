@@ -1,6 +1,7 @@
 """Files are complete or absent: a sealed folder shows every change, and a failed write leaves the old file."""
 
 import errno
+import json
 import os
 
 import pytest
@@ -34,6 +35,7 @@ def test_sealed_folder(folder):
         (lambda folder: (folder / "sealed.json").write_text("{"), "sealed.json is damaged"),
         (lambda folder: (folder / "sealed.json").write_text("[]"), "sealed.json is damaged"),
         (lambda folder: (folder / "sealed.json").write_text('{"a.txt": 3}'), "sealed.json is damaged"),
+        (lambda folder: (folder / "sealed.json").write_text("{}"), "sealed.json names no file"),
     ],
 )
 def test_damage(folder, change, found):
@@ -48,9 +50,16 @@ def test_unreadable_seal(folder):
     assert damage(folder) == f"sealed.json cannot be read ({os.strerror(errno.EISDIR)})"
 
 
-def test_sizes_alone(folder):
-    (folder / "a.txt").write_text("eno")
-    assert damage(folder, contents=False) is None
+def test_every_damaged_bit_of_the_seal(folder):
+    """Each is found, except where the JSON says the same as before, and none is a traceback."""
+    path = folder / "sealed.json"
+    whole = path.read_bytes()
+    for bit in range(8 * len(whole)):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        if damage(folder) is None:
+            assert json.loads(changed) == json.loads(whole)
 
 
 def test_write_atomically(tmp_path):

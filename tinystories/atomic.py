@@ -19,11 +19,14 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace the text of a file. If that fails, the file is as it was."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(text, encoding="utf-8", newline="\n")
-    _to_disk(unfinished)
-    os.replace(unfinished, path)
+    """Replace the text of a file. If that fails, the file is as it was. Of several processes the last one wins."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+    try:
+        unfinished.write_text(text, encoding="utf-8", newline="\n")
+        _to_disk(unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def seal(folder: Path, belongs: Callable[[Path], bool] = lambda file: True) -> None:
@@ -43,29 +46,33 @@ def is_sealed(folder: Path) -> bool:
     return (folder / SEAL).is_file()
 
 
-def damage(folder: Path, contents: bool = True) -> str | None:
-    """What is wrong with a sealed folder, as text; None if nothing is. `contents`: compare hashes, not only sizes."""
+def damage(folder: Path) -> str | None:
+    """What is wrong with a sealed folder, as text; None if nothing is. Reads all of its files."""
     try:
-        return _difference(folder, contents)
+        return _difference(folder)
     except OSError as error:
         return f"{Path(error.filename or folder).name} cannot be read ({error.strerror})"
 
 
-def _difference(folder: Path, contents: bool) -> str | None:
+def _difference(folder: Path) -> str | None:
     try:
         entries = json.loads((folder / SEAL).read_text(encoding="utf-8"))
         expected_files = {name: (entry["bytes"], entry["sha256"]) for name, entry in entries.items()}
     except (ValueError, AttributeError, KeyError, TypeError):  # the last three: JSON of another shape
         return f"{SEAL} is damaged"
+    if not expected_files:
+        return f"{SEAL} names no file"
     for name, (num_bytes, digest) in expected_files.items():
         file = folder / name
         try:
             found_bytes = file.stat().st_size
         except (FileNotFoundError, NotADirectoryError):
             return f"{name} is missing"
+        except ValueError:  # a zero byte in the name
+            return f"{SEAL} is damaged"
         if found_bytes != num_bytes:
             return f"{name} has {found_bytes:,} bytes of {num_bytes:,}"
-        if contents and _digest(file) != digest:
+        if _digest(file) != digest:
             return f"{name} is not what was written"
     return None
 

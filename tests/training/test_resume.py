@@ -345,13 +345,16 @@ def test_damaged_cache_is_built_again(reference, tmp_path):
     folder = copy_of(reference, tmp_path / "run")
     shutil.copytree(reference.parent / "cache", tmp_path / "cache")
     (rows,) = (tmp_path / "cache").glob("rows-*/rows.arrow")
+    (stories,) = (tmp_path / "cache").glob("stories-*/stories.arrow")
     rows.write_bytes(rows.read_bytes()[:5000])
+    changed = stories.read_bytes().replace(b"the", b"teh", 1)  # of the same size
+    stories.write_bytes(changed)
     shutil.rmtree(next((tmp_path / "cache").glob("tokenizer-*")))
     abandoned = tmp_path / "cache" / "unfinished-old"
     abandoned.mkdir()
-    os.utime(abandoned, (0, 0))
     said = small_run(folder, "--resume", max_steps=STEPS)
     assert "is damaged (rows.arrow has 5,000 bytes of" in said and "training a tokenizer" in said
+    assert "is damaged (stories.arrow is not what was written)" in said
     assert differing(folder, reference) == [] and not abandoned.exists()
 
 
@@ -359,9 +362,9 @@ def test_damaged_cache_is_built_again(reference, tmp_path):
 def test_early_stopping_after_resume(tmp_path):
     """The count continues, and the best is always saved.
 
-    With a learning rate that changes nothing, no evaluation beats the first, at step 5, where nothing is saved by rule.
+    With a learning rate that moves no loss, no evaluation beats the first, at step 5, where nothing is saved by rule.
     """
-    settings = {"learning_rate": 1e-30, "eval_steps": 5, "save_steps": 10, "early_stopping_patience": 3}
+    settings = {"learning_rate": 1e-15, "eval_steps": 5, "save_steps": 10, "early_stopping_patience": 3}
     settings |= {"save_log_spaced": False, "dataloader_num_workers": 0, "save_total_limit": 2, "skip_guards": True}
     small_run(tmp_path / "run", **settings, max_steps=10)
     assert [step_of(path) for path in checkpoints(tmp_path / "run")] == [5, 10]

@@ -32,7 +32,7 @@ from tinystories.training.build import make_trainer, use_compiler_if_it_works
 from tinystories.training.distributed import check_launch
 from tinystories.training.finetuning import apply_checkpoint, continued_model
 from tinystories.training.optimizers import check_optimization
-from tinystories.training.resume import check_run_folder
+from tinystories.training.resume import check_not_taken, check_run_folder
 from tinystories.training.trainer import StoryTrainer
 
 
@@ -151,6 +151,7 @@ def check_recipe(facts: Facts) -> str:
 
 
 def check_output(facts: Facts) -> str:
+    check_not_taken(facts.recipe.training)
     checkpoint = check_run_folder(facts.recipe.training)
     folder = facts.recipe.training.output_dir
     return f"the run resumes from {checkpoint}" if checkpoint else f"{folder} is free"

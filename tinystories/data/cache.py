@@ -1,30 +1,30 @@
 """A cache of folders that are built once, under a key made of everything that went into them.
 
 No entry is stale, because another input has another key. No entry is half written: a folder is built under a temporary
-name, sealed, and renamed when it is complete, so a kill or a second process does no harm. A folder with a missing
-or truncated file is built again.
+name, sealed, and renamed when it is complete. No entry is wrong: whenever one is opened, all its bytes are compared
+with the SHA-256 in its seal (atomic.py), and one that differs is built again. Of several processes that want the same
+folder one builds it and the others wait (lock.py).
 """
 
 import hashlib
 import logging
 import os
 import shutil
-import tempfile
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import datasets
 import pyarrow as pa
 
-from tinystories.atomic import damage, discard, is_sealed, seal
-from tinystories.errors import UserError
+from tinystories.atomic import damage, discard, is_no_room, is_sealed, seal
+from tinystories.errors import UserError, one_line
+from tinystories.lock import HeldError, held
 
 
 logger = logging.getLogger(__name__)
 
-ABANDONED = 24 * 3600  # seconds without a write
-
+UNFINISHED = "unfinished-"  # begins the name of a folder that is being built
 
 Part = str | bytes | int | float | bool | None
 
@@ -57,43 +57,70 @@ def cached_folder(kind: str, key: str, build: Callable[[Path], None], root: str 
     root: default is a folder in the cache of `datasets`.
 
     Raises:
-        UserError: `root` cannot be written to.
+        UserError: `root` cannot be entered or written to.
     """
     base = Path(root) if root else Path(datasets.config.HF_DATASETS_CACHE) / "tinystories"
     folder = base / f"{kind}-{key}"
+    with ExitStack() as stack:
+        with _in_cache(base):
+            if folder.exists() and damage(folder) is None:
+                return folder
+            base.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(base)
+            stack.enter_context(held(_lock_of(folder), wait_for=f"waiting for another process that builds {folder}"))
+            unfinished = _begin(folder)
+            if unfinished is None:  # the other process has built it
+                return folder
+        try:
+            build(unfinished)
+            seal(unfinished)
+            os.replace(unfinished, folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+@contextmanager
+def _in_cache(base: Path) -> Iterator[None]:
+    """What the system refuses inside the `with` block is a `UserError` about the place of the cache."""
+    try:
+        yield
+    except OSError as error:
+        if is_no_room(error):
+            raise
+        reason = error.strerror or one_line(error)
+        raise UserError(f"cannot write to {base}: {reason}", "give another --data_cache_dir") from error
+
+
+def _begin(folder: Path) -> Path | None:
+    """An empty folder to build in; None if `folder` is complete. To be called by the process that holds its lock."""
     if folder.exists():
-        found = damage(folder, contents=False)
+        found = damage(folder)
         if found is None:
-            return folder
+            return None
         if is_sealed(folder):
             logger.warning("the cache folder %s is damaged (%s) and is built again", folder, found)
         else:
             logger.info("the cache folder %s is of an earlier version or unfinished and is built again", folder)
         discard(folder)
-    try:
-        base.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(base)
-        unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=base))
-    except OSError as error:
-        raise UserError(f"cannot write to {base}: {error.strerror}", "give another --data_cache_dir") from error
-    try:
-        build(unfinished)
-        seal(unfinished)
-        try:
-            os.replace(unfinished, folder)
-        except OSError:  # another process has built the same folder meanwhile
-            if not folder.exists():
-                raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return folder
+    unfinished = folder.with_name(UNFINISHED + folder.name)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    return unfinished
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".lock")
 
 
 def _remove_abandoned(base: Path) -> None:
-    """Remove what killed processes left. Builds in progress have written more recently."""
-    for folder in base.glob("unfinished-*"):
-        if time.time() - max(path.stat().st_mtime for path in [folder, *folder.rglob("*")]) > ABANDONED:
-            shutil.rmtree(folder, ignore_errors=True)
+    """Remove what killed processes left: the unfinished folders whose lock nobody holds."""
+    for unfinished in base.glob(f"{UNFINISHED}*"):
+        try:
+            with held(_lock_of(base / unfinished.name.removeprefix(UNFINISHED))):
+                shutil.rmtree(unfinished, ignore_errors=True)
+        except HeldError:
+            continue
 
 
 def write_arrow(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:

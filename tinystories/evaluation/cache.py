@@ -2,9 +2,11 @@
 
 A result is one JSON file in the folder `parts`. Its name holds a key over everything it depends on: weights, tokenizer,
 stories, settings, library versions and all code of this package. A change to any of them changes the key, so an old
-result is never reused by mistake and no user has to delete the cache.
+result is never reused by mistake and no user has to delete the cache. A file also holds the SHA-256 of its result, and
+one that was changed or cut off is measured again.
 """
 
+import hashlib
 import inspect
 import json
 import logging
@@ -50,11 +52,18 @@ class ResultCache:
         key = content_key([self.base, *(json.dumps(item, sort_keys=True) for item in depends_on)])
         path = self.folder / f"{name}-{key}.json"
         known = read_json(path, logger.warning)
-        if known is not None:
+        if known is not None and known.get("sha256") == _digest(known.get("result")):
             return known["result"]
-        result = measure()
-        write_atomically(path, json.dumps({"part": name, "result": result}, ensure_ascii=False) + "\n")
-        return json.loads(json.dumps(result))  # the same types as when it is read
+        if known is not None:
+            logger.warning("%s is damaged (its result is not what was written): it is measured again", path)
+        result = json.loads(json.dumps(measure()))  # the same types as when it is read
+        written = {"part": name, "sha256": _digest(result), "result": result}
+        write_atomically(path, json.dumps(written, ensure_ascii=False) + "\n")
+        return result
+
+
+def _digest(result: Any) -> str:
+    return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
 
 
 def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -12,6 +12,7 @@ EVALUATIONS = "evaluations.jsonl"
 EVALUATIONS_TABLE = "evaluations.csv"
 SAMPLES = "samples.jsonl"
 PROVENANCE = "provenance.jsonl"  # commit, command, data, machine of each session
+LOCK = "run.lock"  # while a run is at work in its folder
 STOPPED = "stopped_at_step_*.jsonl"  # the rows at which a guard stopped the run
 REPORT = "report"  # a folder
 # Beside the weights, so in each checkpoint-N as well:

@@ -17,11 +17,22 @@ ADAM_STATES = 2  # for each weight; Muon keeps one for most
 
 
 def planned_steps(training: RunArguments, rows: int) -> tuple[int, float]:
-    """Steps and epochs of the run, as the Trainer counts them. rows: of the training data."""
+    """Steps and epochs of the run, as the Trainer counts them. rows: of the training data.
+
+    Raises:
+        UserError: there would be no step.
+    """
     rows_at_once = training.train_batch_size * training.world_size
     batches = rows // rows_at_once if training.dataloader_drop_last else math.ceil(rows / rows_at_once)
+    if not batches:
+        raise UserError(
+            f"dataloader_drop_last leaves no batch: there are {rows:,} rows, and a batch has {rows_at_once:,}",
+            "give a smaller per_device_train_batch_size, or leave out dataloader_drop_last",
+        )
     steps_per_epoch = max(1, math.ceil(batches / training.gradient_accumulation_steps))
     steps = training.max_steps if training.max_steps > 0 else math.ceil(training.num_train_epochs * steps_per_epoch)
+    if steps < 1:
+        raise UserError(f"num_train_epochs {training.num_train_epochs:g} gives no step", "give 1 or more, or max_steps")
     return steps, steps / steps_per_epoch
 
 

@@ -1,11 +1,15 @@
-"""What an evaluation does beside scoring: it writes sample stories and checks the next-token loss again."""
+"""What an evaluation does beside scoring, and the last question to a training: whether it changed the weights."""
 
+import hashlib
 import json
 import logging
 from pathlib import Path
 
+import torch
+from torch import nn
 from transformers import TrainerCallback
 
+from tinystories.errors import UserError
 from tinystories.generation.sample import sample_story
 from tinystories.run_files import SAMPLES
 from tinystories.training.guards.loss import check_next_token_loss
@@ -44,3 +48,38 @@ class LossGuard(TrainerCallback):
 
     def on_evaluate(self, args, state, control, **kwargs):
         check_next_token_loss(self.trainer)
+
+
+class WeightsMoved(TrainerCallback):
+    """A training without a step, or after which the weights are what they were before, is no success.
+
+    It is asked of every run, with and without guards: whatever the reason, such a run would be scored and published.
+    """
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        self.before, self.first_step = _digest(model), state.global_step
+
+    def on_train_end(self, args, state, control, model=None, **kwargs):
+        steps = state.global_step - self.first_step
+        if not steps:
+            raise UserError(
+                f"no step of {state.max_steps:,} was taken: nothing was trained",
+                "look at num_train_epochs, max_steps, dataloader_drop_last and the callbacks",
+            )
+        if state.is_world_process_zero and _digest(model) == self.before:
+            raise UserError(
+                f"the weights did not change in {steps:,} steps: nothing was trained",
+                "look at learning_rate, warmup_steps and lr_scheduler_type",
+            )
+
+
+def _digest(model: nn.Module) -> str:
+    """SHA-256 of the trained weights, or of this process's shards of them. A weight below 1e-20 counts as zero."""
+    digest = hashlib.sha256()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            local = (parameter.to_local() if hasattr(parameter, "to_local") else parameter).detach()
+            digest.update(
+                local.where(local.abs() > 1e-20, 0).cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+            )
+    return digest.hexdigest()

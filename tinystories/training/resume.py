@@ -11,6 +11,8 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from tinystories.atomic import discard, write_atomically
 from tinystories.config.arguments import RunArguments
 from tinystories.config.recipe import Recipe
 from tinystories.errors import UserError
+from tinystories.lock import HeldError, held, holder
 from tinystories.reporting.model_card import is_as_written
 from tinystories.run_files import (
     CARD,
@@ -26,6 +29,7 @@ from tinystories.run_files import (
     ENVIRONMENT,
     EVALUATIONS,
     EVALUATIONS_TABLE,
+    LOCK,
     NEVER_PUBLISHED,
     RECIPE,
     REPORT,
@@ -39,6 +43,7 @@ from tinystories.run_files import (
     without_fraction,
 )
 from tinystories.training.checkpointing import check_undamaged
+from tinystories.training.distributed import on_one_process
 from tinystories.training.throughput import write_evaluations_table
 
 
@@ -93,6 +98,61 @@ FREE_ON_RESUME = {
 }
 
 
+@contextmanager
+def run_folder_taken(training: RunArguments) -> Iterator[None]:
+    """Hold the run folder inside the `with` block: two runs in one folder would mix their files.
+
+    A folder that the run makes and leaves empty, because of a mistake in its recipe, is removed.
+
+    Raises:
+        UserError: another run is at work in it, or it cannot be made.
+    """
+    folder = Path(training.output_dir)
+    with ExitStack() as stack:
+
+        def take() -> None:
+            _check_place(folder)
+            stack.callback(_remove_empty, [place for place in (folder, *folder.parents) if not place.exists()])
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(held(folder / LOCK))
+            except HeldError as error:
+                raise _taken(folder, str(error)) from error
+            except OSError as error:
+                raise UserError(f"output_dir {folder} cannot be used: {error.strerror}", "give another") from error
+
+        on_one_process(take)
+        yield
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _taken(folder: Path, holder: str) -> UserError:
+    return UserError(
+        f"{folder}: another run is at work in it ({holder})", "wait for its end, stop it, or give another --output_dir"
+    )
+
+
+def check_not_taken(training: RunArguments) -> None:
+    """Raises UserError: a run is at work in the run folder."""
+    folder = Path(training.output_dir)
+    at_work = holder(folder / LOCK)
+    if at_work is not None:
+        raise _taken(folder, at_work)
+
+
+def _check_place(folder: Path) -> None:
+    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.exists(path))
+    if not place.is_dir():
+        raise UserError(f"output_dir {folder} cannot be made: {place} is a file", "give another")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"output_dir {folder} cannot be written: {place} is read-only", "give another")
+
+
 def check_run_folder(training: RunArguments) -> str | None:
     """The checkpoint to resume from, if the recipe asks for that; else None.
 
@@ -100,16 +160,14 @@ def check_run_folder(training: RunArguments) -> str | None:
         UserError: the folder holds something that must not be replaced, or nothing to resume from.
     """
     folder = Path(training.output_dir)
-    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not place.is_dir():
-        raise UserError(f"output_dir {folder} cannot be made: {place} is a file", "give another")
-    if not os.access(place, os.W_OK):
-        raise UserError(f"output_dir {folder} cannot be written: {place} is read-only", "give another")
+    _check_place(folder)
     if training.resume or training.resume_from_checkpoint is not None:
         found = _checkpoint_to_resume(folder, training.resume_from_checkpoint)
         if found is not None or _began_here(folder):
             return found
-    if not training.should_save or not folder.exists() or not any(folder.iterdir()):
+    if not training.should_save or not folder.exists():
+        return None
+    if all(path.name.startswith(LOCK) for path in folder.iterdir()):
         return None
     if not (folder / RECIPE).exists():
         raise UserError(f"{folder} is not empty and contains no earlier run", "give another --output_dir")

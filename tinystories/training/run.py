@@ -24,7 +24,7 @@ from tinystories.training.finetuning import apply_checkpoint
 from tinystories.training.guards.finished import FinalScore, check_new_card, run_finished_guards
 from tinystories.training.optimizers import check_optimization
 from tinystories.training.provenance import RunProvenance
-from tinystories.training.resume import check_resumed, check_run_folder, prepare_run_folder
+from tinystories.training.resume import check_resumed, check_run_folder, prepare_run_folder, run_folder_taken
 from tinystories.training.trainer import StoryTrainer
 
 
@@ -42,6 +42,12 @@ def run(recipe: Recipe) -> None:
         logger.setLevel(logging.ERROR)
     check_launch(training)
     check_optimization(training)
+    with run_folder_taken(training):
+        _run(recipe, began)
+
+
+def _run(recipe: Recipe, began: Stopwatch) -> None:
+    training = recipe.training
     if recipe.model.model_name_or_path is not None:
         apply_checkpoint(recipe)
     checkpoint = on_one_process(lambda: check_run_folder(training))

@@ -36,7 +36,7 @@ from tinystories.generation.presets import save_presets
 from tinystories.reporting.model_card import CardFacts, write_card
 from tinystories.run_files import PROGRESS, Run, read_json
 from tinystories.training.budget import planned_steps
-from tinystories.training.callbacks import LossGuard
+from tinystories.training.callbacks import LossGuard, WeightsMoved
 from tinystories.training.checkpointing import AtomicCheckpointTrainer
 from tinystories.training.distributed import on_one_process
 from tinystories.training.environment import flops_per_token
@@ -91,7 +91,7 @@ class StoryTrainer(AtomicCheckpointTrainer):
             # `loss` among them replaces the Trainer's own eval_loss, which is a mean over batches.
             preprocess_logits_for_metrics=token_nll,
             compute_metrics=partial(trainer_metrics, stories=evaluation, training_stories=training_stories),
-            callbacks=[*guards, *(callbacks or []), self.throughput],
+            callbacks=[*guards, *(callbacks or []), WeightsMoved(), self.throughput],
         )
         self.recipe = recipe
         self.evaluation, self.training_stories = evaluation, training_stories
