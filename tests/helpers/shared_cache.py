@@ -2,9 +2,10 @@
 
     cd tests; python -m helpers.shared_cache --starts 200 --kills 20
 
-Each start is `run_clm.py` up to the moment when stories, tokenizer and rows are ready; three recipes take turns. Between
-two rounds a file of the cache is changed, cut off or removed. Exit status 0 if every start that was not killed ended
-well, each with the same rows as without any disturbance, and no more than one unfinished build is left after the kills.
+Each start is `run_clm.py` up to the moment when stories, tokenizer and rows are ready; three recipes take turns.
+Between two rounds a file of the cache is changed, cut off or removed. Exit status 0 if every start that was not killed
+ended well, each with the same rows as without any disturbance, and no more than one unfinished build is left after the
+kills.
 """
 
 import argparse

@@ -10,7 +10,7 @@ Trainer, which takes some steps in a folder that is removed afterwards (dry_run.
 import logging
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, Never, cast
@@ -28,7 +28,8 @@ from tinystories.data.packing import PackedRows, encode_story, pack
 from tinystories.data.tokenizer import load_or_train_tokenizer, tokenizer_report
 from tinystories.errors import UserError, one_line
 from tinystories.training.budget import check_room_for_checkpoints, planned_steps, readable, times
-from tinystories.training.build import make_trainer, use_compiler_if_it_works
+from tinystories.training.build import make_trainer
+from tinystories.training.compiler import compiler_cache, use_compiler_if_it_works
 from tinystories.training.distributed import check_launch
 from tinystories.training.finetuning import apply_checkpoint, continued_model
 from tinystories.training.optimizers import check_optimization
@@ -81,6 +82,7 @@ class Facts:
 
     argv: list[str]
     folder: str
+    stack: ExitStack
     recipe: Recipe
     memory: int
     corpus: Corpus
@@ -105,7 +107,7 @@ def preflight(argv: list[str], report: Callable[[Finding], None] = lambda findin
     """
     facts = Facts()
     findings: list[Finding] = []
-    with _quiet(), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as facts.folder:
+    with _quiet(), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as facts.folder, ExitStack() as facts.stack:
         facts.argv = argv
         for name, check in CHECKS.items():
             findings.append(_find(name, check, facts))
@@ -174,6 +176,7 @@ def check_compiler(facts: Facts) -> str:
     training = facts.recipe.training
     if not training.torch_compile:
         return "not requested"
+    facts.stack.enter_context(compiler_cache(training))
     reason = use_compiler_if_it_works(training)
     if reason is not None:
         finding = f"torch.compile does not work here, the run will be slower: {reason}"

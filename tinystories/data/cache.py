@@ -54,15 +54,15 @@ def content_key(parts: Iterable[Part]) -> str:
 def cached_folder(kind: str, key: str, build: Callable[[Path], None], root: str | None = None) -> Path:
     """The folder `<root>/<kind>-<key>`; `build(folder)` fills it if it does not exist or is damaged.
 
-    root: default is a folder in the cache of `datasets`.
+    root: as of `cache_root`.
 
     Raises:
         UserError: `root` cannot be entered or written to.
     """
-    base = Path(root) if root else Path(datasets.config.HF_DATASETS_CACHE) / "tinystories"
+    base = cache_root(root)
     folder = base / f"{kind}-{key}"
     with ExitStack() as stack:
-        with _in_cache(base):
+        with in_cache(base):
             if folder.exists() and damage(folder) is None:
                 return folder
             base.mkdir(parents=True, exist_ok=True)
@@ -80,8 +80,13 @@ def cached_folder(kind: str, key: str, build: Callable[[Path], None], root: str 
     return folder
 
 
+def cache_root(root: str | None) -> Path:
+    """The folder of the cache. root: default is a folder in the cache of `datasets`."""
+    return Path(root) if root else Path(datasets.config.HF_DATASETS_CACHE) / "tinystories"
+
+
 @contextmanager
-def _in_cache(base: Path) -> Iterator[None]:
+def in_cache(base: Path) -> Iterator[None]:
     """What the system refuses inside the `with` block is a `UserError` about the place of the cache."""
     try:
         yield

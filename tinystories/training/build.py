@@ -1,10 +1,8 @@
 """From a recipe to a Trainer that may start: data, tokenizer, model, guards. `check_run.py` uses it too."""
 
 import logging
-import os
 
 import datasets
-import torch
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, TrainerCallback
 
 from tinystories.checkpoint.loading import describe_model, new_model
@@ -25,8 +23,6 @@ from tinystories.training.trainer import StoryTrainer
 
 
 logger = logging.getLogger(__name__)
-
-MESSAGE_END = 150  # characters kept of each end of a compiler's message
 
 
 def prepare_data(recipe: Recipe) -> tuple[Corpus, PreTrainedTokenizerBase, PackedRows]:
@@ -104,33 +100,3 @@ def _some_training_stories(recipe: Recipe, corpus: Corpus, evaluated: int) -> da
     """The same stories at each evaluation; their loss against the held-out loss shows memorization."""
     number = min(recipe.data.train_eval_samples, evaluated)
     return pick_stories(corpus.train, number) if number else corpus.train.select([])
-
-
-def use_compiler_if_it_works(training: RunArguments) -> str | None:
-    """Switch torch_compile off where it does not work: it needs a C++ compiler on a CPU, and Triton on a GPU.
-
-    Returns why it does not work, in one line; None where it works or was not requested.
-    """
-    if not training.torch_compile:
-        return None
-    try:
-        torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=training.device))
-    except Exception as error:  # whatever a missing or broken compiler raises
-        reason = _compiler_message(error)
-        logger.warning("torch.compile does not work here (%s): training continues without it", reason)
-        training.torch_compile = False
-        os.environ.pop("ACCELERATE_DYNAMO_BACKEND", None)  # set by TrainingArguments to make accelerate compile
-        os.environ.pop("ACCELERATE_DYNAMO_MODE", None)
-        return reason
-    return None
-
-
-def _compiler_message(error: Exception) -> str:
-    """Kind and message of what torch.compile raised, without its advice on debugging.
-
-    Of a long message both ends are kept: it begins with what failed and ends with what the compiler printed.
-    """
-    message = one_line(str(error).partition("Set TORCHDYNAMO_VERBOSE")[0]) or "no message"
-    if len(message) > 2 * MESSAGE_END:
-        message = f"{message[:MESSAGE_END]} ... {message[-MESSAGE_END:]}"
-    return f"{type(error).__name__}: {message}"

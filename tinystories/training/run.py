@@ -18,7 +18,8 @@ from tinystories.reporting.model_card import read_facts, write_card
 from tinystories.reporting.run_report import write_report
 from tinystories.run_files import step_of
 from tinystories.training.budget import check_room_for_checkpoints
-from tinystories.training.build import make_trainer, prepare_data, use_compiler_if_it_works
+from tinystories.training.build import make_trainer, prepare_data
+from tinystories.training.compiler import compiler_cache, use_compiler_if_it_works
 from tinystories.training.distributed import check_launch, on_one_process
 from tinystories.training.finetuning import apply_checkpoint
 from tinystories.training.guards.finished import FinalScore, check_new_card, run_finished_guards
@@ -42,7 +43,7 @@ def run(recipe: Recipe) -> None:
         logger.setLevel(logging.ERROR)
     check_launch(training)
     check_optimization(training)
-    with run_folder_taken(training):
+    with run_folder_taken(training), compiler_cache(training):
         _run(recipe, began)
 
 
