@@ -111,11 +111,12 @@ ANYWHERE = [  # in every document
     "24,557,120 parameters",  # tests/config/test_ladder.py counts them
     "| 24,557,120 |",
     "tokens per second",
-    "Python 3.11 or later",
+    "Python 3.11 to 3.14",
     "transformers 5.17 or later",
 ]
 DEFINED = {
     "README.md": [
+        "(glibc 2.28 or later), macOS 14 or later on Apple silicon",
         "`--validation_file`, 5 % of the distinct stories",
         "Only a few stories, for example ten files?",
         "To train one separately, for several runs",
@@ -168,6 +169,14 @@ DEFINED = {
     ],
     "docs/finetuning.md": ["A fifth of the stories is held out", "With ten stories, each would"],
     "docs/guards.md": ["ends with status 0"],
+    "docs/installation.md": [
+        "glibc 2.28 or later (`ldd --version` says which): Debian 10, Ubuntu 20.04, RHEL 8 and later ones",
+        "| 3.11 to 3.14 |",
+        "| macOS 14 or later |",
+        "macOS 11 to 13 on Apple silicon",
+        "the last PyTorch for these Macs is 2.2, and this project needs 2.9",
+        "(CentOS 7, Ubuntu 18.04)",
+    ],
     "docs/long_runs.md": [
         "a second Ctrl-C stops at once | 130 |",
         "| the same | 143 |",

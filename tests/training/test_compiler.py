@@ -129,11 +129,8 @@ def test_kernels_that_a_killed_run_left(compile_something, tmp_path):
     assert libraries()
     for library in libraries():
         library.write_bytes(b"")
-    again, said = compile_something()
+    again, said = compile_something("mistake")
     assert again == folder and "was left by a killed run" in said
     kept = libraries()
-    again, said = compile_something("mistake")
-    assert again == folder and not said and libraries() == kept  # nothing was compiled again
-    next(iter(kept)).write_bytes(b"ELF")  # as by a full disk, later
     again, said = compile_something()
-    assert again == folder and "is damaged" in said
+    assert again == folder and not said and libraries() == kept  # nothing was compiled again
