@@ -1,6 +1,9 @@
 """Memory and time of each stage of a run on a corpus and on 4 and 16 copies of it: memory must not grow with the text.
 
-    python benchmarks/corpus_size.py --train_file train.txt --write
+    python benchmarks/corpus_size.py --train_file train.txt
+    python benchmarks/corpus_size.py --render
+
+Writes docs/results/corpus_size.json and, from it, the table in docs/long_runs.md; --render writes the table only.
 
 Each story of a copy gets the number of the copy at its end, so that no two are equal. A stage is a process of its own,
 and begins with what the stages before it left in the cache: `read` the stories, train the `tokenizer`, `pack` the rows,
@@ -28,6 +31,8 @@ from tinystories.provenance import Stopwatch, hash_files, provenance
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / "docs" / "results" / "corpus_size.json"
+DOCUMENT = ROOT / "docs" / "long_runs.md"
+MARKS = ("<!-- corpus size: numbers -->", "<!-- corpus size: end -->")
 END = "<|endoftext|>"
 HELD_OUT = 100  # stories to validate on, the first; copies of them would be called near-copies
 RECIPE = {
@@ -108,6 +113,15 @@ def _watch(process: psutil.Process, peaks: dict[str, float]) -> None:
         time.sleep(0.02)
 
 
+def with_numbers(document: str, record: dict[str, Any]) -> str:
+    """The document with the table of the record between its marks."""
+    before, _, rest = document.partition(MARKS[0])
+    after = rest.partition(MARKS[1])[2]
+    machine = record["provenance"]["machine"]
+    origin = f"One thread of an {machine['processor']}; seconds of the clock, while others used the machine too."
+    return "\n".join([before + MARKS[0], "", table(record), "", origin, "", MARKS[1] + after])
+
+
 def table(record: dict[str, Any]) -> str:
     """A row for each number of copies; in brackets the memory without mapped files."""
     lines = ["| copies | MB of text | " + " | ".join(f"{stage}: s, MB" for stage in STAGES) + " |"]
@@ -118,30 +132,37 @@ def table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train_file", type=Path, required=True)
-    parser.add_argument("--copies", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--write", action="store_true", help=f"write {RECORD.relative_to(ROOT)}")
-    given = parser.parse_args()
+def measure_sizes(train_file: Path, copies: list[int]) -> dict[str, Any]:
     began, sizes = Stopwatch(), []
-    for copies in given.copies:
+    for number in copies:
         with tempfile.TemporaryDirectory() as folder:
             text, held_out = Path(folder, "stories.txt"), Path(folder, "held_out.txt")
-            write_copies(given.train_file, copies, text, held_out)
+            write_copies(train_file, number, text, held_out)
             recipe = RECIPE | {"train_file": text, "validation_file": held_out}
             recipe |= {"data_cache_dir": f"{folder}/cache", "output_dir": f"{folder}/run"}
             options = [word for name, value in recipe.items() for word in (f"--{name}", str(value))]
-            row: dict[str, Any] = {"copies": copies, "bytes": text.stat().st_size}
+            row: dict[str, Any] = {"copies": number, "bytes": text.stat().st_size}
             for stage in STAGES:
                 row[stage] = measure(stage, options)
-                print(copies, stage, row[stage], file=sys.stderr, flush=True)
+                print(number, stage, row[stage], file=sys.stderr, flush=True)
             sizes.append(row)
-    origin = {"train": {"source": given.train_file.name, **hash_files([given.train_file])}}
-    record = {"provenance": provenance(began, [42], origin), "recipe": RECIPE, "sizes": sizes}
-    print(table(record))
-    if given.write:
+    origin = {"train": {"source": train_file.name, **hash_files([train_file])}}
+    return {"provenance": provenance(began, [42], origin), "recipe": RECIPE, "sizes": sizes}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train_file", type=Path)
+    parser.add_argument("--copies", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--render", action="store_true", help="write the table only")
+    given = parser.parse_args()
+    if not given.render:
+        record = measure_sizes(given.train_file, given.copies)
         RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8", newline="\n")
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    print(table(record))
+    document = DOCUMENT.read_text(encoding="utf-8")
+    DOCUMENT.write_text(with_numbers(document, record), encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -237,6 +237,7 @@ GENERATED = {  # blocks between two comments, and the test that compares them wi
     ("checkpoints: numbers", "checkpoints: end"): "tests/evaluation/test_metric_scale.py",
     ("noise: numbers", "noise: end"): "tests/evaluation/test_metric_scale.py",
     ("peer: numbers", "peer: end"): "tests/evaluation/test_metric_scale.py",
+    ("corpus size: numbers", "corpus size: end"): "tests/test_corpus_size.py",
     ("guards: costs", "guards: end"): "tests/training/guards/test_guards_document.py",
     ("optimizers: tables", "optimizers: end"): "tests/test_experiments.py",
     ("ladder: recipes", "ladder: end"): "tests/config/test_ladder.py",
