@@ -93,7 +93,7 @@ EVENTS = {
     "on_epoch_end": set(),
     "on_evaluate": {"model", "processing_class", "metrics"},
     "on_save": set(),
-    "on_train_end": set(),
+    "on_train_end": {"model"},
 }
 
 STATE = {
