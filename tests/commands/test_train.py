@@ -217,7 +217,7 @@ def test_overwrite(tmp_path):
     """Overwriting a run removes all of its files and no others; a mistake overwrites nothing."""
     corpus = write_counting_corpus(tmp_path)
     options = TINY | {"train_file": corpus, "data_cache_dir": tmp_path / "cache", "output_dir": tmp_path / "run"}
-    options |= {"max_steps": 2, "eval_steps": 1, "save_steps": 1}
+    options |= {"max_steps": 2, "eval_steps": 1, "save_steps": 1, "warmup_steps": 0}
     assert run_command("run_clm.py", *as_options(options)).returncode == 0
     before = sorted(file.name for file in (tmp_path / "run").iterdir())
     mistaken = as_options(options | {"train_file": tmp_path / "none.txt"})

@@ -408,7 +408,13 @@ def test_signal_to_one_process(folder):
 @slow
 def test_one_process_warning(folder):
     """accelerate starts one process where two were configured: it prints nothing, the run warns."""
-    changes = {"max_steps": 1, "eval_strategy": "no", "load_best_model_at_end": False, "save_strategy": "no"}
+    changes = {
+        "max_steps": 1,
+        "warmup_steps": 0,
+        "eval_strategy": "no",
+        "load_best_model_at_end": False,
+        "save_strategy": "no",
+    }
     options = settings(folder, "alone", skip_guards=True, **changes)
     process = launch([*ACCELERATE, "--cpu", "--num_processes", "2"], *options)
     assert process.returncode == 0, process.stderr[-3000:]

@@ -107,7 +107,7 @@ def test_mistake_leaves_an_empty_folder_of_the_user(train, tmp_path):
     [
         ({"dataloader_drop_last": True, "per_device_train_batch_size": 4096}, "dataloader_drop_last leaves no batch"),
         ({"num_train_epochs": 0, "max_steps": -1}, "num_train_epochs"),
-        ({"max_steps": 1, "warmup_steps": 1}, "the weights did not change in 1 steps"),
+        ({"max_steps": 1, "warmup_steps": 1}, "the weights did not change in 1 step:"),
         ({"learning_rate": 0}, "nothing"),
         ({"learning_rate": 1e-38}, "the weights did not change in 2 steps"),
     ],

@@ -68,7 +68,7 @@ class WeightsMoved(TrainerCallback):
             )
         if state.is_world_process_zero and _digest(model) == self.before:
             raise UserError(
-                f"the weights did not change in {steps:,} steps: nothing was trained",
+                f"the weights did not change in {steps:,} step{'s' * (steps != 1)}: nothing was trained",
                 "look at learning_rate, warmup_steps and lr_scheduler_type",
             )
 
