@@ -19,6 +19,7 @@ from tinystories.atomic import discard, write_atomically
 from tinystories.config.arguments import RunArguments
 from tinystories.config.recipe import Recipe
 from tinystories.errors import UserError
+from tinystories.links import links_out_of
 from tinystories.reporting.model_card import is_as_written
 from tinystories.run_files import (
     CARD,
@@ -105,6 +106,10 @@ def check_run_folder(training: RunArguments) -> str | None:
         raise UserError(f"output_dir {folder} cannot be made: {place} is a file", "give another")
     if not os.access(place, os.W_OK):
         raise UserError(f"output_dir {folder} cannot be written: {place} is read-only", "give another")
+    if links := links_out_of(folder, (*WRITTEN_BY_A_RUN, *NEVER_PUBLISHED, REPORT)):
+        raise UserError(
+            f"{folder}: {links[0]} leads out of this folder by a link, and would be overwritten", "remove the link"
+        )
     if training.resume or training.resume_from_checkpoint is not None:
         found = _checkpoint_to_resume(folder, training.resume_from_checkpoint)
         if found is not None or _began_here(folder):
