@@ -51,7 +51,8 @@ def push(
     tag: a name for the new commit.
 
     Raises:
-        UserError: an incomplete checkpoint, a link out of it, no permission, a card edited on the Hub, a tag that exists, no connection.
+        UserError: an incomplete checkpoint, a link out of it, no permission, a card edited on the Hub, a tag that
+            exists, no connection.
     """
     folder, api = Path(folder), HfApi(token=token)
     check_complete(folder)

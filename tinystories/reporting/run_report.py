@@ -59,7 +59,7 @@ def write_report(folder: str | Path, output_dir: str | Path | None = None) -> Pa
         raise UserError(f"{output} leads out of the run folder by a link", "remove it, or give another --output_dir")
     if links := links_out_of(output):
         raise UserError(
-            f"{output}: {links[0]} leads out of this folder by a link, and would be written to", "remove it"
+            f"{output}: {links[0]} leads out of this folder by a link, and would be overwritten", "remove it"
         )
     try:
         output.mkdir(parents=True, exist_ok=True)
