@@ -34,7 +34,8 @@ RUN python -m pip install --no-cache-dir --no-deps --no-build-isolation -e .
 
 USER 1000
 
-# Every option of run_server.py is an environment variable too. CHECKPOINT_PATH can be a Hub id.
+# Every option of run_server.py is an environment variable too. CHECKPOINT_PATH can be a Hub id. Whatever HOST it listens
+# on, the server answers to localhost, 127.0.0.1 and the names in ALLOWED_HOSTS only.
 ENV CHECKPOINT_PATH=/checkpoint \
     HOST=0.0.0.0 \
     PORT=7779

@@ -65,6 +65,8 @@ def server(checkpoint: str, *options: str):
         "0",
         "--requests_per_minute",
         "1000000",
+        "--client_share",  # all clients of this measurement have one address
+        "1",
     ]
     process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True, encoding="utf-8")
     try:

@@ -21,6 +21,7 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def write_atomically(path: Path, text: str) -> None:
     """Replace the text of a file. If that fails, the file is as it was. Of several processes the last one wins."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+    unfinished.unlink(missing_ok=True)  # if it is a link, the text would go where that leads
     try:
         unfinished.write_text(text, encoding="utf-8", newline="\n")
         _to_disk(unfinished)

@@ -83,6 +83,7 @@ def _described(file: Path) -> Path:
 def _describe(file: Path) -> None:
     about = {"process": os.getpid(), "machine": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     with suppress(OSError):  # it only makes a message better
+        _described(file).unlink(missing_ok=True)  # it may be a link
         _described(file).write_text(json.dumps(about) + "\n", encoding="utf-8")
 
 

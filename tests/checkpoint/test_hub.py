@@ -16,6 +16,7 @@ import pytest
 from huggingface_hub import ModelCard, constants
 
 from helpers.fake_hub import FakeHub
+from helpers.links import link
 from helpers.runs import (
     COUNTING,
     ROOT,
@@ -337,6 +338,78 @@ def test_what_is_published(hub, counting_run, tmp_path, caplog):
     files = hub.files(REPO)
     assert "picture.png" in files, "a file that somebody put there stays"
     assert names - set(files) >= {"all_results.json", "recipe.json", "samples.jsonl"}, "results of other weights do not"
+
+
+PLACES = (
+    "LICENSE",
+    "README.md",
+    "recipe.json",
+    "samples.jsonl",
+    "evaluation.json",
+    "model-00002.safetensors",
+    "LICENSE-2",
+)
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_link_out_of_the_folder(name, hub, counting_run, tmp_path):
+    """Guards: a private file published under an innocent name. Nothing is sent, not even the name of the repository."""
+    folder, secret = tmp_path / "run", tmp_path / "id_rsa"
+    shutil.copytree(counting_run, folder)
+    secret.write_text("PRIVATE KEY")
+    link(folder / name, secret)
+    error = refusal(folder, REPO)
+    assert f"{name} would be published, but leads out of this folder by a link" in error
+    assert "PRIVATE" not in error and hub.requests == []
+    secret.unlink()  # a link to nothing may lead to something later
+    if name not in ("README.md", "recipe.json"):
+        assert name in refusal(folder, REPO)
+
+
+def test_link_out_of_a_checkpoint(hub, counting_run, tmp_path):
+    """A checkpoint-N is published alone: what leads out of it is refused, even if it stays in the run."""
+    folder = tmp_path / "run"
+    shutil.copytree(counting_run, folder)
+    (folder / "notes.txt").write_text("my notes")
+    link(folder / "checkpoint-50/LICENSE", "../notes.txt")
+    assert "LICENSE would be published" in refusal(folder / "checkpoint-50", REPO)
+    publish(folder, REPO)  # the run itself has no link
+    assert b"my notes" not in hub.files(REPO).values()
+
+
+def test_link_inside_the_folder(hub, counting_run, tmp_path):
+    """It is followed, also in a folder that is itself a link; a linked folder is not published."""
+    folder, target = tmp_path / "run", tmp_path / "elsewhere/LICENSES"
+    shutil.copytree(counting_run, folder)
+    (folder / "terms.txt").write_text("MIT")
+    link(folder / "LICENSE", "terms.txt")
+    recipe = json.loads((folder / "recipe.json").read_text())
+    (folder / "recipe.json").rename(folder / "my_recipe.json")
+    link(folder / "recipe.json", "my_recipe.json")
+    publish(link(tmp_path / "latest", folder), REPO)
+    files = hub.files(REPO)
+    assert files["LICENSE"] == b"MIT" and "terms.txt" not in files
+    assert json.loads(files["recipe.json"])["seed"] == recipe["seed"]
+    assert str(tmp_path) not in files["recipe.json"].decode(), "cleaned under its own name"
+    target.mkdir(parents=True)
+    link(folder / "LICENSES", target)
+    assert "LICENSES would be published" in refusal(folder, REPO)
+
+
+def test_resumed_run_with_a_link(hub, counting_run, tmp_path):
+    """A run that publishes itself refuses what `push` refuses, and its folder is kept."""
+    changes = {"max_steps": 20, "eval_strategy": "no", "load_best_model_at_end": False, "push_to_hub": False}
+    train.main(training(tmp_path, **changes, save_steps=20))
+    (tmp_path / "id_rsa").write_text("PRIVATE KEY")
+    link(tmp_path / "run/LICENSE", tmp_path / "id_rsa")
+    error = mistake(train.main, [*training(tmp_path, **changes | {"push_to_hub": True}, save_steps=20), "--resume"])
+    assert "LICENSE would be published" in error
+    assert not [path for path in hub.files(REPO) if path.startswith("LICENSE")]
+    (tmp_path / "run/LICENSE").unlink()
+    link(tmp_path / "run/evaluations.jsonl", tmp_path / "id_rsa")
+    error = mistake(train.main, [*training(tmp_path, **changes), "--resume"])
+    assert "evaluations.jsonl leads out of this folder by a link, and would be overwritten" in error
+    assert (tmp_path / "id_rsa").read_text() == "PRIVATE KEY"
 
 
 def test_local_paths_are_not_published(hub, counting_run, tmp_path):

@@ -16,6 +16,7 @@ import yaml
 from fastapi import FastAPI
 
 from helpers.runs import ROOT
+from tinystories.commands.serve import parse
 from tinystories.server.app import add_health
 from tinystories.server.arguments import ServerArguments
 
@@ -139,9 +140,19 @@ def test_health_check():
     assert path in {route.path for route in app.routes}
 
 
-def test_health_check_host():
-    """ALLOWED_HOSTS without the name that the health check uses: it would get 400."""
-    assert "127.0.0.1" in SERVICE["environment"]["ALLOWED_HOSTS"].split(",")
+def test_allowed_hosts(monkeypatch):
+    """A container that answers pages of other sites, as the server listens to every address there; or one whose health
+    check gets 400. The command in docs/server.md sets no variable."""
+    command = re.search(
+        r"^docker run .* tinystories$", (ROOT / "docs/server.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert " -e " not in command[0] and "-p 127.0.0.1:" in command[0]
+    for variables in (ENVIRONMENT, ENVIRONMENT | SERVICE["environment"]):
+        for name in SETTINGS:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        assert parse([])[1].hosts() == ["localhost", "127.0.0.1", "[::1]"]
 
 
 def test_order_of_layers():

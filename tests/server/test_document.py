@@ -15,6 +15,7 @@ from tinystories.server.arguments import REQUEST_TIMEOUT, ServerArguments
 from tinystories.server.events import Finished, GenerationRequest
 from tinystories.server.metrics import Metrics
 from tinystories.server.middleware import LARGEST_BODY
+from tinystories.server.protocol import MOST_CHUNKS
 from tinystories.server.schema import BOUNDS, DEFAULT_MAX_TOKENS, GenerateBody
 
 
@@ -56,7 +57,8 @@ def test_errors():
     table = re.search(r"<!-- errors -->(.*?)<!-- /errors -->", DOCUMENT, re.DOTALL).group(1)
     told = {int(status) for row in re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE) for status in row.split(",")}
     assert told == {*AdmissionController.REFUSALS, 404, 405}
-    assert f"larger than {LARGEST_BODY // 1024} KiB" in table and f"within {REQUEST_TIMEOUT:g} seconds" in table
+    assert f"larger than {LARGEST_BODY // 1024} KiB, or has more than {MOST_CHUNKS:,} chunks" in table
+    assert f"within {REQUEST_TIMEOUT:g} seconds" in table
 
 
 def test_request_fields():

@@ -296,12 +296,14 @@ def test_find_checkpoints(counting_run, tmp_path):
 
 
 def test_fair_queue():
-    """Guards: ten requests of one client before the first of all others. The queue has a limit."""
-    queue = FairQueue(limit=5)
+    """Guards: ten requests of one client before the first of all others. The queue has a limit, and so has a client."""
+    queue = FairQueue(limit=5, share=3)
     for client, item in (("a", 1), ("a", 2), ("a", 3), ("b", 4), ("c", 5)):
         assert queue.put(client, item)
     assert not queue.put("d", 6)
     queue.remove(2)
     assert len(queue) == 4
     assert queue.take(lambda item: item > 3) == 4
-    assert [queue.take(lambda item: True) for _ in range(4)] == [1, 5, 3, None]
+    assert [queue.put("a", item) for item in (6, 7)] == [True, False], "1, 3 and 6 are all that one client may have"
+    assert queue.take(lambda item: item == 6) == 6, "an item that fits does not wait for one that does not"
+    assert [queue.take(lambda item: True) for _ in range(4)] == [5, 1, 3, None]

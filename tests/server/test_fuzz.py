@@ -3,29 +3,40 @@
 FUZZ_BODIES sets how many of each kind are tried. Before a release, try 10,000:
 
     FUZZ_BODIES=10000 python -m pytest tests/server/test_fuzz.py -n 0
+
+FUZZ_SEED draws other requests for `test_damaged_requests`, which prints how often each status was answered (-s):
+
+    FUZZ_BODIES=5000 FUZZ_SEED=1 python -m pytest tests/server/test_fuzz.py -n 0 -s -k damaged
 """
 
 import json
 import os
+import random
 import subprocess
 import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
+from helpers.damaged_requests import PATHS, damaged_request
+from helpers.raw_http import connected, heard
 from helpers.serving import ServerThread, untrained
 from tinystories.server.schema import BOUNDS
 
 
 BODIES = int(os.environ.get("FUZZ_BODIES", "300"))
+SEED = int(os.environ.get("FUZZ_SEED", "0"))
+AT_ONCE = 8  # connections
+DOCUMENTED = {200, 400, 404, 405, 408, 413, 422, 431}  # of AdmissionController.REFUSALS, those without much load
 SETTINGS = settings(
     max_examples=BODIES,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     derandomize="FUZZ_BODIES" not in os.environ,
 )
-PATHS = ("/generate", "/v1/completions")
 
 anything = some.recursive(
     some.none() | some.booleans() | some.integers() | some.floats() | some.text(),
@@ -48,7 +59,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     checkpoint = untrained(tmp_path_factory.mktemp("fuzzed") / "run", context=32)
-    with ServerThread(checkpoint, "--max_seconds", "20") as server:
+    with ServerThread(checkpoint, "--request_timeout_seconds", "2") as server:
         before = server.generate(prompt="Story 7.", seed=1)
         yield server
         after = server.generate(prompt="Story 7.", seed=1)
@@ -70,6 +81,41 @@ def test_generated_bodies(path, server):
             assert message and "\n" not in message and len(message) < 300
 
     send()
+
+
+def test_damaged_requests(server):
+    """Byte by byte over a socket: no answer of 5xx, and every other one is complete and documented."""
+    draw = random.Random(SEED)
+    requests = [damaged_request(draw) for _ in range(BODIES)]
+
+    def status(request: bytes) -> int | None:
+        """None: the connection was closed without an answer."""
+        with connected(server) as connection:
+            try:
+                connection.sendall(request)
+            except (ConnectionResetError, BrokenPipeError):
+                return None
+            answer = heard(connection)
+        if not answer:
+            return None
+        head, _, body = answer.partition(b"\r\n\r\n")
+        if head.startswith(b"HTTP/1.1 100"):  # the client may go on
+            head, _, body = body.partition(b"\r\n\r\n")
+        found = int(head.split()[1])
+        assert found < 500 and found in DOCUMENTED, (request[:2000], answer[:2000])
+        if found != 200:
+            error = json.loads(body)["error"]
+            text = error["message"] if isinstance(error, dict) else error
+            assert text and "\n" not in text and len(text) < 300, (request[:2000], answer[:2000])
+        return found
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        counts = Counter(threads.map(status, requests))
+    shown = {
+        "closed" if found is None else found: counts[found] for found in sorted(counts, key=lambda each: each or 0)
+    }
+    print(f"\n{BODIES} requests of seed {SEED}: {shown}")
+    assert counts[200] > BODIES / 20 and counts[422] > BODIES / 5 and counts[None] < BODIES / 5, shown
 
 
 def test_openapi_description(server, tmp_path):

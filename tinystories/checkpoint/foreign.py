@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from tinystories.checkpoint import llama2c
 from tinystories.checkpoint.loading import UNREADABLE, CodeNotTrustedError, load_checkpoint, on_device
+from tinystories.checkpoint.plausible import check_sizes
 from tinystories.errors import UserError, one_line
 
 
@@ -65,6 +66,7 @@ def _open_auto(
             raise CodeNotTrustedError(
                 f"{name} contains Python code of its author", "run it with --trust_remote_code if you trust the author"
             ) from error
+    check_sizes(name, revision)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=True)
         model = AutoModelForCausalLM.from_pretrained(

@@ -2,8 +2,9 @@
 
 Everything goes up in one commit, the card with the weights that it describes: an interrupted push changes nothing on
 the Hub, and the next one skips the files that had arrived. Only what a run writes is published, not optimizer state,
-other checkpoints or files of the user, and records are published without the folders of this machine. A card that
-was edited on the Hub is not overwritten without --overwrite_card.
+other checkpoints or files of the user, and records are published without the folders of this machine. A link to a file
+outside the folder is refused by its name, before anything is read. A card that was edited on the Hub is not overwritten
+without --overwrite_card.
 """
 
 import json
@@ -21,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from tinystories.console import command_name
 from tinystories.errors import UserError, one_line
+from tinystories.links import links_out_of, real_path
 from tinystories.reporting.model_card import CARD_MARK, PLACEHOLDER, is_as_written, marked
 from tinystories.run_files import CARD, NEEDED, PUBLISHED, RECORDS, WRITTEN_BY_A_RUN, read_json, without_local_paths
 
@@ -49,7 +51,8 @@ def push(
     tag: a name for the new commit.
 
     Raises:
-        UserError: an incomplete checkpoint, no permission, a card edited on the Hub, a tag that exists, no connection.
+        UserError: an incomplete checkpoint, a link out of it, no permission, a card edited on the Hub, a tag that
+            exists, no connection.
     """
     folder, api = Path(folder), HfApi(token=token)
     check_complete(folder)
@@ -61,7 +64,7 @@ def push(
         if tag is not None and tag in {ref.name for ref in api.list_repo_refs(repo_id).tags}:
             raise UserError(f"{repo_id} has a tag {tag} already, and tags are not moved", "give another --tag")
         head = api.model_info(repo_id, revision=revision).sha
-        card = _published_card(folder / CARD, repo_id)
+        card = _published_card(published_files(folder)[CARD], repo_id)
         if not overwrite_card:
             check_card_unedited(api, repo_id, head, card)
         operations = _operations(folder, card, there=api.list_repo_files(repo_id, revision=head))
@@ -83,14 +86,30 @@ def create_repository(api: HfApi, repo_id: str, private: bool | None) -> str:
 
 def _operations(folder: Path, card: str, there: list[str]) -> list[CommitOperationAdd | CommitOperationDelete]:
     """Add every published file of the checkpoint; delete records of an earlier push that this one does not replace."""
-    files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and _matches(path.name, PUBLISHED)}
+    files = published_files(folder)
     others = [path.name for path in sorted(folder.iterdir()) if path.name not in files]
     if others:
         logger.info("not published: %s", ", ".join(others))
     operations: list[CommitOperationAdd | CommitOperationDelete] = [CommitOperationAdd(CARD, card.encode())]
-    operations += [CommitOperationAdd(name, _content(path)) for name, path in files.items() if name != CARD]
+    operations += [CommitOperationAdd(name, _content(name, path)) for name, path in files.items() if name != CARD]
     stale = [name for name in there if name not in files and _matches(name, WRITTEN_BY_A_RUN)]
     return operations + [CommitOperationDelete(name) for name in stale]
+
+
+def published_files(folder: Path) -> dict[str, Path]:
+    """The files of `folder` that are published, by name: where each really is, so that a link to another file of the
+    folder is followed once, here.
+
+    Raises:
+        UserError: one of them is a link to a place outside `folder`.
+    """
+    if outside := links_out_of(folder, PUBLISHED):
+        raise UserError(
+            f"{folder}: {' and '.join(outside)} would be published, but leads out of this folder by a link",
+            "remove the link, or put a copy of the file in its place",
+        )
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and _matches(path.name, PUBLISHED)]
+    return {path.name: real_path(path) for path in files}
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
@@ -98,17 +117,20 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 def check_complete(folder: Path) -> None:
-    """Refuse a folder that could not be loaded from the Hub: a file is missing or cannot be read."""
+    """Refuse a folder that could not be loaded from the Hub: a file is missing, is a link out of the folder, or cannot
+    be read."""
     missing = [pattern for pattern in NEEDED if not any(folder.glob(pattern))]
     if missing:
         raise UserError(f"{folder} is not a complete checkpoint: it has no {' and no '.join(missing)}")
+    files = published_files(folder)
     try:
-        ModelCard.load(folder / CARD)
-        for name in RECORDS:
-            read_json(folder / name)
-        for path in folder.glob("model*.safetensors"):
-            with safe_open(path, "pt") as weights:
-                weights.keys()
+        ModelCard.load(files[CARD])
+        for name, path in files.items():
+            if name in RECORDS:
+                read_json(path)
+            elif name.endswith(".safetensors"):
+                with safe_open(path, "pt") as weights:
+                    weights.keys()
     except (OSError, ValueError, SafetensorError, yaml.YAMLError) as error:
         raise UserError(f"{folder} holds a file that cannot be read: {one_line(error)}") from error
 
@@ -122,9 +144,9 @@ def check_words(repo_id: str, message: str) -> None:
         raise UserError("--message is empty: a commit needs a message")
 
 
-def _content(path: Path) -> str | bytes:
+def _content(name: str, path: Path) -> str | bytes:
     """What is uploaded: the path of a file, or the text of a record without the folders of this machine."""
-    if path.name not in RECORDS:
+    if name not in RECORDS:
         return str(path)
     content = without_local_paths(read_json(path))
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

@@ -26,13 +26,18 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from configuration_tinystories import TinyStoriesConfig
 from modeling_tinystories import TinyStoriesForCausalLM, TinyStoriesForSequenceClassification, TinyStoriesModel
+from tinystories.checkpoint.plausible import check_sizes
 from tinystories.config.keys import ModelArguments, model_fields
 from tinystories.errors import UserError, one_line
 from tinystories.generation.presets import generation_config
 
 
-# What the libraries raise for a checkpoint that is damaged, of another kind or absent.
-UNREADABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError, StrictDataclassError)
+# What the libraries raise for a checkpoint that is damaged, of another kind or absent. From TypeError on: for values in
+# its JSON files that are of another type or size than they expect.
+UNREADABLE = (
+    *(OSError, ValueError, LookupError, ImportError, RuntimeError, SafetensorError, StrictDataclassError),
+    *(TypeError, AttributeError, AssertionError, ArithmeticError),
+)
 
 
 class CodeNotTrustedError(UserError):
@@ -89,6 +94,7 @@ def load_checkpoint(
         CodeNotTrustedError: it cannot be opened without running its author's code.
         UserError: it cannot be opened for another reason, or the device cannot be used.
     """
+    check_sizes(name, revision)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             tokenizer_name or name, revision=None if tokenizer_name else revision, trust_remote_code=False

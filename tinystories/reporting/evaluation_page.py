@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from tinystories.atomic import write_atomically
 from tinystories.reporting.pages import render
 
 
@@ -10,7 +11,7 @@ def write_page(results: list[dict[str, Any]], folder: Path) -> Path:
     """Write folder/index.html from the results (suite.result) of one model or several; returns its path."""
     path = folder / "index.html"
     page = render("evaluation.html", results=results, stories=first_stories(results))
-    path.write_text(page, encoding="utf-8")
+    write_atomically(path, page)
     return path
 
 

@@ -19,6 +19,7 @@ import transformers
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
+from tinystories.atomic import write_atomically
 from tinystories.reporting.format import cell, spread
 from tinystories.run_files import (
     CARD,
@@ -125,7 +126,7 @@ def write_card(folder: str | Path, model: PreTrainedModel, facts: CardFacts) -> 
         **shown,
     )
     content = re.sub(r"\r\n?", "\n", card.content)  # as it is when the file is read as text, for its hash
-    (Path(folder) / CARD).write_text(marked(content), encoding="utf-8", newline="\n")
+    write_atomically(Path(folder) / CARD, marked(content))
 
 
 def refresh_card(folder: str | Path, model: PreTrainedModel) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 from tinystories.config.recipe import default_values
 from tinystories.console import program_name
 from tinystories.errors import UserError, one_line
+from tinystories.links import leads_outside, links_out_of
 from tinystories.reporting.figures import CHARTS, Chart, Drawn, Points, draw
 from tinystories.reporting.format import is_number, spread
 from tinystories.reporting.pages import render
@@ -47,13 +48,19 @@ def write_report(folder: str | Path, output_dir: str | Path | None = None) -> Pa
     A file of the run that is damaged or cannot be read is named on the page and in the log.
 
     Raises:
-        UserError: `folder` holds no run, or output_dir cannot be written to.
+        UserError: `folder` holds no run, or output_dir cannot be written to or leads elsewhere by a link.
     """
     folder = Path(folder)
     run = read_run(folder)
     for problem in run["problems"]:
         logger.warning("%s: %s", folder, problem)
     output = Path(output_dir) if output_dir is not None else folder / REPORT
+    if output_dir is None and leads_outside(output, folder):
+        raise UserError(f"{output} leads out of the run folder by a link", "remove it, or give another --output_dir")
+    if links := links_out_of(output):
+        raise UserError(
+            f"{output}: {links[0]} leads out of this folder by a link, and would be overwritten", "remove it"
+        )
     try:
         output.mkdir(parents=True, exist_ok=True)
         figures = [draw(chart, points, output) for chart in CHARTS if (points := points_of(chart, run))]
@@ -111,7 +118,7 @@ def _last_state(run: Run) -> tuple[TrainerState | dict[str, Any], list[str]]:
         return run.state, []
     problems: list[str] = []
     try:
-        saved_at = checkpoints(run.folder)
+        saved_at = [path for path in checkpoints(run.folder) if not leads_outside(path, run.folder)]
     except RunFileError as error:
         return {}, [f"checkpoints: the run folder {error.reason}"]
     for checkpoint in reversed(saved_at):

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from tinystories.atomic import is_sealed
 from tinystories.errors import UserError, one_line
+from tinystories.links import leads_outside
 from tinystories.run_files.names import (
     ALL_RESULTS,
     DATA_REPORT,
@@ -246,8 +247,13 @@ class Run:
         return rows or []
 
     def _on_this_machine(self, path: Path) -> Path | None:
-        """`path`, or that of the same file of the Hub id in the cache; None where the Hub has no such file."""
+        """`path`, or that of the same file of the Hub id in the cache; None where the Hub has no such file.
+
+        A link out of the run folder is not followed: what is read here is shown on pages and published in the card.
+        """
         if _is_there(self.folder):
+            if leads_outside(path, self.folder) and leads_outside(path, self.run_folder):
+                raise RunFileError(path, "is a link that leads out of this folder, and is not followed")
             return path
         from huggingface_hub import constants, hf_hub_download  # slow to import, and needed for Hub ids alone
         from huggingface_hub import errors as hub

@@ -4,7 +4,7 @@ The application starts the engine that `create_app` is given with its event loop
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +14,6 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.staticfiles import StaticFiles
 
 from tinystories.console import version
@@ -24,13 +23,14 @@ from tinystories.server.admission import AdmissionController
 from tinystories.server.arguments import REQUEST_TIMEOUT
 from tinystories.server.engine import LOADING, READY, REASONS, Engine
 from tinystories.server.events import Failed, Finished, GenerationRequest, Piece, random_seed
-from tinystories.server.middleware import RETRY_LATER, RequestLimits, SecurityHeaders
+from tinystories.server.middleware import RETRY_LATER, AllowedHosts, RequestLimits, SecurityHeaders
 from tinystories.server.schema import (
     BOUNDS,
     DEFAULT_MAX_TOKENS,
     ErrorResponse,
     GenerateBody,
     GenerateResponse,
+    error_answer,
     error_detail,
     responses,
     settings_of,
@@ -47,6 +47,7 @@ from tinystories.server.streaming import (
     sse,
     with_keep_alive,
 )
+from tinystories.server.strict_json import StrictRoute
 from tinystories.server.text import EMPTY_PROMPT, sanitised, tidied
 
 
@@ -56,12 +57,12 @@ STATIC = Path(__file__).parent / "static"
 def create_app(
     engine: Engine,
     admission: AdmissionController,
-    allowed_hosts: list[str] | None = None,
+    allowed_hosts: Sequence[str] = ("*",),
     request_timeout: float = REQUEST_TIMEOUT,
     frame_ancestors: str | None = None,
 ) -> FastAPI:
-    """allowed_hosts: accepted values of the Host header, None for any; request_timeout: seconds for a body to arrive;
-    frame_ancestors: sites that may embed the page in a frame."""
+    """allowed_hosts: names in the Host header that are answered to, * for any; request_timeout: seconds for a body to
+    arrive; frame_ancestors: sites that may embed the page in a frame."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -69,7 +70,15 @@ def create_app(
         yield
         engine.stop()
 
-    app = FastAPI(title="TinyStories", version=version(), lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="TinyStories",
+        version=version(),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # an address with one too many is 404, as documented, and not a redirect
+    )
+    app.router.route_class = StrictRoute
     add_page(app)
     add_health(app, engine)
     add_info(app, engine, admission)
@@ -77,8 +86,7 @@ def create_app(
     completions.add_routes(app, admission)
     add_errors(app)
     app.add_middleware(RequestLimits, request_timeout=request_timeout)
-    if allowed_hosts is not None:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts)
+    app.add_middleware(AllowedHosts, names=allowed_hosts)
     app.add_middleware(SecurityHeaders, frame_ancestors=frame_ancestors)
     return app
 
@@ -207,20 +215,14 @@ def add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        bounds = completions.BOUNDS if request.url.path.startswith("/v1/") else BOUNDS
-        return answer(request, 422, validation_error(error.errors(), bounds))
+        path = request.url.path
+        bounds = completions.BOUNDS if path.startswith("/v1/") else BOUNDS
+        return error_answer(path, 422, validation_error(error.errors(), bounds))
 
     @app.exception_handler(StarletteHTTPException)  # FastAPI's own is one of these
     async def refused(request: Request, error: StarletteHTTPException) -> JSONResponse:
-        return answer(request, error.status_code, error_detail(error), error.headers)
+        return error_answer(request.url.path, error.status_code, error_detail(error), error.headers)
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> JSONResponse:
-        return answer(request, 500, {"error": "internal server error"})
-
-    def answer(
-        request: Request, status: int, body: dict[str, Any], headers: Mapping[str, str] | None = None
-    ) -> JSONResponse:
-        if request.url.path.startswith("/v1/"):
-            body = completions.error_body(status, body)
-        return JSONResponse(body, status, headers)
+        return error_answer(request.url.path, 500, {"error": "internal server error"})

@@ -3,13 +3,16 @@
 Imports nothing heavy: the command line is checked before torch is loaded.
 """
 
-import ipaddress
+import re
 from dataclasses import dataclass, field
 
 from tinystories.errors import UserError
 
 
 DTYPES = ("auto", "float64", "float32", "bfloat16")
+LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+ANY_ADDRESS = ("", "0", "0.0.0.0", "[::]")  # to listen on; no client calls a server by these
+HOST_NAME = re.compile(r"\*|(\*\.)?[\w.-]+|\[[0-9A-Fa-f:.]+\]")
 REQUEST_TIMEOUT = 10.0  # seconds for a request's headers, and for its body
 RENAMED = {"farewell_seconds": "shutdown_grace_seconds", "patience_seconds": "request_timeout_seconds"}
 
@@ -34,6 +37,11 @@ class ServerArguments:
     requests_per_minute: int = field(default=10, metadata={"help": "Stories that one client may request in a minute."})
     max_running: int = field(default=16, metadata={"help": "Stories generated at the same time."})
     max_waiting: int = field(default=64, metadata={"help": "Requests in the queue; one more gets 429."})
+    client_share: float = field(
+        default=0.5,
+        metadata={"help": "Part of these places that one client may have, at least one of each: its next story waits "
+                          "in the queue, and its next request there gets 429."},
+    )  # fmt: skip
     max_seconds: float = field(default=120.0, metadata={"help": "Limit for a story, including its wait in the queue."})
     request_timeout_seconds: float = field(
         default=REQUEST_TIMEOUT,
@@ -49,8 +57,8 @@ class ServerArguments:
     )
     allowed_hosts: str | None = field(
         default=None,
-        metadata={"help": "Comma-separated host names this server answers to, * for any (default: any; on a loopback "
-                          "address only the names of this machine, which keeps other sites' pages out)."},
+        metadata={"help": "Comma-separated host names this server answers to, besides localhost, 127.0.0.1, [::1] and "
+                          "the address in `host`; *.NAME for any name below, * for any name at all."},
     )  # fmt: skip
     frame_ancestors: str | None = field(
         default=None,
@@ -74,23 +82,23 @@ class ServerArguments:
         for name in ("max_seconds", "shutdown_grace_seconds", "request_timeout_seconds"):
             if not 0 < getattr(self, name) < 86400:
                 raise UserError(f"{name} must be above 0 and below 86400 seconds, got {getattr(self, name)}")
+        if not 0 < self.client_share <= 1:
+            raise UserError(f"client_share must be above 0 and at most 1, got {self.client_share}")
         if not 0 <= self.port <= 65535:
             raise UserError(f"port must be from 0 to 65535, got {self.port}")
-        wrong = [name for name in self.hosts() or [] if "*" in name.removeprefix("*.") and name != "*"]
+        wrong = [name for name in self.named_hosts() if not HOST_NAME.fullmatch(name)]
         if wrong:
-            raise UserError(f"allowed_hosts: {wrong[0]!r} is not a host name; give names, *.example.org, or * for any")
+            raise UserError(
+                f"allowed_hosts: {wrong[0]!r} is not a host name",
+                "give names without a port, such as stories.example.org, *.example.org, or * for any",
+            )
         if self.dtype not in DTYPES:
             raise UserError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype}")
 
-    def hosts(self) -> list[str] | None:
-        """The accepted values of the Host header; None: any."""
-        if self.allowed_hosts is not None:
-            return [name.strip() for name in self.allowed_hosts.split(",")]
-        return ["localhost", "127.0.0.1", "[::1]", self.host] if is_loopback(self.host) else None
+    def named_hosts(self) -> list[str]:
+        return [name.strip() for name in self.allowed_hosts.split(",")] if self.allowed_hosts else []
 
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    def hosts(self) -> list[str]:
+        """The names that are accepted in the Host header, on any port."""
+        own = f"[{self.host}]" if ":" in self.host else self.host
+        return [*LOCAL_NAMES, *([] if own in ANY_ADDRESS else [own]), *self.named_hosts()]

@@ -27,6 +27,7 @@ from tinystories.server.schema import (
     Seed,
     TopK,
     error_detail,
+    openai_error,
     responses,
 )
 from tinystories.server.streaming import (
@@ -190,7 +191,7 @@ async def chunks(stream: Stream, head: dict[str, Any], body: CompletionBody) -> 
 
 
 def sse_error(error: HTTPException) -> bytes:
-    return sse(error_body(error.status_code, error_detail(error)))
+    return sse(openai_error(error.status_code, error_detail(error)))
 
 
 def last_chunks(finished: Finished, head: dict[str, Any], body: CompletionBody) -> bytes:
@@ -231,8 +232,3 @@ def top_logprobs(piece: Piece) -> dict[str, float]:
 def usage(finished: Finished) -> dict[str, int]:
     prompt, new = finished.prompt_tokens, finished.new_tokens
     return {"prompt_tokens": prompt, "completion_tokens": new, "total_tokens": prompt + new}
-
-
-def error_body(status: int, body: dict[str, Any]) -> dict[str, Any]:
-    kind = "rate_limit_error" if status == 429 else "invalid_request_error" if status < 500 else "server_error"
-    return {"error": {"message": body["error"], "type": kind, "param": body.get("field"), "code": None}}

@@ -29,13 +29,14 @@ INCOMPLETE = "\ufffd"  # shown for an alternative that is only part of a charact
 
 @dataclass(eq=False)
 class QueuedRequest:
-    """A request, the function that receives its events, and its deadline (monotonic seconds).
+    """A request, the function that receives its events, its deadline (monotonic seconds) and its client.
 
     `cancelled` and `deadline` may be changed at any time."""
 
     request: GenerationRequest
     emit: Callable[[Event], None]
     deadline: float
+    client: str = ""
     cancelled: bool = False
 
 

@@ -1,11 +1,13 @@
 """The engine: one thread that owns the models, between the queue of requests and the web server's event loop.
 
 In each step the thread lets waiting requests join, generates one token of every story, and hands all events to the
-event loop in one call. A cancelled story ends before its next token.
+event loop in one call. A cancelled story ends before its next token. A model that a request names first is opened in a
+thread of its own, while the stories of the others go on.
 """
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -35,7 +37,7 @@ REASONS = {
 
 
 class Refused(Exception):
-    """A request that is not accepted now. status: 429, the queue is full; 503, no model is ready."""
+    """A request that is not accepted now. status: 429, the queue or the client's share is full; 503, no model."""
 
     def __init__(self, status: int, reason: str):
         super().__init__(reason)
@@ -45,12 +47,22 @@ class Refused(Exception):
 @dataclass(frozen=True)
 class Limits:
     """running: stories generated at once; waiting: requests in the queue; seconds: for one story, including its wait;
-    shutdown_grace: seconds that running stories still have when the server is stopped."""
+    shutdown_grace: seconds that running stories still have when the server is stopped; client_share: part of either
+    kind of places, from 0 to 1, that one client may have (at least one), so that the others find a place too."""
 
     running: int
     waiting: int
     seconds: float
     shutdown_grace: float
+    client_share: float = 1.0
+
+    @property
+    def running_of_client(self) -> int:
+        return max(1, int(self.client_share * self.running))
+
+    @property
+    def waiting_of_client(self) -> int:
+        return max(1, int(self.client_share * self.waiting))
 
 
 def log_ending(request: GenerationRequest, event: Finished | Failed) -> None:
@@ -65,10 +77,10 @@ def log_ending(request: GenerationRequest, event: Finished | Failed) -> None:
 class Stream:
     """A story as seen from the event loop: an asynchronous iterator of events, the last being Finished or Failed."""
 
-    def __init__(self, engine: "Engine", request: GenerationRequest, deadline: float):
+    def __init__(self, engine: "Engine", request: GenerationRequest, deadline: float, client: str):
         self.engine, self.request = engine, request
         self.events: asyncio.Queue[Event] = asyncio.Queue()
-        self.queued = QueuedRequest(request, self._emit, deadline)
+        self.queued = QueuedRequest(request, self._emit, deadline, client)
         self.ended = False
 
     def _emit(self, event: Event) -> None:
@@ -109,10 +121,13 @@ class Engine:
         self.state = LOADING
         self.failure: Exception | None = None
         self.running = 0  # stories, as of the last step
-        self._queue: FairQueue[QueuedRequest] = FairQueue(limits.waiting)
+        self._queue: FairQueue[QueuedRequest] = FairQueue(limits.waiting, limits.waiting_of_client)
+        self._opening: str | None = None  # the model that is being opened in another thread
+        self._opened: ContinuousBatcher | Exception | None = None  # what came of it
         self._changed = threading.Condition()
         self.outbox: list[tuple[asyncio.Queue[Event], Event]] = []  # events that the event loop does not have yet
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._opener: threading.Thread | None = None
         self._stop_deadline = float("inf")  # monotonic; when a stopping server cancels the running stories
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -126,6 +141,12 @@ class Engine:
                 self.state, self._stop_deadline = STOPPING, time.monotonic() + self.limits.shutdown_grace
             self._changed.notify()
 
+    def join(self) -> None:
+        """Wait until the stopped engine's threads have ended, but no longer than `shutdown_grace` for each."""
+        for thread in (self._thread, self._opener):
+            if thread is not None:
+                thread.join(self.limits.shutdown_grace)
+
     @property
     def waiting(self) -> int:
         with self._changed:
@@ -135,14 +156,17 @@ class Engine:
         """Put a request into the queue; called on the event loop.
 
         Raises:
-            Refused: the queue is full, or no model is ready.
+            Refused: the queue or the client's share is full, or no model is ready.
         """
-        stream = Stream(self, request, time.monotonic() + self.limits.seconds)
+        stream = Stream(self, request, time.monotonic() + self.limits.seconds, client)
         with self._changed:
             if self.state != READY:
                 raise Refused(503, REASONS[self.state])
-            if not self._queue.put(client, stream.queued):
+            if len(self._queue) >= self.limits.waiting:
                 raise Refused(429, f"the queue is full ({self.limits.waiting} requests): try again in a moment")
+            if not self._queue.put(client, stream.queued):
+                share = f"{self.limits.waiting_of_client} requests in the queue"
+                raise Refused(429, f"one client may have {share}: try again when one has begun")
             self._changed.notify()
         return stream
 
@@ -163,7 +187,7 @@ class Engine:
             self.failure = error
         with self._changed:
             self.state = STOPPING if self.failure is None else FAILED
-            left, self._queue = [*self._running(), *self._queue], FairQueue(0)
+            left, self._queue = [*self._running(), *self._queue], FairQueue(0, 0)
         for queued in left:
             queued.emit(Failed(REASONS[self.state], 503))
         self._send()
@@ -172,20 +196,28 @@ class Engine:
         """One token of every story. Returns False once the server is stopping and nothing is left to generate."""
         with self._changed:
             dropped = self._drop_waiting()
-            idle = not (self._running() or self._queue or dropped)
-            if idle and self.state == STOPPING:
-                return False
-            if idle:
-                self._changed.wait_for(lambda: self._queue or self.state == STOPPING)
+            if not (dropped or self._has_work()):
+                if self.state == STOPPING:
+                    return False
+                first = min((queued.deadline for queued in self._queue), default=math.inf)
+                self._changed.wait(None if first == math.inf else max(0.0, first - time.monotonic()) + 0.001)
+                return True
         for queued, reason in dropped:  # outside the lock: the receiver may take time
             queued.emit(Failed(reason, 503))
-        while len(self._running()) < self.limits.running and self._join_next():
+        self._add_opened()
+        while self._join_next():
             pass
+        self._open_next()
         for batcher in list(self.pool.batchers.values()):
             self._try(batcher, batcher.step)
         self.running = len(self._running())
         self._send()
         return True
+
+    def _has_work(self) -> bool:
+        if self._running() or self._opened is not None:
+            return True
+        return any(self._may_start(queued) or self._may_open(queued) for queued in self._queue)
 
     def _running(self) -> list[QueuedRequest]:
         return [story.queued for batcher in self.pool.batchers.values() for story in batcher.stories]
@@ -203,20 +235,69 @@ class Engine:
         reason = REASONS[STOPPING] if stopping else QUEUE_TIMEOUT
         return [(queued, DISCONNECTED if queued.cancelled else reason) for queued in dropped]
 
+    def _may_start(self, queued: QueuedRequest) -> bool:
+        """Whether a place is free, and this client has not its share of them already."""
+        running = self._running()
+        of_client = sum(other.client == queued.client for other in running)
+        is_open = queued.request.model in self.pool.batchers
+        return is_open and len(running) < self.limits.running and of_client < self.limits.running_of_client
+
+    def _may_open(self, queued: QueuedRequest) -> bool:
+        """Whether this request waits for a model that can be opened now. One is opened at a time."""
+        model = queued.request.model
+        is_free = self._opening is None and len(self._running()) < self.limits.running
+        return is_free and model not in self.pool.batchers and self.pool.has_room_for(model)
+
     def _join_next(self) -> bool:
-        """Start the story of the next client whose model is open or can be opened; False if there is none."""
+        """Start a story of the next client that may start one; False if there is none."""
         with self._changed:
-            queued = self._queue.take(lambda each: self.pool.has_room_for(each.request.model))
+            queued = self._queue.take(self._may_start)
         if queued is None:
             return False
-        try:
-            batcher = self.pool.batcher(queued.request.model)
-        except Exception as error:
-            logger.warning("%s", one_line(error), exc_info=not isinstance(error, UserError))
-            queued.emit(Failed(f"the model {queued.request.model} cannot be opened", 503))
-        else:
-            self._try(batcher, partial(batcher.join, queued), queued)
+        batcher = self.pool.batcher(queued.request.model)
+        self._try(batcher, partial(batcher.join, queued), queued)
         return True
+
+    def _open_next(self) -> None:
+        """Begin to open the model of the next request that waits for one."""
+        with self._changed:
+            name = next((queued.request.model for queued in self._queue if self._may_open(queued)), None)
+        if name is not None:
+            self._opening = name
+            self.pool.make_room()
+            self._opener = threading.Thread(target=self._open, args=(name,), name="opener", daemon=True)
+            self._opener.start()
+
+    def _open(self, name: str) -> None:
+        """In a thread of its own: the stories of the open models go on."""
+        torch.set_num_threads(self.threads)
+        found: ContinuousBatcher | Exception
+        try:
+            found = self.pool.load(name)
+        except Exception as error:  # kept for the engine's thread
+            found = error
+        with self._changed:
+            self._opened = found
+            self._changed.notify()
+
+    def _add_opened(self) -> None:
+        """Take over the model that has been opened, or end the requests for one that cannot be."""
+        with self._changed:
+            name, found = self._opening, self._opened
+            if name is None or found is None:
+                return
+            self._opening = self._opened = None
+            refused = [
+                queued for queued in self._queue if queued.request.model == name and isinstance(found, Exception)
+            ]
+            for queued in refused:
+                self._queue.remove(queued)
+        if isinstance(found, Exception):
+            logger.warning("%s", one_line(found), exc_info=None if isinstance(found, UserError) else found)
+        else:
+            self.pool.batchers[name] = found
+        for queued in refused:
+            queued.emit(Failed(f"the model {name} cannot be opened", 503))
 
     def _try(self, batcher: ContinuousBatcher, work: Callable[[], None], joining: QueuedRequest | None = None) -> None:
         """An error (out of memory, most likely) ends the stories of this model; the server continues."""

@@ -10,10 +10,10 @@ Item = TypeVar("Item")
 
 class FairQueue(Generic[Item]):
     """First in, first out for each client; round robin over the clients. `lines`: the items of each client in order of
-    arrival; the client whose turn is next comes first."""
+    arrival; the client whose turn is next comes first. limit: of all items; share: of those of one client."""
 
-    def __init__(self, limit: int):
-        self.limit = limit
+    def __init__(self, limit: int, share: int):
+        self.limit, self.share = limit, share
         self.lines: OrderedDict[str, deque[Item]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -23,22 +23,22 @@ class FairQueue(Generic[Item]):
         return (item for line in self.lines.values() for item in line)
 
     def put(self, client: str, item: Item) -> bool:
-        """False if the queue is full."""
-        if len(self) >= self.limit:
+        """False if the queue or the client's share of it is full."""
+        if len(self) >= self.limit or len(self.lines.get(client, ())) >= self.share:
             return False
         self.lines.setdefault(client, deque()).append(item)
         return True
 
     def take(self, fits: Callable[[Item], bool]) -> Item | None:
-        """The first item of the next client for which `fits` holds; that client then goes to the end of the round."""
-        client = next((client for client, line in self.lines.items() if fits(line[0])), None)
-        if client is None:
-            return None
-        line = self.lines.pop(client)
-        item = line.popleft()
-        if line:
-            self.lines[client] = line
-        return item
+        """The first item that fits, of the next client that has one; this client then goes to the end of the round."""
+        for client, line in self.lines.items():
+            item = next((item for item in line if fits(item)), None)
+            if item is not None:
+                self.remove(item)
+                if line:
+                    self.lines.move_to_end(client)
+                return item
+        return None
 
     def remove(self, item: Item) -> None:
         for client, line in self.lines.items():

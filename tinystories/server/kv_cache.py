@@ -155,7 +155,9 @@ def context_of(model: PreTrainedModel) -> int | None:
     With sliding attention this is the window: within it every token sees all earlier ones, as the rows here do."""
     config = model.config.get_text_config()
     context, window = getattr(config, "max_position_embeddings", None), getattr(config, "sliding_window", None)
-    return min(context, window) if context and window else context
+    if not isinstance(context, int):
+        return None
+    return min(context, window) if window and isinstance(window, int) else context
 
 
 @torch.inference_mode()

@@ -1,17 +1,21 @@
-"""Plain ASGI middleware: security headers on every answer, and limits on the size and duration of requests."""
+"""Plain ASGI middleware: security headers on every answer, the allowed hosts, limits on size and time of requests."""
 
 import asyncio
+import re
+from collections.abc import Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tinystories.server.arguments import REQUEST_TIMEOUT
+from tinystories.server.schema import error_answer
 
 
 LARGEST_BODY = 64 * 1024  # bytes; a prompt of 2,048 characters takes 24,576 if each is written as two \\uXXXX escapes
 RETRY_LATER = {"Retry-After": "5"}  # seconds; for refusals because of load
 LARGEST_HEADERS = 16 * 1024  # bytes
+HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^\[\]:@/\s]+)(:\d{1,5})?")  # of a Host header, with or without a port
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; font-src 'none'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors "
@@ -53,6 +57,30 @@ class SecurityHeaders:
         await self.app(scope, receive, with_headers)
 
 
+class AllowedHosts:
+    """400 for a Host header that names none of this server's hosts, on any port.
+
+    A page of another site can have its own name lead to this machine (DNS rebinding); the browser then lets it talk to
+    this server, but still sends the page's name in this header.
+
+    names: host names, *.NAME for any name below, * for any value at all."""
+
+    def __init__(self, app: ASGIApp, names: Sequence[str]):
+        self.app, self.any = app, "*" in names
+        self.names = {name.lower() for name in names if not name.startswith("*")}
+        self.endings = tuple(name[1:].lower() for name in names if name.startswith("*."))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or self.any or self._is_ours(Headers(scope=scope).getlist("host")):
+            return await self.app(scope, receive, send)
+        reason = "the Host header is none of this server's names; --allowed_hosts (ALLOWED_HOSTS) adds one"
+        await _refuse(scope, 400, reason)(scope, receive, send)
+
+    def _is_ours(self, values: list[str]) -> bool:
+        parts = HOST.fullmatch(values[0].lower()) if len(values) == 1 else None
+        return parts is not None and (parts["name"] in self.names or parts["name"].endswith(self.endings))
+
+
 class RequestLimits:
     """413 for a body that is too large, whatever its Content-Length says; 408 for one that does not arrive in time; 431
     for headers that are too large.
@@ -66,29 +94,35 @@ class RequestLimits:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        if sum(len(name) + len(value) for name, value in scope["headers"]) > LARGEST_HEADERS:
-            return await _refuse(431, f"the headers are larger than {LARGEST_HEADERS} bytes")(scope, receive, send)
-        claimed = Headers(scope=scope).get("content-length", "0")
-        if claimed.isdecimal() and int(claimed[:20]) > LARGEST_BODY:
-            return await _refuse(413, f"the body is larger than {LARGEST_BODY} bytes")(scope, receive, send)
-        messages: list[Message] = []
-        try:
-            async with asyncio.timeout(self.request_timeout):
-                while not messages or messages[-1].get("more_body", False):
-                    messages.append(await receive())
-                    if sum(len(message.get("body", b"")) for message in messages) > LARGEST_BODY:
-                        refusal = _refuse(413, f"the body is larger than {LARGEST_BODY} bytes")
-                        return await refusal(scope, receive, send)
-        except TimeoutError:
-            return await _refuse(408, f"the body did not arrive within {self.request_timeout:g} seconds")(
+        if sum(len(name) + len(value) + len(": \r\n") for name, value in scope["headers"]) > LARGEST_HEADERS:
+            return await _refuse(scope, 431, f"the headers are larger than {LARGEST_HEADERS} bytes")(
                 scope, receive, send
             )
+        too_large = _refuse(scope, 413, f"the body is larger than {LARGEST_BODY} bytes")
+        claimed = Headers(scope=scope).get("content-length", "0")
+        if claimed.isdecimal() and int(claimed[:20]) > LARGEST_BODY:
+            return await too_large(scope, receive, send)
+        body, complete = bytearray(), False
+        try:
+            async with asyncio.timeout(self.request_timeout):
+                while not complete:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return
+                    body += message.get("body", b"")
+                    complete = not message.get("more_body", False)
+                    if len(body) > LARGEST_BODY:
+                        return await too_large(scope, receive, send)
+        except TimeoutError:
+            reason = f"the body did not arrive within {self.request_timeout:g} seconds"
+            return await _refuse(scope, 408, reason)(scope, receive, send)
+        messages: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
         async def replay() -> Message:
-            return messages.pop(0) if messages else await receive()
+            return messages.pop() if messages else await receive()
 
         await self.app(scope, replay, send)
 
 
-def _refuse(status: int, reason: str) -> JSONResponse:
-    return JSONResponse({"error": reason}, status, {"Connection": "close"})
+def _refuse(scope: Scope, status: int, reason: str) -> JSONResponse:
+    return error_answer(scope["path"], status, {"error": reason}, {"Connection": "close"})

@@ -1,7 +1,8 @@
 """The models that a request can name: a checkpoint, and every checkpoint-N of a run folder.
 
-The default is opened when the server starts, the others when they are first requested. At most `OPEN_AT_ONCE` models
-are open; the idle one that was used least recently is closed for another.
+A checkpoint-N that is, or contains, a link out of the run folder is not served: whoever wrote the folder could name any
+other one. The default is opened when the server starts, the others when they are first requested. At most
+`OPEN_AT_ONCE` models are open; the idle one that was used least recently is closed for another.
 """
 
 import logging
@@ -14,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.errors import UserError
+from tinystories.links import leads_outside
 from tinystories.run_files import checkpoints, is_checkpoint, step_of
 from tinystories.server.arguments import ServerArguments
 from tinystories.server.continuous_batching import ContinuousBatcher
@@ -38,7 +40,7 @@ class ModelPool:
     """Opens models by name, and closes idle ones. `batchers`: the open models, least recently used first."""
 
     def __init__(self, checkpoint: str, arguments: ServerArguments):
-        self.arguments = arguments
+        self.checkpoint, self.arguments = checkpoint, arguments
         self.device = _device(arguments.device)
         self.dtype = _dtype(arguments.dtype, self.device)
         self.entries = {entry.id: entry for entry in find_checkpoints(checkpoint)}
@@ -46,7 +48,7 @@ class ModelPool:
         self.batchers: OrderedDict[str, ContinuousBatcher] = OrderedDict()
 
     def has_room_for(self, name: str) -> bool:
-        """Whether `batcher` can open this model now. It cannot while all open models are generating."""
+        """Whether this model is open or can be opened now. It cannot while all open models are generating."""
         return name in self.batchers or len(self.batchers) < OPEN_AT_ONCE or bool(self._idle())
 
     def batcher(self, name: str) -> ContinuousBatcher:
@@ -56,17 +58,28 @@ class ModelPool:
             UserError: the checkpoint cannot be opened or served.
         """
         if name not in self.batchers:
-            for idle in self._idle()[: max(0, len(self.batchers) - OPEN_AT_ONCE + 1)]:
-                del self.batchers[idle]
-            self.batchers[name] = self._open(self.entries[name])
+            self.make_room()
+            self.batchers[name] = self.load(name)
         self.batchers.move_to_end(name)
         return self.batchers[name]
+
+    def make_room(self) -> None:
+        """Close an idle model if no other can be opened beside those that are."""
+        for idle in self._idle()[: max(0, len(self.batchers) - OPEN_AT_ONCE + 1)]:
+            del self.batchers[idle]
 
     def _idle(self) -> list[str]:
         return [name for name, batcher in self.batchers.items() if not batcher.stories and name != self.default]
 
-    def _open(self, entry: Entry) -> ContinuousBatcher:
-        given = self.arguments
+    def load(self, name: str) -> ContinuousBatcher:
+        """A batcher for the model. It is not in `batchers` yet: this may run in another thread than all else.
+
+        Raises:
+            UserError: the checkpoint cannot be opened or served.
+        """
+        entry, given = self.entries[name], self.arguments
+        if entry.source != self.checkpoint and leads_out_of_run(Path(entry.source)):
+            raise UserError(f"cannot serve {name}: it leads out of the run folder by a link")
         model, tokenizer = load_checkpoint(entry.source, self.device, given.revision, given.tokenizer_path)
         model = model.to(self.dtype)  # type: ignore[arg-type]  # a decorator of transformers loses the type of self
         _check(entry.source, model, tokenizer)
@@ -78,14 +91,32 @@ class ModelPool:
 
 def find_checkpoints(checkpoint: str) -> list[Entry]:
     """The checkpoint itself, then the checkpoint-N folders in it by step. In a folder that has only those, the last one
-    comes first. A Hub id has one entry."""
+    comes first. A Hub id has one entry. A checkpoint-N that leads out of the folder by a link is named and left out.
+
+    Raises:
+        UserError: the folder has such links alone.
+    """
     folder = Path(checkpoint)
     opened = [path for path in checkpoints(folder, complete=False) if (path / "config.json").is_file()]
-    inner = [Entry(path.name, str(path), step_of(path)) for path in opened]
-    if inner and not (folder / "config.json").is_file():
-        return [inner[-1], *inner[:-1]]
+    links = [path for path in opened if leads_out_of_run(path)]
+    for path in links:
+        logger.warning("not served: %s, which leads out of the run folder by a link", path)
+    inner = [Entry(path.name, str(path), step_of(path)) for path in opened if path not in links]
+    if not (folder / "config.json").is_file():
+        if inner:
+            return [inner[-1], *inner[:-1]]
+        if links:
+            raise UserError(
+                f"cannot serve {folder}: its checkpoints lead out of it by links", "name one of them itself"
+            )
     name = folder.resolve().name if folder.is_dir() else checkpoint
     return [Entry(name, checkpoint, step_of(name) if is_checkpoint(Path(name)) else None), *inner]
+
+
+def leads_out_of_run(checkpoint: Path) -> bool:
+    """Whether a checkpoint-N, or a file in it, is a link to a place outside the run folder above it."""
+    run = checkpoint.parent
+    return leads_outside(checkpoint, run) or any(leads_outside(file, run) for file in checkpoint.glob("*"))
 
 
 def _device(name: str) -> torch.device:

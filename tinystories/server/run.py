@@ -12,9 +12,8 @@ from transformers.utils import logging as transformers_logging
 from tinystories.errors import UserError, one_line
 from tinystories.server.admission import AdmissionController
 from tinystories.server.app import create_app
-from tinystories.server.arguments import ServerArguments
+from tinystories.server.arguments import ANY_ADDRESS, ServerArguments
 from tinystories.server.engine import Engine, Limits
-from tinystories.server.middleware import LARGEST_HEADERS
 from tinystories.server.model_pool import ModelPool
 from tinystories.server.protocol import TimeoutProtocol
 
@@ -27,9 +26,9 @@ SECONDS_FOR_ANSWERS = 5  # after the grace period of the stories, for their answ
 class Server(uvicorn.Server):
     """uvicorn, except that a signal reaches the engine at once, and an engine that fails ends the server."""
 
-    def __init__(self, config: uvicorn.Config, engine: Engine):
+    def __init__(self, config: uvicorn.Config, engine: Engine, names: list[str]):
         super().__init__(config)
-        self.engine = engine
+        self.engine, self.names = engine, names
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -47,6 +46,8 @@ class Server(uvicorn.Server):
             host, port = listener.getsockname()[:2]
             address = f"[{host}]" if ":" in host else host
             logger.info("open http://%s:%d in a browser; Ctrl-C ends the server", address, port)
+            if address in ANY_ADDRESS:
+                logger.info("it answers to these names (--allowed_hosts adds others): %s", ", ".join(self.names))
 
 
 def serve(checkpoint: str, arguments: ServerArguments) -> None:
@@ -57,6 +58,7 @@ def serve(checkpoint: str, arguments: ServerArguments) -> None:
     """
     server = build_server(checkpoint, arguments)
     server.run([listen(arguments.host, arguments.port)])
+    server.engine.join()  # Python ends badly while a thread is inside torch
     if server.engine.failure is not None:
         raise server.engine.failure
 
@@ -64,7 +66,9 @@ def serve(checkpoint: str, arguments: ServerArguments) -> None:
 def build_server(checkpoint: str, arguments: ServerArguments) -> Server:
     transformers_logging.set_verbosity_error()
     given = arguments
-    limits = Limits(given.max_running, given.max_waiting, given.max_seconds, given.shutdown_grace_seconds)
+    limits = Limits(
+        given.max_running, given.max_waiting, given.max_seconds, given.shutdown_grace_seconds, given.client_share
+    )
     engine = Engine(ModelPool(checkpoint, given), limits, given.threads)
     admission = AdmissionController(engine, given.requests_per_minute, given.log_prompts)
     app = create_app(engine, admission, given.hosts(), given.request_timeout_seconds, given.frame_ancestors)
@@ -81,7 +85,6 @@ def build_server(checkpoint: str, arguments: ServerArguments) -> Server:
         app,
         http=protocol,  # type: ignore[arg-type]  # declared as a class, but only called
         ws="none",
-        h11_max_incomplete_event_size=LARGEST_HEADERS,
         limit_concurrency=given.max_connections,
         timeout_graceful_shutdown=int(given.shutdown_grace_seconds) + SECONDS_FOR_ANSWERS,
         proxy_headers=given.trusted_proxies is not None,
@@ -90,7 +93,7 @@ def build_server(checkpoint: str, arguments: ServerArguments) -> Server:
         access_log=False,
         log_level="error",
     )
-    return Server(config, engine)
+    return Server(config, engine, given.hosts())
 
 
 def listen(host: str, port: int) -> socket.socket:

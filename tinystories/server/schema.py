@@ -1,10 +1,11 @@
 """The bodies of requests and answers, their bounds, and the messages for invalid ones."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
 
 from tinystories.generation.presets import DEFAULT_PRESET, PRESETS
 from tinystories.server.events import LARGEST_SEED
@@ -105,13 +106,25 @@ def error_detail(error: HTTPException) -> dict[str, Any]:
     return detail if isinstance(detail, dict) else {"error": str(detail)}
 
 
+def error_answer(
+    path: str, status: int, body: dict[str, Any], headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """An error as the clients of a route expect it: OpenAI's have a form of their own."""
+    return JSONResponse(openai_error(status, body) if path.startswith("/v1/") else body, status, headers)
+
+
+def openai_error(status: int, body: dict[str, Any]) -> dict[str, Any]:
+    kind = "rate_limit_error" if status == 429 else "invalid_request_error" if status < 500 else "server_error"
+    return {"error": {"message": body["error"], "type": kind, "param": body.get("field"), "code": None}}
+
+
 def validation_error(errors: Sequence[dict[str, Any]], bounds: dict[str, tuple[float, float]]) -> dict[str, Any]:
     """The first of pydantic's errors as one line, with its field and bounds, but without the input."""
     first = errors[0]
     field = next((str(part) for part in first["loc"] if part != "body"), None)
     context = first.get("ctx", {})
     if first["type"] == "json_invalid":
-        return {"error": "the body is not JSON"}
+        return {"error": f"the body is not JSON: {context['error'][:100]}"}
     if field is None:
         return {"error": "the body must be a JSON object, sent with Content-Type: application/json"}
     body: dict[str, Any] = {"field": field}

@@ -17,6 +17,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from configuration_tinystories import TinyStoriesConfig
 from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.checkpoint.loading import UNREADABLE
+from tinystories.checkpoint.plausible import check_sizes
 from tinystories.config.keys import ModelArguments, model_fields
 from tinystories.config.recipe import Recipe
 from tinystories.errors import UserError, one_line
@@ -93,6 +94,7 @@ def _base(arguments: ModelArguments) -> str:
 
 def _load_config(arguments: ModelArguments) -> PreTrainedConfig:
     name = _base(arguments)
+    check_sizes(name, arguments.model_revision)
     try:
         config = AutoConfig.from_pretrained(name, revision=arguments.model_revision, trust_remote_code=False)
     except UNREADABLE as error:

@@ -21,6 +21,7 @@ from tinystories.atomic import discard, write_atomically
 from tinystories.config.arguments import RunArguments
 from tinystories.config.recipe import Recipe
 from tinystories.errors import UserError
+from tinystories.links import links_out_of
 from tinystories.lock import HeldError, held, holder
 from tinystories.reporting.model_card import is_as_written
 from tinystories.run_files import (
@@ -161,6 +162,10 @@ def check_run_folder(training: RunArguments) -> str | None:
     """
     folder = Path(training.output_dir)
     _check_place(folder)
+    if links := links_out_of(folder, (*WRITTEN_BY_A_RUN, *NEVER_PUBLISHED, REPORT)):
+        raise UserError(
+            f"{folder}: {links[0]} leads out of this folder by a link, and would be overwritten", "remove the link"
+        )
     if training.resume or training.resume_from_checkpoint is not None:
         found = _checkpoint_to_resume(folder, training.resume_from_checkpoint)
         if found is not None or _began_here(folder):
