@@ -9,7 +9,6 @@ import hashlib
 import logging
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 import datasets
 import pyarrow as pa
 
-from tinystories.atomic import damage, discard, is_sealed, seal
+from tinystories.atomic import damage, discard, is_sealed, new_folder, seal
 from tinystories.errors import UserError
 
 
@@ -73,7 +72,7 @@ def cached_folder(kind: str, key: str, build: Callable[[Path], None], root: str 
     try:
         base.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(base)
-        unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=base))
+        unfinished = new_folder(base, "unfinished-")
     except OSError as error:
         raise UserError(f"cannot write to {base}: {error.strerror}", "give another --data_cache_dir") from error
     try:
