@@ -3,7 +3,8 @@
     python run_generation.py runs/demo "Once upon a time"
     python run_generation.py runs/demo "One day, a fox" --preset creative --seed 7 --output_file story.json
 
-CHECKPOINT is a folder or a Hub id. The presets are those of tinystories/generation/presets.py; single
+CHECKPOINT is a folder or a Hub id. It ends early, with exit status 0, when nobody reads what it prints any more
+(`| head -c 100`) and no --output_file is named. The presets are those of tinystories/generation/presets.py; single
 settings override them.
 """
 

@@ -9,8 +9,9 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -20,14 +21,20 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace the text of a file. If that fails, the file is as it was. Of several processes the last one wins."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+    unfinished = second_file(path)
     unfinished.unlink(missing_ok=True)  # if it is a link, the text would go where that leads
     try:
         unfinished.write_text(text, encoding="utf-8", newline="\n")
         _to_disk(unfinished)
         os.replace(unfinished, path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink()
+
+
+def second_file(path: Path) -> Path:
+    """Where this process writes the text of `path` first."""
+    return path.with_name(f"{path.name}.{os.getpid()}.unfinished")
 
 
 def seal(folder: Path, belongs: Callable[[Path], bool] = lambda file: True) -> None:
@@ -85,9 +92,20 @@ def discard(folder: Path) -> None:
 
 def move_aside(folder: Path) -> Path:
     """Move `folder` into a new folder unfinished-* beside it, which a later run removes; returns that one."""
-    aside = Path(tempfile.mkdtemp(prefix="unfinished-", dir=folder.parent))
+    aside = new_folder(folder.parent, "unfinished-")
     os.replace(folder, aside / folder.name)
     return aside
+
+
+def new_folder(parent: Path, prefix: str) -> Path:
+    """An empty folder in `parent` with a name of its own and the mode that the umask gives: `mkdtemp` lets nobody
+    else read it, and such a folder may be renamed to a result.
+    """
+    while True:
+        folder = parent / f"{prefix}{uuid.uuid4().hex[:12]}"
+        with suppress(FileExistsError):
+            folder.mkdir()
+            return folder
 
 
 def is_no_room(error: BaseException) -> bool:
@@ -98,7 +116,8 @@ def is_no_room(error: BaseException) -> bool:
 
     # safetensors repeats the message of the system; torch.save only says that its zip file came out too short
     words = ("os error 28", "os error 27", "os error 122", "inline_container", "PytorchStreamWriter", "iostream error")
-    return isinstance(error, (RuntimeError, SafetensorError)) and any(word in str(error) for word in words)
+    libraries = isinstance(error, (RuntimeError, SafetensorError)) or type(error) is Exception  # that of tokenizers
+    return libraries and any(word in str(error) for word in words)
 
 
 def _digest(file: Path) -> str:

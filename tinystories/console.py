@@ -5,14 +5,17 @@
 
 A user's mistake is one line on stderr and a non-zero exit status; a traceback means a bug. `--debug` on any command
 shows the traceback of a user's mistake too. Nothing heavy is imported here: `--help` and a mistyped key answer at once.
+
+The output may go away while a command works (a closed terminal, `| head`): streams.py.
 """
 
-import io
 import logging
 import os
+import shlex
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from tqdm.auto import tqdm
 
 from tinystories.atomic import is_no_room
 from tinystories.errors import Interrupted, UserError, one_line
+from tinystories.streams import lost_output, open_streams, reader_is_gone
 
 
 LAUNCHER_WAIT_SECONDS = 60
@@ -45,6 +49,18 @@ def command_name(command: str) -> str:
     """What to type for a command, in messages that name the next one: `python run_clm.py` or `tinystories train`."""
     name = program_name(command)
     return f"python {name}" if name in SCRIPTS.values() else name
+
+
+def shell_line(command: str, *words: str, options: Sequence[str] = ()) -> str:
+    """One of our commands with its positional `words` and its options, as a line to type into a shell."""
+    looks_like_option = any(word.startswith("-") for word in words)
+    typed = [*options, "--", *words] if looks_like_option else [*words, *options]
+    return quoted(*command_name(command).split(), *typed)
+
+
+def quoted(*words: str) -> str:
+    """A line that a shell splits into `words`: cmd.exe on Windows, elsewhere a POSIX shell."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def version() -> str:
@@ -78,16 +94,12 @@ def _hide_small_progress_bars() -> None:
 
 
 def run_command(main: Callable[[list[str]], None]) -> None:
-    """Run `main(argv)` as a program. Exit status: 0, 1 (user's mistake), 2 (guard), 130 (Ctrl-C), 143 (SIGTERM)."""
-    argv = sys.argv[1:]
-    # TrainingArguments has a `--debug OPTION` of its own: only a bare `--debug` is ours.
-    places = [i for i, word in enumerate(argv) if word == "--debug"]
-    debug = bool(places) and (places[-1] + 1 == len(argv) or argv[places[-1] + 1].startswith("-"))
-    if debug:
-        del argv[places[-1]]
-    for stream in (sys.stdout, sys.stderr):  # a Windows console must not crash on a character it cannot show
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    """Run `main(argv)` as a program.
+
+    Exit status: 0, 1 (user's mistake), 2 (guard), 129 (SIGHUP), 130 (Ctrl-C), 143 (SIGTERM).
+    """
+    open_streams()
+    argv, debug = _without_debug(sys.argv[1:])
     set_up_logging()
     try:
         main(argv)
@@ -111,6 +123,29 @@ def run_command(main: Callable[[list[str]], None]) -> None:
     finally:
         if _processes():  # threads of the process group that still run at exit may abort the process
             sys.modules["torch.distributed"].destroy_process_group()
+
+
+def check_printed() -> None:
+    """For a command whose result is what it prints.
+
+    Raises:
+        UserError: a part of it could not be written, and not because the reader had seen enough.
+    """
+    error = lost_output()
+    if error is not None and not reader_is_gone():
+        raise UserError(f"what was printed is not complete: {error.strerror}", "free some space, or print elsewhere")
+
+
+def _without_debug(argv: list[str]) -> tuple[list[str], bool]:
+    """`argv` without our `--debug`, and whether it was there.
+
+    TrainingArguments has a `--debug OPTION` of its own: only a bare one is ours, and none after `--`.
+    """
+    options = argv[: argv.index("--")] if "--" in argv else argv
+    places = [i for i, word in enumerate(options) if word == "--debug"]
+    if not places or (places[-1] + 1 < len(argv) and not argv[places[-1] + 1].startswith("-")):
+        return argv, False
+    return argv[: places[-1]] + argv[places[-1] + 1 :], True
 
 
 def _processes() -> int:
@@ -158,4 +193,9 @@ def _say_once(message: str, wait: float = LAUNCHER_WAIT_SECONDS) -> None:
         if not wait:
             return
         time.sleep(wait)
-    print(message, file=sys.stderr, flush=True)
+    print(printable(message), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """`text` on one line: line breaks and other control characters, such as those in a path, are written as escapes."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

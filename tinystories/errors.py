@@ -29,7 +29,7 @@ class Interrupted(Exception):
     def __init__(self, checkpoint: str, number: int):
         saved = f"saved in {checkpoint}: the same command with --resume continues from there"
         super().__init__(f"stopped by a signal; {saved}")
-        self.exit_status = 128 + (number if number == signal.SIGTERM else signal.SIGINT)
+        self.exit_status = 128 + (signal.SIGINT if number == getattr(signal, "SIGBREAK", None) else number)
 
 
 def install_hint(extra: str) -> str:

@@ -1,11 +1,15 @@
 """A checkpoint is a complete Hub repository: it opens with transformers alone, and saves itself whole again."""
 
+import contextlib
 import json
+import os
 import pickle
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
+from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
@@ -187,3 +191,47 @@ assert loading.Path({site!r}, "tinystories", "py.typed").exists()
     saved = {file.name for file in (tmp_path / "saved").iterdir()}
     assert saved >= {"configuration_tinystories.py", "modeling_tinystories.py", "config.json", "README.md"}
     assert (tmp_path / "report" / "index.html").exists()
+
+
+@contextlib.contextmanager
+def not_root():
+    """As another user, where the tests run as root: for root everything may be read."""
+    if os.getuid() != 0:
+        yield
+        return
+    nobody = 65534
+    os.setresuid(nobody, nobody, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="changes the user")
+def test_files_that_may_not_be_read(counting_run):
+    """transformers says of them that they do not exist."""
+    load_checkpoint(str(counting_run))  # what another user could not import
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        copy = Path(folder, "copy")
+        shutil.copytree(counting_run, copy, ignore=shutil.ignore_patterns("checkpoint-*"))
+        (copy / "model.safetensors").chmod(0)
+        with not_root():
+            assert mistake(load_checkpoint, str(copy)).endswith("model.safetensors may not be read")
+        copy.chmod(0)
+        with not_root():
+            assert mistake(load_checkpoint, str(copy)).endswith(": it may not be read")
+        copy.chmod(0o755)
+    assert mistake(load_checkpoint, str(copy)).endswith(": there is no such folder")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("content", [b"", b"not a pickle", b"\x80\x05cut"], ids=str)
+def test_damaged_pickle(content, counting_run, tmp_path):
+    """One line, which does not advise to run the code of a pickle."""
+    ignored = shutil.ignore_patterns("checkpoint-*", "*.safetensors")
+    shutil.copytree(counting_run, tmp_path / "copy", ignore=ignored)
+    (tmp_path / "copy" / "pytorch_model.bin").write_bytes(content)
+    message = mistake(load_checkpoint, str(tmp_path / "copy"))
+    assert message.endswith("its weights are damaged, or hold more than weights") and "weights_only" not in message

@@ -2,16 +2,19 @@
 
 import ast
 import json
+import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
 
 import pytest
 
-from helpers.runs import ROOT, load_benchmark, mistake
+from helpers.runs import ROOT, load_benchmark, mistake, run_command
+from tinystories.commands import generate
 from tinystories.commands.main import COMMANDS, dispatch
-from tinystories.console import SCRIPTS, command_name, program_name
+from tinystories.console import SCRIPTS, command_name, program_name, shell_line
 
 
 HEAVY = {"torch", "transformers", "accelerate", "datasets", "matplotlib", "fastapi", "uvicorn"}
@@ -117,3 +120,57 @@ def test_start_on_record():
     seconds = record["this"]["processor_seconds"]
     assert set(seconds) == set(SCRIPTS.values())
     assert all(0 < value < 1 for times in seconds.values() for value in times.values())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("/my runs/demo", 'She said "hi" and $HOME'), ("-demo", "--debug"), ("it's", "two\nlines \\"), ("~", "*")],
+    ids=str,
+)
+def test_printed_command(words, monkeypatch):
+    """A shell and the parser read back what was printed, whatever the names of folders."""
+    monkeypatch.setattr("sys.argv", ["run_clm.py"])
+    line = shell_line("generate", *words, options=["--seed", "3"])
+    typed = shlex.split(line)
+    assert typed[:2] == ["python", "run_generation.py"]
+    if words[0] != "~":
+        arguments = generate.parse(typed[2:])
+        assert (arguments.checkpoint, arguments.prompt, arguments.seed) == (*words, 3)
+
+
+@pytest.mark.slow
+def test_command_that_a_run_prints(counting_run):
+    (line,) = [line for line in (counting_run / "stdout.txt").read_text().splitlines() if "Write more: " in line]
+    process = run_command(*shlex.split(line.removeprefix("Write more: "))[1:], "--greedy")
+    assert process.returncode == 0 and process.stdout.startswith("Story 7. one two three")
+
+
+@pytest.mark.slow
+def test_debug_as_a_text(counting_run):
+    """After `--`, `--debug` is no option."""
+    process = run_command("run_generation.py", "--max_new_tokens", "1", "--", counting_run, "--debug")
+    assert process.returncode == 0 and process.stdout.startswith("--debug"), process.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", ["1", "40"])
+def test_help_where_nothing_works(columns, tmp_path):
+    """No network, no home folder, no character beyond ASCII, and a terminal of few columns."""
+    (tmp_path / "file").touch()
+    nowhere = str(tmp_path / "file" / "home")
+    code = """
+import contextlib
+from tinystories.commands.main import COMMANDS, dispatch
+from tinystories.console import run_command
+def main(argv):
+    for command in COMMANDS:
+        with contextlib.suppress(SystemExit):
+            dispatch([command, "--help"])
+    print("caf\\xe9")
+run_command(main)
+"""
+    environment = {"HOME": nowhere, "HF_HOME": nowhere, "HF_ENDPOINT": "http://127.0.0.1:9", "COLUMNS": columns}
+    environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, env=os.environ | environment)
+    assert (process.returncode, process.stderr) == (0, b"")
+    assert process.stdout.isascii() and process.stdout.endswith(b"caf\\xe9" + os.linesep.encode())

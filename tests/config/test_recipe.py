@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import get_scheduler
 
-from helpers.runs import ROOT
+from helpers.runs import ROOT, mistake
 from tinystories.config.recipe import read_recipe
 from tinystories.errors import UserError
 
@@ -335,3 +335,39 @@ def test_help(capsys):
         assert "--hidden_size INT " in text and "(default: 448)" in text and "--help_all" in text
         assert ("--learning_rate FLOAT" in text) == (option == "--help_all")
         assert max(map(len, text.splitlines())) <= 80
+
+
+def test_json_is_read_as_json(tmp_path):
+    """json.dump writes a character beyond U+FFFF as two escapes, which YAML reads as two halves."""
+    for name in ("recipe.json", "recipe.JSON", "recipe.yaml"):
+        text = '{"sample_prompts": ["A \\ud83e\\udd8a ran"], "seed": 3, "weight_decay": 1e-05}'
+        (tmp_path / name).write_text("\ufeff" + text, encoding="utf-8")
+        recipe = read_recipe([str(tmp_path / name)])
+        assert recipe.training.sample_prompts == ["A 🦊 ran"]
+        assert (recipe.training.seed, recipe.training.weight_decay) == (3, 1e-5)
+        recipe.save(tmp_path)
+        assert "A 🦊 ran" in (tmp_path / "recipe.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.json", b'{"sample_prompts": ["half \\ud83e"]}', "a.json: sample_prompts: half of a character"),
+        ("a.yaml", b'sample_prompts: ["half \\udd8a"]', "a.yaml: sample_prompts: half of a character"),
+        ("a.yaml", b"sample_prompts: &a [*a]", "nested too deeply"),
+        ("a.json", b'{"seed": 1,\n"seed": 2}', "a.json: not a valid recipe: key 'seed' is given twice"),
+        ("a.json", b'{"lr_scheduler_kwargs": {"a": 1, "a": 2}}', "key 'a' is given twice"),
+        ("a.json", b'{"seed": 1,\n}', "a.json:2: not valid JSON"),
+        ("a.json", b"seed: 1", "a.json:1: not valid JSON"),
+        ("a.json", b"[1]", "must contain 'key: value' lines, not list"),
+        ("a.json", b'{"seed": ' + b"1" * 5000 + b"}", "a.json: not valid JSON"),
+        ("a.json", b"[" * 10**5, "nested too deeply"),
+        ("a.json", '{"seed": 1}'.encode("utf-16"), "a.json:1: not UTF-8"),
+        ("a.json", b'{"output_dir": "a\\u0000b"}', "output_dir 'a\\x00b': contains a zero byte"),
+        ("a.json", b'{"adam_epsilon": Infinity}', "adam_epsilon must be above 0 and finite"),
+        ("a.json", b'{"adam_beta1": NaN}', "adam_beta1 must be from 0 to below 1, got nan"),
+    ],
+)
+def test_file_that_is_refused(name, content, message, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    assert message in mistake(read_recipe, [str(tmp_path / name)])

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 
 import datasets
 import pytest
@@ -265,6 +266,20 @@ def test_command(story_file, tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="limits the size of a file")
+def test_full_disk(tmp_path):
+    """One line, and an earlier tokenizer stays as it was."""
+    options = ["--num_sample_stories", "20", "--data_cache_dir", tmp_path / "cache", "--output_dir", tmp_path / "made"]
+    assert run_command("train_tokenizer.py", *options, "--vocab_size", "260").returncode == 0
+    before = {file.name: file.read_bytes() for file in (tmp_path / "made").iterdir()}
+    code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))"
+    process = run_command("train_tokenizer.py", *options, "--vocab_size", "300", code=code)
+    assert process.returncode == 1 and process.stderr.splitlines()[-1].startswith("error: the disk is full: ")
+    assert "Traceback" not in process.stderr
+    assert {file.name: file.read_bytes() for file in (tmp_path / "made").iterdir()} == before
+
+
 def test_error_of_the_command(tmp_path):
     """One line on stderr, exit status 1, and nothing written."""
     process = run_command("train_tokenizer.py", "--train_file", "missing.txt", cwd=tmp_path)

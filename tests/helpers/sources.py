@@ -180,6 +180,7 @@ DEFINED = {
     "docs/long_runs.md": [
         "a second Ctrl-C stops at once | 130 |",
         "| the same | 143 |",
+        "it goes on | 129 |",
         "the ones before it are complete | 1 |",
         "with the two keys to give | 1 |",
         "the worst first | 2 |",

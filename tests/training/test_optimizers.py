@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from helpers.runs import (
     write_counting_corpus,
 )
 from tinystories.checkpoint.loading import new_model
+from tinystories.config.arguments import RunArguments
 from tinystories.config.recipe import read_recipe
 from tinystories.training.finetuning import apply_checkpoint
 from tinystories.training.optimizers import check_optimization, make_schedule, muon_and_adamw
@@ -348,3 +350,21 @@ def test_residual_init_of_a_checkpoint():
     """Refused: its weights are not fresh."""
     recipe = read_recipe(["--model_name_or_path", "runs/mine", "--residual_init", "zero"])
     assert mistake(apply_checkpoint, recipe).startswith("residual_init: it applies to fresh weights only")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "package"),
+    [
+        ("optim", "adamw_bnb_8bit", "bitsandbytes"),
+        ("optim", "galore_adamw", "galore_torch"),
+        ("optim", "grokadamw", "grokadamw"),
+        ("optim", "schedule_free_adamw", "schedulefree"),
+        ("use_liger_kernel", True, "liger-kernel"),
+    ],
+)
+def test_package_that_is_missing(key, value, package, tmp_path):
+    """One line that names it, before any data is prepared; the Trainer would raise at the first step."""
+    if find_spec(package.replace("-", "_")):
+        pytest.skip(f"{package} is installed")
+    arguments = RunArguments(output_dir=str(tmp_path / "run"), **{key: value})
+    assert package in mistake(check_optimization, arguments)

@@ -20,7 +20,7 @@ from helpers.run_folder import write_run
 from helpers.runs import as_options, mistake
 from tinystories.atomic import damage, seal
 from tinystories.config.arguments import RunArguments
-from tinystories.errors import UserError
+from tinystories.errors import Interrupted, UserError
 from tinystories.run_files import checkpoints, step_of
 from tinystories.training.checkpointing import (
     LogSpacedCheckpoints,
@@ -31,6 +31,7 @@ from tinystories.training.checkpointing import (
 )
 from tinystories.training.out_of_memory import evaluating_in_memory
 from tinystories.training.resume import check_run_folder
+from tinystories.training.signals import GracefulStopCallback
 from tinystories.training.trainer import read_progress
 
 
@@ -47,11 +48,14 @@ def reached(process, log: Path, condition) -> None:
         time.sleep(0.005)  # a checkpoint is being written for longer than that
 
 
-def stop(number: int):
-    """As Ctrl-C in a terminal: the signal goes to the whole process group, data workers too."""
+def stop(*numbers: int):
+    """As Ctrl-C in a terminal: the signal goes to the whole process group, data workers too. A session that ends sends
+    several.
+    """
 
     def send(process) -> None:
-        os.killpg(process.pid, number)
+        for number in numbers:
+            os.killpg(process.pid, number)
         process.wait(timeout=240)
 
     return send
@@ -101,6 +105,7 @@ def test_resume_after_every_kind_of_stop(reference):
         "while a checkpoint is written": (lambda: any(folder.glob("unfinished-*/checkpoint-*/optimizer.pt")), kill, -9),
         "in an evaluation": (lambda: samples() >= 6, kill, -signal.SIGKILL),
         "SIGTERM": (lambda: last() >= 120, stop(signal.SIGTERM), 143),
+        "the terminal is closed": (lambda: last() >= 160, stop(signal.SIGHUP, signal.SIGHUP, signal.SIGTERM), 129),
     }
     for way, (condition, end, status) in ways.items():
         process = start(folder, log, "--resume", **run)
@@ -109,7 +114,7 @@ def test_resume_after_every_kind_of_stop(reference):
         said = log.read_text(encoding="utf-8")
         assert process.returncode == status, (way, said[-3000:])
         assert "Traceback" not in said and "error" not in said, (way, said[-3000:])
-        if status in (130, 143):
+        if status in (129, 130, 143):
             assert f"saved in {folder}/checkpoint-{last()}" in said and not any(folder.glob("unfinished-check*"))
 
     before = last()
@@ -129,6 +134,32 @@ def test_resume_after_every_kind_of_stop(reference):
     assert len(progress[0]["recent_losses"]) == 100, "what a spike is compared with"
     steps = [[json.loads(line)["step"] for line in (run / "samples.jsonl").open()] for run in (reference, folder)]
     assert steps[0] == steps[1], "no sample twice, none missing"
+
+
+@posix
+def test_signals_of_a_terminal_that_is_closed():
+    """Under nohup the run goes on; without it the hang-up is taken once, and only Ctrl-C stops a run at once."""
+    arguments = SimpleNamespace(world_size=1)
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        callback = GracefulStopCallback()
+        callback.on_train_begin(arguments, None, None)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        callback.on_train_end(arguments, None, None)
+
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        callback = GracefulStopCallback()
+        callback.on_train_begin(arguments, None, None)
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
+            signal.raise_signal(number)
+        assert callback.received == signal.SIGHUP
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+        assert Interrupted("checkpoint-1", callback.received).exit_status == 129
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @slow

@@ -11,9 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.checkpoint import llama2c
-from tinystories.checkpoint.loading import UNREADABLE, CodeNotTrustedError, load_checkpoint, on_device
+from tinystories.checkpoint.loading import UNREADABLE, CodeNotTrustedError, load_checkpoint, on_device, reason_for
 from tinystories.checkpoint.plausible import check_sizes
-from tinystories.errors import UserError, one_line
+from tinystories.errors import UserError
 
 
 def open_model(
@@ -73,7 +73,7 @@ def _open_auto(
             name, dtype=torch.float32, revision=revision, trust_remote_code=True
         )
     except UNREADABLE as error:
-        raise UserError(f"cannot open {name} with its own code: {one_line(error)}") from error
+        raise UserError(f"cannot open {name} with its own code: {reason_for(name, error)}") from error
     return on_device(model, device), tokenizer
 
 

@@ -20,7 +20,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RemoteEntr
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # imported there without being listed
 from safetensors import SafetensorError, safe_open
 
-from tinystories.console import command_name
+from tinystories.console import shell_line
 from tinystories.errors import UserError, one_line
 from tinystories.links import links_out_of, real_path
 from tinystories.reporting.model_card import CARD_MARK, PLACEHOLDER, is_as_written, marked
@@ -66,7 +66,7 @@ def push(
         head = api.model_info(repo_id, revision=revision).sha
         card = _published_card(published_files(folder)[CARD], repo_id)
         if not overwrite_card:
-            check_card_unedited(api, repo_id, head, card)
+            check_card_unedited(api, repo_id, head, folder, card)
         operations = _operations(folder, card, there=api.list_repo_files(repo_id, revision=head))
         # On top of the state that was checked: if somebody commits in between, this commit fails and theirs is kept.
         commit = api.create_commit(repo_id, operations, commit_message=message, revision=revision, parent_commit=head)
@@ -159,17 +159,23 @@ def _published_card(path: Path, repo_id: str) -> str:
     return marked(CARD_MARK.sub("", named)) if is_as_written(card) else named
 
 
-def check_card_unedited(api: HfApi, repo_id: str, revision: str | None, ours: str | None = None) -> None:
-    """Stop if the card on the Hub was edited after a run wrote it, unless it is the same as `ours`."""
+def check_card_unedited(
+    api: HfApi, repo_id: str, revision: str | None, folder: str | Path, ours: str | None = None
+) -> None:
+    """Stop if the card on the Hub was edited after a run wrote it, unless it is the same as `ours`.
+
+    folder: what would be pushed, for the command that the message names.
+    """
     try:
         path = api.hf_hub_download(repo_id, CARD, revision=revision, force_download=True)
     except (RemoteEntryNotFoundError, RevisionNotFoundError):
         return
     card = Path(path).read_text(encoding="utf-8")
     if card != ours and not is_as_written(card):
+        again = shell_line("push", str(folder), repo_id, options=["--overwrite_card"])
         raise UserError(
             f"the card of {repo_id} was edited on the Hub and would be overwritten",
-            f"copy what you want to keep, then push with {command_name('push')} FOLDER {repo_id} --overwrite_card",
+            f"copy what you want to keep, then push with {again}",
         )
 
 

@@ -5,6 +5,10 @@ reporting/model_card.py writes the card. A checkpoint is opened with the classes
 not run.
 """
 
+import os
+import pickle
+import shutil
+import stat
 from pathlib import Path
 
 import torch
@@ -23,6 +27,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
+from transformers.utils import CONFIG_NAME
 
 from configuration_tinystories import TinyStoriesConfig
 from modeling_tinystories import TinyStoriesForCausalLM, TinyStoriesForSequenceClassification, TinyStoriesModel
@@ -35,7 +40,8 @@ from tinystories.generation.presets import generation_config
 # What the libraries raise for a checkpoint that is damaged, of another kind or absent. From TypeError on: for values in
 # its JSON files that are of another type or size than they expect.
 UNREADABLE = (
-    *(OSError, ValueError, LookupError, ImportError, RuntimeError, SafetensorError, StrictDataclassError),
+    *(OSError, ValueError, LookupError, ImportError, RuntimeError, EOFError),
+    *(pickle.UnpicklingError, SafetensorError, StrictDataclassError),
     *(TypeError, AttributeError, AssertionError, ArithmeticError),
 )
 
@@ -103,9 +109,8 @@ def load_checkpoint(
             name, dtype=torch.float32, revision=revision, trust_remote_code=False
         )
     except UNREADABLE as error:
-        reason = _missing_file(Path(name)) or one_line(error)
         kind = CodeNotTrustedError if _needs_own_code(name, revision) else UserError
-        raise kind(f"cannot open {name} as a checkpoint (a folder or Hub id): {reason}") from error
+        raise kind(f"cannot open {name} as a checkpoint (a folder or Hub id): {reason_for(name, error)}") from error
     return on_device(model, device), tokenizer
 
 
@@ -117,11 +122,40 @@ def on_device(model: PreTrainedModel, device: str | torch.device) -> PreTrainedM
         raise UserError(f"cannot use the device {device}: {one_line(error)}") from error
 
 
+def share_weights(folder: Path) -> None:
+    """Give the weights the mode of the config beside them, which the umask gave: safetensors writes for its owner."""
+    for file in folder.glob("*.safetensors"):
+        shutil.copymode(folder / CONFIG_NAME, file)
+
+
+def reason_for(name: str, error: Exception) -> str:
+    """Why a checkpoint cannot be opened, in one line; `error` is what the library raised."""
+    if isinstance(error, (pickle.UnpicklingError, EOFError)):  # torch advises to run what may be an attacker's code
+        return "its weights are damaged, or hold more than weights"
+    return _unreadable_file(Path(name)) or _missing_file(Path(name)) or one_line(error)
+
+
 def _missing_file(folder: Path) -> str | None:
     """The reason where a folder lacks a file: the library's message asks for sentencepiece or names the Hub."""
-    needed = ("config.json", "tokenizer.json") if folder.is_dir() else ()
+    if folder.is_absolute() and not os.path.exists(folder):
+        return "there is no such folder"
+    needed = ("config.json", "tokenizer.json") if os.path.isdir(folder) else ()
     missing = [name for name in needed if not (folder / name).exists()]
     return f"it has no {' and no '.join(missing)}" if missing else None
+
+
+def _unreadable_file(folder: Path) -> str | None:
+    """The reason where a folder or a file in it may not be read: the library's message says that it does not exist."""
+    try:
+        is_folder = stat.S_ISDIR(folder.stat().st_mode)
+        for file in sorted(folder.iterdir()) if is_folder else ():
+            if not os.access(file, os.R_OK) and file.is_file():
+                return f"{file.name} may not be read"
+    except PermissionError:
+        return "it may not be read"
+    except (OSError, ValueError):  # a Hub id
+        return None
+    return None
 
 
 def _needs_own_code(name: str, revision: str | None) -> bool:

@@ -28,6 +28,7 @@ from tinystories.checks.rules import Measurements, Records, verdict
 from tinystories.data.corpus import pick_stories
 from tinystories.data.held_out import find_held_out
 from tinystories.errors import UserError
+from tinystories.generation.sample import check_prompt
 from tinystories.run_files import Run
 
 
@@ -95,6 +96,8 @@ def diagnose(
         UserError: the checkpoint cannot be opened, or its tokenizer has neither BOS nor EOS.
     """
     model, tokenizer = load_checkpoint(checkpoint, device, revision)
+    if prompt is not None:
+        check_prompt(prompt, tokenizer, model.config.max_position_embeddings)
     if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
         raise UserError(f"{checkpoint}: its tokenizer has neither BOS nor EOS, so a story has no beginning and no end")
     run = Run(checkpoint, revision)

@@ -21,7 +21,7 @@ from tinystories.config.keys import DataArguments, QualityArguments
 from tinystories.config.packaged import packaged_recipe
 from tinystories.config.parser import StrictParser
 from tinystories.config.recipe import check_keys
-from tinystories.console import command_name, program_name
+from tinystories.console import check_printed, command_name, program_name
 from tinystories.errors import UserError
 from tinystories.output_file import check_output_file, write_output_file
 
@@ -46,6 +46,7 @@ def main(argv: list[str]) -> None:
         healthy = check_recipe(argv)
     else:
         healthy = check_model(argv)
+    check_printed()
     if not healthy:
         sys.exit(1)
 

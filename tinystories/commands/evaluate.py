@@ -15,6 +15,7 @@ from tinystories.config.parser import StrictParser
 from tinystories.console import command_name, program_name
 from tinystories.errors import UserError
 from tinystories.evaluation.arguments import EvaluationArguments
+from tinystories.output_file import check_output_file, check_output_folder
 
 
 def main(argv: list[str]) -> None:
@@ -36,7 +37,19 @@ def parse(argv: list[str]) -> tuple[list[str], EvaluationArguments]:
     arguments, other = parser.build(argv)
     if len(set(other.checkpoints)) < len(other.checkpoints):
         raise UserError("a checkpoint is named twice")
-    output = Path(arguments.output_dir)
-    if output.exists() and not output.is_dir():
-        raise UserError(f"output_dir {output}: is a file", "name a folder")
+    check_output_folder(arguments.output_dir)
+    if arguments.leaderboard:
+        check_leaderboard(Path(arguments.leaderboard))
     return other.checkpoints, arguments
+
+
+def check_leaderboard(path: Path) -> None:
+    """Raises UserError if the results, or the table beside them, could not be written."""
+    table = path.with_suffix(".md")
+    if table == path:
+        raise UserError(f"leaderboard {path}: is where its table is written", "name a .jsonl file")
+    if path.parent.is_dir():
+        check_output_file(str(path), "leaderboard")
+        check_output_file(str(table), "leaderboard")
+    else:
+        check_output_folder(path.parent, "leaderboard")

@@ -3,18 +3,21 @@
     python run_generation.py runs/demo "Once upon a time"
     python run_generation.py runs/demo "One day, a fox" --preset creative --seed 7 --output_file story.json
 
-CHECKPOINT is a folder or a Hub id. The presets are those of tinystories/generation/presets.py; single
+CHECKPOINT is a folder or a Hub id. It ends early, with exit status 0, when nobody reads what it prints any more
+(`| head -c 100`) and no --output_file is named. The presets are those of tinystories/generation/presets.py; single
 settings override them.
 """
 
 import argparse
 import time
+from typing import Any
 
 from tinystories.config.parser import StrictParser
-from tinystories.console import program_name
+from tinystories.console import check_printed, program_name
 from tinystories.errors import UserError
 from tinystories.generation.presets import DEFAULT_PRESET, PRESETS
 from tinystories.output_file import check_output_file, write_output_file
+from tinystories.streams import reader_is_gone
 
 
 def main(argv: list[str]) -> None:
@@ -27,16 +30,14 @@ def generate(arguments: argparse.Namespace) -> None:
 
     from tinystories.checkpoint.loading import load_checkpoint
     from tinystories.generation.presets import generation_config
+    from tinystories.generation.sample import check_prompt
 
     device = arguments.device or (torch.accelerator.current_accelerator() or torch.device("cpu"))
     model, tokenizer = load_checkpoint(arguments.checkpoint, device, arguments.revision)
+    check_prompt(arguments.prompt, tokenizer, model.config.max_position_embeddings)
     inputs = tokenizer(arguments.prompt, return_tensors="pt").to(model.device)
     prompt_length = inputs["input_ids"].shape[1]
     room = model.config.max_position_embeddings - prompt_length
-    if room < 1:
-        raise UserError(
-            f"the prompt has {prompt_length} tokens, and the context is {room + prompt_length}", "shorten it"
-        )
     config = generation_config(tokenizer, min(arguments.max_new_tokens, room), arguments.preset)
     for name in ("temperature", "top_k", "top_p", "repetition_penalty"):
         if getattr(arguments, name) is not None:
@@ -45,11 +46,17 @@ def generate(arguments: argparse.Namespace) -> None:
         config.do_sample, config.temperature, config.top_k, config.top_p = False, 1.0, 50, 1.0
         config.repetition_penalty = arguments.repetition_penalty or 1.0
 
+    def nobody_reads(ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        return torch.full((len(ids),), not arguments.output_file and reader_is_gone(), device=ids.device)
+
     if arguments.seed is not None:
         torch.manual_seed(arguments.seed)
     start = time.perf_counter()
     ids = model.generate(  # type: ignore[operator]  # PreTrainedModel has none, its classes for causal models do
-        **inputs, generation_config=config, streamer=TextStreamer(tokenizer, skip_special_tokens=True)
+        **inputs,
+        generation_config=config,
+        streamer=TextStreamer(tokenizer, skip_special_tokens=True),
+        stopping_criteria=[nobody_reads],
     )[0]
     seconds = time.perf_counter() - start
     new_tokens = len(ids) - prompt_length
@@ -70,6 +77,8 @@ def generate(arguments: argparse.Namespace) -> None:
             "generation_config": config.to_diff_dict(),
         }
         write_output_file(arguments.output_file, result)
+    else:
+        check_printed()
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

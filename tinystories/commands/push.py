@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from tinystories.config.parser import StrictParser
-from tinystories.console import command_name, program_name
+from tinystories.console import program_name, shell_line
 from tinystories.errors import UserError
 from tinystories.output_file import check_output_file, write_output_file
 
@@ -32,10 +32,8 @@ def main(argv: list[str]) -> None:
     )
     repo_id, revision = commit.repo_url.repo_id, arguments.tag or arguments.revision
     print(f"Published: {commit.commit_url}")
-    print(
-        f'Write with it: {command_name("generate")} {repo_id} "Once upon a time"'
-        + (f" --revision {revision}" if revision else "")
-    )
+    options = ["--revision", revision] if revision else []
+    print(f"Write with it: {shell_line('generate', repo_id, 'Once upon a time', options=options)}")
     result = {"repo_id": repo_id, "revision": arguments.revision, "tag": arguments.tag, "commit": commit.oid}
     write_output_file(arguments.output_file, result)
 

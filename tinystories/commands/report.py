@@ -8,6 +8,7 @@ RUN_FOLDER is the output_dir of run_clm.py, finished or not. The page is RUN_FOL
 
 from tinystories.config.parser import StrictParser
 from tinystories.console import program_name
+from tinystories.output_file import check_output_folder
 
 
 def main(argv: list[str]) -> None:
@@ -15,6 +16,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("run_folder", help=f"the output_dir of {program_name('train')}, finished or not")
     parser.add_argument("--output_dir", help="where to write it (default: RUN_FOLDER/report)")
     arguments = parser.parse_exactly(argv)
+    if arguments.output_dir is not None:
+        check_output_folder(arguments.output_dir)
     from tinystories.reporting.run_report import write_report  # seconds of imports
 
     print(f"Report: {write_report(arguments.run_folder, arguments.output_dir)}")

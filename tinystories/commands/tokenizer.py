@@ -16,6 +16,7 @@ from tinystories.config.keys import DataArguments, TokenizerArguments
 from tinystories.config.parser import StrictParser
 from tinystories.console import command_name, program_name
 from tinystories.errors import UserError
+from tinystories.output_file import check_output_folder, written_together
 
 
 @dataclass
@@ -37,8 +38,7 @@ def main(argv: list[str]) -> None:
     if arguments.tokenizer_name is not None:
         raise UserError("tokenizer_name names an existing tokenizer", "leave it out to train one")
     folder = Path(output.output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file", "give another --output_dir")
+    check_output_folder(folder)
     if (folder / "config.json").exists():
         raise UserError(f"{folder} contains a model, whose tokenizer must not change", "give another --output_dir")
     train(folder, data, arguments)
@@ -50,8 +50,9 @@ def train(folder: Path, data: DataArguments, arguments: TokenizerArguments) -> N
 
     corpus = load_corpus(data)
     tokenizer = train_tokenizer(corpus.train, arguments)
-    tokenizer.save_pretrained(folder)
     report = tokenizer_report(tokenizer, corpus.validation)
-    (folder / "tokenizer_report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    with written_together(folder) as unfinished:
+        tokenizer.save_pretrained(unfinished)
+        (unfinished / "tokenizer_report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(describe(report))
     print(f"saved in {folder}")

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tinystories.config.installed import load_module
+from tinystories.config.outside import from_outside
 from tinystories.config.ranges import check_numbers
 from tinystories.errors import UserError, one_line
 
@@ -62,6 +63,13 @@ class StrictParser(HfArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(re.sub(r"^argument --(\w+)[^:]*: ", r"\1: ", message))
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As argparse's, and every value is checked and every path without `~` (outside.py). All others call this."""
+        namespace, unknown = super().parse_known_args(args, namespace)
+        for key, value in vars(namespace).items():
+            setattr(namespace, key, from_outside(key, value))
+        return namespace, unknown
+
     def check(self, arguments: list[str], source: str = "") -> Namespace:
         """As `parse_exactly`, and every number in its range (ranges.py). `source` is put before a mistake's message.
 
@@ -101,5 +109,5 @@ class StrictParser(HfArgumentParser):
             values = vars(self.parse_known_args(arguments)[0])
             key = next((key for key, value in values.items() if value == error.doc), "a mapping")
             raise UserError(f"{key}: {error.doc!r} is not JSON ({error.msg})") from error
-        except (ValueError, TypeError, ImportError) as error:
+        except (ValueError, TypeError, ImportError, OSError) as error:  # the last: a file of settings
             raise UserError(one_line(error)) from error

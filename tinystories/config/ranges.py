@@ -47,12 +47,12 @@ RANGE_OF = {key: (words, is_allowed) for words, is_allowed, keys in RANGES for k
 
 
 def check_numbers(values: dict[str, Any]) -> None:
-    """Keys that no range is named for, and None, may be anything.
+    """Keys that no range is named for may be anything that is finite, and None.
 
     Raises:
         UserError: naming the key, what it must be and what it is.
     """
     for key, value in values.items():
-        words, is_allowed = RANGE_OF.get(key, ("", None))
-        if is_allowed is not None and isinstance(value, Real) and not is_allowed(value):
+        words, is_allowed = RANGE_OF.get(key, ("finite", math.isfinite))
+        if isinstance(value, Real) and not is_allowed(value):
             raise UserError(f"{key} must be {words}, got {value}")

@@ -18,6 +18,7 @@ from yaml.reader import ReaderError
 
 from tinystories.atomic import write_atomically
 from tinystories.config.keys import DataArguments, ModelArguments, TokenizerArguments
+from tinystories.config.outside import word_from_outside
 from tinystories.config.packaged import find_recipe, recipe_names
 from tinystories.config.parser import StrictParser
 from tinystories.config.training_keys import training_keys
@@ -131,8 +132,8 @@ def _words(argv: list[str], parser: StrictParser) -> list[str]:
     overrides = list(argv)
     from_file: list[str] = []
     if overrides and not overrides[0].startswith("-"):
-        path = find_recipe(overrides.pop(0))
-        values = _read_yaml(path)
+        path = find_recipe(word_from_outside("recipe", overrides.pop(0)))
+        values = _read_file(path)
         parser.check(_as_arguments(values), source=f"{path}: ")
         replaced = _replaced_keys(overrides)
         kept = {key: value for key, value in values.items() if str(key).replace("-", "_") not in replaced}
@@ -164,15 +165,55 @@ def _replaced_keys(arguments: list[str]) -> set[str]:
     return {*(_DATA_SOURCES if names_data else ()), *(["lr_scheduler_kwargs"] if "lr_scheduler_type" in given else ())}
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_file(path: Path) -> dict[str, Any]:
+    """The keys of a recipe: a file that ends in .json is JSON, any other is YAML."""
     try:
-        text = path.read_text(encoding="utf-8")
-        values = yaml.load(text, Loader=_StrictLoader)
+        text = path.read_text(encoding="utf-8-sig")
+        values = _read_json(path, text) if path.suffix.lower() == ".json" else _read_yaml(path, text)
+        if not isinstance(values, dict):
+            raise UserError(f"{path} must contain 'key: value' lines, not {type(values).__name__}")
+        values = {key: _whole(f"{path}: {key}", value) for key, value in values.items()}
     except OSError as error:
         raise UserError(f"cannot read the recipe {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}:{line}: not UTF-8", "save the file as UTF-8") from error
+    except RecursionError as error:
+        raise UserError(f"{path} must contain 'key: value' lines, and is nested too deeply") from error
+    return values
+
+
+def _whole(place: str, value: Any) -> Any:
+    """`value` with a character that was written as two escapes, as in JSON, as one; half of one is a `UserError`."""
+    if isinstance(value, list):
+        return [_whole(place, item) for item in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        return value.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        raise UserError(f"{place}: half of a character (a lone surrogate) in {value!r}") from None
+
+
+def _read_json(path: Path, text: str) -> Any:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                raise UserError(f"{path}: not a valid recipe: key {key!r} is given twice")
+        return dict(pairs)
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise UserError(f"{path}: not valid JSON: {one_line(error)}") from error
+
+
+def _read_yaml(path: Path, text: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
     except MarkedYAMLError as error:
         mark, problem = error.problem_mark or error.context_mark, error.problem or error.context
         place = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -180,11 +221,6 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise UserError(f"{path}:{line}: a character that YAML does not allow, {chr(error.character)!r}") from error
-    except RecursionError as error:
-        raise UserError(f"{path} must contain 'key: value' lines, and is nested too deeply") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path} must contain 'key: value' lines, not {type(values).__name__}")
-    return values
 
 
 def _as_arguments(values: dict[str, Any]) -> list[str]:

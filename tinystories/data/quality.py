@@ -27,6 +27,7 @@ from tinystories.data.corpus import read_sources, text_hashes
 from tinystories.data.mojibake import clean_text
 from tinystories.data.readers import END_OF_TEXT, STORIES_PER_BATCH, story_places
 from tinystories.errors import UserError, one_line
+from tinystories.output_file import check_output_file
 
 
 HTML_NAMES = (
@@ -233,8 +234,7 @@ def check_target(arguments: QualityArguments) -> Path:
         raise UserError(f"clean {target}: give a name that ends in .jsonl or .txt")
     if target.exists():
         raise UserError(f"clean {target}: the file exists and is not overwritten; give another name")
-    if not target.resolve().parent.is_dir():
-        raise UserError(f"clean {target}: the folder {target.parent} does not exist")
+    check_output_file(str(target), "clean")
     if source.is_dir() and source.resolve() in target.resolve().parents:
         raise UserError(f"clean {target}: is in {source} and would be read with it next time; give another folder")
     return target

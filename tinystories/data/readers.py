@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tinystories.config.keys import DataArguments
+from tinystories.config.outside import word_from_outside
 from tinystories.errors import UserError, one_line
 
 
@@ -72,9 +73,12 @@ def _reader(*suffixes: str) -> Callable[[Reader], Reader]:
 def list_files(path: Path) -> list[Path]:
     """The file, or the files of known formats in a folder; a path that cannot be read is a `UserError`."""
     try:
-        return _known_files(path)
+        files = _known_files(path)
     except OSError as error:  # a name that is too long, a folder without permission
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    for file in files:  # its name is written into reports
+        word_from_outside("the name of", str(file))
+    return files
 
 
 def _known_files(path: Path) -> list[Path]:

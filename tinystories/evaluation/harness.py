@@ -28,10 +28,11 @@ import yaml
 
 from tinystories.config.keys import DataArguments
 from tinystories.config.parser import StrictParser
-from tinystories.console import run_command
+from tinystories.console import quoted, run_command
 from tinystories.data.corpus import pick_stories, read_files
-from tinystories.errors import UserError, one_line
+from tinystories.errors import UserError
 from tinystories.evaluation.minimal_pairs.pairs import NUMBER, Pair, blimp_pairs, build_pairs
+from tinystories.output_file import check_output_folder
 
 
 PAIRS, BLIMP, BITS_PER_BYTE = "tinystories_pairs", "local_blimp", "tinystories_bits_per_byte"
@@ -109,19 +110,18 @@ def main(argv: list[str]) -> None:
     for name in ("number", "stories"):
         if getattr(arguments, name) < 1:
             raise UserError(f"{name} must be at least 1, got {getattr(arguments, name)}")
+    folder = Path(arguments.output_dir)
+    check_output_folder(folder)
     stories, _ = read_files(arguments.data, DataArguments())
     pairs = build_pairs(stories, arguments.number, arguments.seed)
     blimp = blimp_pairs(arguments.blimp) if arguments.blimp else []
-    folder = Path(arguments.output_dir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {one_line(error)}") from error
+    folder.mkdir(parents=True, exist_ok=True)
     tasks = [BITS_PER_BYTE, *write_pairs(folder, PAIRS, pairs)]
     write_stories(folder, pick_stories(stories, arguments.stories)["text"])
     if blimp:
         tasks += write_pairs(folder, BLIMP, blimp)
-    print(f"{len(tasks)} tasks, {len(pairs) + len(blimp):,} pairs in {folder}; lm_eval --include_path {folder}")
+    start = quoted("lm_eval", "--include_path", str(folder))
+    print(f"{len(tasks)} tasks, {len(pairs) + len(blimp):,} pairs in {folder}; {start}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,25 @@
 """Sample one story with a model's own generation config."""
 
 import copy
+from collections.abc import Iterable
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tinystories.errors import UserError
 from tinystories.random_state import keep_random_state
+
+
+def check_prompt(prompt: str, tokenizer: PreTrainedTokenizerBase, context: int) -> None:
+    """Raises UserError: the prompt leaves no room for a token in a context of `context` tokens."""
+    length = len(tokenizer(prompt)["input_ids"])
+    if length >= context:
+        raise UserError(f"the prompt has {length} tokens, and the context is {context}", "shorten it")
+
+
+def fitting_prompts(prompts: Iterable[str], tokenizer: PreTrainedTokenizerBase, context: int) -> list[str]:
+    """Those after which there is room for a token."""
+    return [prompt for prompt in prompts if len(tokenizer(prompt)["input_ids"]) < context]
 
 
 @torch.no_grad()

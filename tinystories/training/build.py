@@ -13,6 +13,7 @@ from tinystories.data.packing import PackedRows, pack
 from tinystories.data.tokenizer import describe, load_or_train_tokenizer, tokenizer_report
 from tinystories.errors import UserError, one_line
 from tinystories.evaluation.scoring import scoring_rows
+from tinystories.generation.sample import fitting_prompts
 from tinystories.training.callbacks import SampleStories
 from tinystories.training.checkpointing import LogSpacedCheckpoints
 from tinystories.training.finetuning import continued_model
@@ -69,6 +70,7 @@ def make_trainer(
     evaluation = scoring_rows(evaluated, tokenizer, model.config.max_position_embeddings)
     known = _some_training_stories(recipe, corpus, len(evaluated))
     training_stories = scoring_rows(known, tokenizer, model.config.max_position_embeddings)
+    keep_fitting_prompts(recipe, tokenizer)
     if callbacks is None:
         callbacks = run_callbacks(recipe.training)
     numbers = NumbersGuard(recipe.data, corpus)
@@ -84,6 +86,17 @@ def make_trainer(
         numbers.watch(trainer)
         corpus.report["guards"] = run_guards(trainer, corpus, numbers)
     return trainer
+
+
+def keep_fitting_prompts(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Leave out sample prompts that are as long as the context, with a warning: no story can follow them."""
+    given, context = recipe.training.sample_prompts, recipe.data.block_size
+    kept = fitting_prompts(given, tokenizer, context)
+    for prompt in given:
+        if prompt not in kept:
+            logger.warning("the sample prompt %r fills the context of %d tokens: it is left out", prompt, context)
+    recipe.training.sample_prompts = kept
+    recipe.values |= {"sample_prompts": kept}
 
 
 def run_callbacks(training: RunArguments) -> list[TrainerCallback]:

@@ -92,11 +92,12 @@ def use_compiler_if_it_works(training: RunArguments) -> str | None:
     if not training.torch_compile:
         return None
     try:
-        torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=training.device))
+        compiled = torch.compile(lambda x: x.sin() + 1, backend=training.torch_compile_backend or "inductor")
+        compiled(torch.ones(8, device=training.device))
     except Exception as error:  # whatever a missing or broken compiler raises
         reason = _compiler_message(error)
         logger.warning("torch.compile does not work here (%s): training continues without it", reason)
-        training.torch_compile = False
+        training.torch_compile, training.torch_compile_backend, training.torch_compile_mode = False, None, None
         os.environ.pop("ACCELERATE_DYNAMO_BACKEND", None)  # set by TrainingArguments to make accelerate compile
         os.environ.pop("ACCELERATE_DYNAMO_MODE", None)
         return reason

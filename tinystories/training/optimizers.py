@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
-from transformers import SchedulerType, get_scheduler
+from transformers import SchedulerType, Trainer, get_scheduler
+from transformers.training_args import OptimizerNames
+from transformers.utils.import_utils import is_liger_kernel_available
 
 from tinystories.config.arguments import RunArguments
 from tinystories.errors import UserError, one_line
@@ -139,7 +141,8 @@ def check_optimization(args: RunArguments) -> None:
     """Check optimizer and schedule before any data is prepared.
 
     Raises:
-        UserError: keys that contradict each other, a schedule that cannot be built, a number that no optimizer takes.
+        UserError: keys that contradict each other, a schedule that cannot be built, a number that no optimizer takes,
+            a package that is not installed.
     """
     weight = nn.Parameter(torch.zeros(1, 1))
     if args.optimizer == "muon":
@@ -156,5 +159,22 @@ def check_optimization(args: RunArguments) -> None:
     if 0 < args.max_steps <= args.warmup_steps:
         ends = f"a run of {args.max_steps} steps ends before its warm-up does"
         logger.warning("warmup_steps %g: %s", args.warmup_steps, ends)
+    check_packages(args)
     steps = args.max_steps if args.max_steps > 0 else 10**9  # how many steps the epochs have is not known yet
     make_schedule(args, torch.optim.SGD([weight], lr=max(args.learning_rate, 0.0)), steps)
+
+
+def check_packages(args: RunArguments) -> None:
+    """Raises UserError: an optional package of the optimizer or of the kernels is not installed.
+
+    The Trainer would find that out when it takes the first step.
+    """
+    if args.use_liger_kernel and not is_liger_kernel_available():
+        raise UserError("use_liger_kernel needs the package liger-kernel", "install it, or leave the key out")
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(args)
+    except (ImportError, ValueError) as error:
+        asks_for_package = isinstance(error, ImportError) or any(word in str(error) for word in ("install", "import"))
+        if asks_for_package:  # other complaints are about the model, which is not there yet
+            name = OptimizerNames(args.optim).value
+            raise UserError(f"optim {name}: {one_line(error)}", "or choose another") from error

@@ -1,18 +1,17 @@
 """One run from its recipe to the finished, scored and described checkpoint."""
 
 import logging
-import shlex
 
 from transformers import set_seed
 
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.config.arguments import RunArguments
 from tinystories.config.recipe import Recipe
-from tinystories.console import command_name
+from tinystories.console import shell_line
 from tinystories.data.corpus import Corpus
 from tinystories.errors import UserError, one_line
 from tinystories.evaluation.scoring import nll_of_rows, score_from_tokens, scoring_rows
-from tinystories.generation.sample import sample_story
+from tinystories.generation.sample import fitting_prompts, sample_story
 from tinystories.provenance import Stopwatch
 from tinystories.reporting.model_card import read_facts, write_card
 from tinystories.reporting.run_report import write_report
@@ -109,9 +108,13 @@ def finish(trainer: StoryTrainer, training: RunArguments, corpus: Corpus) -> Non
         final["perplexity"],
         final["bits_per_byte"],
     )
-    prompt = next(iter(training.sample_prompts), "Once upon a time")
-    print(sample_story(model, tokenizer, prompt, training.seed))
-    print(f'\nYour model: {folder}\nWrite more: {command_name("generate")} {folder} "{prompt}"')
+    beginnings = (*training.sample_prompts, "Once upon a time", "Once")
+    fitting = fitting_prompts(beginnings, tokenizer, model.config.max_position_embeddings)[:1]
+    for prompt in fitting:
+        print(sample_story(model, tokenizer, prompt, training.seed))
+    print(f"\nYour model: {folder}")
+    for prompt in fitting:
+        print(f"Write more: {shell_line('generate', folder, prompt)}")
     report(folder)
 
 
@@ -120,7 +123,7 @@ def report(folder: str) -> None:
     try:
         print(f"Report: {write_report(folder)}")
     except Exception as error:
-        logger.warning("no report (%s %s tries again): %s", command_name("report"), folder, one_line(error))
+        logger.warning("no report (%s tries again): %s", shell_line("report", folder), one_line(error))
 
 
 def publish(trainer: StoryTrainer, training: RunArguments) -> None:
@@ -131,6 +134,5 @@ def publish(trainer: StoryTrainer, training: RunArguments) -> None:
     except UserError as error:
         options = ["--revision", training.hub_revision] if training.hub_revision else []
         options += [] if training.hub_private_repo else ["--public"]
-        start = command_name("push").split()
-        again = shlex.join([*start, training.output_dir, str(trainer.hub_model_id), *options])
+        again = shell_line("push", training.output_dir, str(trainer.hub_model_id), options=options)
         raise UserError(f"the run is finished and saved, but not published: {error}. Then: {again}") from error

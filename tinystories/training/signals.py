@@ -1,13 +1,16 @@
-"""Ctrl-C and SIGTERM: the run finishes its step, saves a checkpoint, and names the command that resumes it.
+"""Ctrl-C, SIGTERM and SIGHUP: the run finishes its step, saves a checkpoint, and names the command that resumes it.
 
-A signal during an evaluation takes effect one step after it, because a checkpoint from before would lose it. A second
-Ctrl-C ends the run at once; --resume then continues from the last checkpoint.
+SIGHUP is sent when the terminal is closed; under `nohup` it stays ignored. A signal during an evaluation takes effect
+one step after it, because a checkpoint from before would lose it. A second Ctrl-C ends the run at once; --resume then
+continues from the last checkpoint. A second signal of another kind changes nothing: a terminal or a service that ends
+sends several.
 """
 
 import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 import torch
@@ -18,7 +21,9 @@ from tinystories.errors import Interrupted
 from tinystories.training.checkpointing import at_the_end_of_an_epoch
 
 
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # the last but one is not on Windows, the last only there
+SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+FROM_KEYBOARD = {getattr(signal, name) for name in ("SIGINT", "SIGBREAK") if hasattr(signal, name)}
 
 
 class IgnoreSignals:
@@ -50,15 +55,18 @@ class GracefulStopCallback(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         if not self.before and threading.current_thread() is threading.main_thread():
             self.alone = args.world_size == 1
-            self.before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+            # A Ctrl-C that a shell ignores for its background commands is taken: it was sent to this process.
+            taken = [n for n in SIGNALS if n in FROM_KEYBOARD or signal.getsignal(n) is not signal.SIG_IGN]
+            self.before = {number: signal.signal(number, self._on_signal) for number in taken}
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:
             self.received = number
             if os.environ.get("LOCAL_RANK", "0") == "0":
                 # not print or logging: the signal may have interrupted either
-                os.write(2, b"\nstopping: this step is finished and saved first (again: stop now)\n")
-        elif self.alone:  # with a launcher this may be the same Ctrl-C, passed on
+                with suppress(OSError):  # the terminal is gone
+                    os.write(2, b"\nstopping: this step is finished and saved first (Ctrl-C: stop now)\n")
+        elif self.alone and number in FROM_KEYBOARD:  # with a launcher this may be the same Ctrl-C, passed on
             self._restore()
             raise KeyboardInterrupt
 

@@ -28,6 +28,7 @@ from transformers.trainer_utils import HubStrategy, TrainOutput
 
 from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.checkpoint.hub import check_card_unedited, create_repository, hub_errors, push
+from tinystories.checkpoint.loading import share_weights
 from tinystories.config.recipe import Recipe
 from tinystories.data.packing import PackedRows, StoryCollator
 from tinystories.errors import GuardError, UserError
@@ -208,6 +209,7 @@ class StoryTrainer(AtomicCheckpointTrainer):
         self.model.config.use_cache = self.args.use_cache
         if self.args.should_save:
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle; recipe.json holds the same as text
+            share_weights(folder)
             save_presets(folder, self.model.generation_config)
             if folder != Path(self.args.output_dir):  # the run folder's card is written after the final score
                 write_card(folder, self.model, self.card_facts())
@@ -250,7 +252,7 @@ class StoryTrainer(AtomicCheckpointTrainer):
         api = HfApi(token=self.args.hub_token)
         with hub_errors(name):
             repo_id = create_repository(api, name, self.args.hub_private_repo)
-            check_card_unedited(api, repo_id, self.args.hub_revision)
+            check_card_unedited(api, repo_id, self.args.hub_revision, self.args.output_dir)
         return repo_id
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
