@@ -367,7 +367,7 @@ def test_resume_without_a_checkpoint(tmp_path):
     assert "contains no earlier run" in mistake(check_run_folder, training)
     (tmp_path / "letter.txt").write_text("a file", encoding="utf-8")
     training = RunArguments(output_dir=str(tmp_path / "letter.txt" / "run"), resume=True)
-    assert "letter.txt is a file" in mistake(check_run_folder, training)
+    assert "letter.txt is not a folder" in mistake(check_run_folder, training)
 
 
 @slow

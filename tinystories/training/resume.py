@@ -20,9 +20,10 @@ from typing import Any
 from tinystories.atomic import discard, write_atomically
 from tinystories.config.arguments import RunArguments
 from tinystories.config.recipe import Recipe
-from tinystories.errors import UserError
+from tinystories.errors import UserError, one_line
 from tinystories.links import links_out_of
 from tinystories.lock import HeldError, held, holder
+from tinystories.output_file import check_output_folder
 from tinystories.reporting.model_card import is_as_written
 from tinystories.run_files import (
     CARD,
@@ -112,15 +113,15 @@ def run_folder_taken(training: RunArguments) -> Iterator[None]:
     with ExitStack() as stack:
 
         def take() -> None:
-            _check_place(folder)
-            stack.callback(_remove_empty, [place for place in (folder, *folder.parents) if not place.exists()])
+            check_output_folder(folder)
+            stack.callback(_remove_empty, [place for place in (folder, *folder.parents) if not os.path.lexists(place)])
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(held(folder / LOCK))
             except HeldError as error:
                 raise _taken(folder, str(error)) from error
             except OSError as error:
-                raise UserError(f"output_dir {folder} cannot be used: {error.strerror}", "give another") from error
+                raise UserError(f"output_dir {folder} cannot be taken: {one_line(error)}", "give another") from error
 
         on_one_process(take)
         yield
@@ -146,14 +147,6 @@ def check_not_taken(training: RunArguments) -> None:
         raise _taken(folder, at_work)
 
 
-def _check_place(folder: Path) -> None:
-    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.exists(path))
-    if not place.is_dir():
-        raise UserError(f"output_dir {folder} cannot be made: {place} is a file", "give another")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise UserError(f"output_dir {folder} cannot be written: {place} is read-only", "give another")
-
-
 def check_run_folder(training: RunArguments) -> str | None:
     """The checkpoint to resume from, if the recipe asks for that; else None.
 
@@ -161,7 +154,7 @@ def check_run_folder(training: RunArguments) -> str | None:
         UserError: the folder holds something that must not be replaced, or nothing to resume from.
     """
     folder = Path(training.output_dir)
-    _check_place(folder)
+    check_output_folder(folder)
     if links := links_out_of(folder, (*WRITTEN_BY_A_RUN, *NEVER_PUBLISHED, REPORT)):
         raise UserError(
             f"{folder}: {links[0]} leads out of this folder by a link, and would be overwritten", "remove the link"
