@@ -25,7 +25,7 @@ def recipe(tmp_path, monkeypatch):
 
 
 def break_compiler(monkeypatch, message):
-    def refuse(function):
+    def refuse(function, backend):
         raise RuntimeError(message)
 
     monkeypatch.setattr(torch, "compile", refuse)
