@@ -52,9 +52,11 @@ def open_table(file: Path, column: str) -> Table:
     most = max(headers, key=lambda delimiter: len(headers[delimiter]))
     if len(headers[usual]) > 1:
         most = usual
-    delimiter = next((mark for mark in (usual, most, *headers) if column in headers[mark]), None)
-    if delimiter is None or (len(headers[delimiter]) == 1 and len(headers[most]) > 1):
-        found = f"the header holds {DELIMITERS[most]} and no {DELIMITERS[usual]}, so it has" if most != usual else "it has"
+    delimiter = next((mark for mark in (usual, most, *headers) if column in headers[mark]), "")
+    if not delimiter or (len(headers[delimiter]) == 1 and len(headers[most]) > 1):
+        found = (
+            f"the header holds {DELIMITERS[most]} and no {DELIMITERS[usual]}, so it has" if most != usual else "it has"
+        )
         raise UserError(f"{file}:1: no column {column!r}; {found} {headers[most]}", "choose one with --text_column")
     if headers[delimiter].count(column) > 1:
         raise UserError(f"{file}:1: several columns are named {column!r}", "rename all but one")

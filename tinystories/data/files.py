@@ -7,7 +7,7 @@ cannot be read; all of it is counted and named. A pipe or a socket is never open
 
 import logging
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from tinystories.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-HIDDEN, NAMED = "hidden", 5
+HIDDEN, SEEN = "hidden", "read already, or a link to a folder that it is in"
+NAMED = 5  # files in a message
 
 
 @dataclass
@@ -52,11 +53,7 @@ def find_files(path: Path, suffixes: Collection[str]) -> FoundFiles:
             _check_file(path, suffixes)
             return FoundFiles([path])
         above = {os.path.realpath(parent) for parent in Path(os.path.realpath(path)).parents}
-        for file in _walk(path, found, seen=above):
-            if file.suffix.lower() in suffixes:
-                found.files.append(file)
-            else:
-                found.leave_out(file, "of another format")
+        _walk(path, suffixes, found, seen=above)
     except OSError as error:  # a name that is too long, a folder without permission
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     if not found.files:
@@ -80,31 +77,35 @@ def _check_file(path: Path, suffixes: Collection[str]) -> None:
     raise UserError(f"{path}: no such file or folder (looked in {Path.cwd()})")
 
 
-def _walk(folder: Path, found: FoundFiles, seen: set[str]) -> Iterator[Path]:
-    """The readable files in `folder` and below. seen: real paths that are not entered again, or not at all."""
+def _walk(folder: Path, suffixes: Collection[str], found: FoundFiles, seen: set[str]) -> None:
+    """Add what is in `folder` and below. seen: real paths that are not read again, or not at all."""
     seen.add(os.path.realpath(folder))
     for name in sorted(os.listdir(folder)):
         path = folder / name
         real = os.path.realpath(path)
-        if name.startswith("."):
-            found.leave_out(path, HIDDEN)
-        elif real in seen:
-            found.leave_out(path, "read already under another name, or linked to a folder around them")
-        elif not os.path.exists(path):
-            linked = os.path.islink(path)
-            found.leave_out(path, "linked to nothing that can be read" if linked else "without permission to read")
-        elif not (path.is_dir() or path.is_file()):
-            found.leave_out(path, "neither file nor folder")
-        elif not _is_readable(path):
-            found.leave_out(path, "without permission to read")
+        reason = _reason_to_leave_out(path, suffixes) or (SEEN if real in seen else None)
+        if reason is not None:
+            found.leave_out(path, reason)
+            continue
+        if os.path.islink(path):
+            found.links.append(path)
+        if path.is_dir():
+            _walk(path, suffixes, found, seen)
         else:
-            if path.is_symlink():
-                found.links.append(path)
-            if path.is_dir():
-                yield from _walk(path, found, seen)
-            else:
-                seen.add(real)
-                yield path
+            seen.add(real)
+            found.files.append(path)
+
+
+def _reason_to_leave_out(path: Path, suffixes: Collection[str]) -> str | None:
+    if path.name.startswith("."):
+        return HIDDEN
+    if not os.path.exists(path):
+        return "a link to nothing that can be read" if os.path.islink(path) else "no permission to read"
+    if not (path.is_dir() or path.is_file()):
+        return "neither file nor folder"
+    if path.is_file() and path.suffix.lower() not in suffixes:
+        return "another format"
+    return None if _is_readable(path) else "no permission to read"
 
 
 def _is_readable(path: Path) -> bool:
@@ -119,7 +120,7 @@ def _is_readable(path: Path) -> bool:
 
 
 def _count(paths: list[Path], reason: str, folder: Path) -> str:
-    return f"{len(paths)} {reason}: {_some([str(path.relative_to(folder)) for path in paths])}"
+    return f"{len(paths)} ({reason}): {_some([str(path.relative_to(folder)) for path in paths])}"
 
 
 def _some(names: list[str]) -> str:

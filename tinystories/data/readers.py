@@ -28,7 +28,7 @@ from tinystories.data.csv_rows import DELIMITERS, open_table, read_rows, usual_d
 from tinystories.data.files import FoundFiles, find_files
 from tinystories.data.lines import read_lines, read_whole_lines
 from tinystories.data.separator_survey import doubt, survey
-from tinystories.data.separators import RULES, check_separator, cut, describe
+from tinystories.data.separators import RULES, check_separator, cut, describe, holds_separator
 from tinystories.errors import UserError, one_line
 
 
@@ -36,7 +36,14 @@ STORIES_PER_BATCH = 1000
 SURROGATE = re.compile("[\ud800-\udfff]")
 CHATS = "chats must be written out as text first"
 CHOOSE = "choose one with --text_column"
-JSON_KINDS = {type(None): "null", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+JSON_KINDS = {
+    type(None): "null",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+}
 
 
 class _Row(str):

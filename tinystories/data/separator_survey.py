@@ -5,32 +5,36 @@ options to choose from, because the guess is almost certainly wrong:
 
 - a text like `</s>`, or a line like `***`, stands at regular places: at least once for every ten blocks of lines
   between blank lines, and no part without it is longer than three quarters of the text;
-- a few words are again and again all that stands between two blank lines, at such places;
+- a few words are again and again all that stands between two blank lines, at such places; or a line like `THE END` or
+  `The End` is again and again amid the lines of a block;
 - between blocks there is one blank line here and several there, each at least twice and in 5 % of the gaps;
 - blocks of a hundred lines or 50,000 characters on average; or, in a single file without a blank line, twenty lines
-  each like a story: they end as sentences do and have 40 characters on average.
+  each like a story (they end as sentences do and have 40 characters on average), or one that is repeated.
 
-Where there is less of it, it is said and the guess is kept.
+Where there is less of it, it is said and the guess is kept. `<|endoftext|>`, and any rule that is named, is never
+questioned.
 """
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from tinystories.data.separators import BRACKETED, END_OF_TEXT, LONGEST_SEPARATOR, option
+from tinystories.data.separators import END_OF_TEXT, LONGEST_SEPARATOR, option
 
 
+BRACKETED = re.compile(r"<[^<>]+>|\[[^\[\]]+\]")
 END_TOKEN = re.compile(  # of what stands in brackets: </s>, <eos>, <|im_end|>, <|end_of_text|>, [END], [SEP], ...
     r"(?:^|[\W_])(?:/s|eo[sdt]|end|endof\w*|sep|separator|story)(?:[\W_]|$)", re.I
 )
-SENTENCE_ENDS = ".,;:!?…。！？'\"“”‘’«»()"  # a line of these alone is speech
+SENTENCE_ENDS = ".,;:!?…。！？'\"“”‘’«»()"  # noqa: RUF001 (a line of these alone is speech)
 SURVEYED = 2**22  # characters: enough to see what is regular
 MARKS = 1000  # different short texts that are counted
 PER_BLOCK, LONGEST_PART = 0.1, 0.75
-REPEATED, OTHERS = 5, 2  # times that words stand alone, and times as often as any others
+REPEATED, OTHERS = 5, 2  # times that words are a line, and times as often as any others
+THE_END = re.compile(r"\W*(the\s+end|end|fin|finis)\W*", re.I)
 GAPS, GAPS_SHARE = 2, 0.05
 MANY_LINES, LONG_BLOCK = 100, 50_000
-SOME_LINES, LINE_LENGTH, SENTENCES = 20, 40, 0.9
+FEW_LINES, SOME_LINES, LINE_LENGTH, SENTENCES = 5, 20, 40, 0.9
 
 
 @dataclass
@@ -48,6 +52,7 @@ class Mark:
 
     count: int = 0
     alone: int = 0  # times that it is all that stands between two blank lines
+    closing: int = 0  # times that it is the last line before a blank one
     ends: int = 0
     line: int = 0  # the last one
     longest_part: int = 0  # characters without it
@@ -92,8 +97,9 @@ class Survey:
         self.blocks += 1
         self.single += blank == 1
         self.several += blank > 1
-        if lines == 1 and last in self.short_lines:
-            self.short_lines[last].alone += 1
+        if last in self.short_lines:
+            self.short_lines[last].closing += 1
+            self.short_lines[last].alone += lines == 1
 
 
 def survey(lines: Iterable[str]) -> Survey | None:
@@ -119,8 +125,14 @@ def survey(lines: Iterable[str]) -> Survey | None:
 
 
 def doubt(found: Survey, only_file: bool) -> Doubt | None:
-    """What speaks against blank lines. only_file: the source is one file, so that one story would be the whole corpus."""
-    return _separator(found) or _gaps(found) or _giant_story(found, only_file) or _rare_mark(found)
+    """What speaks against blank lines. only_file: the source is one file, so that one story would be all of it."""
+    return (
+        _separator(found)
+        or _gaps(found)
+        or _repeated_line(found, only_file)
+        or _giant_story(found, only_file)
+        or _rare_mark(found)
+    )
 
 
 def _separator(found: Survey) -> Doubt | None:
@@ -130,13 +142,22 @@ def _separator(found: Survey) -> Doubt | None:
     if not regular:
         ornaments = {text: mark for text, mark in found.short_lines.items() if _is_ornament(text)}
         regular = {text: mark for text, mark in ornaments.items() if _is_regular(mark, found) and not mark.adjacent}
-    if not regular:
-        regular = {text: mark for text, mark in _repeated_words(found).items() if mark.alone == mark.count}
-    if not regular:
-        return None
-    text = max(regular, key=lambda text: (regular[text].count, regular[text].ends))
+    return _question(max(regular.items(), key=lambda item: (item[1].count, item[1].ends))) if regular else None
+
+
+def _repeated_line(found: Survey, only_file: bool) -> Doubt | None:
+    """Words that are again and again a line where blank lines do not end the story."""
+    for text, mark in _repeated_words(found).items():
+        is_end = THE_END.fullmatch(text) or text.isupper() or (only_file and found.blocks == 1)
+        if mark.alone == mark.count or (is_end and mark.closing < mark.count / 2):
+            return _question((text, mark))
+    return None
+
+
+def _question(separator: tuple[str, Mark]) -> Doubt:
+    text, mark = separator
     return Doubt(
-        f"{text!r} stands {regular[text].count} times in it, at regular places",
+        f"{text!r} stands in it {_times(mark.count)}, at regular places",
         f"give {option(text)} if it ends a story; if it is text, {option('blank_line')}, or {option('file')} where the "
         "file is one story",
         certain=True,
@@ -155,8 +176,11 @@ def _is_ornament(text: str) -> bool:
 
 
 def _repeated_words(found: Survey) -> dict[str, Mark]:
-    """The one short line of words that is repeated at regular places, and far more often than any other."""
-    words = {text: mark for text, mark in found.short_lines.items() if not _is_ornament(text)}
+    """The one short line of words that is repeated at regular places, and far more often than any other.
+
+    The name of a speaker in a play, `ROMEO:`, is none.
+    """
+    words = {text: mark for text, mark in found.short_lines.items() if not (_is_ornament(text) or text[-1] == ":")}
     most, *others = sorted(words.items(), key=lambda item: -item[1].count)[:2] or [("", Mark())]
     mark = most[1]
     if mark.count < max(REPEATED, OTHERS * max((other.count for _, other in others), default=0) + 1):
@@ -170,7 +194,8 @@ def _gaps(found: Survey) -> Doubt | None:
     if not rarer:
         return None
     return Doubt(
-        f"one blank line stands between its blocks of text {found.single} times, and several do {found.several} times",
+        f"one blank line stands between its blocks of text {_times(found.single)}, and several do "
+        f"{_times(found.several)}",
         f"give {option('two_blank_lines')} if stories end at several, or {option('blank_line')} if each block is one",
         certain=rarer >= max(GAPS, GAPS_SHARE * (found.single + found.several)),
     )
@@ -180,23 +205,24 @@ def _giant_story(found: Survey, only_file: bool) -> Doubt | None:
     """Blocks that are too large for a story, or lines that are each like one."""
     lines, characters = found.lines / max(1, found.blocks), found.characters / max(1, found.blocks)
     like_stories = (
-        found.lines >= SOME_LINES
+        only_file
+        and found.blocks == 1
         and found.sentences >= SENTENCES * found.lines
         and found.characters >= LINE_LENGTH * found.lines
     )
-    certain = (
-        lines >= MANY_LINES or characters >= LONG_BLOCK or (only_file and found.blocks == 1 and like_stories)
-    )
-    if not certain and lines < MANY_LINES / 2:
+    certain = lines >= MANY_LINES or characters >= LONG_BLOCK or (like_stories and lines >= SOME_LINES)
+    if not certain and lines < (FEW_LINES if like_stories else MANY_LINES / 2):
         return None
     size = f"{found.lines} lines" if found.lines > 1 else f"{found.characters} characters"
-    words = "".join(f", {option(text)} if that line ends one" for text in _repeated_words(found))
+    others = [(text, "that line ends one") for text in _repeated_words(found)]
+    others += [("line", "each line is a story")] if found.lines > 1 else []
+    others += [("blank_line", "blank lines end them")] if found.blocks > 1 else []
+    options = [f"{option(rule)} if {meaning}" for rule, meaning in [*others, ("file", "the file is one story")]]
     return Doubt(
         f"its {size} without a blank line would be one story"
         if found.blocks == 1
-        else f"its {size} with only {found.blocks - 1} blank lines between would be {found.blocks} stories",
-        f"give {option('line')} if each line is a story{words}, or {option('file')} if the file is one"
-        + (f", or {option('blank_line')} if blank lines end them" if found.blocks > 1 else ""),
+        else f"its {size} with blank lines at only {found.blocks - 1} places would be {found.blocks} stories",
+        f"give {', or '.join(options)}",
         certain,
     )
 
@@ -208,5 +234,9 @@ def _rare_mark(found: Survey) -> Doubt | None:
     if not marks:
         return None
     text = max(marks, key=lambda text: marks[text].count)
-    times = f"{marks[text].count} times" if marks[text].count > 1 else "once"
-    return Doubt(f"{text!r} stands in it {times}", f"give {option(text)} if it ends a story", certain=False)
+    found_it = f"{text!r} stands in it {_times(marks[text].count)}"
+    return Doubt(found_it, f"give {option(text)} if it ends a story", certain=False)
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"

@@ -9,7 +9,6 @@
   `[END]`, wherever it stands; any other, such as `---`, where it is a line of its own.
 """
 
-import re
 import shlex
 from collections.abc import Iterable, Iterator
 
@@ -26,7 +25,6 @@ RULES = {  # and what ends a story, in words
     "file": "the end of the file",
 }
 LONGEST_SEPARATOR = 40  # characters
-BRACKETED = re.compile(r"<[^<>]+>|\[[^\[\]]+\]")
 
 Story = tuple[int, str]  # the line of its first word, and its text
 
@@ -56,7 +54,7 @@ def holds_separator(line: str, text: str) -> bool:
 
 
 def _is_bracketed(text: str) -> bool:
-    return BRACKETED.fullmatch(text.strip()) is not None
+    return text.strip()[0] + text.strip()[-1] in ("<>", "[]")
 
 
 def cut(lines: Iterable[str], rule: str) -> Iterator[Story]:

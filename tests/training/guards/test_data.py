@@ -34,9 +34,9 @@ MUTATIONS = {
     "a story read twice": (CORPUS, KEPT, f"{KEPT}            if report['stories'] == 77:\n    {KEPT}", "lost, doubled"),
     "the last letter lost": (CORPUS, '"\\n").strip():', '"\\n").strip()[:-1]:', "lost, doubled or changed"),
     "files read up to a marker": (
-        "tinystories/data/readers.py",
-        "*ended, line = line.split(END_OF_TEXT)",
-        "*ended, line = line.split(END_OF_TEXT, 1)\n            ended = ended if number % 50 else []",
+        "tinystories/data/separators.py",
+        "*ended, line = line.split(end)",
+        "*ended, line = line.split(end, 1)\n            ended = ended if number % 50 else []",
         "is not in the corpus",
     ),
     "stories lost in the division": (
