@@ -327,7 +327,10 @@ def test_broken_csv_header(write, read):
 
 
 CHATS = {
-    "messages": ({"messages": [{"role": "user", "content": "hi"}]}, "field 'messages' is a list, not text"),
+    "messages": (
+        {"messages": [{"role": "user", "content": "hi"}]},
+        "no text in field 'messages', it is a list, not text",
+    ),
     "text": ({"conversations": [{"from": "human", "value": "hi"}]}, "it has ['conversations']; none of them is text"),
 }
 
@@ -350,7 +353,7 @@ def test_json_that_is_no_lines(write, read, content):
     path = write("stories.jsonl", content)
     for rule in ("error", "skip"):
         message = mistake(read, path, on_bad_row=rule)
-        assert message.startswith(f"{path}: is one JSON ") and "one object a line" in message
+        assert message.startswith(f"{path}:1: not JSON lines but one JSON ") and "a line of its own" in message
 
 
 COLUMNS = {

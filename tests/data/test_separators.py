@@ -192,7 +192,7 @@ def test_validation_file_is_asked_about(tmp_path):
     (tmp_path / "held.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
     names = {"train_file": str(tmp_path / "train.txt"), "validation_file": str(tmp_path / "held.txt")}
     message = mistake(load_corpus, DataArguments(**names, data_cache_dir=str(tmp_path / "cache")))
-    assert message.startswith(f"{tmp_path / 'held.txt'}: its 60 lines")
+    assert message.startswith(f"{tmp_path / 'held.txt'}: 60 lines")
 
 
 def test_commands_say_the_same(tmp_path):

@@ -28,7 +28,9 @@ def read_lines(file: Path, longest: int = PIECE) -> Iterator[str]:
             number = 1
             for line in iter(partial(stream.readline, longest), ""):
                 if "\0" in line:
-                    raise UserError(f"{file}:{number}: has a zero byte, so it is not text", "save the file as UTF-8")
+                    raise UserError(
+                        f"{file}:{number}: has a zero byte, so it is not text or is UTF-16", "save the file as UTF-8"
+                    )
                 yield line
                 number += line.endswith("\n")
     except UnicodeDecodeError as error:

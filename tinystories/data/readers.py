@@ -158,7 +158,9 @@ def _check_one_value_a_line(file: Path) -> None:
     first = next(lines, "")
     if first == "{" or (first.startswith("[") and (not _is_json(first) or next(lines, None) is None)):
         what = "object over several lines" if first == "{" else "list"
-        raise UserError(f"{file}: is one JSON {what}, and not one object a line", "write each object into one line")
+        raise UserError(
+            f"{file}:1: not JSON lines but one JSON {what}", "write each object with a story into a line of its own"
+        )
 
 
 def _is_json(text: str) -> bool:
@@ -175,18 +177,20 @@ def _text_of(line: str, column: str) -> str:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise BadRow(f"not JSON ({getattr(error, 'msg', error)})") from error
-    what = "it"
     if isinstance(value, dict):
-        what = f"field {column!r}"
         if column not in value:
             texts = [name for name, other in value.items() if isinstance(other, str)]
-            raise BadRow(f"no {what}; it has {list(value)}", CHOOSE if texts else f"none of them is text: {CHATS}")
+            raise BadRow(
+                f"no field {column!r}; it has {list(value)}", CHOOSE if texts else f"none of them is text: {CHATS}"
+            )
         if line.count(f'"{column}"') > 1 and _names(line).count(column) > 1:
-            raise BadRow(f"{what} is given twice")
+            raise BadRow(f"the field {column!r} is given twice")
         value = value[column]
     if not isinstance(value, str):
         chat = isinstance(value, list) and any(isinstance(item, dict) for item in value)
-        raise BadRow(f"{what} is {JSON_KINDS[type(value)]}, not text", CHATS if chat else "correct it")
+        raise BadRow(
+            f"no text in field {column!r}, it is {JSON_KINDS[type(value)]}, not text", CHATS if chat else "correct it"
+        )
     if SURROGATE.search(value):
         raise BadRow("a lone surrogate escape, which is half a character")
     return value
@@ -240,7 +244,8 @@ def check_text_column(source: str, schema: pa.Schema, column: str) -> None:
     if not _is_text(kind := schema.field(column).type) and not pa.types.is_null(kind):
         what = "a list" if pa.types.is_list(kind) or pa.types.is_large_list(kind) else str(kind)
         others = f"; {texts} are" if texts else ""
-        raise UserError(f"{source}: column {column!r} is {what}, not text{others}", CHOOSE if texts else CHATS)
+        chat = CHATS if pa.types.is_nested(kind) else "write the text into it"
+        raise UserError(f"{source}: column {column!r} is {what}, not text{others}", CHOOSE if texts else chat)
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from tinystories.data.lines import PIECE
 from tinystories.data.separators import END_OF_TEXT, LONGEST_SEPARATOR, option
 
 
@@ -116,6 +117,7 @@ def survey(lines: Iterable[str]) -> Survey | None:
             found.end_block(block, last, blank)
             block = 0
         found.add_line(text)
+        found.lines -= len(line) == PIECE and not line.endswith("\n")  # the rest of the line follows
         block, blank, last = block + 1, 0, text
         if found.characters > SURVEYED:
             break
@@ -213,15 +215,15 @@ def _giant_story(found: Survey, only_file: bool) -> Doubt | None:
     certain = lines >= MANY_LINES or characters >= LONG_BLOCK or (like_stories and lines >= SOME_LINES)
     if not certain and lines < (FEW_LINES if like_stories else MANY_LINES / 2):
         return None
-    size = f"{found.lines} lines" if found.lines > 1 else f"{found.characters} characters"
+    size = f"{found.lines} lines" if found.lines > 1 else "one long line"
     others = [(text, "that line ends one") for text in _repeated_words(found)]
     others += [("line", "each line is a story")] if found.lines > 1 else []
     others += [("blank_line", "blank lines end them")] if found.blocks > 1 else []
     options = [f"{option(rule)} if {meaning}" for rule, meaning in [*others, ("file", "the file is one story")]]
     return Doubt(
-        f"its {size} without a blank line would be one story"
+        f"{size} without a blank line would be one story"
         if found.blocks == 1
-        else f"its {size} with blank lines at only {found.blocks - 1} places would be {found.blocks} stories",
+        else f"{size} with blank lines at only {found.blocks - 1} places would be {found.blocks} stories",
         f"give {', or '.join(options)}",
         certain,
     )
