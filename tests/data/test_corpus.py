@@ -17,6 +17,7 @@ import torch
 from helpers.runs import mistake
 from tinystories.config.keys import DataArguments
 from tinystories.config.recipe import read_recipe
+from tinystories.data import corpus
 from tinystories.data.corpus import load_corpus, pick_stories, read_files
 
 
@@ -250,6 +251,8 @@ BAD_ROWS = {
     "too many fields": ("bad.csv", "text,id\nOne.,1\nTwo., then,2\nThree.,3\n", 3),
     "a quote that does not end": ("bad.csv", 'text,id\nOne.,1\nThree.,3\n"Two.,2\n', 4),
     "a quote in the middle": ("bad.csv", 'text,id\nOne.,1\n"Two".,2\nThree.,3\n', 3),
+    "JSON list of messages": ("bad.jsonl", '"One."\n{"text": [{"role": "user"}]}\n"Three."\n', 2),
+    "the field twice": ("bad.jsonl", '"One."\n{"text": "Two.", "text": "2"}\n"Three."\n', 2),
     "null in Parquet": ("bad.parquet", as_parquet({"text": ["One.", None, "Three."]}), None),
 }
 
@@ -321,6 +324,98 @@ def test_csv_without_story(write, read, content):
 def test_broken_csv_header(write, read):
     path = write("stories.csv", '"te"xt,id\nOne.,1\n')
     assert mistake(read, path).startswith(f"{path}:1:")
+
+
+CHATS = {
+    "messages": (
+        {"messages": [{"role": "user", "content": "hi"}]},
+        "no text in field 'messages', it is a list, not text",
+    ),
+    "text": ({"conversations": [{"from": "human", "value": "hi"}]}, "it has ['conversations']; none of them is text"),
+}
+
+
+@pytest.mark.parametrize("column", CHATS)
+def test_chats(write, read, column):
+    """The advice is not to name the field that was named, or another that is no text."""
+    row, expected = CHATS[column]
+    message = mistake(read, write("chat.jsonl", json.dumps(row) + "\n"), text_column=column)
+    assert expected in message and "chats must be written out as text first" in message and "text_column" not in message
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['[{"text": "One."},\n{"text": "Two."}]', "[\n" + '"One."\n]', '{\n"text": "One."\n}', '[{"text": "One."}]'],
+    ids=["list", "list over lines", "object over lines", "list in a line"],
+)
+def test_json_that_is_no_lines(write, read, content):
+    """It is said what it is; its rows cannot be counted, so that it is not skipped either."""
+    path = write("stories.jsonl", content)
+    for rule in ("error", "skip"):
+        message = mistake(read, path, on_bad_row=rule)
+        assert message.startswith(f"{path}:1: not JSON lines but one JSON ") and "a line of its own" in message
+
+
+COLUMNS = {
+    "large strings": (pa.array(["One.", "Two."], pa.large_string()), None),
+    "dictionary": (pa.array(["One.", "Two."]).dictionary_encode(), None),
+    "list": (pa.array([["One."], ["Two."]]), "is a list, not text"),
+    "messages": (pa.array([[{"role": "user"}], []]), "is a list, not text; chats must be written out"),
+    "struct": (pa.array([{"a": "One."}, {"a": "Two."}]), "is struct<a: string>, not text"),
+    "numbers": (pa.array([1, 2]), "is int64, not text"),
+    "bytes": (pa.array([b"One.", b"Two."]), "is binary, not text"),
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_column_types(write, read, name):
+    """Text of any type is read; what is no text is refused once, and not row by row."""
+    column, expected = COLUMNS[name]
+    path = write("stories.parquet", as_parquet({"text": column}))
+    if expected is None:
+        assert read(path)[0] == ["One.", "Two."]
+    else:
+        assert f"column 'text' {expected}" in mistake(read, path, on_bad_row="skip")
+
+
+def test_columns_of_text_are_named(write, read):
+    path = write("stories.parquet", as_parquet({"text": [1], "story": ["One."]}))
+    assert "['story'] are; choose one with --text_column" in mistake(read, path)
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".csv", ".tsv"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
+def test_utf_16(write, read, suffix, encoding):
+    """It is called what it is."""
+    text = "text\n\nOne.\n"
+    path = write(
+        f"stories{suffix}",
+        ("" if encoding in ("utf-16", "utf-32") else "\ufeff").encode(encoding) + text.encode(encoding),
+    )
+    assert f"{path}:1: is UTF-16" in mistake(read, path)
+
+
+def test_place_of_a_wrong_byte(write, read):
+    """With line ends of each kind, far into a file, and at its last byte."""
+    assert ":4: not UTF-8 (byte 0xe9 at column 4)" in mistake(read, write("a.txt", b"One\rTwo\r\nThree\nCaf\xe9 x"))
+    text = ("Zo\u00eb. " * 200_000 + "\r\n").encode() * 3
+    assert ":4: not UTF-8 (byte 0xc3 at column 3)" in mistake(read, write("b.txt", text + b"Zo\xc3"))
+
+
+def test_changed_while_read(write, data, monkeypatch):
+    """What was read then is not kept as the content that was there before."""
+    path = write("stories.txt", "One.\n\nTwo.")
+
+    def append(*arguments, **options):
+        with path.open("a", encoding="utf-8") as file:
+            file.write("\n\nThree.")
+        return unchanged(*arguments, **options)
+
+    unchanged = corpus.tqdm
+    monkeypatch.setattr(corpus, "tqdm", append)  # the bar of the reading: it runs between digest and text
+    assert "was changed while it was read" in mistake(read_files, str(path), data())
+    monkeypatch.undo()
+    assert texts(read_files(str(path), data())[0]) == ["One.", "Two.", "Three."]
 
 
 def damaged_parquet() -> bytes:
@@ -443,6 +538,13 @@ def test_wrong_split_or_column(hub_dataset, data):
     message = mistake(load_corpus, data(dataset_name=hub_dataset, text_column="story"))
     assert "'story'" in message and "'text'" in message and "'id'" in message
     assert "on_bad_row" in mistake(load_corpus, data(dataset_name=hub_dataset))
+
+
+def test_hub_column_that_is_a_list(write, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hub-cache")
+    write("hub/data/train-00000-of-00001.parquet", as_parquet({"messages": [[{"role": "user"}]], "n": [1]}))
+    message = mistake(load_corpus, data(dataset_name=str(tmp_path / "hub"), text_column="messages"))
+    assert "column 'messages' is a list, not text; chats must be" in message
 
 
 # Hold-out

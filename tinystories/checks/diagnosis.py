@@ -25,6 +25,7 @@ from tinystories.checks.measurements import (
     write_stories,
 )
 from tinystories.checks.rules import Measurements, Records, verdict
+from tinystories.config.keys import ReadingArguments
 from tinystories.data.corpus import pick_stories
 from tinystories.data.held_out import find_held_out
 from tinystories.errors import UserError
@@ -62,9 +63,11 @@ class Texts:
     own: bool
 
 
-def find_texts(run: Run, data: str | None, number: int) -> Texts:
-    """At most `number` stories of each kind. data: a file of held-out stories (default: those of the run)."""
-    found = find_held_out(run, data)
+def find_texts(run: Run, data: str | None, number: int, reading: ReadingArguments | None = None) -> Texts:
+    """At most `number` stories of each kind. data: a file of held-out stories (default: those of the run), read as
+    `reading` says.
+    """
+    found = find_held_out(run, data, reading=reading or ReadingArguments())
     held_out = list(pick_stories(found.stories, number)["text"])
     training = None
     if found.training is not None and found.unchanged:
@@ -87,10 +90,12 @@ def diagnose(
     prompt: str | None = None,
     stories: int = 200,
     device: str = "cpu",
+    reading: ReadingArguments | None = None,
 ) -> dict[str, Any]:
     """Measure a checkpoint (a folder or Hub id) on at most `stories` stories; returns everything found, ready for JSON.
 
-    data: a file of held-out stories (default: those of its run). prompt: show the likeliest tokens after this.
+    data: a file of held-out stories (default: those of its run), read as `reading` says. prompt: show the likeliest
+    tokens after this.
 
     Raises:
         UserError: the checkpoint cannot be opened, or its tokenizer has neither BOS nor EOS.
@@ -101,7 +106,7 @@ def diagnose(
     if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
         raise UserError(f"{checkpoint}: its tokenizer has neither BOS nor EOS, so a story has no beginning and no end")
     run = Run(checkpoint, revision)
-    records, texts = records_of(run), find_texts(run, data, stories)
+    records, texts = records_of(run), find_texts(run, data, stories, reading)
     for problem in run.problems:
         logger.warning("%s: %s", checkpoint, problem)
     symptoms = measure(model, tokenizer, records, texts)

@@ -14,10 +14,11 @@ nothing is wrong, 1 otherwise.
 
 import os
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinystories.config.keys import DataArguments, QualityArguments
+from tinystories.config.keys import DataArguments, QualityArguments, ReadingArguments
 from tinystories.config.packaged import packaged_recipe
 from tinystories.config.parser import StrictParser
 from tinystories.config.recipe import check_keys
@@ -74,7 +75,7 @@ def check_recipe(argv: list[str]) -> bool:
 
 def check_model(argv: list[str]) -> bool:
     description = "Find out what is wrong with a model. Exit status: 0 if nothing is wrong, 1 otherwise."
-    parser = StrictParser((), prog=program_name("check"), description=description)
+    parser = StrictParser((ReadingArguments,), prog=program_name("check"), description=description)
     parser.add_argument("checkpoint", help="folder or Hub id")
     parser.add_argument("--revision", help="a branch, tag or commit of a Hub id")
     parser.add_argument("--data", help="a file of held-out stories (default: those of its run)")
@@ -83,6 +84,7 @@ def check_model(argv: list[str]) -> bool:
     parser.add_argument("--device", help="cpu, cuda, mps (default: the accelerator if there is one)")
     parser.add_argument("--output_file", help="write the findings to this JSON file")
     arguments = vars(parser.check(argv))
+    reading = ReadingArguments(**{item.name: arguments.pop(item.name) for item in fields(ReadingArguments)})
     output_file = arguments.pop("output_file")
     check_output_file(output_file)
     if arguments["stories"] < 1:
@@ -92,7 +94,7 @@ def check_model(argv: list[str]) -> bool:
     from tinystories.checks.diagnosis import describe, diagnose
 
     arguments["device"] = arguments["device"] or torch.accelerator.current_accelerator() or "cpu"
-    result = diagnose(**arguments)
+    result = diagnose(**arguments, reading=reading)
     print(*describe(result), sep="\n")
     write_output_file(output_file, result)
     return result["verdict"] == "fine"

@@ -56,7 +56,7 @@ class DataArguments:
     _argument_group_name = "data"  # heading in --help
 
     train_file: str | None = field(
-        default=None, metadata={"help": "A .txt, .jsonl, .csv or .parquet file, or a folder of them."}
+        default=None, metadata={"help": "A .txt, .jsonl, .csv, .tsv or .parquet file, or a folder of them."}
     )
     validation_file: str | None = field(
         default=None, metadata={"help": "The same for validation (default: validation_fraction of the training data)."}
@@ -70,12 +70,15 @@ class DataArguments:
     num_sample_stories: int | None = field(
         default=None, metadata={"help": "Use this many stories of the embedded sample corpus; no file, no download."}
     )
-    text_column: str = field(default="text", metadata={"help": "The field with the story (jsonl, csv, parquet)."})
+    text_column: str = field(default="text", metadata={"help": "The field with the story (jsonl, csv, tsv, parquet)."})
     story_separator: str = field(
         default="auto",
         metadata={
-            "help": "What ends a story in a .txt file. auto: <|endoftext|> where the file has one, else blank lines.",
-            "choices": ["auto", "endoftext", "blank_line", "file"],
+            "help": "What ends a story in a .txt file. endoftext: <|endoftext|>; blank_line: one or more; "
+            "two_blank_lines: two or more, one is between paragraphs; line: each line is a story; file: each file is; "
+            "any other text ends a story itself: in <> or [], such as </s>, wherever it stands, else where it is a "
+            "whole line, such as ***; auto: endoftext where the file has one, else blank_line if nothing speaks "
+            "against it."
         },
     )
     on_bad_row: str = field(
@@ -116,6 +119,22 @@ class DataArguments:
     )
 
 
+@dataclass(frozen=True)
+class ReadingArguments:
+    """How a file of stories is read that a command beside training names; None: as the run has read its own files."""
+
+    text_column: str | None = field(
+        default=None, metadata={"help": "The field with the story (default: that of the run)."}
+    )
+    story_separator: str | None = field(
+        default=None, metadata={"help": "What ends a story in a .txt file, as in training (default: that of the run)."}
+    )
+    on_bad_row: str | None = field(
+        default=None,
+        metadata={"help": "A row that cannot be read: stop, or skip it and count.", "choices": ["error", "skip"]},
+    )
+
+
 @dataclass
 class TokenizerArguments:
     """The tokenizer: one that exists, or how to train one on the training stories."""
@@ -135,7 +154,9 @@ class TokenizerArguments:
 class QualityArguments:
     """`check --data`: which text is looked at, what counts as a problem, and where a clean copy goes."""
 
-    data: str = field(metadata={"help": "A .txt, .jsonl, .csv or .parquet file, a folder of them, or a Hub dataset."})
+    data: str = field(
+        metadata={"help": "A .txt, .jsonl, .csv, .tsv or .parquet file, a folder of them, or a Hub dataset."}
+    )
     clean: str | None = field(
         default=None, metadata={"help": "Write a clean copy to this .jsonl or .txt file, which must not exist."}
     )

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from tinystories.config.keys import DataArguments
 from tinystories.data.cache import cached_folder, content_key, write_arrow
 from tinystories.data.near_copies import CONTROLS, search_copies
-from tinystories.data.readers import READERS, STORIES_PER_BATCH, BadRow, list_files
+from tinystories.data.readers import STORIES_PER_BATCH, BadRow, check_text_column, list_files, read_stories
 from tinystories.data.sample_corpus import sample_stories
 from tinystories.errors import UserError, one_line
 
@@ -31,7 +31,8 @@ logger = logging.getLogger(__name__)
 
 STORY_SCHEMA = pa.schema({"text": pa.string()})
 SAMPLE_CORPUS_SEED = 0
-READING = 2  # part of the cache key: raise it when readers.py changes
+DOUBTS = 3  # that are said
+READING = 3  # part of the cache key: raise it when the readers change
 
 
 @dataclass
@@ -98,20 +99,28 @@ def read_sources(arguments: DataArguments) -> tuple[datasets.Dataset, datasets.D
 
 
 def read_files(path: str, arguments: DataArguments) -> tuple[datasets.Dataset, dict]:
-    """All stories of a file or folder, and the report {"source", "stories", "empty", "bad", ...}.
+    """All stories of a file or folder, and the report {"source", "stories", "empty", "bad", "left_out", ...}.
 
     Raises:
-        UserError: a path that cannot be read, text that is not UTF-8, a bad row, no stories.
+        UserError: a path that cannot be read, text that is not UTF-8, a bad row, no stories, a `story_separator` that
+            must be named, a file that changed while it was read.
     """
-    files = list_files(Path(path))
-    contents = [file.suffix.lower().encode() + _file_digest(file) for file in files]
-    reported = path if arguments.on_bad_row == "skip" else None  # the cached report names the file of a bad row
-    key = content_key(
-        [READING, *contents, arguments.text_column, arguments.story_separator, arguments.on_bad_row, reported]
-    )
-    report: dict[str, Any] = {"separators": []}
-    rows = (row for file in files for row in READERS[file.suffix.lower()](file, arguments, report))
-    return _stories(path, key, rows, arguments, report)
+    found = list_files(Path(path))
+    found.log(Path(path))
+    digests = [_file_digest(file) for file in found.files]
+    contents = [file.suffix.lower().encode() + digest for file, digest in zip(found.files, digests, strict=True)]
+    options = (arguments.text_column, arguments.story_separator, arguments.on_bad_row)
+    key = content_key([READING, *contents, *options, path])  # the report names files
+    report: dict[str, Any] = {}
+
+    def rows() -> Iterator[str | BadRow]:
+        yield from read_stories(found.files, arguments, report)
+        for file, digest in zip(found.files, digests, strict=True):
+            if _file_digest(file) != digest:
+                raise UserError(f"{file}: was changed while it was read", "start again when it is complete")
+
+    stories, report = _stories(path, key, rows(), arguments, report)
+    return stories, report | {"left_out": sum(map(len, found.left_out.values()))}
 
 
 def _stories(
@@ -125,6 +134,17 @@ def _stories(
 
     folder = cached_folder("stories", key, build, arguments.data_cache_dir)
     report = {"source": source} | json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    _log(report)
+    if not report["stories"] and report["bad"]:
+        raise UserError(f"{source}: none of its {report['bad']} rows could be read, first {report['first_bad']}")
+    if not report["stories"]:
+        raise UserError(f"{source} contains no story: it is empty or has only white space")
+    return datasets.Dataset.from_file(str(folder / "stories.arrow")), report
+
+
+def _log(report: dict) -> None:
+    """What was found out about a source."""
+    source, doubts = report["source"], report.get("doubts", [])
     if report["bad"]:
         logger.warning(
             "%s: skipped %d rows that could not be read, first %s", source, report["bad"], report["first_bad"]
@@ -133,11 +153,12 @@ def _stories(
         logger.info("%s: skipped %d empty stories", source, report["empty"])
     for rule in report.get("separators", ()):
         logger.info("%s: stories end at %s", source, rule)
-    if not report["stories"] and report["bad"]:
-        raise UserError(f"{source}: none of its {report['bad']} rows could be read, first {report['first_bad']}")
-    if not report["stories"]:
-        raise UserError(f"{source} contains no story: it is empty or has only white space")
-    return datasets.Dataset.from_file(str(folder / "stories.arrow")), report
+    for delimiter in report.get("delimiters", ()):
+        logger.info("%s: fields are separated by %s", source, delimiter)
+    for doubt in doubts[:DOUBTS]:
+        logger.warning("%s", doubt)
+    if len(doubts) > DOUBTS:
+        logger.warning("%s: the same may be true of %d more files", source, len(doubts) - DOUBTS)
 
 
 def _kept(rows: Iterable[str | BadRow], on_bad_row: str, report: dict) -> Iterator[str]:
@@ -145,7 +166,7 @@ def _kept(rows: Iterable[str | BadRow], on_bad_row: str, report: dict) -> Iterat
     for row in rows:
         if isinstance(row, BadRow):
             if on_bad_row == "error":
-                raise UserError(f"{row}", "correct it, or skip such rows with --on_bad_row skip")
+                raise UserError(f"{row}", f"{row.remedy}, or skip such rows with --on_bad_row skip")
             report["bad"] += 1
             report["first_bad"] = report["first_bad"] or str(row)
         elif story := row.replace("\r\n", "\n").replace("\r", "\n").strip():
@@ -196,10 +217,7 @@ def _read_hub(name: str, arguments: DataArguments) -> tuple[datasets.Dataset, da
 
 def _hub_stories(label: str, split: datasets.Dataset, arguments: DataArguments) -> tuple[datasets.Dataset, dict]:
     column = arguments.text_column
-    if column not in split.column_names:
-        raise UserError(
-            f"{label} has no column {column!r}; it has {split.column_names}", "choose one with --text_column"
-        )
+    check_text_column(label, split.features.arrow_schema, column)
 
     def rows() -> Iterator[str | BadRow]:
         texts = (text for batch in split.select_columns(column).iter(STORIES_PER_BATCH) for text in batch[column])

@@ -25,7 +25,8 @@ from tqdm.auto import tqdm
 from tinystories.config.keys import DataArguments, QualityArguments
 from tinystories.data.corpus import read_sources, text_hashes
 from tinystories.data.mojibake import clean_text
-from tinystories.data.readers import END_OF_TEXT, STORIES_PER_BATCH, story_places
+from tinystories.data.readers import STORIES_PER_BATCH, story_places
+from tinystories.data.separators import END_OF_TEXT
 from tinystories.errors import UserError, one_line
 from tinystories.output_file import check_output_file
 

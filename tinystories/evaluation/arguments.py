@@ -5,13 +5,14 @@ This module imports neither torch nor transformers, so that reading the options 
 
 from dataclasses import dataclass, field, replace
 
+from tinystories.config.keys import ReadingArguments
 from tinystories.errors import UserError
 from tinystories.evaluation.text.prompts import PROMPTS
 from tinystories.generation.presets import PRESETS
 
 
 @dataclass(frozen=True)
-class EvaluationArguments:
+class EvaluationArguments(ReadingArguments):
     data: str | None = field(
         default=None, metadata={"help": "Held-out stories, a file or folder (default: those of the first run)."}
     )

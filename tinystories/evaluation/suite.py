@@ -70,7 +70,7 @@ class Stories:
 def find_stories(arguments: EvaluationArguments, checkpoint: str) -> Stories:
     """The stories named, else those of the checkpoint's run, else held-out stories of the embedded corpus."""
     run = Run(checkpoint, arguments.revision)
-    found = find_held_out(run, arguments.data, arguments.train_file)
+    found = find_held_out(run, arguments.data, arguments.train_file, arguments)
     for problem in run.problems:
         logger.warning("%s: %s", checkpoint, problem)
     if found.unreadable is not None:

@@ -80,16 +80,17 @@ _PATHS_OR_NAMES = {
     "fsdp_config",
     "accelerator_config",
 }
-_STORY_FILES = (".txt", ".jsonl", ".csv", ".parquet")
+_QUOTES = ("first_bad", "doubts")
+_STORY_FILES = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
 
 
 def without_local_paths(value: Any, key: str = "") -> Any:
     """A record of a run in which the path of a file or folder is replaced by its name; `key`: of `value`, if any.
 
-    `first_bad` is left out, since it quotes a file.
+    `first_bad` and `doubts` are left out, since they quote files.
     """
     if isinstance(value, dict):
-        return {name: without_local_paths(item, name) for name, item in value.items() if name != "first_bad"}
+        return {name: without_local_paths(item, name) for name, item in value.items() if name not in _QUOTES}
     if isinstance(value, list):
         return [without_local_paths(item) for item in value]
     local = isinstance(value, str) and (

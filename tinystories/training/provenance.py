@@ -42,7 +42,7 @@ def hash_data(arguments: DataArguments, corpus: Corpus) -> dict[str, dict[str, A
         return {role: {"source": _source(corpus, role)} | hash_texts(_texts(rows)) for role, rows in stories.items()}
     paths = {"train": arguments.train_file, "validation": arguments.validation_file}
     return {
-        role: {"source": Path(path).name, **hash_files(list_files(Path(path))), "stories": len(stories[role])}
+        role: {"source": Path(path).name, **hash_files(list_files(Path(path)).files), "stories": len(stories[role])}
         for role, path in paths.items()
         if path is not None
     }

@@ -34,9 +34,9 @@ MUTATIONS = {
     "a story read twice": (CORPUS, KEPT, f"{KEPT}            if report['stories'] == 77:\n    {KEPT}", "lost, doubled"),
     "the last letter lost": (CORPUS, '"\\n").strip():', '"\\n").strip()[:-1]:', "lost, doubled or changed"),
     "files read up to a marker": (
-        "tinystories/data/readers.py",
-        "*ended, line = line.split(END_OF_TEXT)",
-        "*ended, line = line.split(END_OF_TEXT, 1)\n            ended = ended if number % 50 else []",
+        "tinystories/data/separators.py",
+        "*ended, line = line.split(end)",
+        "*ended, line = line.split(end, 1)\n            ended = ended if number % 50 else []",
         "is not in the corpus",
     ),
     "stories lost in the division": (
@@ -203,14 +203,15 @@ def test_sizes(caplog):
     assert "is that one story?" in caplog.text and "only 3 validation stories" in caplog.text
 
 
-@pytest.mark.parametrize("separator", ["auto", "endoftext", "blank_line", "file"])
+@pytest.mark.parametrize("separator", ["auto", "endoftext", "blank_line", "two_blank_lines", "line", "file"])
 @pytest.mark.parametrize(
     "text",
     [
         "One.\r\n\r\nTwo.\n \nThree\n",
         "\ufeffOne\n<|endoftext|>\n\n Two\n\nTwo<|endoftext|><|endoftext|>Three",
-        "\n\n\nOne\rtwo\r\rthree\n\u2028\nfour\x0b\nfive",
-        "One",
+        "\n\n\nOne\rtwo\r\rthree\n\u2028\nfour\x0b\nfive\nTwo",
+        "One\n\n\n\n\nTwo\nThree\n\nTwo\n",
+        "Two",
     ],
 )
 def test_second_reader_agrees(text, separator, tmp_path):
@@ -221,6 +222,32 @@ def test_second_reader_agrees(text, separator, tmp_path):
     )
     data.validation_file = data.train_file
     check_sources(load_corpus(data), data)
+
+
+@pytest.mark.parametrize("separator", ["---", "[END]", "</s>"])
+def test_second_reader_agrees_on_own_separators(separator, tmp_path):
+    parts = [
+        "One",
+        f"{separator}\n",
+        "\n",
+        " ---",
+        "\r\n---\r\n",
+        "</s>\r",
+        "[END]",
+        "\n\n",
+        "x---y",
+        "Two\n",
+        "\n[END] \n",
+    ]
+    draw = random.Random(separator)
+    for number in range(20):
+        path = tmp_path / f"{number}.txt"
+        path.write_bytes("".join(["Begin\n", f"{separator}\n", *draw.choices(parts, k=20), "\nThe end"]).encode())
+        data = DataArguments(
+            train_file=str(path), story_separator=separator, validation_fraction=0.5, data_cache_dir=str(tmp_path)
+        )
+        data.validation_file = data.train_file
+        check_sources(load_corpus(data), data)
 
 
 def test_sample_of_all_data(monkeypatch):

@@ -6,8 +6,10 @@ as a difference.
 
 import csv
 import json
+import os
+import re
 from collections.abc import Iterable, Iterator
-from itertools import chain, groupby
+from itertools import chain
 from pathlib import Path
 
 import datasets
@@ -21,6 +23,13 @@ from tinystories.errors import GuardError
 
 
 END = "<|endoftext|>"
+ENDS = {  # of a story, by story_separator
+    "endoftext": re.escape(END),
+    "blank_line": r"\n\s*\n",
+    "two_blank_lines": r"\n(?:[^\S\n]*\n){2,}",
+    "line": r"\n",
+    "file": r"(?!)",
+}
 CHARACTERS_AT_ONCE = 2**22
 EXCERPT = 40
 
@@ -107,44 +116,60 @@ def _normalized(stories: Iterable[str]) -> Iterator[str]:
 
 def read_again(path: str, data: DataArguments) -> Iterator[str]:
     """The stories of a file or folder, by other code than that of the run."""
-    place = Path(path)
-    files = [place] if place.is_file() else sorted(file for file in place.rglob("*") if file.is_file())
-    read = {".txt": _read_text, ".jsonl": _read_json, ".csv": _read_table, ".parquet": _read_parquet}
-    known = (
-        file for file in files if file.suffix.lower() in read and not (file.name.startswith(".") and file != place)
-    )
-    return chain.from_iterable(read[file.suffix.lower()](file, data) for file in known)
+    read = {
+        ".txt": _read_text,
+        ".jsonl": _read_json,
+        ".csv": _read_table,
+        ".tsv": _read_table,
+        ".parquet": _read_parquet,
+    }
+    around = {str(parent) for parent in Path(path).resolve().parents}
+    files = [Path(path)] if Path(path).is_file() else _files(path, tuple(read), around)
+    return chain.from_iterable(read[file.suffix.lower()](file, data) for file in files)
+
+
+def _files(path: str, suffixes: tuple[str, ...], seen: set[str]) -> Iterator[Path]:
+    """The files in a folder and behind its links, each once. seen: where links must not lead."""
+    real = os.path.realpath(path)
+    if os.path.isdir(path) and real not in seen and os.access(path, os.R_OK | os.X_OK):
+        seen.add(real)
+        for name in sorted(os.listdir(path)):
+            if not name.startswith("."):
+                yield from _files(os.path.join(path, name), suffixes, seen)
+    elif os.path.isfile(path) and path.lower().endswith(suffixes) and real not in seen and os.access(path, os.R_OK):
+        seen.add(real)
+        yield Path(path)
 
 
 def _read_text(file: Path, data: DataArguments) -> Iterator[str]:
-    rule = data.story_separator
-    with file.open(encoding="utf-8-sig", newline="\n") as stream:
-        if rule == "file":
-            yield stream.read()
-            return
-        if rule == "blank_line" or (rule == "auto" and not any(END in line for line in stream)):
+    with file.open(encoding="utf-8-sig") as stream:
+        rule = data.story_separator.strip()
+        if rule == "auto":
+            rule = "endoftext" if any(END in line for line in stream) else "blank_line"
             stream.seek(0)
-            for blank, lines in groupby(stream, key=str.isspace):
-                if not blank:
-                    yield "".join(lines)
-            return
-        stream.seek(0)
+        anywhere = rule == "endoftext" or rule[0] + rule[-1] in ("<>", "[]")
+        end = ENDS.get(rule) or (re.escape(rule) if anywhere else rf"(?m)^[^\S\n]*{re.escape(rule)}[^\S\n]*$")
         rest = ""
-        while part := stream.read(CHARACTERS_AT_ONCE):
-            *stories, rest = (rest + part).split(END)
+        while part := stream.read(CHARACTERS_AT_ONCE) + ("" if anywhere else stream.readline()):
+            *stories, rest = re.split(end, rest + part)
             yield from stories
         yield rest
 
 
 def _read_json(file: Path, data: DataArguments) -> Iterator[str]:
-    with file.open(encoding="utf-8-sig", newline="\n") as stream:
+    with file.open(encoding="utf-8-sig") as stream:
         for value in (json.loads(line) for line in stream if line.strip()):
             yield value[data.text_column] if isinstance(value, dict) else value
 
 
 def _read_table(file: Path, data: DataArguments) -> Iterator[str]:
     with file.open(encoding="utf-8-sig", newline="") as stream:
-        yield from (row[data.text_column] for row in csv.DictReader(stream))
+        for delimiter in "\t,;|" if file.suffix.lower() == ".tsv" else ",;\t|":
+            stream.seek(0)
+            rows = csv.DictReader(stream, delimiter=delimiter)
+            if data.text_column in (rows.fieldnames or ()):
+                yield from (row[data.text_column] for row in rows)
+                return
 
 
 def _read_parquet(file: Path, data: DataArguments) -> Iterator[str]:
