@@ -1,7 +1,8 @@
 """Train, load and describe the tokenizer: byte-level BPE in the Hugging Face fast format.
 
-Every string round-trips exactly: the alphabet is all 256 bytes and nothing is normalised. Text that looks like a
-special token is tokenized as text. No truncation is stored. A prompt gets BOS by default; only packing adds EOS.
+Every string round-trips exactly: the alphabet is all 256 bytes and nothing is normalised. Letters keep their marks.
+Text that looks like a special token is tokenized as text. No truncation is stored. A prompt gets BOS by default; only
+packing adds EOS.
 """
 
 import logging
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import datasets
 import tokenizers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers.pre_tokenizers import PreTokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tinystories.config.keys import TokenizerArguments
@@ -26,15 +28,30 @@ logger = logging.getLogger(__name__)
 
 PAD, BOS, EOS = "<|pad|>", "<|bos|>", "<|eos|>"
 SPECIAL_TOKENS = (PAD, BOS, EOS)
-TRAINING = 2  # part of the cache key: increase it when train_tokenizer changes
+# A text is cut into these pieces first, and merges join bytes inside a piece only. The pattern is that of Qwen3.5, which
+# llama.cpp calls `qwen35`: letters keep their marks, which GPT-2's cuts off in every script that has them.
+PIECES = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
+    r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+TRAINING = 3  # part of the cache key: increase it when train_tokenizer changes
 TRAINED_ON = "trained_on"  # in tokenizer_config.json: the key of the stories that a tokenizer was trained on
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 
 
-def train_tokenizer(stories: datasets.Dataset, arguments: TokenizerArguments) -> PreTrainedTokenizerFast:
+def byte_level_pieces() -> PreTokenizer:
+    """Cuts a text into `PIECES`, written as their bytes."""
+    split = pre_tokenizers.Split(Regex(PIECES), behavior="isolated")
+    return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+def train_tokenizer(
+    stories: datasets.Dataset, arguments: TokenizerArguments, pre_tokenizer: PreTokenizer | None = None
+) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE on the column `text`.
 
     The vocabulary is smaller than `arguments.vocab_size`, with a warning, if too few pairs occur `min_frequency` times.
+    pre_tokenizer: that of an earlier version, for a run that began with it. Default: `byte_level_pieces`.
 
     Raises:
         UserError: a vocab_size without room for all bytes and the special tokens.
@@ -44,7 +61,7 @@ def train_tokenizer(stories: datasets.Dataset, arguments: TokenizerArguments) ->
     if arguments.max_samples is not None:
         stories = stories.select(range(min(arguments.max_samples, len(stories))))
     backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    backend.pre_tokenizer = pre_tokenizer or byte_level_pieces()
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=arguments.vocab_size,
@@ -93,17 +110,21 @@ def _noted(batches: Iterable[list[str]], seen: ContentKey) -> Iterator[list[str]
 
 
 def load_or_train_tokenizer(
-    arguments: TokenizerArguments, stories: datasets.Dataset, cache_root: str | None
+    arguments: TokenizerArguments, stories: datasets.Dataset, cache_root: str | None, resumed: str | None = None
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer that `arguments` names, or one trained on `stories` and cached."""
+    """The tokenizer that `arguments` names, or one trained on `stories` and cached.
+
+    resumed: the checkpoint of a run that continues; where an earlier version began it, its texts are cut as they were.
+    """
     if arguments.tokenizer_name is not None:
         return load_tokenizer(arguments.tokenizer_name, arguments.tokenizer_revision)
+    pieces = byte_level_pieces() if resumed is None else load_tokenizer(resumed).backend_tokenizer.pre_tokenizer
     settings = [arguments.vocab_size, arguments.min_frequency, arguments.max_samples, tokenizers.__version__]
-    key = content_key(["tokenizer", TRAINING, *SPECIAL_TOKENS, *settings, dataset_key(stories)])
+    key = content_key(["tokenizer", TRAINING, *SPECIAL_TOKENS, *settings, repr(pieces), dataset_key(stories)])
 
     def build(folder: Path) -> None:
         logger.info("training a tokenizer on %d stories", len(stories))
-        train_tokenizer(stories, arguments).save_pretrained(folder)
+        train_tokenizer(stories, arguments, pieces).save_pretrained(folder)
 
     return load_tokenizer(str(cached_folder("tokenizer", key, build, cache_root)))
 

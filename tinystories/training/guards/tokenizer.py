@@ -90,7 +90,7 @@ def _compare_with_fresh(
     tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], arguments: TokenizerArguments
 ) -> None:
     fresh = tokenizers.Tokenizer(tokenizers.models.BPE())
-    fresh.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    fresh.pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer  # where it cuts, graphemes.py checks
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=arguments.vocab_size,
         min_frequency=arguments.min_frequency,
