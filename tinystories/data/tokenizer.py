@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 PAD, BOS, EOS = "<|pad|>", "<|bos|>", "<|eos|>"
 SPECIAL_TOKENS = (PAD, BOS, EOS)
-# A text is cut into these pieces first, and merges join bytes inside a piece only. The pattern is that of Qwen3.5, which
+# A text is cut into these pieces first; merges join bytes inside a piece only. The pattern is that of Qwen3.5, which
 # llama.cpp calls `qwen35`: letters keep their marks, which GPT-2's cuts off in every script that has them.
 PIECES = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"

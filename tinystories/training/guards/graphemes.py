@@ -16,7 +16,6 @@ from transformers import PreTrainedTokenizerBase
 
 from tinystories.console import command_name
 from tinystories.data.readers import STORIES_PER_BATCH
-from tinystories.data.tokenizer import byte_level_pieces
 from tinystories.errors import GuardError
 from tinystories.training.guards.samples import Sample
 
@@ -57,10 +56,10 @@ def check_graphemes(
     if not found.cut:
         return f"letters keep their marks ({number:,} of {total:,} stories have some)"
     words = f"the tokenizer cuts {share:.2%} of the letters apart, such as {found.example} ({sample})"
-    remedy = f"train a tokenizer with {command_name('tokenizer')}: it keeps letters and marks together"
-    if repr(tokenizer.backend_tokenizer.pre_tokenizer) == repr(byte_level_pieces()):
-        # It cuts one letter only: an apostrophe and s, t, m or d, taken for an English ending, before a mark.
-        fixed, remedy = True, "write the stories in composed characters (Unicode's NFC)"
+    remedy = (
+        f"train a tokenizer with {command_name('tokenizer')}, which keeps letters and marks together; or write the "
+        "stories in composed characters (NFC), if the language has them"
+    )
     if share > CUT_ERROR and not fixed:
         raise GuardError(f"{words}: no merge joins the pieces, so words of this language never become tokens", remedy)
     if share > CUT_WARNING:
