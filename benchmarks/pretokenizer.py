@@ -1,0 +1,154 @@
+"""Compare the pieces that the tokenizer cuts a text into before it merges bytes: ours, and those of GPT-2.
+
+    python benchmarks/pretokenizer.py --train_file train.txt
+    python benchmarks/pretokenizer.py --render
+
+Both tokenizers are trained on the same stories with the same vocabulary size. The same small model is trained with each
+for one pass over these stories, with three seeds: each pair of runs has seen the same text. Without --train_file the
+stories are those of the embedded sample corpus. Writes docs/results/pretokenizer.json and the table of
+docs/experiments.md; --render trains nothing and writes the table from the record.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from itertools import islice
+from pathlib import Path
+from statistics import mean
+
+from tokenizers import pre_tokenizers
+
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tinystories.config.keys import DataArguments, TokenizerArguments
+from tinystories.data.corpus import load_corpus
+from tinystories.data.tokenizer import tokenizer_report, train_tokenizer
+from tinystories.provenance import Stopwatch, hash_texts, provenance
+
+
+ROOT = Path(__file__).parent.parent
+RECORD = ROOT / "docs" / "results" / "pretokenizer.json"
+DOCUMENT = ROOT / "docs" / "experiments.md"
+BEGIN, END = "<!-- pretokenizer: table -->\n", "<!-- pretokenizer: end -->"
+PIECES = {"GPT-2": pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True), "Qwen3.5 (ours)": None}
+SEEDS = (1, 2, 3)
+VOCABULARY = 2048
+RECIPE = {
+    "block_size": 256,
+    "hidden_size": 64,
+    "intermediate_size": 192,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "num_train_epochs": 1,
+    "per_device_train_batch_size": 16,
+    "per_device_eval_batch_size": 32,
+    "optimizer": "muon",
+    "learning_rate": 4e-3,
+    "muon_learning_rate": 8e-3,
+    "lr_scheduler_type": "warmup_stable_decay",
+    "lr_scheduler_kwargs": json.dumps({"num_decay_steps": 0.2, "decay_type": "1-sqrt"}),
+    "warmup_steps": 0.05,
+    "max_grad_norm": 1.0,
+    "eval_strategy": "no",
+    "save_strategy": "no",
+    "disable_tqdm": True,
+    "use_cpu": True,
+}
+
+
+def measure(data: dict[str, object], source: str, folder: Path) -> dict:
+    """The record. data: keys of the recipe that name the stories; folder: for tokenizers and run folders."""
+    began, corpus = Stopwatch(), load_corpus(DataArguments(**data))
+    record = {"recipe": RECIPE, "vocabulary": VOCABULARY, "tokenizers": {}, "runs": []}
+    for number, (name, pre_tokenizer) in enumerate(PIECES.items()):
+        tokenizer = train_tokenizer(corpus.train, TokenizerArguments(vocab_size=VOCABULARY), pre_tokenizer)
+        tokenizer.save_pretrained(folder / f"tokenizer-{number}")
+        record["tokenizers"][name] = tokenizer_report(tokenizer, corpus.validation)
+    for seed in SEEDS:
+        for number, name in enumerate(PIECES):
+            values = RECIPE | data | {"seed": seed, "output_dir": folder / f"run-{number}-{seed}"}
+            values |= {"tokenizer_name": folder / f"tokenizer-{number}"}
+            record["runs"].append({"pieces": name, "seed": seed, **train(values)})
+            print(record["runs"][-1], flush=True)
+    stories = {"source": source, **hash_texts(corpus.train["text"])}
+    return {"provenance": provenance(began, list(SEEDS), {"train": stories}), **record}
+
+
+def train(values: dict[str, object]) -> dict:
+    """One run of run_clm.py, scored on all held-out stories."""
+    options = [word for key, value in values.items() for word in (f"--{key}", str(value))]
+    subprocess.run([sys.executable, "run_clm.py", *options], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    results = json.loads(Path(str(values["output_dir"]), "all_results.json").read_text(encoding="utf-8"))
+    return {
+        "bits_per_byte": results["eval_bits_per_byte"],
+        "stories": results["eval_stories"],
+        "tokens": results["num_input_tokens_seen"],
+        "train_seconds": round(results["train_runtime"], 1),
+    }
+
+
+def scores(record: dict, name: str) -> list[float]:
+    return [run["bits_per_byte"] for run in record["runs"] if run["pieces"] == name]
+
+
+def table(record: dict) -> str:
+    """Bits per byte of each run, by seed, and the difference of the pairs; Markdown."""
+    heads = ["pieces", "bytes per token", *(f"seed {seed}" for seed in SEEDS), "mean"]
+    lines = [f"| {' | '.join(heads)} |", "|---" + "|---:" * (len(heads) - 1) + "|"]
+    for name in PIECES:
+        found = scores(record, name)
+        cells = [name, f"{record['tokenizers'][name]['bytes_per_token']:.3f}", *(f"{score:.4f}" for score in found)]
+        lines.append(f"| {' | '.join(cells)} | {mean(found):.4f} |")
+    pairs = [after - before for before, after in zip(*(scores(record, name) for name in PIECES), strict=True)]
+    lines.append(f"| difference | | {' | '.join(f'{pair:+.4f}' for pair in pairs)} | {mean(pairs):+.4f} |")
+    data, first = record["provenance"]["data"]["train"], record["runs"][0]
+    lines += [
+        "",
+        f"Trained on {data['stories']:,} stories ({data['bytes'] / 1e6:.1f} MB; {data['source']}), scored on "
+        f"{first['stories']:,} others; vocabulary {record['vocabulary']:,}.",
+    ]
+    return "\n".join(lines)
+
+
+def with_table(document: str, record: dict) -> str:
+    """The document with a new table between the markers."""
+    before, rest = document.split(BEGIN)
+    return f"{before}{BEGIN}\n{table(record)}\n\n{END}{rest.split(END)[1]}"
+
+
+def read_record() -> dict:
+    return json.loads(RECORD.read_text(encoding="utf-8"))
+
+
+def first_stories(path: Path, number: int, copy: Path) -> Path:
+    """Copy the first stories of a .txt file, in which each ends with <|endoftext|>."""
+    stories = path.read_text(encoding="utf-8").split("<|endoftext|>")
+    copy.write_text("".join(f"{story}<|endoftext|>" for story in islice(stories, number)), encoding="utf-8")
+    return copy
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--train_file", type=Path, help="a .txt file in which each story ends with <|endoftext|>")
+    parser.add_argument("--source", help="what the record calls the stories of --train_file (default: its name)")
+    parser.add_argument("--stories", type=int, default=9000, help="the first of the file, or of the sample corpus")
+    parser.add_argument("--render", action="store_true", help="train nothing: write the table from the record")
+    given = parser.parse_args()
+    if not given.render:
+        with tempfile.TemporaryDirectory() as folder:
+            data: dict[str, object] = {"data_cache_dir": str(Path(folder, "cache")), "validation_fraction": 0.1}
+            if given.train_file is None:
+                data, source = data | {"num_sample_stories": given.stories}, "the embedded sample corpus"
+            else:
+                copy = first_stories(given.train_file, given.stories, Path(folder, "stories.txt"))
+                data, source = data | {"train_file": str(copy)}, given.source or given.train_file.name
+            record = measure(data, source, Path(folder))
+        RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    DOCUMENT.write_text(with_table(DOCUMENT.read_text(encoding="utf-8"), read_record()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
