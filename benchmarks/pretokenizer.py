@@ -134,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--train_file", type=Path, help="a .txt file in which each story ends with <|endoftext|>")
     parser.add_argument("--source", help="what the record calls the stories of --train_file (default: its name)")
-    parser.add_argument("--stories", type=int, default=9000, help="the first of the file, or of the sample corpus")
+    parser.add_argument("--stories", type=int, default=6000, help="the first of the file, or of the sample corpus")
     parser.add_argument("--render", action="store_true", help="train nothing: write the table from the record")
     given = parser.parse_args()
     if not given.render:
