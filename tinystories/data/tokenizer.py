@@ -34,24 +34,33 @@ PIECES = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
     r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+# Merges are learned in smaller pieces, without the mark of punctuation before a word and the line end after a sentence:
+# a small vocabulary has no room for each word with and without a quotation mark (docs/experiments.md).
+LEARNED = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)| ?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
 TRAINING = 3  # part of the cache key: increase it when train_tokenizer changes
 TRAINED_ON = "trained_on"  # in tokenizer_config.json: the key of the stories that a tokenizer was trained on
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 
 
-def byte_level_pieces() -> PreTokenizer:
-    """Cuts a text into `PIECES`, written as their bytes."""
-    split = pre_tokenizers.Split(Regex(PIECES), behavior="isolated")
+def byte_level_pieces(pattern: str = PIECES) -> PreTokenizer:
+    """Cuts a text into the matches of `pattern`, written as their bytes."""
+    split = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
     return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
+def earlier_pieces(tokenizer: PreTrainedTokenizerBase) -> PreTokenizer | None:
+    """How `tokenizer` cuts a text; None if it is as this version cuts it."""
+    pre_tokenizer: PreTokenizer | None = tokenizer.backend_tokenizer.pre_tokenizer
+    return None if repr(pre_tokenizer) == repr(byte_level_pieces()) else pre_tokenizer
+
+
 def train_tokenizer(
-    stories: datasets.Dataset, arguments: TokenizerArguments, pre_tokenizer: PreTokenizer | None = None
+    stories: datasets.Dataset, arguments: TokenizerArguments, earlier: PreTokenizer | None = None
 ) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE on the column `text`.
 
     The vocabulary is smaller than `arguments.vocab_size`, with a warning, if too few pairs occur `min_frequency` times.
-    pre_tokenizer: that of an earlier version, for a run that began with it. Default: `byte_level_pieces`.
+    earlier: how an earlier version cut texts and learned merges, for a run that it began.
 
     Raises:
         UserError: a vocab_size without room for all bytes and the special tokens.
@@ -61,7 +70,7 @@ def train_tokenizer(
     if arguments.max_samples is not None:
         stories = stories.select(range(min(arguments.max_samples, len(stories))))
     backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizer or byte_level_pieces()
+    backend.pre_tokenizer = earlier or byte_level_pieces(LEARNED)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=arguments.vocab_size,
@@ -72,6 +81,7 @@ def train_tokenizer(
     )
     seen = ContentKey()
     backend.train_from_iterator(_noted(_batches(stories), seen), trainer, length=len(stories))
+    backend.pre_tokenizer = earlier or byte_level_pieces()
     bos_id = backend.token_to_id(BOS)
     backend.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, bos_id)]
@@ -118,13 +128,13 @@ def load_or_train_tokenizer(
     """
     if arguments.tokenizer_name is not None:
         return load_tokenizer(arguments.tokenizer_name, arguments.tokenizer_revision)
-    pieces = byte_level_pieces() if resumed is None else load_tokenizer(resumed).backend_tokenizer.pre_tokenizer
+    earlier = None if resumed is None else earlier_pieces(load_tokenizer(resumed))
     settings = [arguments.vocab_size, arguments.min_frequency, arguments.max_samples, tokenizers.__version__]
-    key = content_key(["tokenizer", TRAINING, *SPECIAL_TOKENS, *settings, repr(pieces), dataset_key(stories)])
+    key = content_key(["tokenizer", TRAINING, *SPECIAL_TOKENS, *settings, repr(earlier), dataset_key(stories)])
 
     def build(folder: Path) -> None:
         logger.info("training a tokenizer on %d stories", len(stories))
-        train_tokenizer(stories, arguments, pieces).save_pretrained(folder)
+        train_tokenizer(stories, arguments, earlier).save_pretrained(folder)
 
     return load_tokenizer(str(cached_folder("tokenizer", key, build, cache_root)))
 
