@@ -6,9 +6,10 @@ Ours are Qwen3.5's, with merges that are learned in smaller pieces (tinystories/
     python benchmarks/pretokenizer.py --render
 
 All tokenizers are trained on the same stories with the same vocabulary size. The same small model is trained with each
-for one pass over these stories, with three seeds: the runs of a seed have seen the same text. Without --train_file the
-stories are those of the embedded sample corpus. Writes docs/results/pretokenizer.json and the table of
-docs/experiments.md; --render trains nothing and writes the table from the record.
+for one pass over these stories, six seeds, three for Qwen3.5's: the runs of a seed have seen the same text. Without
+--train_file the stories are those of the embedded sample corpus. Runs that are in docs/results/pretokenizer.json are
+not repeated, so the command can be stopped and started again. Writes the record and the table of docs/experiments.md;
+--render trains nothing and writes the table from the record.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import sys
 import tempfile
 from itertools import islice
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 
 from tokenizers import pre_tokenizers
 
@@ -35,13 +36,13 @@ ROOT = Path(__file__).parent.parent
 RECORD = ROOT / "docs" / "results" / "pretokenizer.json"
 DOCUMENT = ROOT / "docs" / "experiments.md"
 BEGIN, END = "<!-- pretokenizer: table -->\n", "<!-- pretokenizer: end -->"
-GPT2, OURS = "GPT-2's", "ours"
+GPT2, QWEN, OURS = "GPT-2's", "Qwen3.5's", "ours"
 PIECES = {  # how a text is cut, and where merges are learned, if that is not as in this version
     GPT2: pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-    "Qwen3.5's": byte_level_pieces(),
+    QWEN: byte_level_pieces(),
     OURS: None,
 }
-SEEDS = (1, 2, 3)
+SEEDS = {GPT2: range(1, 7), QWEN: range(1, 4), OURS: range(1, 7)}
 VOCABULARY = 2048
 RECIPE = {
     "block_size": 256,
@@ -69,19 +70,32 @@ RECIPE = {
 def measure(data: dict[str, object], source: str, folder: Path) -> dict:
     """The record. data: keys of the recipe that name the stories; folder: for tokenizers and run folders."""
     began, corpus = Stopwatch(), load_corpus(DataArguments(**data))
-    record = {"recipe": RECIPE, "vocabulary": VOCABULARY, "tokenizers": {}, "runs": []}
+    stories = {"source": source, **hash_texts(corpus.train["text"])}
+    settings = {"recipe": RECIPE, "vocabulary": VOCABULARY}
+    seeds = sorted(set().union(*SEEDS.values()))
+    record = read_record() or {
+        "provenance": provenance(began, seeds, {"train": stories}),
+        **settings,
+        "tokenizers": {},
+        "runs": [],
+    }
+    if {name: record[name] for name in settings} != settings or record["provenance"]["data"] != {"train": stories}:
+        sys.exit(f"{RECORD} was made with other settings or stories: move it away to start a new record")
     for number, (name, pre_tokenizer) in enumerate(PIECES.items()):
         tokenizer = train_tokenizer(corpus.train, TokenizerArguments(vocab_size=VOCABULARY), pre_tokenizer)
         tokenizer.save_pretrained(folder / f"tokenizer-{number}")
         record["tokenizers"][name] = tokenizer_report(tokenizer, corpus.validation)
-    for seed in SEEDS:
+    done = {(run["pieces"], run["seed"]) for run in record["runs"]}
+    for seed in seeds:
         for number, name in enumerate(PIECES):
+            if seed not in SEEDS[name] or (name, seed) in done:
+                continue
             values = RECIPE | data | {"seed": seed, "output_dir": folder / f"run-{number}-{seed}"}
             values |= {"tokenizer_name": folder / f"tokenizer-{number}"}
             record["runs"].append({"pieces": name, "seed": seed, **train(values)})
             print(record["runs"][-1], flush=True)
-    stories = {"source": source, **hash_texts(corpus.train["text"])}
-    return {"provenance": provenance(began, list(SEEDS), {"train": stories}), **record}
+            write_record(record)
+    return record
 
 
 def train(values: dict[str, object]) -> dict:
@@ -97,19 +111,23 @@ def train(values: dict[str, object]) -> dict:
     }
 
 
-def scores(record: dict, name: str) -> list[float]:
-    return [run["bits_per_byte"] for run in record["runs"] if run["pieces"] == name]
+def scores(record: dict, name: str) -> dict[int, float]:
+    """Bits per byte by seed."""
+    return {run["seed"]: run["bits_per_byte"] for run in record["runs"] if run["pieces"] == name}
 
 
 def table(record: dict) -> str:
-    """Bits per byte of each run, by seed, and the mean difference from GPT-2's pieces; Markdown."""
-    heads = ["pieces", "bytes per token", *(f"seed {seed}" for seed in SEEDS), "mean", "more than GPT-2's"]
+    """Bits per byte of each run, and how much more than with GPT-2's pieces: mean and standard error. Markdown."""
+    base = scores(record, GPT2)
+    heads = ["pieces", "bytes per token", *(f"seed {seed}" for seed in base), "more than GPT-2's"]
     lines = [f"| {' | '.join(heads)} |", "|---" + "|---:" * (len(heads) - 1) + "|"]
     for name in PIECES:
         found = scores(record, name)
-        cells = [name, f"{record['tokenizers'][name]['bytes_per_token']:.3f}", *(f"{score:.4f}" for score in found)]
-        more = mean(found) - mean(scores(record, GPT2))
-        lines.append(f"| {' | '.join(cells)} | {mean(found):.4f} | {more:+.4f} |")
+        cells = [name, f"{record['tokenizers'][name]['bytes_per_token']:.3f}"]
+        cells += [f"{found[seed]:.4f}" if seed in found else "" for seed in base]
+        more = [found[seed] - base[seed] for seed in found]
+        cells += [f"{mean(more):+.4f} ± {stdev(more) / len(more) ** 0.5:.4f}" if name != GPT2 else ""]
+        lines.append(f"| {' | '.join(cells)} |")
     data, first = record["provenance"]["data"]["train"], record["runs"][0]
     lines += [
         "",
@@ -125,8 +143,12 @@ def with_table(document: str, record: dict) -> str:
     return f"{before}{BEGIN}\n{table(record)}\n\n{END}{rest.split(END)[1]}"
 
 
-def read_record() -> dict:
-    return json.loads(RECORD.read_text(encoding="utf-8"))
+def read_record() -> dict | None:
+    return json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else None
+
+
+def write_record(record: dict) -> None:
+    RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def first_stories(path: Path, number: int, copy: Path) -> Path:
@@ -151,8 +173,7 @@ def main() -> None:
             else:
                 copy = first_stories(given.train_file, given.stories, Path(folder, "stories.txt"))
                 data, source = data | {"train_file": str(copy)}, given.source or given.train_file.name
-            record = measure(data, source, Path(folder))
-        RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            write_record(measure(data, source, Path(folder)))
     DOCUMENT.write_text(with_table(DOCUMENT.read_text(encoding="utf-8"), read_record()), encoding="utf-8")
 
 

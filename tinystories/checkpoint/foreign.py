@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.checkpoint import llama2c
-from tinystories.checkpoint.loading import UNREADABLE, CodeNotTrustedError, load_checkpoint, on_device
+from tinystories.checkpoint.loading import UNREADABLE, CodeNotTrustedError, check_usable, load_checkpoint, on_device
+from tinystories.checkpoint.weights import read_model
+from tinystories.data.tokenizer import read_tokenizer
 from tinystories.errors import UserError, one_line
 
 
@@ -66,12 +68,11 @@ def _open_auto(
                 f"{name} contains Python code of its author", "run it with --trust_remote_code if you trust the author"
             ) from error
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=torch.float32, revision=revision, trust_remote_code=True
-        )
+        tokenizer = read_tokenizer(name, revision, trust_remote_code=True)
+        model = read_model(AutoModelForCausalLM, name, dtype=torch.float32, revision=revision, trust_remote_code=True)
     except UNREADABLE as error:
         raise UserError(f"cannot open {name} with its own code: {one_line(error)}") from error
+    check_usable(name, model, tokenizer)
     return on_device(model, device), tokenizer
 
 

@@ -94,7 +94,7 @@ def diagnose(
     Raises:
         UserError: the checkpoint cannot be opened, or its tokenizer has neither BOS nor EOS.
     """
-    model, tokenizer = load_checkpoint(checkpoint, device, revision)
+    model, tokenizer = load_checkpoint(checkpoint, device, revision, usable=False)
     if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
         raise UserError(f"{checkpoint}: its tokenizer has neither BOS nor EOS, so a story has no beginning and no end")
     run = Run(checkpoint, revision)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import datasets
 import tokenizers
+from huggingface_hub.errors import StrictDataclassError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from tokenizers.pre_tokenizers import PreTokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -139,6 +140,21 @@ def load_or_train_tokenizer(
     return load_tokenizer(str(cached_folder("tokenizer", key, build, cache_root)))
 
 
+def read_tokenizer(name: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or Hub id, as it is.
+
+    Raises:
+        OSError, ImportError, ValueError, StrictDataclassError: it cannot be opened. The libraries raise others too,
+            even a bare `Exception`.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ImportError, StrictDataclassError):  # the last one for a config.json beside it
+        raise
+    except Exception as error:
+        raise ValueError(f"its tokenizer cannot be read ({one_line(error)})") from error
+
+
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The fast tokenizer of a folder or Hub id. A truncation that is stored in it is removed with a warning.
 
@@ -146,8 +162,8 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
         UserError: it cannot be loaded, or is not a fast tokenizer.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+        tokenizer = read_tokenizer(name, revision)
+    except (OSError, ImportError, ValueError, StrictDataclassError) as error:
         raise UserError(f"cannot load a tokenizer from {name}: {one_line(error)}") from error
     if not tokenizer.is_fast:
         raise UserError(
