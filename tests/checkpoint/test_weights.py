@@ -1,6 +1,6 @@
 """Weights that are missing, doubled, of another shape or from elsewhere: each door refuses them by name.
 
-Guards: a checkpoint that opens with random numbers in place of a weight, exits 0, and tells another story at each start.
+Guards: a checkpoint that opens with random numbers in place of a weight, and tells another story at each start.
 """
 
 import json

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 
 import datasets
 import pytest
@@ -16,6 +17,7 @@ from helpers.untrained import unpack_earlier_tokenizer
 from tinystories.commands.tokenizer import main
 from tinystories.config.keys import DataArguments, TokenizerArguments
 from tinystories.data.corpus import load_corpus
+from tinystories.data.sample_corpus import sample_stories
 from tinystories.data.tokenizer import (
     byte_level_pieces,
     load_or_train_tokenizer,
@@ -191,6 +193,18 @@ def test_words_with_marks_become_tokens():
     for text in ("छोटी", " मछली", "น้ำใจ"):
         (token,) = tokenizer(text, add_special_tokens=False)["input_ids"]
         assert tokenizer.decode([token]) == text
+
+
+def test_english_has_the_tokens_of_gpt2():
+    """Guards: pieces that cost English tokens of their own, such as a quotation mark and a word, or two line ends."""
+    texts = [text for text in sample_stories(400, seed=3) if not re.search(r"\d\d", text)]
+    texts += [f'"Look!"\n\n"I see," said {name}. \n"It\'s {name}\'s."' for name in ("Ann", "Bo", "Cy") * 30]
+    gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    arguments = TokenizerArguments(vocab_size=700)
+    ours, theirs = (train_tokenizer(as_dataset(texts), arguments, earlier) for earlier in (None, gpt2))
+    assert ours.get_vocab() == theirs.get_vocab()
+    assert ours(texts)["input_ids"] == theirs(texts)["input_ids"]
+    assert ours.tokenize('"Look') == ['"', "Look"]
 
 
 def test_earlier_tokenizer(tmp_path):
