@@ -82,6 +82,7 @@ def continued_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> TinyS
         )
     except UNREADABLE as error:
         raise UserError(f"model_name_or_path: cannot open {arguments.model_name_or_path}: {one_line(error)}") from error
+    assert isinstance(model, TinyStoriesForCausalLM)  # what its own `from_pretrained` gives
     check_finite(_base(arguments), model)
     model.generation_config = generation_config(tokenizer, max_new_tokens=config.max_position_embeddings * 3 // 4)
     return model
