@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
 from helpers.fake_hub import FakeHub, Repository
-from helpers.runs import as_options, mistake
+from helpers.runs import as_options, mistake, run_command
 from helpers.serving import counting_tokenizer
 from helpers.untrained import save, untrained_model
 from tinystories.checkpoint.foreign import open_model
@@ -311,23 +311,29 @@ def test_check_says_more_about_numbers(folder, capsys):
     assert caught.value.code == 1 and "verdict: " in capsys.readouterr().out
 
 
-def test_weights_of_the_hub(whole, in_parts, monkeypatch, tmp_path):
-    """A repository on the Hub: sound ones open, a missing weight and a doubled one are named."""
-    edited = {name: shutil.copytree(in_parts, tmp_path / name) for name in ("lacking", "twice")}
-    twice(edited["twice"])
-    edit_weights(
-        edited["lacking"], lambda weights: weights.pop(next(iter(weights))), first_part(edited["lacking"]).name
-    )
+@pytest.mark.slow
+@pytest.mark.hub
+def test_weights_of_the_hub(in_parts, tmp_path):
+    """A repository on the Hub: a sound one opens, a missing weight and a doubled one are named. In processes of their
+    own, because the client of the Hub keeps its address."""
+    folders = {"parts": in_parts}
+    folders |= {name: shutil.copytree(in_parts, tmp_path / name) for name in ("lacking", "twice")}
+    twice(folders["twice"])
+    part = first_part(folders["lacking"]).name
+    edit_weights(folders["lacking"], lambda weights: weights.pop(EMBEDDING), part)
+    expected = {
+        "parts": "",
+        "lacking": f"someone/lacking: its weights lack {EMBEDDING}",
+        "twice": f"{EMBEDDING} is in model-00001-of-",
+    }
     with FakeHub() as hub:
-        hub.connect(monkeypatch, tmp_path / "home")
-        for name, folder in {"whole": whole, "parts": in_parts, **edited}.items():
-            files = {file.name: file.read_bytes() for file in folder.iterdir()}
+        for name, reason in expected.items():
+            files = {file.name: file.read_bytes() for file in folders[name].iterdir()}
             hub.repositories[f"someone/{name}"] = Repository(private=False)
             hub.repositories[f"someone/{name}"].commit("main", "weights", files)
-        for name in ("whole", "parts"):
-            load_checkpoint(f"someone/{name}")
-        assert f"someone/lacking: its weights lack {EMBEDDING}" in mistake(load_checkpoint, "someone/lacking")
-        assert f"{EMBEDDING} is in model-00001" in mistake(load_checkpoint, "someone/twice")
+            command = ("run_generation.py", f"someone/{name}", "One", "--device", "cpu", "--max_new_tokens", "3")
+            process = run_command(*command, cwd=tmp_path, **hub.environment(tmp_path / "home"))
+            assert process.returncode == bool(reason) and reason in process.stderr, process.stderr[-2000:]
 
 
 def test_models_of_others(tmp_path, tokenizer, caplog):
