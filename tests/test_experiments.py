@@ -65,3 +65,17 @@ def test_conclusions_hold():
             sweep[BENCHMARK.width(run), run["muon_learning_rate"]] = run["bits_per_byte"]
     lower, higher = ([sweep[width, rate] - sweep[width, 8e-3] for width in (64, 128)] for rate in (4e-3, 1.6e-2))
     assert lower[0] > lower[1] > 0 and 0 < higher[0] < higher[1]
+
+
+def test_pieces():
+    """The table is the record's; the runs of a seed saw the same stories; ours cost English nothing."""
+    benchmark = load_benchmark("pretokenizer")
+    record = benchmark.read_record()
+    assert benchmark.with_table(DOCUMENT, record) == DOCUMENT
+    assert record["recipe"] == benchmark.RECIPE and read_recipe(as_options(benchmark.RECIPE))
+    assert sorted((run["pieces"], run["seed"]) for run in record["runs"]) == sorted(
+        product(benchmark.PIECES, benchmark.SEEDS)
+    )
+    assert len({run["stories"] for run in record["runs"]}) == 1
+    theirs, ours = (benchmark.scores(record, name) for name in (benchmark.GPT2, benchmark.OURS))
+    assert all(ours[seed] <= theirs[seed] + 0.002 for seed in benchmark.SEEDS)

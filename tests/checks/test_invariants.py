@@ -19,8 +19,9 @@ from tinystories.run_files import Run
 pytestmark = pytest.mark.slow  # it trains a model
 
 CHECKED = (
-    "weights, code, special tokens, sampling, best checkpoint, weights kept, moved weights, derived numbers, "
-    "record of evaluations, tokens seen, speed, card, likelihoods, generation, reference, causality, ways to read"
+    "weights, code, special tokens, sampling, graphemes, best checkpoint, weights kept, moved weights, "
+    "derived numbers, record of evaluations, tokens seen, speed, card, likelihoods, generation, reference, causality, "
+    "ways to read"
 )
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 
 import datasets
 import pytest
@@ -10,12 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer
+from transformers.models.qwen3_5.tokenization_qwen3_5 import PRETOKENIZE_REGEX
 
 from helpers.runs import mistake, output_of, run_command, run_with_transformers_only
+from helpers.untrained import unpack_earlier_tokenizer
 from tinystories.commands.tokenizer import main
 from tinystories.config.keys import DataArguments, TokenizerArguments
 from tinystories.data.corpus import load_corpus
-from tinystories.data.tokenizer import load_or_train_tokenizer, load_tokenizer, tokenizer_report, train_tokenizer
+from tinystories.data.sample_corpus import sample_stories
+from tinystories.data.tokenizer import (
+    byte_level_pieces,
+    load_or_train_tokenizer,
+    load_tokenizer,
+    tokenizer_report,
+    train_tokenizer,
+)
 
 
 SENTENCES = (
@@ -60,6 +70,7 @@ def content(tokenizer) -> dict:
 # Any text
 
 TRICKY = (
+    *("छोटी मछली", "น้ำใจ", "ذَهَبَ", "I ❤️ you 1️⃣", "l's\u0302", " \u0301", "\u0301a"),
     *("<|bos|>", "<|eos|>", "<|pad|>", "<|endoftext|>"),
     *(" ", "  ", "\n", "\r\n", "\t", "\x00", "\x1b[0m", "\u200d", "\ufeff", "\U0010ffff"),
     *("e\u0301", "\u00e9", "\ufb01", "ß", "Ⅻ", "\u1112\u1161\u11ab", "\ud55c"),  # what normalisation would change
@@ -146,6 +157,74 @@ print(json.dumps([ids, tokenizer.decode(ids, skip_special_tokens=True), tokenize
     ids, decoded, eos = json.loads(output_of(run_with_transformers_only(code, tmp_path)))
     assert ids == trained(text)["input_ids"]
     assert (decoded, eos) == (text, trained.eos_token_id)
+
+
+# Pieces
+
+PIECES = {
+    "छोटी मछली": ["छोटी", " मछली"],
+    "น้ำใจดี": ["น้ำใจดี"],
+    "ذَهَبَ الوَلَدُ": ["ذَهَبَ", " الوَلَدُ"],
+    "un e\u0301te\u0301": ["un", " e\u0301te\u0301"],
+    'It\'S "odd",': ["It", "'S", ' "', "odd", '",'],
+    "in 2024": ["in", " ", "2", "0", "2", "4"],
+    "end.\n\n  Then  two": ["end", ".\n\n", " ", " Then", " ", " two"],
+    "a_b (c)": ["a", "_b", " (", "c", ")"],
+}
+
+
+@pytest.mark.parametrize("text", PIECES)
+def test_pieces(text):
+    """As llama.cpp's `qwen35` cuts: letters with their marks and one other character before them; a digit alone."""
+    pieces = [text[begin:end] for _, (begin, end) in byte_level_pieces().pre_tokenize_str(text)]
+    assert pieces == PIECES[text]
+
+
+def test_pattern_is_that_of_qwen(tokenizer):
+    """Letter for letter, because other programs know it by name."""
+    (cut, as_bytes) = content(tokenizer)["pre_tokenizer"]["pretokenizers"]
+    assert (cut["type"], cut["behavior"], cut["invert"]) == ("Split", "Isolated", False)
+    assert cut["pattern"] == {"Regex": PRETOKENIZE_REGEX}
+    assert (as_bytes["type"], as_bytes["add_prefix_space"], as_bytes["use_regex"]) == ("ByteLevel", False, False)
+
+
+def test_words_with_marks_become_tokens():
+    """Guards: words that no merge can join, while every text comes back."""
+    tokenizer = train_tokenizer(as_dataset(["छोटी मछली", "น้ำใจ"] * 9), TokenizerArguments(vocab_size=400))
+    for text in ("छोटी", " मछली", "น้ำใจ"):
+        (token,) = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert tokenizer.decode([token]) == text
+
+
+def test_english_has_the_tokens_of_gpt2():
+    """Guards: pieces that cost English tokens of their own, such as a quotation mark and a word, or two line ends."""
+    texts = [text for text in sample_stories(400, seed=3) if not re.search(r"\d\d", text)]
+    texts += [f'"Look!"\n\n"I see," said {name}. \n"It\'s {name}\'s."' for name in ("Ann", "Bo", "Cy") * 30]
+    gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    arguments = TokenizerArguments(vocab_size=700)
+    ours, theirs = (train_tokenizer(as_dataset(texts), arguments, earlier) for earlier in (None, gpt2))
+    assert ours.get_vocab() == theirs.get_vocab()
+    assert ours(texts)["input_ids"] == theirs(texts)["input_ids"]
+    assert ours.tokenize('"Look') == ['"', "Look"]
+
+
+def test_earlier_tokenizer(tmp_path):
+    """One that version 0.1.0 saved, with GPT-2's pattern, cuts and encodes as it did."""
+    earlier = load_tokenizer(str(unpack_earlier_tokenizer(tmp_path)))
+    assert content(earlier)["pre_tokenizer"]["type"] == "ByteLevel"
+    assert earlier.tokenize("a cat's 12") == ["a", "Ġc", "at", "'", "s", "Ġ", "1", "2"]
+    for text in ("छोटी मछली", *TRICKY):
+        assert earlier.decode(earlier(text)["input_ids"], skip_special_tokens=True) == text
+
+
+def test_resumed_run_keeps_its_pieces(stories, tmp_path):
+    """Trained again for a run that version 0.1.0 began, a tokenizer cuts as that run's does; a fresh one does not."""
+    folder = str(unpack_earlier_tokenizer(tmp_path / "earlier"))
+    arguments = TokenizerArguments(vocab_size=300)
+    resumed = load_or_train_tokenizer(arguments, stories, str(tmp_path / "cache"), resumed=folder)
+    fresh = load_or_train_tokenizer(arguments, stories, str(tmp_path / "cache"))
+    assert content(resumed)["pre_tokenizer"] == content(load_tokenizer(folder))["pre_tokenizer"]
+    assert content(fresh) == content(train_tokenizer(stories, arguments)) != content(resumed)
 
 
 # Training

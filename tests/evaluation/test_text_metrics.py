@@ -16,7 +16,7 @@ from tinystories.evaluation.text import determiners, grammar, names, novelty, re
 from tinystories.evaluation.text.metrics import METRICS, TextMetric, measure_texts, texts_to_look_up
 from tinystories.evaluation.text.prompts import PROMPTS
 from tinystories.evaluation.text.samples import Sample, human_samples, human_stories, looped, shuffled, spliced
-from tinystories.evaluation.text.words import split_words
+from tinystories.evaluation.text.words import first_words, split_words, without_first_words
 
 
 BY_NAME = {metric.name: metric for metric in METRICS}
@@ -214,6 +214,22 @@ def test_story_numbers(monkeypatch):
     monkeypatch.setattr(novelty, "STORIES_PER_BATCH", 2)
     text = "one two three four five six seven eight nine"
     assert novelty.look_up([text], ["x"] * 5 + [text] + ["x"])[text].story == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("छोटी मछली, हाँ!", ["छोटी", "मछली", "हाँ"]),
+        ("l'e\u0301te\u0301 fini", ["l'e\u0301te\u0301", "fini"]),
+        ("ශ්\u200dරී 12", ["ශ්\u200dරී", "12"]),
+        ("I ❤️ it's x²", ["i", "it's", "x²"]),
+    ],
+)
+def test_words_with_marks(text, words):
+    """Guards: words cut at their marks, which Python's regular expressions do not count to a word."""
+    assert split_words(text) == words
+    begun = first_words(text, 1)
+    assert begun.lower().rstrip(",") == words[0] and begun + without_first_words(text, 1) == text
 
 
 def test_introduced_names():

@@ -241,6 +241,7 @@ GENERATED = {  # blocks between two comments, and the test that compares them wi
     ("corpus size: numbers", "corpus size: end"): "tests/test_corpus_size.py",
     ("guards: costs", "guards: end"): "tests/training/guards/test_guards_document.py",
     ("optimizers: tables", "optimizers: end"): "tests/test_experiments.py",
+    ("pretokenizer: table", "pretokenizer: end"): "tests/test_experiments.py",
     ("ladder: recipes", "ladder: end"): "tests/config/test_ladder.py",
     ("load", "/load"): "tests/server/test_document.py",
     ("settings", "/settings"): "tests/server/test_document.py",

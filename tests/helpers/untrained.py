@@ -1,5 +1,6 @@
-"""Tiny untrained checkpoints."""
+"""Tiny untrained checkpoints, and a tokenizer of version 0.1.0."""
 
+import zipfile
 from pathlib import Path
 
 import torch
@@ -10,6 +11,14 @@ from tinystories.config.keys import ModelArguments
 
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def unpack_earlier_tokenizer(folder: Path) -> Path:
+    """The tokenizer of tests/helpers/run_of_0_1_0.zip, which cuts texts as GPT-2 does; returns its folder."""
+    with zipfile.ZipFile(Path(__file__).parent / "run_of_0_1_0.zip") as archive:
+        for name in ("run/tokenizer.json", "run/tokenizer_config.json"):
+            archive.extract(name, folder)
+    return folder / "run"
 
 
 def untrained_model(

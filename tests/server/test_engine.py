@@ -271,7 +271,7 @@ def test_unservable_models(tmp_path):
     model = AutoModelForCausalLM.from_pretrained(broken)
     model.lm_head.weight.data.fill_(float("nan"))
     model.save_pretrained(broken)
-    assert "cannot serve" in refusal(broken)
+    assert "holds numbers that are not finite" in refusal(broken)
     other = untrained(tmp_path / "other")
     tokenizer = AutoTokenizer.from_pretrained(other, trust_remote_code=True)
     tokenizer.add_tokens([f"word{i}" for i in range(100)])

@@ -8,11 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.checkpoint import llama2c
-from tinystories.checkpoint.loading import UNREADABLE, CodeNotTrustedError, load_checkpoint, on_device, reason_for
+from tinystories.checkpoint.loading import (
+    UNREADABLE,
+    CodeNotTrustedError,
+    check_usable,
+    load_checkpoint,
+    on_device,
+    reason_for,
+)
 from tinystories.checkpoint.plausible import check_sizes
+from tinystories.checkpoint.weights import read_model
+from tinystories.data.tokenizer import read_tokenizer
 from tinystories.errors import UserError
 
 
@@ -68,12 +77,11 @@ def _open_auto(
             ) from error
     check_sizes(name, revision)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=torch.float32, revision=revision, trust_remote_code=True
-        )
+        tokenizer = read_tokenizer(name, revision, trust_remote_code=True)
+        model = read_model(AutoModelForCausalLM, name, dtype=torch.float32, revision=revision, trust_remote_code=True)
     except UNREADABLE as error:
         raise UserError(f"cannot open {name} with its own code: {reason_for(name, error)}") from error
+    check_usable(name, model, tokenizer)
     return on_device(model, device), tokenizer
 
 

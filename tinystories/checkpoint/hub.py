@@ -20,6 +20,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RemoteEntr
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # imported there without being listed
 from safetensors import SafetensorError, safe_open
 
+from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.console import shell_line
 from tinystories.errors import UserError, one_line
 from tinystories.links import links_out_of, real_path
@@ -133,6 +134,7 @@ def check_complete(folder: Path) -> None:
                     weights.keys()
     except (OSError, ValueError, SafetensorError, yaml.YAMLError) as error:
         raise UserError(f"{folder} holds a file that cannot be read: {one_line(error)}") from error
+    load_checkpoint(str(folder))  # what is published must open
 
 
 def check_words(repo_id: str, message: str) -> None:

@@ -21,7 +21,6 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -32,7 +31,9 @@ from transformers.utils import CONFIG_NAME
 from configuration_tinystories import TinyStoriesConfig
 from modeling_tinystories import TinyStoriesForCausalLM, TinyStoriesForSequenceClassification, TinyStoriesModel
 from tinystories.checkpoint.plausible import check_sizes
+from tinystories.checkpoint.weights import check_finite, read_model
 from tinystories.config.keys import ModelArguments, model_fields
+from tinystories.data.tokenizer import read_tokenizer
 from tinystories.errors import UserError, one_line
 from tinystories.generation.presets import generation_config
 
@@ -90,28 +91,49 @@ def scale_residual_projections(model: TinyStoriesForCausalLM, residual_init: str
 
 
 def load_checkpoint(
-    name: str, device: str | torch.device = "cpu", revision: str | None = None, tokenizer_name: str | None = None
+    name: str,
+    device: str | torch.device = "cpu",
+    revision: str | None = None,
+    tokenizer_name: str | None = None,
+    usable: bool = True,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model (float32, evaluation mode) and the tokenizer of a checkpoint folder or Hub id.
 
     tokenizer_name: a folder or Hub id, where the tokenizer is not that of the checkpoint.
+    usable: it must be able to write and to score (`check_usable`).
 
     Raises:
         CodeNotTrustedError: it cannot be opened without running its author's code.
-        UserError: it cannot be opened for another reason, or the device cannot be used.
+        UserError: it cannot be opened for another reason, such as a missing weight, or the device cannot be used.
     """
     check_sizes(name, revision)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            tokenizer_name or name, revision=None if tokenizer_name else revision, trust_remote_code=False
-        )
-        model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=torch.float32, revision=revision, trust_remote_code=False
-        )
+        tokenizer = read_tokenizer(tokenizer_name or name, None if tokenizer_name else revision)
+        model = read_model(AutoModelForCausalLM, name, dtype=torch.float32, revision=revision, trust_remote_code=False)
     except UNREADABLE as error:
         kind = CodeNotTrustedError if _needs_own_code(name, revision) else UserError
         raise kind(f"cannot open {name} as a checkpoint (a folder or Hub id): {reason_for(name, error)}") from error
+    if usable:
+        check_usable(name, model, tokenizer)
     return on_device(model, device), tokenizer
+
+
+def check_usable(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises UserError: weights that are not numbers; to a model of this project, a tokenizer that is not its own."""
+    check_finite(name, model)
+    if not isinstance(model, TinyStoriesForCausalLM):
+        return
+    config, remedy = model.config, "give the tokenizer that it was trained with"
+    if len(tokenizer) != config.vocab_size:
+        raise UserError(
+            f"{name}: the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}: they do not belong "
+            "together",
+            remedy,
+        )
+    for token in ("bos", "eos"):
+        there, here = getattr(config, f"{token}_token_id"), getattr(tokenizer, f"{token}_token_id")
+        if here is None or here not in (there if isinstance(there, list) else [there]):
+            raise UserError(f"{name}: {token.upper()} is {here} in the tokenizer and {there} in the model", remedy)
 
 
 def on_device(model: PreTrainedModel, device: str | torch.device) -> PreTrainedModel:
@@ -164,9 +186,9 @@ def _needs_own_code(name: str, revision: str | None) -> bool:
         config, _ = PreTrainedConfig.get_config_dict(name, revision=revision)
         if "auto_map" in get_tokenizer_config(name, revision=revision):
             return True
+        kind = config.get("model_type", "")
     except UNREADABLE:
         return False
-    kind = config.get("model_type", "")
     known = kind in CONFIG_MAPPING and CONFIG_MAPPING[kind] in MODEL_FOR_CAUSAL_LM_MAPPING
     return "auto_map" in config and not known
 

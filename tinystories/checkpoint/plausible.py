@@ -6,7 +6,9 @@ beginning of a safetensors file: no network can have more layers than there are 
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
@@ -14,6 +16,7 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
+from tinystories.checkpoint.weights import weight_files
 from tinystories.errors import UserError
 
 
@@ -81,6 +84,8 @@ def _short(value: Any) -> str:
 
 def _weights(name: str, revision: str | None) -> Weights | None:
     """From the safetensors files of a checkpoint, or else the size of its pytorch_model.bin; None without either."""
+    if os.path.isdir(name) and (files := weight_files(Path(name))):
+        return _of_headers(files)
     if whole := _file(name, SAFE_WEIGHTS_NAME, revision):
         return _of_headers([whole])
     if index := _file(name, SAFE_WEIGHTS_INDEX_NAME, revision):
@@ -103,7 +108,7 @@ def _file(name: str, file: str, revision: str | None) -> str | None:
     )
 
 
-def _of_headers(files: list[str]) -> Weights:
+def _of_headers(files: Sequence[str | Path]) -> Weights:
     tensors, widest = 0, 0
     for file in files:
         with safe_open(file, "pt") as weights:

@@ -100,7 +100,7 @@ def diagnose(
     Raises:
         UserError: the checkpoint cannot be opened, or its tokenizer has neither BOS nor EOS.
     """
-    model, tokenizer = load_checkpoint(checkpoint, device, revision)
+    model, tokenizer = load_checkpoint(checkpoint, device, revision, usable=False)
     if prompt is not None:
         check_prompt(prompt, tokenizer, model.config.max_position_embeddings)
     if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:

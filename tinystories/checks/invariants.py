@@ -26,6 +26,7 @@ from tinystories.provenance import Stopwatch
 from tinystories.run_files import CARD, NEEDED, PROVENANCE, Run
 from tinystories.training.guards.causality import check_causality
 from tinystories.training.guards.finished import EXACT, check_card
+from tinystories.training.guards.graphemes import check_graphemes
 from tinystories.training.guards.numbers import FLOAT32_TOLERANCE, check_likelihoods
 from tinystories.training.guards.paths import check_paths
 from tinystories.training.guards.probe import Probe, differing_places, make_probe
@@ -36,6 +37,7 @@ from tinystories.training.guards.records import (
     check_speed,
     check_tokens_seen,
 )
+from tinystories.training.guards.samples import Sample
 from tinystories.training.guards.settings import check_code, check_sampling, check_specials, check_story_ends
 from tinystories.training.guards.weights import check_kept, check_learned, check_whole
 
@@ -70,6 +72,7 @@ REMEDIES = {
     "wrong weights": "copy the weights of the checkpoint that the records name, or train again",
     "wrong code": None,
     "broken network": "use this project's own modeling_tinystories.py; weights trained by another mean little",
+    "wrong tokenizer": None,
     "wrong settings": "restore the file from a checkpoint of the run",
     "wrong numbers": "score it again with run_evaluation.py, and trust no recorded number",
     "wrong best": "use the better checkpoint",
@@ -134,6 +137,8 @@ def _of_files(opened: Opened, weights: dict[str, np.ndarray]) -> Iterator[tuple[
     yield "code", ("wrong code", lambda: _check_code(folder))
     yield "special tokens", ("wrong settings", lambda: check_specials(folder, tokens))
     yield "sampling", ("wrong settings", lambda: check_sampling(folder))
+    stories = datasets.Dataset.from_dict({"text": opened.texts})
+    yield "graphemes", ("wrong tokenizer", lambda: check_graphemes(opened.tokenizer, [stories], Sample()))
 
 
 def _check_code(folder: str | Path) -> str:

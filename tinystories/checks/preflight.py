@@ -84,6 +84,7 @@ class Facts:
     folder: str
     stack: ExitStack
     recipe: Recipe
+    resumed: str | None
     memory: int
     corpus: Corpus
     tokenizer: PreTrainedTokenizerBase
@@ -154,7 +155,7 @@ def check_recipe(facts: Facts) -> str:
 
 def check_output(facts: Facts) -> str:
     check_not_taken(facts.recipe.training)
-    checkpoint = check_run_folder(facts.recipe.training)
+    checkpoint = facts.resumed = check_run_folder(facts.recipe.training)
     folder = facts.recipe.training.output_dir
     return f"the run resumes from {checkpoint}" if checkpoint else f"{folder} is free"
 
@@ -197,7 +198,9 @@ def check_tokenizer(facts: Facts) -> str:
     recipe = facts.recipe
     given = recipe.tokenizer.tokenizer_name is not None
     stories = None if given else facts.corpus.train
-    tokenizer = facts.tokenizer = load_or_train_tokenizer(recipe.tokenizer, stories, recipe.data.data_cache_dir)
+    tokenizer = facts.tokenizer = load_or_train_tokenizer(
+        recipe.tokenizer, stories, recipe.data.data_cache_dir, vars(facts).get("resumed")
+    )
     found = f"{len(tokenizer):,} tokens"
     if not given and len(tokenizer) < recipe.tokenizer.vocab_size:
         wanted = recipe.tokenizer.vocab_size

@@ -26,8 +26,8 @@ text; ln V is the loss of a uniform guess.
 - **fine**: none of these.
 
 After the first rule come the invariants of a finished run (invariants.py): **broken weights**, **wrong code**,
-**wrong settings**, **wrong best**, **wrong weights**, **wrong numbers**, **broken generation**, **broken network**. A
-failed one names the file or the two numbers that disagree.
+**wrong settings**, **wrong tokenizer**, **wrong best**, **wrong weights**, **wrong numbers**, **broken generation**,
+**broken network**. A failed one names the file or the two numbers that disagree.
 """
 
 import math

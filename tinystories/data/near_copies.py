@@ -12,12 +12,12 @@ benchmarks/near_copies.py measures the threshold, docs/results/near_copies.json 
 Every training story is read once, in batches; memory holds the windows of the stories that are searched.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import datasets
 import numpy as np
+import regex
 from tqdm.auto import tqdm
 
 from tinystories.data.readers import STORIES_PER_BATCH
@@ -33,7 +33,7 @@ NEAR_COPY = 0.28  # share of the windows; people's different stories share less 
 CERTAIN = 0.85  # a near-copy, however much the stories of this text resemble one another
 
 NOT_LETTERS = bytes(byte for byte in range(128) if not chr(byte).isalnum())
-NOT_WORD = re.compile(r"[\W_]+")
+NOT_WORD = regex.compile(r"[^\p{L}\p{M}\p{N}]+")  # a mark is most of a syllable in Hindi
 BASE = 0x9E3779B97F4A7C15
 
 

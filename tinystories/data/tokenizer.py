@@ -1,7 +1,8 @@
 """Train, load and describe the tokenizer: byte-level BPE in the Hugging Face fast format.
 
-Every string round-trips exactly: the alphabet is all 256 bytes and nothing is normalised. Text that looks like a
-special token is tokenized as text. No truncation is stored. A prompt gets BOS by default; only packing adds EOS.
+Every string round-trips exactly: the alphabet is all 256 bytes and nothing is normalised. Letters keep their marks.
+Text that looks like a special token is tokenized as text. No truncation is stored. A prompt gets BOS by default; only
+packing adds EOS.
 """
 
 import logging
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import datasets
 import tokenizers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from huggingface_hub.errors import StrictDataclassError
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers.pre_tokenizers import PreTokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tinystories.config.keys import TokenizerArguments
@@ -26,15 +29,39 @@ logger = logging.getLogger(__name__)
 
 PAD, BOS, EOS = "<|pad|>", "<|bos|>", "<|eos|>"
 SPECIAL_TOKENS = (PAD, BOS, EOS)
-TRAINING = 2  # part of the cache key: increase it when train_tokenizer changes
+# A text is cut into these pieces first; merges join bytes inside a piece only. The pattern is that of Qwen3.5, which
+# llama.cpp calls `qwen35`: letters keep their marks, which GPT-2's cuts off in every script that has them.
+PIECES = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
+    r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# Merges are learned in smaller pieces: GPT-2's, with marks, and with single digits. So a quotation mark and the word
+# after it stay two tokens, and English has the tokens that GPT-2's pattern gives it (docs/experiments.md).
+LEARNED = r"'s|'t|'re|'ve|'m|'ll|'d| ?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s+(?!\S)|\s+"
+TRAINING = 3  # part of the cache key: increase it when train_tokenizer changes
 TRAINED_ON = "trained_on"  # in tokenizer_config.json: the key of the stories that a tokenizer was trained on
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 
 
-def train_tokenizer(stories: datasets.Dataset, arguments: TokenizerArguments) -> PreTrainedTokenizerFast:
+def byte_level_pieces(pattern: str = PIECES) -> PreTokenizer:
+    """Cuts a text into the matches of `pattern`, written as their bytes."""
+    split = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
+    return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+def earlier_pieces(tokenizer: PreTrainedTokenizerBase) -> PreTokenizer | None:
+    """How `tokenizer` cuts a text; None if it is as this version cuts it."""
+    pre_tokenizer: PreTokenizer | None = tokenizer.backend_tokenizer.pre_tokenizer
+    return None if repr(pre_tokenizer) == repr(byte_level_pieces()) else pre_tokenizer
+
+
+def train_tokenizer(
+    stories: datasets.Dataset, arguments: TokenizerArguments, earlier: PreTokenizer | None = None
+) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE on the column `text`.
 
     The vocabulary is smaller than `arguments.vocab_size`, with a warning, if too few pairs occur `min_frequency` times.
+    earlier: how an earlier version cut texts and learned merges, for a run that it began.
 
     Raises:
         UserError: a vocab_size without room for all bytes and the special tokens.
@@ -44,7 +71,7 @@ def train_tokenizer(stories: datasets.Dataset, arguments: TokenizerArguments) ->
     if arguments.max_samples is not None:
         stories = stories.select(range(min(arguments.max_samples, len(stories))))
     backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    backend.pre_tokenizer = earlier or byte_level_pieces(LEARNED)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=arguments.vocab_size,
@@ -55,6 +82,7 @@ def train_tokenizer(stories: datasets.Dataset, arguments: TokenizerArguments) ->
     )
     seen = ContentKey()
     backend.train_from_iterator(_noted(_batches(stories), seen), trainer, length=len(stories))
+    backend.pre_tokenizer = earlier or byte_level_pieces()
     bos_id = backend.token_to_id(BOS)
     backend.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, bos_id)]
@@ -93,19 +121,38 @@ def _noted(batches: Iterable[list[str]], seen: ContentKey) -> Iterator[list[str]
 
 
 def load_or_train_tokenizer(
-    arguments: TokenizerArguments, stories: datasets.Dataset, cache_root: str | None
+    arguments: TokenizerArguments, stories: datasets.Dataset, cache_root: str | None, resumed: str | None = None
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer that `arguments` names, or one trained on `stories` and cached."""
+    """The tokenizer that `arguments` names, or one trained on `stories` and cached.
+
+    resumed: the checkpoint of a run that continues; where an earlier version began it, its texts are cut as they were.
+    """
     if arguments.tokenizer_name is not None:
         return load_tokenizer(arguments.tokenizer_name, arguments.tokenizer_revision)
+    earlier = None if resumed is None else earlier_pieces(load_tokenizer(resumed))
     settings = [arguments.vocab_size, arguments.min_frequency, arguments.max_samples, tokenizers.__version__]
-    key = content_key(["tokenizer", TRAINING, *SPECIAL_TOKENS, *settings, dataset_key(stories)])
+    key = content_key(["tokenizer", TRAINING, *SPECIAL_TOKENS, *settings, repr(earlier), dataset_key(stories)])
 
     def build(folder: Path) -> None:
         logger.info("training a tokenizer on %d stories", len(stories))
-        train_tokenizer(stories, arguments).save_pretrained(folder)
+        train_tokenizer(stories, arguments, earlier).save_pretrained(folder)
 
     return load_tokenizer(str(cached_folder("tokenizer", key, build, cache_root)))
+
+
+def read_tokenizer(name: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or Hub id, as it is.
+
+    Raises:
+        OSError, ImportError, ValueError, StrictDataclassError: it cannot be opened. The libraries raise others too,
+            even a bare `Exception`.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ImportError, StrictDataclassError):  # the last one for a config.json beside it
+        raise
+    except Exception as error:
+        raise ValueError(f"its tokenizer cannot be read ({one_line(error)})") from error
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -115,8 +162,8 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
         UserError: it cannot be loaded, or is not a fast tokenizer.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+        tokenizer = read_tokenizer(name, revision)
+    except (OSError, ImportError, ValueError, StrictDataclassError) as error:
         raise UserError(f"cannot load a tokenizer from {name}: {one_line(error)}") from error
     if not tokenizer.is_fast:
         raise UserError(

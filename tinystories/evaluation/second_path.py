@@ -155,10 +155,16 @@ class StoryTokens:
         return str(self.tokenizer.decode(ids, skip_special_tokens=False))
 
 
+def _weight_files(folder: str | Path) -> list[Path]:
+    """model.safetensors; where there is none, its parts. Beside the whole, parts are leftovers."""
+    whole = Path(folder, "model.safetensors")
+    return [whole] if whole.exists() else sorted(Path(folder).glob("model-*.safetensors"))
+
+
 def read_weights(folder: str | Path) -> dict[str, np.ndarray]:
     """Every tensor of the safetensors files, as it is stored (bfloat16 as float32)."""
     weights: dict[str, np.ndarray] = {}
-    for path in sorted(Path(folder).glob("model*.safetensors")):
+    for path in _weight_files(folder):
         weights |= {name: _array(stored) for name, stored in deserialize(path.read_bytes())}
     return weights
 
@@ -174,7 +180,7 @@ def _array(stored: dict[str, Any]) -> np.ndarray:
 def stored_dtypes(folder: str | Path) -> set[str]:
     """The number formats of the weights as safetensors names them, such as F32."""
     found: set[str] = set()
-    for path in sorted(Path(folder).glob("model*.safetensors")):
+    for path in _weight_files(folder):
         with safe_open(path, "np") as file:
             found |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
     return found

@@ -26,12 +26,15 @@ from tinystories.training.trainer import StoryTrainer
 logger = logging.getLogger(__name__)
 
 
-def prepare_data(recipe: Recipe) -> tuple[Corpus, PreTrainedTokenizerBase, PackedRows]:
-    """Stories, tokenizer and rows, built by the first process of a machine and read by the others."""
+def prepare_data(recipe: Recipe, resumed: str | None = None) -> tuple[Corpus, PreTrainedTokenizerBase, PackedRows]:
+    """Stories, tokenizer and rows, built by the first process of a machine and read by the others.
+
+    resumed: the checkpoint of a run that continues.
+    """
     training = recipe.training
     with training.main_process_first(desc="preparing the data"):
         corpus = load_corpus(recipe.data)
-        tokenizer = load_or_train_tokenizer(recipe.tokenizer, corpus.train, recipe.data.data_cache_dir)
+        tokenizer = load_or_train_tokenizer(recipe.tokenizer, corpus.train, recipe.data.data_cache_dir, resumed)
         packed = pack(corpus.train, tokenizer, recipe.data)
     corpus.report |= {
         "tokenizer": tokenizer_report(tokenizer, corpus.validation),

@@ -18,6 +18,7 @@ from configuration_tinystories import TinyStoriesConfig
 from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.checkpoint.loading import UNREADABLE
 from tinystories.checkpoint.plausible import check_sizes
+from tinystories.checkpoint.weights import check_finite, read_model
 from tinystories.config.keys import ModelArguments, model_fields
 from tinystories.config.recipe import Recipe
 from tinystories.errors import UserError, one_line
@@ -72,7 +73,8 @@ def continued_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> TinyS
         logger.info("context: %d tokens from now on, %d before", block_size, config.max_position_embeddings)
         config.max_position_embeddings = block_size
     try:
-        model = TinyStoriesForCausalLM.from_pretrained(
+        model = read_model(
+            TinyStoriesForCausalLM,
             _base(arguments),
             revision=arguments.model_revision or "main",
             config=config,
@@ -81,6 +83,8 @@ def continued_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> TinyS
         )
     except UNREADABLE as error:
         raise UserError(f"model_name_or_path: cannot open {arguments.model_name_or_path}: {one_line(error)}") from error
+    assert isinstance(model, TinyStoriesForCausalLM)  # what its own `from_pretrained` gives
+    check_finite(_base(arguments), model)
     model.generation_config = generation_config(tokenizer, max_new_tokens=config.max_position_embeddings * 3 // 4)
     return model
 

@@ -54,7 +54,7 @@ def _run(recipe: Recipe, began: Stopwatch) -> None:
     set_seed(training.seed)
     use_compiler_if_it_works(training)
 
-    corpus, tokenizer, packed = prepare_data(recipe)
+    corpus, tokenizer, packed = prepare_data(recipe, checkpoint)
     if checkpoint is not None:
         check_resumed(checkpoint, recipe, corpus.report)
     trainer = make_trainer(recipe, corpus, tokenizer, packed)

@@ -153,6 +153,21 @@ def test_near_copies(people, change, caplog):
     assert "2 of 50 validation stories are near-copies" in caplog.text
 
 
+def test_marks_are_read():
+    """Guards: stories of Hindi that differ in their vowels, which are marks, taken for copies of one another."""
+    draw = random.Random(0)
+    consonants = [chr(0x915 + i) for i in range(37)]
+    words = [[draw.choice(consonants) + "{}" + draw.choice(consonants) + "{}" for _ in range(60)] for _ in range(50)]
+
+    def spoken(words, vowels):
+        return " ".join(words).format(*(draw.choice(vowels) for _ in range(120)))
+
+    train, validation = ([spoken(one, vowels) for one in words] for vowels in ("ािी", "ुूेै"))
+    assert "0 of 50" in near_copies(train, validation)
+    with pytest.raises(GuardError, match="50 of 50 validation stories are near-copies"):
+        near_copies(train, [f"{text} और" for text in train])
+
+
 def test_remove_overlap_removes_near_copies(people, tmp_path):
     train, validation, words = people
     copies = [_seventh(text, words) for text in validation]

@@ -2,8 +2,11 @@
 
 import re
 
+import regex
 
-WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*|\d+")
+
+LETTERS = r"(?:[\p{L}\p{Nl}\p{No}][\p{M}\u200c\u200d]*)+"  # with their marks and joiners, which Python's \w leaves out
+WORD = regex.compile(rf"{LETTERS}(?:['\u2019]{LETTERS})*|\d+")
 CLOSING = re.compile(r"[.,;:!?\"'\u201d\u2019)]*")
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"'\u201d\u2019)]*\s+|\n+")
 

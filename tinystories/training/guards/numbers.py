@@ -269,7 +269,8 @@ class NumbersGuard(TrainerCallback):
         plain, logged = sums[:, 0].sum() / sums[:, 1].sum(), self.trainer.throughput.losses[-1]
         means = sums[:, 0] / sums[:, 1]
         spread = float(means.std(ddof=1) / math.sqrt(len(means))) if len(rows) > len(means) > 1 else 0.0
-        if not abs(logged - plain) <= 0.15 * max(logged, plain) + 0.15 + 4 * spread:
+        allowed, learned = 0.15 * max(logged, plain) + 0.15 + 4 * spread, 0.1 * logged  # by the update since
+        if not -allowed <= logged - plain <= allowed + learned:
             raise GuardError(
                 f"step {step}: its training loss is given as {logged:.3f} nats per token, and its rows have "
                 f"{plain:.3f} (+- {spread:.2f}): it is not the mean over the tokens of the step"

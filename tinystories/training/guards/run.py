@@ -15,6 +15,7 @@ from tinystories.random_state import keep_random_state
 from tinystories.training.distributed import on_one_process
 from tinystories.training.guards.causality import check_causality, check_positions
 from tinystories.training.guards.corpus import check_kind, check_near_copies, check_overlap, check_sizes, check_text
+from tinystories.training.guards.graphemes import check_graphemes
 from tinystories.training.guards.initial import check_initial_weights
 from tinystories.training.guards.loss import check_fresh_loss, check_known_loss, check_next_token_loss
 from tinystories.training.guards.numbers import NumbersGuard
@@ -61,11 +62,13 @@ def _run_on_one_process(
     texts = [*sample.texts(corpus.train, SAMPLE_STORIES), *sample.texts(corpus.validation, SAMPLE_STORIES)]
     drawn = data.validation_file is None and data.dataset_name is None
     train_hashes, validation_hashes = story_hashes(corpus.train), story_hashes(corpus.validation)
-    continued = trainer.recipe.model.model_name_or_path is not None
+    training, continued = trainer.recipe.training, trainer.recipe.model.model_name_or_path is not None
+    fixed = continued or training.resume or training.resume_from_checkpoint is not None
     guards: dict[str, Callable[[], str]] = {
         "sizes": lambda: check_sizes(corpus.train, corpus.validation),
         "text": lambda: check_text(corpus.train, sample),
         "tokenizer": lambda: check_tokenizer(tokenizer, texts, sample),
+        "graphemes": lambda: check_graphemes(tokenizer, [corpus.train, corpus.validation], sample, fixed),
         "vocabulary": lambda: check_vocabulary(trainer),
         "weights": lambda: check_weights(trainer.model),
         "labels": lambda: check_labels(trainer, sample),

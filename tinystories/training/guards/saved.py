@@ -9,6 +9,7 @@ from safetensors import safe_open
 from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.checkpoint.stock import SHARED_FIELDS, exact_network
+from tinystories.checkpoint.weights import weight_files
 from tinystories.errors import GuardError
 from tinystories.training.guards.probe import differing_places, make_probe, relative_difference
 
@@ -51,7 +52,7 @@ def check_saved_model(folder: str | Path, rows: datasets.Dataset, trained: TinyS
 def saved_weights(folder: Path) -> dict[str, torch.Tensor]:
     """Names and tensors of all safetensors files of a checkpoint."""
     weights: dict[str, torch.Tensor] = {}
-    for file in sorted(folder.glob("model*.safetensors")):
+    for file in weight_files(folder):
         with safe_open(file, framework="pt") as tensors:
             weights |= {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118  # no iterator
     return weights

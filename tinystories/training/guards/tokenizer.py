@@ -12,7 +12,7 @@ from tinystories.console import command_name
 from tinystories.data.corpus import dataset_key
 from tinystories.data.packing import encode_story
 from tinystories.data.readers import STORIES_PER_BATCH
-from tinystories.data.tokenizer import TRAINED_ON
+from tinystories.data.tokenizer import LEARNED, TRAINED_ON, byte_level_pieces, earlier_pieces
 from tinystories.errors import GuardError
 from tinystories.training.guards.samples import Sample
 from tinystories.training.recipe_trainer import RecipeTrainer
@@ -90,7 +90,7 @@ def _compare_with_fresh(
     tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], arguments: TokenizerArguments
 ) -> None:
     fresh = tokenizers.Tokenizer(tokenizers.models.BPE())
-    fresh.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    fresh.pre_tokenizer = earlier_pieces(tokenizer) or byte_level_pieces(LEARNED)  # where it cuts, graphemes.py checks
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=arguments.vocab_size,
         min_frequency=arguments.min_frequency,
