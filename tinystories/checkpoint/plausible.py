@@ -3,6 +3,7 @@
 Building comes first in transformers and the comparison with the weights last, so that a config.json with a few more
 zeros keeps a machine busy for minutes, or takes all of its memory. The names and shapes of the tensors stand at the
 beginning of a safetensors file: no network can have more layers than there are tensors, or be wider than any of them.
+Sizes that any machine builds at once are left to the comparison itself (weights.py), which names the tensor.
 """
 
 import os
@@ -25,6 +26,8 @@ POSITIVE = ("num_hidden_layers", "hidden_size", "vocab_size")
 LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "encoder_layers", "decoder_layers")
 WIDTHS = ("hidden_size", "vocab_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim")
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
+QUICK = {"vocab_size": 2**16} | dict.fromkeys(LAYERS, 256) | dict.fromkeys(EXPERTS, 256)
+QUICK_WIDTH = 1024
 LEAST_BYTES = 64  # that a tensor takes in a file of torch.save, which lists no shapes at its beginning
 
 
@@ -71,7 +74,7 @@ def _check(name: str, config: dict[str, Any], weights: Weights) -> None:
             continue
         if type(value) is not int or value < (key in POSITIVE):  # True is an int too
             raise UserError(f"{name}: {written} in its config.json is {_short(value)}, which is not a size")
-        if value > most:
+        if value > max(most, QUICK.get(key, QUICK_WIDTH)):
             raise UserError(
                 f"{name}: {written} in its config.json is {_short(value)}, but its weights file {reason}",
                 "fetch both files again from the same place",
