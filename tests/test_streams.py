@@ -41,6 +41,25 @@ def test_start_without_streams(closed):
         assert start(*words, closed=closed).returncode == 0
 
 
+UNTIL_KILLED = """
+import os, sys
+from tinystories.streams import open_streams
+open_streams()
+print("on stdout")
+print("on stderr", file=sys.stderr)
+os._exit(9)
+"""
+
+
+@slow
+@pytest.mark.parametrize("unbuffered", [False, True])
+def test_lines_are_written_at_once(unbuffered):
+    """To stderr always, to stdout with `-u`: whoever reads the log of a server must not wait for its end."""
+    process = start(*["-u"] * unbuffered, "-c", UNTIL_KILLED, capture_output=True, text=True)
+    assert process.returncode == 9 and process.stderr == "on stderr\n"
+    assert process.stdout == "on stdout\n" or not unbuffered
+
+
 @slow
 @posix
 def test_descriptor_is_not_taken(tmp_path):

@@ -101,6 +101,5 @@ def _tolerant(stream: TextIO) -> TextIO:
         io.BufferedWriter(_Tolerant(raw, stream)),
         encoding=stream.encoding,
         errors="backslashreplace",  # a Windows console and the C locale cannot show every character
-        line_buffering=stream.line_buffering,
-        write_through=stream.write_through,
+        line_buffering=stream.line_buffering or stream.write_through,  # the latter: stderr, and `python -u`
     )
