@@ -16,7 +16,7 @@ from tinystories.training.budget import planned_steps
 @pytest.fixture
 def options(tmp_path):
     values = TINY | {"train_file": write_counting_corpus(tmp_path), "data_cache_dir": tmp_path / "cache"}
-    return values | {"output_dir": tmp_path / "run", "max_steps": 20, "vocab_size": 300}
+    return values | {"output_dir": tmp_path / "run", "max_steps": 20, "vocab_size": 290}
 
 
 def statuses(result) -> dict[str, str]:
@@ -92,7 +92,7 @@ def test_dry_run_uses_no_callback_of_a_run(options):
         CHECKS[name](facts)
     ours = {type(callback).__name__ for callback in facts.trainer.callback_handler.callbacks}
     guards = {"LossGuard", "LossSpikeGuard", "StepWitness", "CausalAsTrained", "NumbersGuard"}
-    assert ours == guards | {"DefaultFlowCallback", "PrinterCallback", "ThroughputCallback"}
+    assert ours == guards | {"DefaultFlowCallback", "PrinterCallback", "ThroughputCallback", "WeightsMoved"}
 
 
 def test_failed_guard_and_warnings(options, tmp_path):

@@ -116,7 +116,7 @@ def test_records(counting_run):
     assert all(sample["text"].startswith("Story 7. one two") for sample in samples)
     report = json.loads((counting_run / "data_report.json").read_text())
     assert report["train_stories"] + report["validation_stories"] == 200
-    assert len(report["guards"]) == 24
+    assert len(report["guards"]) == 25
     log = (counting_run / "stderr.txt").read_text()
     assert "parameters (2 layers, width 64" in log and "bytes per token" in log
 

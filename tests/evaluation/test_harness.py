@@ -87,4 +87,4 @@ def test_mistakes(tmp_path):
     options = ["--data", str(data), "--output_dir", str(tmp_path / "tasks")]
     assert "number must be at least 1" in mistake(harness.main, [*options, "--number", "0"])
     assert "has no .jsonl files" in mistake(harness.main, [*options, "--blimp", str(tmp_path)])
-    assert "cannot write to" in mistake(harness.main, [*options[:3], str(data)])
+    assert "cannot be made or written to" in mistake(harness.main, [*options[:3], str(data)])

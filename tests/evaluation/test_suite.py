@@ -240,7 +240,7 @@ MISTAKES = {
     "no such data": (["run", "--data", "missing.txt"], "missing.txt"),
     "a folder that cannot be": (["run", "--output_dir", "printed.txt/sub"], "cannot be made or written to"),
     "a judge at no address": (["run", "--judge_url", "nowhere", "--judge_model", "m"], "nowhere"),
-    "a file for a folder": (["run", "--output_dir", "printed.txt"], "printed.txt: is a file"),
+    "a file for a folder": (["run", "--output_dir", "printed.txt"], "printed.txt is not a folder"),
 }
 
 

@@ -158,7 +158,11 @@ class Gate:
         return self
 
     def __exit__(self, *_):
+        """A checkpoint that is opened in the background changes how transformers builds any model meanwhile."""
         self.open.set()
+        for thread in threading.enumerate():
+            if thread.name == "opener":
+                thread.join(timeout=120)
 
 
 def test_stories_go_on_while_a_model_is_opened(checkpoint, monkeypatch):

@@ -130,10 +130,10 @@ def settings(folder: Path, name: str, **changes) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """200 stories in 52 rows, which no batch of 8 divides; and 9 to validate on: in batches of 4, the second process
+    """237 stories in 68 rows, which no batch of 8 divides; and 9 to validate on: in batches of 4, the second process
     gets a batch that is all filling."""
     folder = tmp_path_factory.mktemp("distributed")
-    write_counting_corpus(folder)
+    write_counting_corpus(folder, stories=237)
     stories = [f"Held out {i}. " + "one two three " * (1 + i % 4) + "four." for i in range(9)]
     (folder / "nine.txt").write_text("<|endoftext|>".join(stories), encoding="utf-8")
     return folder
@@ -188,8 +188,8 @@ def filling_pair(folder):
     """With dataloader_drop_last off: the last batch of an epoch is not full."""
     runs = []
     for name, fork, rows in (("one-f", fork_one, 8), ("two-f", fork_ranks, 4)):
-        changes = {"per_device_train_batch_size": rows, "dataloader_drop_last": False, "max_steps": 8}
-        changes |= {"skip_guards": True, "eval_steps": 8, "save_steps": 8}
+        changes = {"per_device_train_batch_size": rows, "dataloader_drop_last": False, "max_steps": 10}
+        changes |= {"skip_guards": True, "eval_steps": 10, "save_steps": 10}
         runs.append(finished(folder / name, *fork("run_clm.py", *settings(folder, name, **changes))))
     return runs
 
@@ -233,13 +233,13 @@ def test_rows_of_a_step(folder, accumulating_pair):
 def test_last_batch_is_filled(filling_pair):
     """accelerate fills it with rows of the epoch's start, which docs/distributed.md tells.
 
-    52 rows, 6 steps of 8, and 4 rows for the seventh step: one process takes 4, two take 8.
+    68 rows, 8 steps of 8, and 4 rows for the ninth step: one process takes 4, two take 8.
     """
     one, two = filling_pair
     loss = differences(one, two, "loss")
-    assert max(loss[step] for step in range(1, 7)) < TOLERANCE < loss[7]
+    assert max(loss[step] for step in range(1, 9)) < TOLERANCE < loss[9]
     seen = [run.logged("num_input_tokens_seen") for run in (one, two)]
-    assert [counted[7] - counted[6] for counted in seen] == [4 * 64, 8 * 64]
+    assert [counted[9] - counted[8] for counted in seen] == [4 * 64, 8 * 64]
 
 
 @slow

@@ -82,14 +82,20 @@ def _first(keys: list[str]) -> str:
 
 @contextmanager
 def _no_table() -> Iterator[None]:
-    """Without transformers' report of what it did not read: the error has one line."""
+    """Without transformers' report of what it did not read: the error has one line.
+
+    A filter and not a level: with one, transformers says of weights that it shards none of them.
+    """
     loader = logging.getLogger("transformers.modeling_utils")
-    level = loader.level
-    loader.setLevel(logging.ERROR)
+    loader.addFilter(_not_logged)
     try:
         yield
     finally:
-        loader.setLevel(level)
+        loader.removeFilter(_not_logged)
+
+
+def _not_logged(record: logging.LogRecord) -> bool:
+    return False
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -60,8 +60,8 @@ MUTATIONS = {
     ),
     "tokenizer of other settings": (
         TOKENIZER,
-        "min_frequency=arguments.min_frequency,\n        special",
-        "min_frequency=arguments.min_frequency + 30,\n        special",
+        "vocab_size=arguments.vocab_size,\n        min",
+        "vocab_size=arguments.vocab_size - 40,\n        min",
         "not what training on the training stories gives",
     ),
     "evaluation on training stories": (

@@ -49,14 +49,14 @@ def _overfit(trainer: RecipeTrainer, model: PreTrainedModel, sequence: list[int]
     warmup = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.05, total_iters=20)
     for _ in range(600):
         loss, outputs = trainer.compute_loss(model, dict(batch), return_outputs=True)
+        likelihood = outputs.logits[0, :-1].detach().float().softmax(-1).gather(-1, targets[:, None])
+        if loss.item() < 0.02 and likelihood.min() > 0.8:
+            break  # before another update, which may lose it again
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         warmup.step()
-        likelihood = outputs.logits[0, :-1].detach().float().softmax(-1).gather(-1, targets[:, None])
-        if loss.item() < 0.02 and likelihood.min() > 0.8:
-            break
     return loss.item()
 
 
