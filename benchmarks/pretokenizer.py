@@ -93,6 +93,8 @@ def measure(data: dict[str, object], source: str, folder: Path) -> dict:
             values |= {"tokenizer_name": folder / f"tokenizer-{number}"}
             record["runs"].append({"pieces": name, "seed": seed, **train(values)})
             print(record["runs"][-1], flush=True)
+            if not done:  # one session so far: its times are those of all runs
+                record["provenance"] = provenance(began, list(SEEDS), {"train": stories})
             write_record(record)
     return record
 

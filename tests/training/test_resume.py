@@ -105,7 +105,7 @@ def test_resume_after_every_kind_of_stop(reference):
         "while a checkpoint is written": (lambda: any(folder.glob("unfinished-*/checkpoint-*/optimizer.pt")), kill, -9),
         "in an evaluation": (lambda: samples() >= 6, kill, -signal.SIGKILL),
         "SIGTERM": (lambda: last() >= 120, stop(signal.SIGTERM), 143),
-        "the terminal is closed": (lambda: last() >= 160, stop(signal.SIGHUP, signal.SIGHUP, signal.SIGTERM), 129),
+        "the terminal is closed": (lambda: last() >= 160, stop(signal.SIGHUP), 129),
     }
     for way, (condition, end, status) in ways.items():
         process = start(folder, log, "--resume", **run)
