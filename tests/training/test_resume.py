@@ -378,7 +378,7 @@ def test_damaged_cache_is_built_again(reference, tmp_path):
     (rows,) = (tmp_path / "cache").glob("rows-*/rows.arrow")
     (stories,) = (tmp_path / "cache").glob("stories-*/stories.arrow")
     rows.write_bytes(rows.read_bytes()[:5000])
-    changed = stories.read_bytes().replace(b"the", b"teh", 1)  # of the same size
+    changed = stories.read_bytes().replace(b"the", b"eht", 1)  # of the same size
     stories.write_bytes(changed)
     shutil.rmtree(next((tmp_path / "cache").glob("tokenizer-*")))
     abandoned = tmp_path / "cache" / "unfinished-old"
