@@ -102,6 +102,25 @@ def test_many_at_once(cached):
     assert sorted(built) == ["unfinished-things-a", "unfinished-things-b", "unfinished-things-c"]
 
 
+def test_every_unfinished_folder_has_a_lock(cached, tmp_path):
+    """Guards: a damaged folder that another start takes for abandoned while it is being moved away."""
+    seen, done = set(), threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            seen.update(os.listdir(tmp_path / "deep" / "cache"))
+
+    folder = cached()
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(look)
+        for _ in range(20):
+            flip("rows.arrow", 5)(folder)
+            cached()
+        done.set()
+        looking.result()
+    assert {name for name in seen if name.startswith("unfinished-")} <= {"unfinished-things-key"}
+
+
 WAITING = """
 import sys
 from tinystories.data.cache import cached_folder

@@ -7,15 +7,17 @@ from helpers.forked import fork_command
 from helpers.runs import ROOT, TINY, as_options
 
 
+ONE_STEP = TINY | {
+    "max_steps": 1,
+    "warmup_steps": 0,
+    "eval_strategy": "no",
+    "load_best_model_at_end": False,
+    "save_strategy": "no",
+}
+
+
 def small_run(folder, corpus, *options, tree=ROOT, run=fork_command):
-    settings = TINY | {
-        "max_steps": 1,
-        "warmup_steps": 0,
-        "eval_strategy": "no",
-        "load_best_model_at_end": False,
-        "save_strategy": "no",
-    }
-    settings |= {"train_file": corpus, "data_cache_dir": folder / "cache", "output_dir": folder / "run"}
+    settings = ONE_STEP | {"train_file": corpus, "data_cache_dir": folder / "cache", "output_dir": folder / "run"}
     return run("run_clm.py", *as_options(settings), *options, tree=tree)
 
 

@@ -54,13 +54,18 @@ NOT_JSON = {
 }
 
 
+def refusal(server, path: str, body: bytes) -> str:
+    """What a body that is refused with 422 is told."""
+    answer = server.client.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    return message(path, answer.json())
+
+
 @pytest.mark.parametrize("path", ROUTES)
 @pytest.mark.parametrize(("body", "reason"), NOT_JSON.values(), ids=NOT_JSON)
 def test_not_json(path, body, reason, server):
     """422 and the reason, on every route."""
-    answer = server.client.post(path, content=body, headers={"Content-Type": "application/json"})
-    assert answer.status_code == 422
-    found = message(path, answer.json())
+    found = refusal(server, path, body)
     assert found.startswith("the body is not JSON: ") and reason in found
 
 
@@ -82,9 +87,7 @@ OTHER_JSON = {
 @pytest.mark.parametrize("path", ROUTES)
 @pytest.mark.parametrize(("body", "reason"), OTHER_JSON.values(), ids=OTHER_JSON)
 def test_other_json(path, body, reason, server):
-    answer = server.client.post(path, content=body, headers={"Content-Type": "application/json"})
-    assert answer.status_code == 422
-    assert reason in message(path, answer.json())
+    assert reason in refusal(server, path, body)
 
 
 def test_json_of_clients():

@@ -5,14 +5,15 @@ import shutil
 import subprocess
 import sys
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from helpers.runs import ROOT
+from helpers.runs import ROOT, mistake
 from tinystories.checks.preflight import Facts, check_compiler
 from tinystories.config.recipe import read_recipe
-from tinystories.training.compiler import MESSAGE_END, use_compiler_if_it_works
+from tinystories.training.compiler import MESSAGE_END, compiler_cache, use_compiler_if_it_works
 
 
 @pytest.fixture
@@ -134,3 +135,15 @@ def test_kernels_that_a_killed_run_left(compile_something, tmp_path):
     kept = libraries()
     again, said = compile_something()
     assert again == folder and not said and libraries() == kept  # nothing was compiled again
+
+
+def test_cache_that_cannot_be_written(monkeypatch, tmp_path):
+    """One line that names the variable, not the option of another cache."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "file" / "cache"))
+
+    def enter() -> None:
+        with compiler_cache(SimpleNamespace(torch_compile=True)):
+            pass
+
+    assert "set TORCHINDUCTOR_CACHE_DIR to a folder that may be written to" in mistake(enter)

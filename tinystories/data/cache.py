@@ -17,7 +17,7 @@ from pathlib import Path
 import datasets
 import pyarrow as pa
 
-from tinystories.atomic import damage, discard, is_no_room, is_sealed, seal
+from tinystories.atomic import damage, is_no_room, is_sealed, seal
 from tinystories.errors import UserError, one_line
 from tinystories.lock import HeldError, held
 
@@ -86,7 +86,7 @@ def cache_root(root: str | None) -> Path:
 
 
 @contextmanager
-def in_cache(base: Path) -> Iterator[None]:
+def in_cache(base: Path, remedy: str = "give another --data_cache_dir") -> Iterator[None]:
     """What the system refuses inside the `with` block is a `UserError` about the place of the cache."""
     try:
         yield
@@ -94,11 +94,13 @@ def in_cache(base: Path) -> Iterator[None]:
         if is_no_room(error):
             raise
         reason = error.strerror or one_line(error)
-        raise UserError(f"cannot write to {base}: {reason}", "give another --data_cache_dir") from error
+        raise UserError(f"cannot write to {base}: {reason}", remedy) from error
 
 
 def _begin(folder: Path) -> Path | None:
     """An empty folder to build in; None if `folder` is complete. To be called by the process that holds its lock."""
+    unfinished = folder.with_name(UNFINISHED + folder.name)
+    shutil.rmtree(unfinished, ignore_errors=True)
     if folder.exists():
         found = damage(folder)
         if found is None:
@@ -107,9 +109,8 @@ def _begin(folder: Path) -> Path | None:
             logger.warning("the cache folder %s is damaged (%s) and is built again", folder, found)
         else:
             logger.info("the cache folder %s is of an earlier version or unfinished and is built again", folder)
-        discard(folder)
-    unfinished = folder.with_name(UNFINISHED + folder.name)
-    shutil.rmtree(unfinished, ignore_errors=True)
+        os.replace(folder, unfinished)  # under this name, which the lock protects, it is removed
+        shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     return unfinished
 

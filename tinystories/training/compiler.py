@@ -7,6 +7,7 @@ without its seal, or of which a byte differs, is compiled anew.
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from tinystories.atomic import SEAL, damage, discard, seal
+from tinystories.atomic import SEAL, damage, seal
 from tinystories.config.arguments import RunArguments
 from tinystories.data.cache import cache_root, in_cache
 from tinystories.errors import Interrupted, UserError, one_line
@@ -55,7 +56,7 @@ def compiler_cache(training: RunArguments) -> Iterator[None]:
 
 def _free_cache(base: Path, stack: ExitStack) -> Path:
     """The first cache that no other process uses, whole or empty, and without its seal as long as it is used."""
-    with in_cache(base):
+    with in_cache(base, f"set {CACHE_VARIABLE} to a folder that may be written to"):
         base.mkdir(parents=True, exist_ok=True)
         for number in count():
             folder = base / f"compiled-{torch.__version__}-{number}"
@@ -70,7 +71,7 @@ def _free_cache(base: Path, stack: ExitStack) -> Path:
                 folder,
                 found,
             )
-            discard(folder)
+            shutil.rmtree(folder)
         folder.mkdir(exist_ok=True)
         (folder / SEAL).unlink(missing_ok=True)
     return folder

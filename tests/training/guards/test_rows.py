@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from helpers.forked import fork_ranks
-from helpers.mutations import assert_stopped, small_run
-from helpers.runs import TINY, as_options, mistake, write_counting_corpus
+from helpers.mutations import ONE_STEP, assert_stopped, small_run
+from helpers.runs import as_options, mistake, write_counting_corpus
 from tinystories.config.keys import DataArguments, TokenizerArguments
 from tinystories.data.packing import pack
 from tinystories.data.tokenizer import train_tokenizer
@@ -162,14 +162,7 @@ def test_mutation_of_aligned_rows_is_caught(name, mutated_tree, tmp_path):
 def test_share_of_another_process(mutated_tree, tmp_path):
     """Both processes would train on the same half of the rows."""
     corpus = write_corpus(tmp_path)
-    settings = TINY | {
-        "max_steps": 1,
-        "warmup_steps": 0,
-        "eval_strategy": "no",
-        "load_best_model_at_end": False,
-        "save_strategy": "no",
-    }
-    settings |= {"train_file": corpus, "data_cache_dir": tmp_path / "cache", "use_cpu": True}
+    settings = ONE_STEP | {"train_file": corpus, "data_cache_dir": tmp_path / "cache", "use_cpu": True}
     sound = fork_ranks("run_clm.py", *as_options(settings), "--output_dir", tmp_path / "sound")
     assert [rank.returncode for rank in sound] == [0, 0], sound[0].stderr[-2000:]
     tree = mutated_tree(TRAINER, LOADER, f"{LOADER}\n        loader.batch_sampler.process_index = 0")
