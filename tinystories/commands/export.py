@@ -42,7 +42,8 @@ def described(name: str, result: dict[str, Any]) -> list[str]:
 def _proof(proof: dict[str, Any]) -> str:
     parts = [f"{proof['greedy_tokens_equal']} of {proof['greedy_tokens']} greedy tokens equal"]
     if proof["texts"]:
-        parts.insert(0, f"ids of {proof['texts']} texts equal")
+        some = "" if proof["texts_equal"] == proof["texts"] else f"{proof['texts_equal']} of "
+        parts.insert(0, f"ids of {some}{proof['texts']} texts equal")
     return (
         f"{proof['file']} by {proof['reader']}: {', '.join(parts)}, {proof['bits_per_byte']:.4f} bits per byte "
         f"(checkpoint {proof['bits_per_byte_of_checkpoint']:.4f})"

@@ -140,7 +140,8 @@ class LlamaCppReader:
 
     def greedy(self, ids: list[int], max_new_tokens: int) -> list[int]:
         self._llama.reset()
-        new, unseen = [], ids
+        new: list[int] = []
+        unseen = ids
         while len(new) < max_new_tokens and not (new and self._is_end(new[-1])):
             self._llama.eval(unseen)
             unseen = [int(self._llama.scores[self._llama.n_tokens - 1].argmax())]

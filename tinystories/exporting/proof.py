@@ -1,6 +1,7 @@
 """The proof that an exported file is the same model: a program that did not write it opens it, and both are compared.
 
-- Token ids of 300 texts (texts.py) are equal, where the file carries the tokenizer.
+- Token ids of 300 texts (texts.py) are equal, where the file carries the tokenizer. A program that cannot be told how
+  to cut a text gives a few of them other ids, which are counted.
 - Greedy text of four beginnings, 100 tokens each, is equal where the file holds full precision. Where the checkpoint's
   own two best tokens are as close as rounding, either is right; this is counted as a tie.
 - Bits per byte of stories are equal to 1e-4 in full precision, to 1 % in reduced precision.
@@ -26,6 +27,7 @@ from tinystories.run_files import Run
 NUM_BEGINNINGS, LETTERS_OF_BEGINNING, NEW_TOKENS = 4, 24, 100
 NUM_STORIES = 40
 EXACT, REDUCED = 1e-4, 0.01  # largest difference of bits per byte, relative
+MOST = 0.9  # share of the texts that get equal ids from a program of which it is known why a few do not
 TIE = 1e-4  # largest difference of two logits that rounding may turn, relative to the largest logit
 
 
@@ -33,6 +35,7 @@ class Reader(Protocol):
     """An independent program that has opened an exported file.
 
     name: of the program. file: what it opened, relative to the folder of the format. exact: it holds full precision.
+    A reader may have `other_ids` too: why its program gives a few texts other ids than the checkpoint's tokenizer.
     """
 
     name: str
@@ -115,10 +118,10 @@ def prove(expected: Expected, reader: Reader) -> dict[str, Any]:
         ProofError: they differ; with the first differing token and the difference of the logits.
     """
     what = f"{reader.file}, opened by {reader.name}"
-    texts = _check_texts(expected, reader, what)
+    texts_equal = _equal_texts(expected, reader, what)
     equal = [_equal_tokens(beginning, reader, what) for beginning in expected.beginnings]
     differences = [
-        float(np.abs(reader.logits(beginning.ids + beginning.new_ids) - beginning.logits).max())
+        float(np.abs(reader.logits(beginning.ids + beginning.new_ids) - beginning.logits)[:-1].max())
         for beginning in expected.beginnings
     ]
     total = sum(nats(reader.logits(ids), ids) for ids in tqdm(expected.stories, desc=f"scoring {what}", delay=2))
@@ -131,7 +134,9 @@ def prove(expected: Expected, reader: Reader) -> dict[str, Any]:
         "file": reader.file,
         "reader": reader.name,
         "exact": reader.exact,
-        "texts": texts,
+        "texts": None if texts_equal is None else len(expected.texts),
+        "texts_equal": texts_equal,
+        "other_ids": getattr(reader, "other_ids", None),
         "greedy_tokens": sum(len(beginning.new_ids) for beginning in expected.beginnings),
         "greedy_tokens_equal": sum(equal),
         "largest_logit_difference": max(differences),
@@ -167,19 +172,21 @@ def nats(logits: np.ndarray, ids: Sequence[int]) -> float:
     return float((log_sum - logits[np.arange(len(ids) - 1), ids[1:]]).sum())
 
 
-def _check_texts(expected: Expected, reader: Reader, what: str) -> int | None:
-    """The number of texts whose ids are equal, which is all of them; None without a tokenizer."""
-    for text, wanted in expected.texts:
-        found = reader.encode(text)
-        if found is None:
-            return None
-        if found != wanted:
-            place = _first_difference(found, wanted)
-            raise ProofError(
-                f"{what}: token {place + 1} of {text[:60]!r} is {_at(found, place)}, and in the checkpoint's tokenizer "
-                f"{_at(wanted, place)}"
-            )
-    return len(expected.texts)
+def _equal_texts(expected: Expected, reader: Reader, what: str) -> int | None:
+    """The number of texts whose ids are equal: all, or most where the reader explains it. None without a tokenizer."""
+    found = [reader.encode(text) for text, _ in expected.texts]
+    if any(ids is None for ids in found):
+        return None
+    other = [(text, ids, wanted) for ids, (text, wanted) in zip(found, expected.texts, strict=True) if ids != wanted]
+    equal = len(found) - len(other)
+    if other and (equal < MOST * len(found) or getattr(reader, "other_ids", None) is None):
+        text, ids, wanted = other[0]
+        place = _first_difference(ids or [], wanted)
+        raise ProofError(
+            f"{what}: token {place + 1} of {text[:60]!r} is {_at(ids or [], place)}, and in the checkpoint's tokenizer "
+            f"{_at(wanted, place)}; {len(other)} of {len(found)} texts differ"
+        )
+    return equal
 
 
 def _equal_tokens(beginning: Beginning, reader: Reader, what: str) -> int:
