@@ -17,6 +17,7 @@ import torch
 from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast
 
+from tinystories.errors import UserError
 from tinystories.exporting.proof import greedy
 
 
@@ -110,15 +111,22 @@ class LlamaCppReader:
 
         self.file, self.exact, self.typed_special = path.name, exact, typed_special
         cache = llama_cpp.GGML_TYPE_F32 if exact else llama_cpp.GGML_TYPE_F16
-        self._llama = llama_cpp.Llama(
-            str(path),
-            n_ctx=0,
-            logits_all=True,
-            type_k=cache,
-            type_v=cache,
-            n_threads=torch.get_num_threads(),
-            verbose=False,
-        )
+        try:
+            with redirect_stderr(io.StringIO()):  # it warns of a context that it rounds up
+                self._llama = llama_cpp.Llama(
+                    str(path),
+                    n_ctx=0,  # that of the file
+                    n_threads=torch.get_num_threads(),
+                    logits_all=True,
+                    type_k=cache,
+                    type_v=cache,
+                    verbose=False,
+                )
+        except ValueError as error:
+            raise UserError(
+                f"the llama.cpp that is installed cannot open {path.name}, whose tokenizer it may not know yet",
+                "update llama-cpp-python, or remove it: then the export is compared by transformers alone",
+            ) from error
         self._is_end = lambda token: llama_cpp.llama_vocab_is_eog(self._llama._model.vocab, token)
 
     def __enter__(self) -> "LlamaCppReader":
