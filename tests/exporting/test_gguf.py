@@ -1,12 +1,13 @@
 """GGUF files are the checkpoint: by transformers, by a network in float64, and by llama.cpp where it is installed."""
 
 import logging
+import sys
 from importlib.util import find_spec
 
 import gguf
 import numpy as np
 import pytest
-from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from helpers.export_sources import STORIES, expected_of_small, random_source, small_tokenizer
@@ -250,7 +251,13 @@ def test_origin(tokenizer, tmp_path):
     assert field(path, "general.dataset.0.repo_url") == "https://huggingface.co/datasets/roneneldan/TinyStories"
     assert field(path, "general.dataset.1.name") == "own stories"
     assert "general.dataset.1.repo_url" not in gguf.GGUFReader(path).fields
+    assert field(path, "general.base_model.0.organization") == "someone"
     assert field(path, "general.base_model.0.repo_url") == "https://huggingface.co/someone/small"
+
+
+def test_author_of_the_hub(tokenizer, tmp_path):
+    llama_cpp.write(random_source(tokenizer, {}, base_model="someone/small", num_hidden_layers=1), tmp_path)
+    assert field(tmp_path / "small-F16.gguf", "general.author") == "someone"
 
 
 @pytest.mark.parametrize("card", [{}, {"license": None, "datasets": [None, 3], "language": {}, "tags": "", "url": 1}])
@@ -282,6 +289,7 @@ def with_word(**flags):
     return backend
 
 
+EOS_BEHIND = processors.TemplateProcessing(single="$A <|eos|>", special_tokens=[("<|eos|>", 256)])
 OTHER_TOKENIZERS = {
     "other cuts": (with_part("pre_tokenizer", byte_level_pieces(LEARNED)), "a way of its own to cut texts"),
     "a space in front": (with_part("pre_tokenizer", pre_tokenizers.ByteLevel()), "a way of its own to cut texts"),
@@ -290,6 +298,8 @@ OTHER_TOKENIZERS = {
     "byte fallback": (with_part(None, None, byte_fallback=True), "a BPE with byte_fallback"),
     "words": (Tokenizer(models.WordLevel({"a": 0, "<|eos|>": 1}, unk_token="a")), "a model of type WordLevel"),
     "decoder": (bpe(), "a decoder that is not byte-level"),
+    "bytes": (with_part(None, None), "no merges"),
+    "EOS behind": (with_part("post_processor", EOS_BEHIND), "puts the tokens [256] around a text"),
     "strip": (with_word(lstrip=True), "added tokens that take in the space beside them"),
 }
 
@@ -299,7 +309,7 @@ def test_tokenizers_that_cannot_be_said(kind, tokenizer):
     backend, reason = OTHER_TOKENIZERS[kind]
     if kind != "decoder" and kind != "words":
         backend.decoder = tokenizer.backend_tokenizer.decoder
-    words = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|eos|>", eos_token="<|eos|>")
+    words = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|bos|>", eos_token="<|eos|>")
     assert reason in mistake(lambda: llama_cpp.check(random_source(words)))
 
 
@@ -325,6 +335,15 @@ def test_weights_beyond_16_bits(tokenizer, value, fits):
         assert "which is no 16-bit float" in mistake(lambda: llama_cpp.check(source))
 
 
+def test_broken_llama_cpp(written, tmp_path, monkeypatch):
+    """A library that lost its C++ part ends in one line, not in a traceback."""
+    (tmp_path / "llama_cpp.py").write_text("raise OSError('libllama.so: no such file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "llama_cpp", raising=False)
+    file = written["llama"][1] / "small-F32.gguf"
+    assert "cannot be imported (libllama.so: no such file)" in mistake(lambda: LlamaCppReader(file, exact=True))
+
+
 def test_missing_extra(tokenizer, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "gguf", None)
+    monkeypatch.setitem(sys.modules, "gguf", None)
     assert 'install "tinystories[export]"' in mistake(lambda: llama_cpp.check(random_source(tokenizer)))

@@ -59,7 +59,8 @@ def check(source: Source) -> None:
         import gguf  # noqa: F401
     except ImportError as error:
         raise UserError("GGUF files need the package gguf", install_hint("export")) from error
-    vocabulary_of(source.tokenizer, source.name)
+    if not vocabulary_of(source.tokenizer, source.name).merges:
+        raise UserError(f"{source.name}: its tokenizer has no merges, and llama.cpp opens no file without")
     config = source.model.config
     rope = config.rope_parameters
     other_width = config.num_attention_heads * config.head_dim != config.hidden_size
@@ -207,6 +208,7 @@ def _add_tokenizer(writer: "GGUFWriter", source: Source, vocabulary: Vocabulary)
 def _add_origin(writer: "GGUFWriter", source: Source) -> None:
     """Licence, author, data and address, as far as the card of the checkpoint says them."""
     card, model = source.metadata, source.base_model
+    owner = model.split("/")[0] if model and model.count("/") == 1 else None
     writer.add_name(source.title)
     for key, add in {
         "license": writer.add_license,
@@ -217,6 +219,8 @@ def _add_origin(writer: "GGUFWriter", source: Source) -> None:
     }.items():
         if isinstance(card.get(key), str):
             add(card[key])
+    if owner and "author" not in card:
+        writer.add_author(owner)
     if languages := _texts(card.get("language")):
         writer.add_languages(languages)
     if tags := _texts(card.get("tags")):
@@ -231,8 +235,8 @@ def _add_origin(writer: "GGUFWriter", source: Source) -> None:
     if model:
         writer.add_base_model_count(1)
         writer.add_base_model_name(0, model.rsplit("/", 1)[-1])
-        if model.count("/") == 1:
-            writer.add_base_model_organization(0, model.split("/")[0])
+        if owner:
+            writer.add_base_model_organization(0, owner)
             writer.add_base_model_repo_url(0, f"https://huggingface.co/{model}")
 
 

@@ -17,7 +17,7 @@ import torch
 from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast
 
-from tinystories.errors import UserError
+from tinystories.errors import UserError, one_line
 from tinystories.exporting.proof import greedy
 
 
@@ -97,6 +97,16 @@ def has_llama_cpp() -> bool:
     return find_spec("llama_cpp") is not None
 
 
+def _library() -> Any:
+    try:
+        import llama_cpp
+    except (ImportError, OSError, RuntimeError) as error:  # such as a C++ library that is not there
+        raise UserError(
+            f"llama-cpp-python is installed and cannot be imported ({one_line(error)})", "install it again or remove it"
+        ) from error
+    return llama_cpp
+
+
 class LlamaCppReader:
     """A `Reader` by llama.cpp through llama-cpp-python; arguments as for `TransformersReader`.
 
@@ -107,8 +117,7 @@ class LlamaCppReader:
     name = "llama.cpp"
 
     def __init__(self, path: Path, exact: bool, typed_special: bool = False):
-        import llama_cpp
-
+        llama_cpp = _library()
         self.file, self.exact, self.typed_special = path.name, exact, typed_special
         cache = llama_cpp.GGML_TYPE_F32 if exact else llama_cpp.GGML_TYPE_F16
         try:
