@@ -44,14 +44,14 @@ def stock_network(config: TinyStoriesConfig, weights: dict[str, torch.Tensor]) -
     fields["attn_implementation"] = "sdpa"  # eager computes its softmax in float32
     rotates_all = config.rope_parameters["partial_rotary_factor"] == 1.0
     first = next(iter(weights.values()))
-    with torch.device(first.device):
-        network: PreTrainedModel
-        if rotates_all:
-            network = LlamaForCausalLM(LlamaConfig(**fields))
-        else:
-            dropout = {"resid_pdrop": config.resid_pdrop, "embd_pdrop": config.embd_pdrop}
-            network = Phi3ForCausalLM(Phi3Config(**fields | dropout))
-    network.to(first.dtype)  # type: ignore[arg-type]  # its decorator hides that it is a method
+    network: PreTrainedModel
+    # Made on the CPU, as a model that is trained: a GPU computes the frequencies of RoPE to another last bit.
+    if rotates_all:
+        network = LlamaForCausalLM(LlamaConfig(**fields))
+    else:
+        dropout = {"resid_pdrop": config.resid_pdrop, "embd_pdrop": config.embd_pdrop}
+        network = Phi3ForCausalLM(Phi3Config(**fields | dropout))
+    network.to(first.device, first.dtype)  # type: ignore[arg-type]  # its decorator hides that it is a method
     own = dict(weights) if rotates_all else fuse_projections(weights)
     if config.tie_word_embeddings:
         own.setdefault("lm_head.weight", own["model.embed_tokens.weight"])
