@@ -19,8 +19,9 @@ from helpers.runs import mistake
 from helpers.serving import counting_tokenizer, untrained, written_alone
 from tinystories.generation.presets import PRESETS
 from tinystories.server import model_pool
+from tinystories.server.active_story import QueuedRequest
 from tinystories.server.arguments import ServerArguments
-from tinystories.server.continuous_batching import ContinuousBatcher, QueuedRequest
+from tinystories.server.continuous_batching import ContinuousBatcher
 from tinystories.server.events import Failed, Finished, GenerationRequest, Piece, Started
 from tinystories.server.fair_queue import FairQueue
 from tinystories.server.model_pool import ModelPool, find_checkpoints
@@ -153,7 +154,7 @@ def test_probabilities(trained):
     write(trained, [asked])
     pieces = [event for event in asked.events if isinstance(event, Piece)]
     for piece in pieces:
-        assert piece.alternatives[0].text == piece.text
+        assert piece.alternatives[0].token.text == piece.text
         assert piece.alternatives[0].probability == pytest.approx(piece.probability, rel=1e-5)
         assert piece.probability > 0.5
 
