@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from helpers.damaged_requests import asked_of
 from helpers.raw_http import answer_to, chunked, connected, heard, next_answer, request, whole
 from helpers.serving import ServerThread, untrained
 from tinystories.server.middleware import HEADERS, LARGEST_BODY, LARGEST_HEADERS
@@ -14,9 +15,9 @@ from tinystories.server.strict_json import parse
 
 pytestmark = pytest.mark.slow
 
-ROUTES = ("/generate", "/v1/completions")
+ROUTES = ("/generate", "/v1/completions", "/v1/chat/completions")
 SHORT = {"prompt": "Story", "max_tokens": 1, "stream": False}
-GOOD = {"/generate": SHORT, "/v1/completions": SHORT | {"model": "run"}}
+GOOD = {path: asked_of(path, SHORT | {"model": "run"}) for path in ROUTES}
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ OTHER_JSON = {
 }
 
 
-@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize("path", ROUTES[:2])
 @pytest.mark.parametrize(("body", "reason"), OTHER_JSON.values(), ids=OTHER_JSON)
 def test_other_json(path, body, reason, server):
     assert reason in refusal(server, path, body)

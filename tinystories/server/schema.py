@@ -136,9 +136,11 @@ def _field(error: dict[str, Any]) -> str | None:
 
 def validation_error(errors: Sequence[dict[str, Any]], bounds: dict[str, tuple[float, float]]) -> dict[str, Any]:
     """The first of pydantic's errors as one line, with its field and bounds, but without the input. Where a field may
-    have one of several types, the error that is deepest in the value is that of the type which was meant."""
+    have one of several types, the error that is deepest in the value, and not about its type, is that of the type which
+    was meant."""
     field = _field(errors[0])
-    first = max((error for error in errors if _field(error) == field), key=lambda error: len(error["loc"]))
+    of_field = (error for error in errors if _field(error) == field)
+    first = max(of_field, key=lambda error: (len(error["loc"]), not error["type"].endswith("_type")))
     context = first.get("ctx", {})
     if first["type"] == "json_invalid":
         return {"error": f"the body is not JSON: {context['error'][:100]}"}
