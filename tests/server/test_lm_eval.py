@@ -80,9 +80,7 @@ def evaluated(lm, tasks, name: str) -> dict:
     "options",
     [
         {},
-        {"batch_size": 4},
         {"add_bos_token": True},
-        {"tokenized_requests": False},
         {"tokenized_requests": False, "batch_size": 4, "num_concurrent": 2},
     ],
     ids=str,

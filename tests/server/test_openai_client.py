@@ -573,6 +573,11 @@ REFUSED = {
         422,
         "logit_bias: the token ids of this model",
     ),
+    "every token banned": (
+        lambda c: complete(c, logit_bias={str(i): -100 for i in range(len(counting_tokenizer()))}),
+        422,
+        "logit_bias: every token is banned",
+    ),
     "stop": (lambda c: complete(c, stop=["a", ""]), 422, "stop: must have 1 to 100 characters"),
     "five stops": (lambda c: complete(c, stop=list("abcde")), 422, "stop: list should have at most 4 items"),
     "unknown field": (lambda c: complete(c, extra_body={"guided_json": {}}), 422, "the body has an unknown field"),
@@ -590,7 +595,7 @@ REFUSED = {
     "top_logprobs alone": (lambda c: chat(c, top_logprobs=2), 422, "top_logprobs: needs logprobs: true"),
     "two limits": (lambda c: chat(c, max_completion_tokens=3), 422, "differs from max_tokens"),
     "no messages": (lambda c: chat(c, messages=[]), 422, "messages: list should have at least 1 item"),
-    "empty messages": (lambda c: chat(c, " ", ""), 400, "nothing is left"),
+    "empty messages": (lambda c: chat(c, " ", ""), 400, "messages: no text is left"),
     "image": (lambda c: chat(c, messages=[{"role": "user", "content": [IMAGE]}]), 422, "messages: a part of a message"),
     "tool message": (
         lambda c: chat(c, messages=[{"role": "tool", "content": "a", "tool_call_id": "1"}]),

@@ -37,7 +37,7 @@ from tinystories.server.streaming import (
     to_http_error,
     with_keep_alive,
 )
-from tinystories.server.text import EMPTY_PROMPT, sanitised
+from tinystories.server.text import sanitised
 
 
 MOST_MESSAGES = 1024
@@ -156,7 +156,8 @@ def to_generation_requests(body: ChatBody, admission: AdmissionController) -> li
     admission.check_length("messages", story, shortest=0)
     text = sanitised(story)
     if not text.strip():
-        raise HTTPException(400, EMPTY_PROMPT | {"field": "messages"})
+        message = "messages: no text is left after removing spaces and control characters"
+        raise HTTPException(400, {"error": message, "field": "messages"})
     alternatives = max(1, body.top_logprobs or 0) if body.logprobs else 0
     max_tokens = limits.pop() if limits else MOST_TOKENS
     return story_requests(body, [text], body.n or 1, max_tokens, admission, alternatives=alternatives)
