@@ -16,6 +16,7 @@ from tinystories.evaluation.minimal_pairs.rules import RULES
 from tinystories.evaluation.text.critic import HEAD, OTHER_PROMPTS
 from tinystories.evaluation.text.prompts import PROMPTS
 from tinystories.server.middleware import LARGEST_BODY, LARGEST_HEADERS
+from tinystories.server.sampling import STRONGEST_BIAS
 from tinystories.server.schema import BOUNDS, DEFAULT_MAX_TOKENS
 from tinystories.training.loss_spike import WINDOW
 
@@ -208,7 +209,21 @@ DEFINED = {
         "must be between 0.1 and 2.0",
         '"bounds": [0.1, 2.0]',
         "temperature 1, 16 tokens. Temperature 0 always",
-        f"headers (at most {LARGEST_HEADERS // 1024} KiB) and body (at most {LARGEST_BODY // 1024} KiB)",
+        "With one `seed`",
+        "no two tokens have one name",
+        "With `max_tokens: 0` nothing",
+        f"`logit_bias`: -{STRONGEST_BIAS:g} excludes a token and {STRONGEST_BIAS:g} excludes all others",
+        "Other routes are 404",
+        "`bytes:\\xf0`",
+        '"seed": 1}\'',
+        "for one busy client",
+        "--requests_per_minute 1000000 --client_share 1",
+        "--batch_size 16",
+        "max_length=512",
+        "http://127.0.0.1:7779/v1",
+        "curl http://127.0.0.1:7779/v1/chat/completions",
+        "away from a server on this one",
+        f"headers (at most {LARGEST_HEADERS // 1024} KiB) and body (at most {LARGEST_BODY // 1024} KiB, or",
         "in any 60 seconds",
         "still waiting then gets 503",
         "may have a quarter of `MAX_CONNECTIONS`",
