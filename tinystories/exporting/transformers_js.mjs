@@ -30,20 +30,25 @@ async function answerLines([libraryFolder, folder, dtype, eosTokenId]) {
   const [{ createRequire }, { basename, dirname, join }, { createInterface }] = await Promise.all(
     ["node:module", "node:path", "node:readline"].map((name) => import(name)),
   );
-  const require = createRequire(join(libraryFolder, "package.json"));
-  const library = require(libraryFolder);
+  let library;
+  try {
+    library = createRequire(join(libraryFolder, "package.json"))(libraryFolder);
+  } catch (error) {
+    console.error(String(error));
+    process.exit(1);
+  }
   console.log(library.env.version);
-  const one = { intraOpNumThreads: 1, interOpNumThreads: 1 };
-  const opened = openModel(library, dirname(folder), basename(folder), dtype, JSON.parse(eosTokenId), {
-    session_options: one,
-  });
+  const session_options = { intraOpNumThreads: 1, interOpNumThreads: 1 };
+  const place = [dirname(folder), basename(folder)];
+  const opened = openModel(library, ...place, dtype, JSON.parse(eosTokenId), { session_options });
   opened.catch(() => {}); // is answered below
   for await (const line of createInterface({ input: process.stdin })) {
     const [name, ...values] = JSON.parse(line);
     try {
-      const value = await (await opened)[name](...values);
-      const text = value instanceof Float32Array ? Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString("base64") : value;
-      console.log(JSON.stringify({ value: text }));
+      let value = await (await opened)[name](...values);
+      if (value instanceof Float32Array)
+        value = Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString("base64");
+      console.log(JSON.stringify({ value }));
     } catch (error) {
       console.log(JSON.stringify({ error: String(error) }));
     }
