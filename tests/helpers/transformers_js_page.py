@@ -93,5 +93,6 @@ class TransformersJsPage:
 
     def greedy_seconds(self, ids: list[int], max_new_tokens: int) -> float:
         """How long `greedy` takes in the page."""
-        timed = "{ const start = performance.now(); await window.model.greedy(...values); return performance.now() - start; }"
+        start, end = "const start = performance.now();", "return performance.now() - start;"
+        timed = f"{{ {start} await window.model.greedy(...values); {end} }}"
         return self._ask(timed, ids, max_new_tokens) / 1000
