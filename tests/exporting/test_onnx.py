@@ -18,8 +18,10 @@ from transformers import AutoTokenizer
 from configuration_tinystories import TinyStoriesConfig
 from helpers.onnx_session import Session
 from helpers.runs import mistake
+from helpers.untrained import save
 from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.atomic import is_no_room
+from tinystories.commands import export
 from tinystories.config.keys import TokenizerArguments
 from tinystories.data.sample_corpus import sample_stories
 from tinystories.data.tokenizer import train_tokenizer
@@ -69,13 +71,13 @@ def make(tokenizer, tmp_path_factory):
     """A function that exports an untrained model of a kind, once; returns source and folder."""
     made = {}
 
-    def export(kind: str) -> tuple[Source, Path]:
+    def exported(kind: str) -> tuple[Source, Path]:
         if kind not in made:
             source = untrained_source(tokenizer, **KINDS[kind])
             made[kind] = source, written(source, tmp_path_factory.mktemp("onnx"))
         return made[kind]
 
-    return export
+    return exported
 
 
 def untrained_source(tokenizer, **changes) -> Source:
@@ -177,6 +179,7 @@ def test_readers(make, kind):
     assert np.abs(cost[::2]).max() < 1e-6 and 0 < np.abs(cost[1::2]).max() < 0.01
 
 
+@pytest.mark.slow
 def test_stops_after_eos(make, tmp_path):
     source, _ = make("full rotary")
     ids = source.tokenizer("Once")["input_ids"]
@@ -373,6 +376,23 @@ def test_broken_transformers_js(make, tmp_path, monkeypatch, caplog, code, words
         with pytest.raises(ProofError, match=words) as caught:
             next(found)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_command(make, tmp_path, monkeypatch):
+    """The command asks for the plain folder too, and says which reader was not there."""
+    source, _ = make("partial rotary, grouped, wide heads")
+    save(source.model, source.tokenizer, tmp_path / "model")
+    monkeypatch.delenv("NODE_PATH", raising=False)
+    monkeypatch.chdir(tmp_path)
+    export.main(["model", "--format", "onnx", "--output_dir", "out"])
+    report = json.loads((tmp_path / "out" / "export.json").read_text(encoding="utf-8"))["formats"]
+    assert list(report) == ["llama", "onnx"] and report["onnx"]["not_tried"] == ["transformers.js in node"]
+    assert report["onnx"]["bytes"] == {file: (tmp_path / "out" / "llama" / file).stat().st_size for file in FILES}
+    full, eight_bit = report["onnx"]["proofs"]
+    assert full["exact"] and full["greedy_tokens_equal"] == full["greedy_tokens"] > 0 and full["texts"] == 300
+    assert not eight_bit["exact"] and eight_bit["texts"] == 300
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "out"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no limit of the size of files")

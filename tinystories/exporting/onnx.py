@@ -22,7 +22,7 @@ from tinystories.errors import UserError, install_hint
 from tinystories.exporting.onnx_graph import onnx_model
 from tinystories.exporting.proof import Reader
 from tinystories.exporting.source import Source
-from tinystories.exporting.transformers_js import opened_by_transformers_js
+from tinystories.exporting.transformers_js import find_transformers_js, opened_by_transformers_js
 
 
 FILES = {"onnx/model.onnx": "fp32", "onnx/model_quantized.onnx": "q8"}  # with their names for transformers.js
@@ -93,6 +93,11 @@ def readers(source: Source, folder: Path) -> Iterator[Reader]:
             if reader is None:
                 return
             yield reader
+
+
+def missing_readers() -> list[str]:
+    """Programs that would be a reader too and are not installed, for export.json."""
+    return [] if find_transformers_js() else ["transformers.js in node"]
 
 
 class OnnxRuntime:
