@@ -13,14 +13,18 @@ import onnx
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, models
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from configuration_tinystories import TinyStoriesConfig
 from helpers.onnx_session import Session
+from helpers.reader_speed import tokens_per_second
 from helpers.runs import mistake
+from helpers.transformers_js_page import find_chromium, opened_in_chromium
 from helpers.untrained import save
 from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.atomic import is_no_room
+from tinystories.checkpoint.stock import fuse_projections
 from tinystories.commands import export
 from tinystories.config.keys import TokenizerArguments
 from tinystories.data.sample_corpus import sample_stories
@@ -94,8 +98,8 @@ def untrained_source(tokenizer, **changes) -> Source:
 
 
 def written(source: Source, parent: Path) -> Path:
-    folder = parent / "llama"
-    folder.mkdir()
+    folder = parent / "a name é #1" / "llama"
+    folder.mkdir(parents=True)
     check(source)
     plain.write(source, folder)
     write(source, folder)
@@ -230,17 +234,21 @@ def test_graph(make, kind, eight_bit):
     assert len(shapes) == 4 + 4 * config.num_hidden_layers
 
 
-def test_row_of_zeros(tokenizer):
-    """A matrix row of zeros, as of a token that never occurs, has no scale of its own: 0 / 0 is not a number."""
+def test_eight_bit_weights(tokenizer):
+    """Every matrix is rounded to the nearest of 255 steps of its row; in a row of zeros, 0 / 0 is not a number."""
     source = untrained_source(tokenizer)
     with torch.no_grad():
         source.model.model.embed_tokens.weight[5] = 0
-    (scale,) = (
-        onnx.numpy_helper.to_array(tensor)
+    stored = {
+        tensor.name: onnx.numpy_helper.to_array(tensor)
         for tensor in onnx_model(source.model, True, {}).graph.initializer
-        if tensor.name == "model.embed_tokens.weight_scale"
-    )
-    assert np.isfinite(scale).all() and (scale > 0).all()
+    }
+    for name, weight in fuse_projections(source.model.state_dict()).items():
+        if weight.ndim == 2 and name != "lm_head.weight":
+            rows, scale = stored[name], stored[f"{name}_scale"]
+            assert rows.dtype == np.int8 and np.isfinite(scale).all() and (scale > 0).all()
+            largest = np.abs(weight.numpy()).max(axis=1, keepdims=True)
+            assert (np.abs(rows * scale - weight.numpy()) <= largest / 254 + 1e-6).all(), name
 
 
 def test_tokenizer(make):
@@ -290,6 +298,16 @@ def test_cannot_be_written(tokenizer, changes, reason):
     assert reason in mistake(check, source)
 
 
+def test_tokenizer_without_table(tokenizer):
+    """Its special tokens cannot become plain entries, and transformers.js would read typed ones as special."""
+    unigram = Tokenizer(models.Unigram([("<unk>", 0.0), ("a", -1.0)], unk_id=0))
+    other = PreTrainedTokenizerFast(tokenizer_object=unigram, unk_token="<unk>", split_special_tokens=True)
+    source = untrained_source(tokenizer)
+    assert "no table of its tokens" in mistake(check, replace(source, tokenizer=other))
+    other.split_special_tokens = False
+    check(replace(source, tokenizer=other))
+
+
 def test_largest(tokenizer):
     """The largest model that fits is not refused."""
     with torch.device("meta"):
@@ -326,6 +344,28 @@ def test_transformers_js_pipeline(make):
         ids = source.tokenizer(prompt)["input_ids"]
         new_ids = greedy(source.model, source.tokenizer, ids, 12)
         assert text == source.tokenizer.decode(ids + new_ids, skip_special_tokens=True)
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+@needs_transformers_js
+def test_chromium(make):
+    """In a page with WASM, and with nothing from the network: our ids, and the greedy text of `generate`."""
+    playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    source, folder = make("partial rotary, grouped, wide heads")
+    ids = source.tokenizer("Once upon a time")["input_ids"]
+    with playwright_api.sync_playwright() as playwright:
+        path = find_chromium(playwright)
+        if path is None:
+            pytest.skip("no browser: neither playwright's chromium nor chromium or google-chrome")
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        with opened_in_chromium(browser, find_transformers_js()[1], folder, "fp32", 2) as reader:
+            assert reader.greedy(ids, 25) == greedy(source.model, source.tokenizer, ids, 25)
+            assert reader.encode("a <|eos|>") == source.tokenizer("a <|eos|>", add_special_tokens=False)["input_ids"]
+            assert_close(reader.logits(ids), expected(source, [ids])[0])
+            assert tokens_per_second(reader, ids, 5, repeats=2) and reader.greedy_seconds(ids, 5) > 0
+            assert reader.heard == [] and all(url.startswith("/") for url in reader.requested)
+        browser.close()
 
 
 def library_that(tmp_path: Path, code: str) -> str:

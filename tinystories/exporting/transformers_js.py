@@ -44,6 +44,8 @@ def opened_by_transformers_js(
 ) -> Iterator["TransformersJs | None"]:
     """A reader of `file` in `folder`, in a process that ends with the context; None where there is no transformers.js.
 
+    transformers.js takes the name of the folder for a name on the Hub: letters, digits, `-`, `_` and `.`.
+
     Raises:
         ProofError: transformers.js runs and cannot open the file.
     """
