@@ -100,6 +100,8 @@ def one_format(source: Source, name: str, folder: Path, expected: Expected) -> d
     }
     proofs = [prove(expected, reader) for reader in module.readers(source, folder)]
     result = {"folder": FORMATS[name], "bytes": files, "proofs": proofs}
+    if hasattr(module, "missing_readers") and (missing := module.missing_readers()):
+        result["not_tried"] = missing
     return result if proofs else result | {"not_compared": module.NO_READER}
 
 
