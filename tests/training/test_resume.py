@@ -85,8 +85,8 @@ LITTLE_ROOM = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (600_0
 def test_resume_after_every_kind_of_stop(reference):
     """Across an epoch, with accumulation, workers, dropout: signals, kills while saving or evaluating, a full disk.
 
-    Those that get a signal are started as a user starts them. A kill needs no interpreter of its own, and its run no
-    guards: it is forked, as the run is that they are compared with.
+    One is started as a user starts it. The others are forked, without the guards before a run, into a process group of
+    their own.
     """
     folder, log = reference.parent / "stopped", reference.parent / "stopped.log"
     run = {"max_steps": STEPS}
@@ -109,10 +109,10 @@ def test_resume_after_every_kind_of_stop(reference):
     }
     for way, (condition, end, status) in ways.items():
         log.unlink(missing_ok=True)
-        if end is kill:
-            process = ForkedCommand("run_clm.py", *resumed, "--skip_guards", log=log)
-        else:
+        if way == "Ctrl-C":
             process = start(folder, log, "--resume", **run)
+        else:
+            process = ForkedCommand("run_clm.py", *resumed, "--skip_guards", code="import os; os.setsid()", log=log)
         reached(process, log, condition)
         end(process)
         said = log.read_text(encoding="utf-8")
@@ -122,7 +122,7 @@ def test_resume_after_every_kind_of_stop(reference):
             assert f"saved in {folder}/checkpoint-{last()}" in said and not any(folder.glob("unfinished-check*"))
 
     before = last()
-    process = fork_command("run_clm.py", *resumed, code=LITTLE_ROOM)
+    process = fork_command("run_clm.py", *resumed, "--skip_guards", code=LITTLE_ROOM)
     assert process.returncode == 1
     (error,) = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
     assert f"the last good checkpoint is {folder}/checkpoint-{before}; make room" in error and last() == before
