@@ -36,14 +36,15 @@ except ImportError:  # in a checkout or an installation: a top-level module
 class TinyStoriesRMSNorm(nn.Module):
     """Root-mean-square norm, computed in float32 (or float64) and scaled in the dtype of its input, as Llama does."""
 
-    def __init__(self, hidden_size: int, eps: float):
+    def __init__(self, hidden_size: int, eps: float = 1e-6):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(hidden_size))
         self.eps = eps
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         dtype = hidden_states.dtype
-        hidden_states = hidden_states.to(torch.promote_types(dtype, torch.float32))
+        # `is`, because torch.fx traces through it: vLLM finds by that which modules its fused norm may replace.
+        hidden_states = hidden_states.to(torch.float64 if dtype is torch.float64 else torch.float32)
         inverse_rms = torch.rsqrt(hidden_states.pow(2).mean(-1, keepdim=True) + self.eps)
         return self.weight * (hidden_states * inverse_rms).to(dtype)
 

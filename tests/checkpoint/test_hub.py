@@ -161,28 +161,27 @@ def test_failed_push_keeps_the_run(hub, tmp_path):
 
 
 def test_tag(hub, home, counting_run, tmp_path, capsys):
-    """A finished run is pushed by the command under a tag, and opened by it; a tag does not move."""
-    environment = hub.environment(home)
-    options = (counting_run, "counting", "--tag", "v1", "--output_file", tmp_path / "push.json")
-    process = run_command("push_to_hub.py", *options, cwd=tmp_path, **environment)
-    assert process.returncode == 0, process.stderr[-2000:]
-    assert f"run_generation.py {REPO} " in process.stdout and "--revision v1" in process.stdout
+    """A finished run is pushed under a tag, and opened by it; a tag does not move."""
+    publish(counting_run, "counting", "--tag", "v1", "--output_file", tmp_path / "push.json")
+    said = capsys.readouterr().out
+    assert f"tinystories generate {REPO} " in said and "--revision v1" in said
     pushed = json.loads((tmp_path / "push.json").read_text())
     assert pushed["commit"] == hub.repositories[REPO].tags["v1"] and pushed["repo_id"] == REPO
     assert "tag v1 already" in refusal(counting_run, REPO, "--tag", "v1")
-    assert texts(tmp_path, f"write({REPO!r}, revision='v1')", **environment) == [TEXT]
+    assert texts(tmp_path, f"write({REPO!r}, revision='v1')", **hub.environment(home)) == [TEXT]
     generate.main([REPO, "Story 7. one two", "--greedy", "--revision", "v1"])
     assert COUNTING in capsys.readouterr().out
 
 
-def test_what_a_killed_download_left(hub, home, counting_run, tmp_path):
+def test_what_a_killed_download_left(hub, home, counting_run, capsys):
     """The client's cache, as a kill in the middle of a download leaves it, is completed by the next command.
 
     The name of the commit is not yet written, some files are missing, and of the largest one there is a half.
     """
     publish(counting_run, REPO)
-    write = ("run_generation.py", REPO, "Story 7. one two", "--greedy")
-    assert COUNTING in run_command(*write, cwd=tmp_path, **hub.environment(home)).stdout
+    write = [REPO, "Story 7. one two", "--greedy"]
+    generate.main(write)
+    assert COUNTING in capsys.readouterr().out
     (cache,) = (home / "hub").glob("models--*")
     (cache / "refs" / "main").write_text("")
     largest = max((cache / "blobs").iterdir(), key=lambda file: file.stat().st_size)
@@ -192,7 +191,8 @@ def test_what_a_killed_download_left(hub, home, counting_run, tmp_path):
             file.resolve().unlink()
             file.unlink()
     largest.unlink()
-    assert COUNTING in run_command(*write, cwd=tmp_path, **hub.environment(home)).stdout
+    generate.main(write)
+    assert COUNTING in capsys.readouterr().out
     assert (cache / "refs" / "main").read_text() == hub.repositories[REPO].commits[-1].id
 
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
-from huggingface_hub import close_session, constants
+from huggingface_hub import close_session, constants, hf_api
+from transformers.utils import hub as transformers_hub
 
 
 LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
@@ -170,6 +171,9 @@ class FakeHub:
         }
         for name, value in values.items():
             monkeypatch.setattr(constants, name, value)
+        # Two clients keep the address of an earlier Hub: they would try for half a minute to reach one that is gone.
+        monkeypatch.setattr(hf_api.api, "endpoint", self.url)
+        monkeypatch.setattr(transformers_hub, "_hf_api", None)
         for name, value in {"HF_TOKEN": token or "", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}.items():
             monkeypatch.setenv(name, value)
         close_session()  # which may have been opened with a proxy

@@ -7,6 +7,7 @@ show that a command imports each library module it uses: the tests of signals, o
 interpreters.
 """
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -58,11 +59,12 @@ class ForkedCommand:
     """A script of `tree`, run as a user does, with its output in two files.
 
     code: Python source to run before the script in the same process, such as one that replaces a function.
+    log: a file for both outputs, which is kept.
     """
 
-    def __init__(self, script, *arguments, cwd=None, tree=ROOT, code="", **environment):
+    def __init__(self, script, *arguments, cwd=None, tree=ROOT, code="", log=None, **environment):
         self.folder = tempfile.TemporaryDirectory()
-        self.outputs = [Path(self.folder.name, name) for name in ("stdout", "stderr")]
+        self.outputs = [Path(self.folder.name, name) for name in ("stdout", "stderr")] if log is None else [log, log]
         words = [str(Path(tree, script)), *map(str, arguments)]
         self.arguments = words
         self.process = _processes.Process(
@@ -81,6 +83,14 @@ class ForkedCommand:
         finally:
             os.environ.clear()
             os.environ.update(before)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def poll(self) -> int | None:
+        """The exit status, None while it runs; as that of `subprocess.Popen`."""
+        return self.process.exitcode
 
     def wait(self, timeout: float = 300) -> subprocess.CompletedProcess:
         """The finished process with its text output; one that takes longer is killed."""
@@ -136,4 +146,12 @@ def _run(argv, tree, cwd, code, environment, outputs) -> None:
     sys.argv = argv
     sys.path[:] = [tree, *(place for place in sys.path if Path(place) not in (ROOT, ROOT / "tests"))]
     exec(code, {"__name__": "before"})
-    runpy.run_path(argv[0], run_name="__main__")
+    status: str | int | None = None
+    try:
+        runpy.run_path(argv[0], run_name="__main__")
+    except SystemExit as error:
+        status = error.code
+    # As in an interpreter that ends: the frames of the error, which hold data workers, are gone before anything waits
+    # for the workers.
+    gc.collect()
+    sys.exit(status)

@@ -62,7 +62,7 @@ def options(folder: Path, run: dict = RUN, **settings) -> list[str]:
     return [word for key, value in values.items() for word in (f"--{key}", str(value))]
 
 
-def start(folder: Path, log: Path, *more: str, preexec_fn=None, **settings) -> subprocess.Popen:
+def start(folder: Path, log: Path, *more: str, **settings) -> subprocess.Popen:
     """run_clm.py on the small run, its output in `log`, in a process group of its own as in a terminal."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
     with log.open("w", encoding="utf-8") as stream:
@@ -73,7 +73,6 @@ def start(folder: Path, log: Path, *more: str, preexec_fn=None, **settings) -> s
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=preexec_fn,
         )
 
 

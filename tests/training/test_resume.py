@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.forked import fork_command
+from helpers.forked import ForkedCommand, fork_command
 from helpers.kill_and_resume import RUN, differing, kill, options, start
 from helpers.run_folder import write_run
 from helpers.runs import as_options, mistake
@@ -76,10 +76,8 @@ def small_run(folder: Path, *more: str, **settings) -> str:
     return process.stderr
 
 
-def little_room() -> None:
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))  # the weights fit, the optimizer does not
+# the weights fit, the optimizer does not
+LITTLE_ROOM = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))"
 
 
 @slow
@@ -87,10 +85,12 @@ def little_room() -> None:
 def test_resume_after_every_kind_of_stop(reference):
     """Across an epoch, with accumulation, workers, dropout: signals, kills while saving or evaluating, a full disk.
 
-    The processes are started as a user starts them; the run they are compared with was forked.
+    One is started as a user starts it. The others are forked, without the guards before a run, into a process group of
+    their own.
     """
     folder, log = reference.parent / "stopped", reference.parent / "stopped.log"
     run = {"max_steps": STEPS}
+    resumed = [*options(folder, **run), "--resume"]
 
     def last() -> int:
         return max((step_of(path) for path in checkpoints(folder)), default=0)
@@ -101,26 +101,30 @@ def test_resume_after_every_kind_of_stop(reference):
 
     ways = {
         "before the first checkpoint": (lambda: (folder / "recipe.json").exists(), kill, -signal.SIGKILL),
-        "Ctrl-C": (lambda: last() >= 40, stop(signal.SIGINT), 130),
+        "SIGTERM, which ends data workers": (lambda: last() >= 40, stop(signal.SIGTERM), 143),  # not resumed yet
         "while a checkpoint is written": (lambda: any(folder.glob("unfinished-*/checkpoint-*/optimizer.pt")), kill, -9),
         "in an evaluation": (lambda: samples() >= 6, kill, -signal.SIGKILL),
-        "SIGTERM": (lambda: last() >= 120, stop(signal.SIGTERM), 143),
+        "Ctrl-C": (lambda: last() >= 120, stop(signal.SIGINT), 130),
         "the terminal is closed": (lambda: last() >= 160, stop(signal.SIGHUP), 129),
     }
     for way, (condition, end, status) in ways.items():
-        process = start(folder, log, "--resume", **run)
+        log.unlink(missing_ok=True)
+        if way == "Ctrl-C":
+            process = start(folder, log, "--resume", **run)
+        else:
+            process = ForkedCommand("run_clm.py", *resumed, "--skip_guards", code="import os; os.setsid()", log=log)
         reached(process, log, condition)
         end(process)
         said = log.read_text(encoding="utf-8")
-        assert process.returncode == status, (way, said[-3000:])
+        assert process.poll() == status, (way, said[-3000:])
         assert "Traceback" not in said and "error" not in said, (way, said[-3000:])
         if status in (129, 130, 143):
             assert f"saved in {folder}/checkpoint-{last()}" in said and not any(folder.glob("unfinished-check*"))
 
     before = last()
-    process = start(folder, log, "--resume", preexec_fn=little_room, **run)
-    assert process.wait(timeout=240) == 1
-    (error,) = [line for line in log.read_text(encoding="utf-8").splitlines() if line.startswith("error: ")]
+    process = fork_command("run_clm.py", *resumed, "--skip_guards", code=LITTLE_ROOM)
+    assert process.returncode == 1
+    (error,) = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
     assert f"the last good checkpoint is {folder}/checkpoint-{before}; make room" in error and last() == before
 
     small_run(folder, "--resume", **run)
