@@ -24,10 +24,13 @@ def main(argv: list[str]) -> None:
     from tinystories.exporting.run import export  # seconds of imports, for a command line that is understood
 
     output_dir = arguments.output_dir or Path("exports") / (Path(arguments.checkpoint).resolve().name or "model")
-    report = export(arguments.checkpoint, arguments.format, output_dir, arguments.revision, arguments.overwrite)
+    report = export(
+        arguments.checkpoint, arguments.format, output_dir, arguments.revision, arguments.data, arguments.overwrite
+    )
     for name, result in report["formats"].items():
         for line in described(name, result):
             print(line)
+    print(f"the checkpoint: {report['bits_per_byte']:.4f} bits per byte on the same {report['stories']} stories")
     print(f"Exported: {output_dir}")
     write_output_file(arguments.output_file, report)
 
@@ -43,10 +46,7 @@ def _proof(proof: dict[str, Any]) -> str:
     parts = [f"{proof['greedy_tokens_equal']} of {proof['greedy_tokens']} greedy tokens equal"]
     if proof["texts"]:
         parts.insert(0, f"ids of {proof['texts']} texts equal")
-    return (
-        f"{proof['file']} by {proof['reader']}: {', '.join(parts)}, {proof['bits_per_byte']:.4f} bits per byte "
-        f"(checkpoint {proof['bits_per_byte_of_checkpoint']:.4f})"
-    )
+    return f"{proof['file']} by {proof['reader']}: {', '.join(parts)}, {proof['bits_per_byte']:.4f} bits per byte"
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -57,6 +57,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--output_dir", help="a folder that does not exist yet (default: exports/NAME)")
     parser.add_argument("--overwrite", action="store_true", help="replace an export in output_dir")
+    parser.add_argument("--data", help="held-out stories to compare on (default: those of its run)")
     parser.add_argument("--revision", help="a branch, tag or commit of a Hub id")
     parser.add_argument("--output_file", help="write the content of export.json to this file too")
     arguments = parser.parse_exactly(argv)

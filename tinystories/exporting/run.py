@@ -19,23 +19,28 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from tinystories.atomic import discard, write_atomically
+from tinystories.checkpoint.stock import rotates_all
 from tinystories.console import version
 from tinystories.errors import UserError
+from tinystories.exporting.card import write_cards
 from tinystories.exporting.formats import FORMATS, MODULES
 from tinystories.exporting.proof import Expected, expected_of, prove
 from tinystories.exporting.source import Source, open_source
 from tinystories.lock import HeldError, held
-
-
-EXPORT = "export.json"
+from tinystories.run_files import EXPORT
 
 
 def export(
-    name: str, formats: Sequence[str], output_dir: str | Path, revision: str | None = None, overwrite: bool = False
+    name: str,
+    formats: Sequence[str],
+    output_dir: str | Path,
+    revision: str | None = None,
+    data: str | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write a checkpoint (folder or Hub id) in `formats` into `output_dir`, each proven to be the same model.
 
-    formats: as `parse_formats` gives them.
+    formats: as `parse_formats` gives them. data: held-out stories to compare on, as in `expected_of`.
 
     Returns:
         The content of export.json.
@@ -50,7 +55,7 @@ def export(
         source = open_source(name, revision)
         for chosen in formats:
             module_of(chosen).check(source)
-        report = written(source, formats, folder)
+        report = written(source, formats, folder, data)
         write_atomically(folder / EXPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return report
 
@@ -60,19 +65,24 @@ def module_of(name: str) -> ModuleType:
     return import_module(f"tinystories.exporting.{MODULES.get(name, name)}")
 
 
-def written(source: Source, formats: Sequence[str], folder: Path) -> dict[str, Any]:
+def written(source: Source, formats: Sequence[str], folder: Path, data: str | None) -> dict[str, Any]:
     """Write and prove `formats`, one after another; what export.json says."""
-    expected = expected_of(source)
+    expected = expected_of(source, data)
     report: dict[str, Any] = {
         "checkpoint": source.title,
         "base_model": source.base_model,
         "weights_sha256": source.weights_sha256,
         "parameters": source.model.num_parameters(),
+        "architecture": "LlamaForCausalLM" if rotates_all(source.model.config) else "Phi3ForCausalLM",
+        "bits_per_byte": expected.bits_per_byte,
+        "stories": len(expected.stories),
+        "stories_from": expected.stories_from,
         "tinystories": version(),
         "formats": {},
     }
     for name in tqdm(formats, desc="exporting", delay=2):
         report["formats"][name] = one_format(source, name, folder / FORMATS[name], expected)
+    write_cards(source, report, folder)
     return report
 
 
@@ -88,7 +98,8 @@ def one_format(source: Source, name: str, folder: Path, expected: Expected) -> d
         if path.is_file()
     }
     proofs = [prove(expected, reader) for reader in module.readers(source, folder)]
-    return {"folder": FORMATS[name], "bytes": files, "proofs": proofs}
+    result = {"folder": FORMATS[name], "bytes": files, "proofs": proofs}
+    return result if proofs else result | {"not_compared": module.NO_READER}
 
 
 @contextmanager

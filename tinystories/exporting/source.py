@@ -12,10 +12,9 @@ from safetensors import safe_open
 from transformers import PreTrainedTokenizerBase
 
 from modeling_tinystories import TinyStoriesForCausalLM
-from tinystories.checkpoint.hub import hub_errors
+from tinystories.checkpoint.hub import hub_errors, weights_sha256
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.errors import UserError
-from tinystories.provenance import hash_files
 from tinystories.run_files import CARD, PUBLISHED, Run
 
 
@@ -69,7 +68,7 @@ def open_source(name: str, revision: str | None = None) -> Source:
         model=model,
         tokenizer=tokenizer,
         dtype=_stored_dtype(folder),
-        weights_sha256=hash_files(sorted(folder.glob("model*.safetensors")))["sha256"],
+        weights_sha256=weights_sha256(folder),
         base_model=base_model,
         metadata=_metadata(folder),
     )
