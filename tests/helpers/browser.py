@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip  # noqa: E501
 TIMEOUT = 60_000  # milliseconds: the machine may be busy with other tests
@@ -13,15 +15,14 @@ TIMEOUT = 60_000  # milliseconds: the machine may be busy with other tests
 
 @contextmanager
 def chromium() -> Iterator:
-    """A browser of playwright; None where there is none."""
+    """Playwright's browser; a test is skipped where there is none."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         own = Path(playwright.chromium.executable_path)
         path = own if own.exists() else shutil.which("chromium") or shutil.which("google-chrome")
         if path is None:
-            yield None
-            return
+            pytest.skip("no browser: neither playwright's chromium nor chromium or google-chrome")
         browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield browser
         browser.close()

@@ -56,9 +56,13 @@ def _write(file: Path, text: str) -> None:
 
 
 def readers(source: Source, folder: Path) -> Iterator[Reader]:
-    """The pages in node, where it is installed: both, as they read the weights in different ways."""
+    """The page in node, where it is installed. Of two pages the second has the same data, and is opened and checked."""
     node = find_node()
-    for page in sorted(folder.glob("*.html")) if node else ():
-        assert node
+    first, *others = sorted(folder.glob("*.html"), key=lambda page: page.name == INDEX)
+    if node is None:
+        return
+    for page in others:
         with NodeReader(node, page) as reader:
-            yield reader
+            reader.check()
+    with NodeReader(node, first) as reader:
+        yield reader

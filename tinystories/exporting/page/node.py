@@ -47,6 +47,10 @@ class NodeReader:
             encoding="utf-8",
         )
 
+    def check(self) -> None:
+        """Raises UserError: what the page checks itself with when it is opened."""
+        self._ask(do="check")
+
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._ask(do="encode", text=text)
         return ids

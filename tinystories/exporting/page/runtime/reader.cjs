@@ -7,6 +7,11 @@ const path = require("node:path");
 const readline = require("node:readline");
 const vm = require("node:vm");
 
+process.on("uncaughtException", (error) => {
+  process.stderr.write(`${error.message}\n`);
+  process.exit(1);
+});
+
 const file = process.argv[2];
 const html = fs.readFileSync(file, "utf-8");
 
@@ -38,6 +43,7 @@ function logits(ids) {
 }
 
 const answers = {
+  check: () => finish(session.check()) ?? true,
   encode: ({ text }) => session.tokenizer.encode(text),
   greedy: ({ ids, most }) => finish(session.greedy(ids, most)),
   logits: ({ ids }) => logits(ids),

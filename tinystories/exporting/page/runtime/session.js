@@ -25,14 +25,15 @@ export class Session {
     return this.contents.end_tokens.includes(id);
   }
 
-  /** The likeliest tokens after `ids`, at most `most`, the end token included. Yields after each step. */
+  /** The likeliest tokens after `ids`: `most`, or up to an end token or the context. Yields after each step. */
   *greedy(ids, most) {
     const found = [];
+    const room = Math.min(most, this.contents.config.context - ids.length);
     yield* this.read(ids);
-    while (found.length < most) {
+    while (found.length < room) {
       const id = likeliest(this.network.logits);
       found.push(id);
-      if (this.isEnd(id) || found.length === most) break;
+      if (this.isEnd(id) || found.length === room) break;
       this.network.step(id);
       yield;
     }
