@@ -27,6 +27,7 @@ from tinystories.exporting.formats import FORMATS, MODULES
 from tinystories.exporting.proof import Expected, expected_of, prove
 from tinystories.exporting.source import Source, open_source
 from tinystories.lock import HeldError, held
+from tinystories.output_file import check_output_folder
 from tinystories.run_files import EXPORT
 
 
@@ -113,6 +114,7 @@ def new_output(output_dir: Path, overwrite: bool) -> Iterator[Path]:
         raise UserError(f"{output_dir} exists", "name another --output_dir, or add --overwrite")
     if output_dir.exists() and not (output_dir / EXPORT).is_file():
         raise UserError(f"{output_dir} is not an export and is not overwritten", "name another --output_dir")
+    check_output_folder(output_dir)
     unfinished = output_dir.with_name(f"{output_dir.name}.unfinished")
     try:
         output_dir.parent.mkdir(parents=True, exist_ok=True)
