@@ -9,11 +9,12 @@ import shutil
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
 from helpers.fake_hub import FakeHub, Repository
-from helpers.runs import as_options, mistake, run_command
+from helpers.runs import as_options, mistake
 from helpers.serving import counting_tokenizer
 from helpers.untrained import save, untrained_model
 from tinystories.checkpoint.foreign import open_model
@@ -313,9 +314,9 @@ def test_check_says_more_about_numbers(folder, capsys):
 
 @pytest.mark.slow
 @pytest.mark.hub
-def test_weights_of_the_hub(in_parts, tmp_path):
-    """A repository on the Hub: a sound one opens, a missing weight and a doubled one are named. In processes of their
-    own, because the client of the Hub keeps its address."""
+@pytest.mark.hub
+def test_weights_of_the_hub(in_parts, tmp_path, monkeypatch):
+    """A repository on the Hub: a sound one opens, a missing weight and a doubled one are named."""
     folders = {"parts": in_parts}
     folders |= {name: shutil.copytree(in_parts, tmp_path / name) for name in ("lacking", "twice")}
     twice(folders["twice"])
@@ -327,13 +328,29 @@ def test_weights_of_the_hub(in_parts, tmp_path):
         "twice": f"{EMBEDDING} is in model-00001-of-",
     }
     with FakeHub() as hub:
+        hub.connect(monkeypatch, tmp_path / "home")
         for name, reason in expected.items():
             files = {file.name: file.read_bytes() for file in folders[name].iterdir()}
             hub.repositories[f"someone/{name}"] = Repository(private=False)
             hub.repositories[f"someone/{name}"].commit("main", "weights", files)
-            command = ("run_generation.py", f"someone/{name}", "One", "--device", "cpu", "--max_new_tokens", "3")
-            process = run_command(*command, cwd=tmp_path, **hub.environment(tmp_path / "home"))
-            assert process.returncode == bool(reason) and reason in process.stderr, process.stderr[-2000:]
+            if reason:
+                assert reason in refusal(f"someone/{name}")
+            else:
+                load_checkpoint(f"someone/{name}")
+
+
+def test_adapter_beside_the_weights(folder, tmp_path):
+    """It would be added to them where peft is installed, and weights that it lacks be random numbers."""
+    adapted = get_peft_model(load_checkpoint(str(folder))[0], LoraConfig(target_modules="all-linear"))
+    adapted.save_pretrained(tmp_path / "adapter")
+    assert load_checkpoint(str(folder))
+    shutil.copytree(tmp_path / "adapter", folder, dirs_exist_ok=True)
+    assert "holds an adapter (adapter_config.json)" in mistake(load_checkpoint, str(folder))
+    assert "no config.json" in mistake(load_checkpoint, str(tmp_path / "adapter"))
+    merged = adapted.merge_and_unload()
+    (folder / "adapter_config.json").unlink()
+    merged.save_pretrained(folder)
+    assert load_checkpoint(str(folder))
 
 
 def test_models_of_others(tmp_path, tokenizer, caplog):

@@ -7,7 +7,8 @@ docs/results/compatibility.json and, from it, docs/compatibility.md are written 
 
 Nothing of this project is imported: the checkpoint's own code runs. A route passes if it gives what plain float32
 greedy decoding, or a plain forward pass, gives. `--quick` leaves out routes that take more than a few seconds. Exit
-status 1 if a route fails; one whose package or compiler is missing is listed as not tried.
+status 1 if a route fails; one whose package or compiler is missing is listed as not tried, and one that another library
+closes as "no", with what works instead, which is tried.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import os
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +28,10 @@ from threading import Thread
 
 import torch
 import transformers
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
 from transformers import (
+    AttentionInterface,
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
@@ -52,6 +57,10 @@ PROMPTS = ["Once upon a time", "One day, a girl named Lily went to the", "The"]
 
 class NotTried(Exception):
     """The route cannot be tried here; the message says what it needs."""
+
+
+class Closed(Exception):
+    """Another library closes the route, as was tried; the message says why, and what works instead."""
 
 
 @dataclass
@@ -123,6 +132,16 @@ class Checkpoint:
 def need(package: str) -> None:
     if util.find_spec(package) is None:
         raise NotTried(f"needs the package {package}")
+
+
+def refused(words: str, function: Callable, *arguments, **options) -> None:
+    """Assert that the call is a ValueError with these words: where it is none any more, the route is open."""
+    try:
+        function(*arguments, **options)
+    except ValueError as error:
+        assert words in str(error), error
+    else:
+        raise AssertionError("it is not refused any more")
 
 
 def need_compiler() -> None:
@@ -272,6 +291,32 @@ def native(checkpoint):
     return checkpoint.same_logits(llama, 0) + ", in `LlamaForCausalLM`"
 
 
+@route("Loading", "what the Transformers backends of vLLM and SGLang ask of a model, imitated")
+@torch.no_grad()
+def serving_backend(checkpoint):
+    calls = []
+
+    def attend(module, query, key, value, mask, scaling=None, attention_instances=None, **_):
+        calls.append((module.layer_idx, mask))
+        assert module.is_causal and scaling == module.scaling and attention_instances == "instances"
+        key, value = (states.repeat_interleave(module.num_key_value_groups, dim=1) for states in (key, value))
+        output = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)
+        return output.transpose(1, 2), None
+
+    AttentionInterface.register("outside", attend)  # and no function for its mask
+    model = checkpoint.load(AutoModel, attn_implementation="outside")
+    assert model._supports_attention_backend and model.base_model_prefix == "model" and model.get_decoder() is model
+    assert model.tp_plan and model.get_input_embeddings() is model.embed_tokens
+    positions = torch.arange(checkpoint.ids.shape[1]).unsqueeze(0)
+    options = {"use_cache": False, "return_dict": False, "attention_instances": "instances"}
+    hidden = model(input_ids=checkpoint.ids, position_ids=positions, **options)[0]
+    assert calls == [(layer, None) for layer in range(model.config.num_hidden_layers)]
+    assert (checkpoint.model.lm_head(hidden) - checkpoint.logits).abs().max() < 1e-4
+    assert type(model.norm)(1).weight.item() == 1, "how SGLang finds a norm whose weight is an offset"
+    assert any("rsqrt" in str(node.target) for node in torch.fx.symbolic_trace(model.norm).graph.nodes)
+    return "their attention in every layer, without a mask; a norm that they can replace"
+
+
 # --- generation
 
 
@@ -388,6 +433,21 @@ def text_generation_pipeline(checkpoint):
     text = checkpoint.tokenizer.decode(checkpoint.expected[0], skip_special_tokens=True)
     assert rows[1][0]["generated_text"] == text, rows[1]
     return "the same greedy text"
+
+
+@route("Generation", '`pipeline("text-generation")` with messages')
+def messages_pipeline(checkpoint):
+    messages, template = [{"role": "user", "content": PROMPTS[1]}], "{{ bos_token }}{{ messages[0].content }}"
+    write = pipeline("text-generation", model=checkpoint.folder, trust_remote_code=True)
+    refused("chat_template is not set", write, messages)
+    rendered = checkpoint.tokenizer.apply_chat_template(messages, chat_template=template)["input_ids"]
+    assert checkpoint.tokenizer.bos_token_id not in rendered, "a template can write BOS now"
+    rows = write(messages[0]["content"], generation_config=checkpoint.greedy)
+    assert rows[0]["generated_text"] == checkpoint.tokenizer.decode(checkpoint.expected[0], skip_special_tokens=True)
+    raise Closed(
+        "transformers adds no BOS to what a chat template writes, and this tokenizer reads a special token in a text as "
+        "text: a story could not begin as in training. Give the messages as one text"
+    )
 
 
 @route("Generation", '`pipeline("text-classification")` with a score head')
@@ -509,6 +569,100 @@ def lora(checkpoint):
     return "the merged model is a checkpoint of its own"
 
 
+@route("Training", "peft: an adapter that lacks a weight")
+def incomplete_adapter(checkpoint):
+    need("peft")
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    folder = checkpoint.scratch / "incomplete"
+    get_peft_model(checkpoint.load(), LoraConfig(target_modules=["q_proj"])).save_pretrained(folder)
+    weights = load_file(folder / "adapter_model.safetensors")
+    weights.pop(min(weights))
+    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        PeftModel.from_pretrained(checkpoint.load(), folder)
+    assert any("missing adapter keys" in str(warning.message) for warning in caught)
+    return "peft warns of it and goes on; the commands of this project refuse adapters"
+
+
+@route("Training", "peft: LoRA without `target_modules`")
+def lora_without_modules(checkpoint):
+    need("peft")
+    from peft import LoraConfig, get_peft_model
+
+    refused("specify `target_modules`", get_peft_model, checkpoint.load(), LoraConfig(task_type="CAUSAL_LM"))
+    model = get_peft_model(checkpoint.load(), LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM"))
+    model(input_ids=checkpoint.ids, labels=checkpoint.ids).loss.backward()
+    adapted = {name.split(".")[-4] for name, weight in model.named_parameters() if weight.requires_grad}
+    assert adapted == {f"{part}_proj" for part in ("q", "k", "v", "o", "gate", "up", "down")}
+    raise Closed(
+        "peft looks the layers up by model type in a table of its own, which a model cannot add to: "
+        '`target_modules="all-linear"` works'
+    )
+
+
+@route("Training", "TRL: `SFTTrainer` with a model object")
+def trl_sft(checkpoint):
+    need("trl")
+    from trl import SFTConfig, SFTTrainer
+
+    tokenizer = tokenizer_of_markers(checkpoint)
+    arguments = SFTConfig(**trl_arguments(checkpoint), max_length=64)
+    data = Dataset.from_dict({"text": PROMPTS[:2] * 4})
+    trainer = SFTTrainer(checkpoint.load(), arguments, train_dataset=data, processing_class=tokenizer)
+    check_ends(tokenizer, [row["input_ids"] for row in trainer.train_dataset])
+    losses = trl_losses(trainer)
+    assert losses[-1] < losses[0], losses
+    return TRL
+
+
+@route("Training", "TRL: `DPOTrainer` with a model object, its reference and LoRA")
+def trl_dpo(checkpoint):
+    need("trl")
+    need("peft")
+    from peft import LoraConfig
+    from trl import DPOConfig, DPOTrainer
+
+    tokenizer = tokenizer_of_markers(checkpoint)
+    data = Dataset.from_list([{"prompt": PROMPTS[0], "chosen": " there was a dog.", "rejected": " dog the."}] * 8)
+    for adapter in (None, LoraConfig(target_modules="all-linear")):
+        arguments = DPOConfig(**trl_arguments(checkpoint), trust_remote_code=True)  # for the reference, loaded anew
+        trainer = DPOTrainer(
+            checkpoint.load(), args=arguments, train_dataset=data, processing_class=tokenizer, peft_config=adapter
+        )
+        check_ends(tokenizer, [row["prompt_ids"] + row["chosen_ids"] for row in trainer.train_dataset])
+        losses = trl_losses(trainer)
+        assert abs(losses[0] - math.log(2)) < 1e-4 and losses[-1] < losses[0], "at first it is its reference"
+    return f"{TRL}; `DPOConfig(trust_remote_code=True)`"
+
+
+TRL = "BOS and EOS are tokens, and the loss falls, with `tokenizer.split_special_tokens = False` while it trains"
+
+
+def tokenizer_of_markers(checkpoint):
+    """TRL writes EOS into the text, and this tokenizer would read it there as letters."""
+    return AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=True, split_special_tokens=False)
+
+
+def trl_arguments(checkpoint) -> dict:
+    place = {"output_dir": str(checkpoint.scratch / "trl"), "use_cpu": not torch.accelerator.is_available()}
+    quiet = {"report_to": "none", "disable_tqdm": True, "save_strategy": "no", "logging_steps": 1, "bf16": False}
+    return place | quiet | {"max_steps": 3, "per_device_train_batch_size": 2, "learning_rate": 1e-3}
+
+
+def check_ends(tokenizer, rows: list[list[int]]) -> None:
+    """Each row is one story: BOS at its beginning, EOS at its end, and neither in it."""
+    for row in rows:
+        assert row[0] == tokenizer.bos_token_id and row[-1] == tokenizer.eos_token_id, row
+        assert not {tokenizer.bos_token_id, tokenizer.eos_token_id} & set(row[1:-1]), row
+
+
+def trl_losses(trainer) -> list[float]:
+    trainer.train()
+    return [row["loss"] for row in trainer.state.log_history if "loss" in row]
+
+
 # --- the table
 
 
@@ -521,6 +675,8 @@ def walk_all(checkpoint: Checkpoint, quick: bool, only: str) -> list[dict]:
             found, state = entry.walk(checkpoint), "yes"
         except NotTried as reason:
             found, state = str(reason), "not tried"
+        except Closed as reason:
+            found, state = str(reason), "no"
         except Exception as error:
             message = " ".join(str(error).split())[:200]
             found, state = f"{type(error).__name__}: {message}", "NO"
@@ -540,7 +696,7 @@ def describe(checkpoint: Checkpoint) -> dict:
 
 def as_markdown(record: dict) -> str:
     checkpoint, origin, rows = record["checkpoint"], record["provenance"], record["routes"]
-    names = [name for name in ("transformers", "torch", "accelerate", "peft") if name in origin["versions"]]
+    names = [name for name in ("transformers", "torch", "accelerate", "peft", "trl") if name in origin["versions"]]
     versions = ", ".join(f"{name} {origin['versions'][name]}" for name in names)
     lines = [
         "# What a checkpoint works with",
@@ -571,7 +727,7 @@ def provenance_module():
 def origin(began, folder: str) -> dict:
     module = sys.modules["provenance"]
     weights = module.hash_files(sorted(Path(folder).glob("model*.safetensors")))
-    return module.provenance(began, [0], {"checkpoint": {"source": Path(folder).name, **weights}}, ["peft"])
+    return module.provenance(began, [0], {"checkpoint": {"source": Path(folder).name, **weights}}, ["peft", "trl"])
 
 
 def write_down(record: dict) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
-from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.errors import UserError, one_line
@@ -34,8 +34,9 @@ def read_model(kind: Any, name: str, **options: Any) -> PreTrainedModel:
     kind: a model class or an Auto class. name: a folder or Hub id.
 
     Raises:
-        UserError: a weight is missing, of another shape or no number; an index names a file outside the folder. In a
-            model of this project also: a weight that the network does not have. Otherwise that is a warning.
+        UserError: a weight is missing, of another shape or no number; an index names a file outside the folder; an
+            adapter is beside the weights. In a model of this project also: a weight that the network does not have.
+            Otherwise that is a warning.
         What `from_pretrained` raises, for other damage.
     """
     is_folder = os.path.isdir(name)
@@ -133,7 +134,13 @@ def _shard(folder: Path, name: str) -> Path:
 
 
 def _check_files(folder: Path) -> None:
-    """Each file is whole, each weight is in one of them, and is made of floating-point numbers."""
+    """Each file is whole, each weight is in one of them, made of floating-point numbers; no adapter changes them."""
+    if (folder / ADAPTER_CONFIG_NAME).exists():
+        raise UserError(
+            f"{folder} holds an adapter ({ADAPTER_CONFIG_NAME}) beside its weights: with peft it changes them, without "
+            "peft it is left out",
+            "merge it into the weights, or move it to a folder of its own",
+        )
     quantized = "quantization_config" in _config(folder)
     places: dict[str, str] = {}
     for file in weight_files(folder):
