@@ -37,9 +37,10 @@ def main(argv: list[str]) -> None:
 
 def described(name: str, result: dict[str, Any]) -> list[str]:
     """What was written and how it was compared, a line for each file that was opened."""
-    if not result["proofs"]:
-        return [f"{name}: not compared with the checkpoint: {result['not_compared']}"]
-    return [f"{name}: {_proof(proof)}" for proof in result["proofs"]]
+    lines = [f"{name}: {_proof(proof)}" for proof in result["proofs"]]
+    if missing := " and ".join(result["not_tried"]):
+        lines.append(f"{name}: {'not also' if lines else 'not'} compared by {missing}, which is not installed")
+    return lines
 
 
 def _proof(proof: dict[str, Any]) -> str:

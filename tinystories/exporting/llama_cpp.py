@@ -276,3 +276,10 @@ def readers(source: Source, folder: Path) -> Iterator["Reader"]:
         if has_llama_cpp():
             with LlamaCppReader(path, exact, typed_special) as reader:
                 yield reader
+
+
+def missing_readers() -> list[str]:
+    """Programs that would be a reader too and are not installed, for export.json."""
+    from tinystories.exporting.llama_cpp_readers import has_llama_cpp
+
+    return [] if has_llama_cpp() else ["llama.cpp (llama-cpp-python)"]

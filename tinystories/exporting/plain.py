@@ -73,6 +73,10 @@ def readers(source: Source, folder: Path) -> Iterator["StockReader"]:
     )
 
 
+def missing_readers() -> list[str]:
+    return []
+
+
 class StockReader:
     """A `Reader` through transformers' own class for the model."""
 

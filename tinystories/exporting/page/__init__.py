@@ -66,3 +66,8 @@ def readers(source: Source, folder: Path) -> Iterator[Reader]:
             reader.check()
     with NodeReader(node, first) as reader:
         yield reader
+
+
+def missing_readers() -> list[str]:
+    """What runs the page for the proof, where it is not installed; the page checks itself whenever it is opened."""
+    return [] if find_node() else ["node"]
