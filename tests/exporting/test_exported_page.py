@@ -36,6 +36,7 @@ from tinystories.exporting import page
 from tinystories.exporting.page.contents import BOUNDS, CHECKED_TOKENS, contents
 from tinystories.exporting.page.document import bundle, document
 from tinystories.exporting.page.node import NodeReader, find_node
+from tinystories.exporting.page.tokenizer import tokenizer_data
 from tinystories.exporting.proof import greedy
 from tinystories.exporting.texts import proof_texts
 from tinystories.generation.presets import PRESETS, save_presets
@@ -84,22 +85,38 @@ def nasty_texts() -> list[str]:
     letters = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
     everything = ["".join(letters[i : i + 4096]) for i in range(0, len(letters), 4096)]
     mixed = ["".join(draw.choices(letters, k=30)) for _ in range(100)]
-    contractions = [f"{word}{letter}" for word in ("it'", "'l", "'r", " '") for letter in "sS\u017ftTkK\u212alLeE"]
+    contractions = [f"{word}{letter}ab" for word in ("it'", "'l", "'r", " '") for letter in "sS\u017ftTkK\u212alLeE"]
     return [*proof_texts(["Once upon a time."]), *everything, *mixed, *contractions, "a" * 30_000, "ab\n" * 9_000]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("version", ["current", "0.1.0"])
 def test_same_tokens(node, tmp_path, version):
-    """Guards: another \\s, another version of Unicode, contractions of another case, another order of merges."""
+    """Guards: another order of merges, special tokens, the bytes of each letter."""
     tokenizer = counting_tokenizer()
     if version == "0.1.0":
         tokenizer = AutoTokenizer.from_pretrained(unpack_earlier_tokenizer(tmp_path))
     source = source_of(untrained_model(tokenizer, 64), tokenizer, tmp_path)
-    texts = nasty_texts()
+    texts = [*proof_texts(["Once upon a time."]), *nasty_texts()[-200:]]
     wanted = tokenizer(texts, add_special_tokens=False)["input_ids"]
     with NodeReader(node, exported(source, tmp_path / "page")) as reader:
         assert [text for text, ids in zip(texts, wanted, strict=True) if reader.encode(text) != ids] == []
+
+
+@pytest.mark.parametrize("version", ["current", "0.1.0"])
+def test_same_pieces(node, tmp_path, version):
+    """How a text is cut, whatever the merges: guards another \\s, another Unicode, contractions of another case."""
+    tokenizer = counting_tokenizer()
+    if version == "0.1.0":
+        tokenizer = AutoTokenizer.from_pretrained(unpack_earlier_tokenizer(tmp_path))
+    texts = nasty_texts()
+    cut = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str
+    wanted = [[text[start:end] for _, (start, end) in cut(text)] for text in texts]
+    expression = (
+        "((pattern) => data.texts.map((text) => text.match(pattern) ?? []))(new Tokenizer(data.tokenizer).pattern)"
+    )
+    found = in_node(node, expression, {"texts": texts, "tokenizer": tokenizer_data(tokenizer)})
+    assert [text for text, ours, theirs in zip(texts, found, wanted, strict=True) if ours != theirs] == []
 
 
 def test_sampling(node):
@@ -107,8 +124,8 @@ def test_sampling(node):
     torch.manual_seed(0)
     logits = 4 * torch.randn(3, 400)
     logits[0, 7] = logits[0, 9]  # a tie
-    seen = [3, 3, 9, 20]
-    every = [*PRESETS.values(), {"temperature": 1.3, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}]
+    seen = [3, 3, 9, *range(20, 60)]  # with logits above and below 0
+    every = [*PRESETS.values(), {"temperature": 1.3, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.3}]
     for settings in [*every, {"temperature": 0.5, "top_k": 0, "top_p": 0.3, "repetition_penalty": 2.0}]:
         steps = [
             RepetitionPenaltyLogitsProcessor(settings["repetition_penalty"]),
@@ -192,6 +209,7 @@ def test_without_node(tmp_path, monkeypatch):
     source = tiny_source(tmp_path)
     exported(source, tmp_path / "page")
     assert list(page.readers(source, tmp_path / "page")) == []
+    assert "node" in page.NO_READER  # the reason in export.json
 
 
 # ---- the data of the page

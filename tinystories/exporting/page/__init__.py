@@ -21,6 +21,7 @@ from tinystories.exporting.source import Source
 logger = logging.getLogger(__name__)
 
 LARGEST_PAGE = 64 * 2**20  # bytes of the page with everything in it: more takes browsers seconds to read
+NO_READER = "node is not installed"
 INDEX, WEIGHTS = "index.html", "model.safetensors"
 
 

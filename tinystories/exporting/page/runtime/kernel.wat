@@ -42,7 +42,8 @@
               (v128.load (i32.add (local.get $w) (local.get $c))) (v128.load (i32.add (local.get $x) (local.get $c))))))
             (local.set $c (i32.add (local.get $c) (i32.const 16)))
             (br $columns)))
-        (local.set $s0 (f32x4.add (f32x4.add (local.get $s0) (local.get $s1)) (f32x4.add (local.get $s2) (local.get $s3))))
+        (local.set $s0 (f32x4.add
+          (f32x4.add (local.get $s0) (local.get $s1)) (f32x4.add (local.get $s2) (local.get $s3))))
         (f32.store (local.get $out) (f32.add
           (f32.add (f32x4.extract_lane 0 (local.get $s0)) (f32x4.extract_lane 1 (local.get $s0)))
           (f32.add (f32x4.extract_lane 2 (local.get $s0)) (f32x4.extract_lane 3 (local.get $s0)))))

@@ -160,7 +160,9 @@ export class Network {
     this.normalise(layer.attentionNorm);
     this.product(this.query, layer.query, this.normed, heads * head, width);
     this.product(this.keyValue, layer.key, this.normed, groups * head, width);
-    for (let group = 0; group < groups; group++) this.rotate(this.keyValue + group * head, this.keysOf(layer, group, this.length));
+    for (let group = 0; group < groups; group++) {
+      this.rotate(this.keyValue + group * head, this.keysOf(layer, group, this.length));
+    }
     this.product(this.keyValue, layer.value, this.normed, groups * head, width);
     this.storeValues(layer);
     for (let i = 0; i < heads; i++) this.attendHead(layer, i, Math.floor((i * groups) / heads));

@@ -22,7 +22,8 @@ function element(id) {
 
 const { Session, bytesOf, crc32 } = vm.runInThisContext(`${element("runtime")}; Runtime`);
 const embedded = element("weights");
-const weights = embedded ? bytesOf(embedded) : new Uint8Array(fs.readFileSync(path.join(path.dirname(file), "model.safetensors")));
+const beside = path.join(path.dirname(file), "model.safetensors");
+const weights = embedded ? bytesOf(embedded) : new Uint8Array(fs.readFileSync(beside));
 const session = new Session(JSON.parse(element("contents")), weights, bytesOf(element("kernel")));
 
 function finish(steps) {

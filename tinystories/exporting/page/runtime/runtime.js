@@ -1,7 +1,7 @@
 // The model behind messages: in a worker, so that the page does not freeze, or in the page itself where it gets no
 // worker. Stories are written one after another, in short slices of time, so that a message can stop them.
 
-import { Problem, Session } from "./session.js";
+import { DAMAGED, Problem, Session } from "./session.js";
 
 const SLICE = 16; // milliseconds of work between two messages: a frame of the screen
 
@@ -13,7 +13,8 @@ export function startRuntime(post) {
 
   async function open(message) {
     const { contents, weights } = message;
-    session = new Session(contents, typeof weights === "string" ? bytesOf(weights) : new Uint8Array(weights), usable(message.kernel));
+    const bytes = typeof weights === "string" ? bytesOf(weights) : new Uint8Array(weights);
+    session = new Session(contents, bytes, usable(message.kernel));
     post({ type: "opened", kernel: session.network.usesKernel });
     await drive(session.check());
     post({ type: "checked" });
@@ -35,8 +36,8 @@ export function startRuntime(post) {
     try {
       await work(message);
     } catch (error) {
-      const known = error instanceof Problem;
-      post({ type: "problem", number: message.number, text: known ? error.message : `an error in this page: ${error}` });
+      const text = error instanceof Problem ? error.message : `an error in this page: ${error}`;
+      post({ type: "problem", number: message.number, text });
     }
   }
 
@@ -68,7 +69,7 @@ export function bytesOf(base64) {
     for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i);
     return bytes;
   } catch {
-    throw new Problem("its weights are damaged: copy or export it again");
+    throw new Problem(DAMAGED);
   }
 }
 

@@ -4,6 +4,8 @@ import { Network, tensorsOf } from "./network.js";
 import { candidates, draw, likeliest, logSumExp, randomNumbers } from "./sampling.js";
 import { TextStream, Tokenizer } from "./tokenizer.js";
 
+export const DAMAGED = "its weights are damaged: copy or export it again";
+
 /** Shown to the user as it is. */
 export class Problem extends Error {}
 
@@ -11,7 +13,7 @@ export class Session {
   /** contents: the page's data; weights: the bytes of a safetensors file; kernel: of kernel.wasm, null without it. */
   constructor(contents, weights, kernel) {
     this.contents = contents;
-    if (crc32(weights) !== contents.weights.crc32) throw new Problem("its weights are damaged: copy or export it again");
+    if (crc32(weights) !== contents.weights.crc32) throw new Problem(DAMAGED);
     this.tokenizer = new Tokenizer(contents.tokenizer);
     this.network = new Network(contents.config, tensorsOf(weights), kernel);
   }
@@ -53,20 +55,27 @@ export class Session {
   *check() {
     const { texts, prompt, tokens } = this.contents.check;
     for (const { text, ids } of texts) {
-      if (String(this.tokenizer.encode(text)) !== String(ids)) throw new Problem(`it reads ${JSON.stringify(text)} differently`);
+      const equal = String(this.tokenizer.encode(text)) === String(ids);
+      if (!equal) throw new Problem(`it reads ${JSON.stringify(text)} differently`);
     }
     const found = yield* this.greedy(prompt, tokens.length);
     const wrong = tokens.findIndex((id, i) => id !== found[i]);
-    if (wrong >= 0) throw new Problem(`of the ${tokens.length} tokens that the model writes first, number ${wrong + 1} differs`);
+    const which = `of the ${tokens.length} tokens that the model writes first, number ${wrong + 1}`;
+    if (wrong >= 0) throw new Problem(`${which} differs`);
   }
 
   /** Write a story; `emit` is called as the server's stream is read: start, then pieces. Returns the final object. */
   *write(request, emit) {
     const begun = performance.now();
     const ids = this.encodePrompt(sanitised(request.prompt));
-    const room = this.contents.config.context - ids.length;
-    if (ids.length === this.tokenizer.prefix.length) throw new Problem("nothing is left of the beginning after removing spaces and control characters");
-    if (room < 1) throw new Problem(`the beginning has ${ids.length} tokens, and this model reads ${this.contents.config.context}: shorten it`);
+    const { context } = this.contents.config;
+    const room = context - ids.length;
+    if (ids.length === this.tokenizer.prefix.length) {
+      throw new Problem("nothing is left of the beginning after removing spaces and control characters");
+    }
+    if (room < 1) {
+      throw new Problem(`the beginning has ${ids.length} tokens, and this model reads ${context}: shorten it`);
+    }
     const story = new Story(this, request, ids, room);
     emit("start", story.start);
     yield* this.read(ids);
@@ -98,8 +107,8 @@ class Story {
     this.random = randomNumbers(request.seed);
     this.settings = session.contents.info.presets[request.preset] ?? settingsOf(request);
     const most = Math.min(request.max_tokens, room);
-    const { model, seed } = request;
-    this.start = { model, seed, settings: this.settings, prompt_tokens: ids.length, max_tokens: most, clamped: most < request.max_tokens };
+    const counts = { prompt_tokens: ids.length, max_tokens: most, clamped: most < request.max_tokens };
+    this.start = { model: request.model, seed: request.seed, settings: this.settings, ...counts };
     this.startPiece();
   }
 
@@ -138,7 +147,8 @@ class Story {
     const { ids } = candidates(logits, [], all);
     this.piece.alternatives = ids.slice(0, this.request.alternatives).map((other) => {
       const probability = Math.exp(logits[other] - normaliser);
-      return this.session.isEnd(other) ? { text: "", probability, end: true } : { text: this.stream.peek(other) || "\ufffd", probability };
+      if (this.session.isEnd(other)) return { text: "", probability, end: true };
+      return { text: this.stream.peek(other) || "\ufffd", probability };
     });
   }
 

@@ -27,7 +27,7 @@ function characterClass(numbers) {
   return found;
 }
 
-/** The characters that stand for the 256 bytes in a vocabulary: printable ones for themselves, the others from 256 on. */
+/** The characters that stand for bytes in a vocabulary: printable ones for themselves, the others from 256 on. */
 function byteCharacters() {
   let other = 256;
   const printable = (byte) => (byte > 32 && byte < 127) || (byte > 160 && byte !== 173);
@@ -74,7 +74,8 @@ export class Tokenizer {
     const before = symbols.map((_, i) => i - 1);
     const queue = new Queue();
     const offer = (at) => {
-      const rank = next[at] < symbols.length ? this.merges.get(symbols[at] * this.number + symbols[next[at]]) : undefined;
+      if (next[at] >= symbols.length) return;
+      const rank = this.merges.get(symbols[at] * this.number + symbols[next[at]]);
       if (rank !== undefined) queue.push(rank * symbols.length + at);
     };
     for (let at = 0; at < symbols.length; at++) offer(at);

@@ -40,8 +40,8 @@ function parsed() {
 async function fetchWeights(size, progress) {
   if (location.protocol === "file:") {
     throw new Error(
-      `a page that was opened from a file may not read ${WEIGHTS} beside it: serve the folder (python -m http.server), ` +
-        "or open the page that has the model in it",
+      `a page that was opened from a file may not read ${WEIGHTS} beside it: ` +
+        "serve the folder (python -m http.server), or open the page that has the model in it",
     );
   }
   const response = await fetch(WEIGHTS).catch(() => null);
@@ -61,8 +61,9 @@ async function fetchWeights(size, progress) {
 /** The function that sends to a worker or, where there is none, to the runtime in this page. */
 function newRuntime() {
   try {
-    const source = `${$("runtime").textContent}; const receive = Runtime.startRuntime(postMessage); onmessage = ({ data }) => receive(data);`;
-    const worker = new Worker(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
+    const start = "const receive = Runtime.startRuntime(postMessage); onmessage = ({ data }) => receive(data);";
+    const source = new Blob([$("runtime").textContent, start], { type: "text/javascript" });
+    const worker = new Worker(URL.createObjectURL(source));
     worker.onmessage = ({ data }) => take(data);
     worker.onerror = (event) => take({ type: "problem", text: `an error in this page: ${event.message}` });
     return (message) => worker.postMessage(message, message.weights instanceof ArrayBuffer ? [message.weights] : []);
