@@ -33,6 +33,7 @@ MISTYPED = {
     "run_server.py": ["runs/demo", "--prt", "80"],
     "check_run.py": ["runs/demo", "--storys", "5"],
     "report_run.py": ["runs/demo", "--output_dr", "page"],
+    "export_model.py": ["runs/demo", "--formt", "llama"],
     "push_to_hub.py": ["docs", "me/name", "--tagg", "v1"],
 }
 LIBRARIES = ("torch", "transformers", "datasets")

@@ -422,8 +422,9 @@ def chat_that_goes_on(client, reference):
 def chat_of_all_roles_and_parts(client, reference):
     parts = [{"type": "text", "text": "two"}, {"type": "text", "text": " three"}]
     messages = [
-        {"role": "system", "content": "Story 7."},
-        {"role": "developer", "content": "one"},
+        {"role": "system", "content": "You are a helpful assistant."},
+        {"role": "developer", "content": "Answer in French."},
+        {"role": "user", "content": "Story 7. one "},
         {"role": "user", "content": parts, "name": "somebody"},
     ]
     found = client.chat.completions.create(model="run", messages=messages, max_tokens=12, seed=3)

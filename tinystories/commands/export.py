@@ -54,9 +54,7 @@ def _proof(proof: dict[str, Any]) -> str:
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = StrictParser((), prog=program_name("export"), description="Export a checkpoint to other programs.")
     parser.add_argument("checkpoint", help="folder or Hub id")
-    parser.add_argument(
-        "--format", required=True, nargs="+", metavar="FORMAT", help=f"one or more: {', '.join(FORMATS)}"
-    )
+    parser.add_argument("--format", nargs="+", default=[], metavar="FORMAT", help=f"one or more: {', '.join(FORMATS)}")
     parser.add_argument("--output_dir", help="a folder that does not exist yet (default: exports/NAME)")
     parser.add_argument("--overwrite", action="store_true", help="replace an export in output_dir")
     parser.add_argument("--data", help="held-out stories to compare on (default: those of its run)")

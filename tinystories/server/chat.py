@@ -1,7 +1,8 @@
 """OpenAI's chat completions over the same engine, for clients that know nothing else.
 
 These models continue a text and answer no questions. So the messages are read as the story so far, and the answer is
-its continuation. No chat template is used, and nothing is added but the BOS that each text gets.
+its continuation. Messages of the system are instructions, which these models cannot follow, and are no part of it. No
+chat template is used, and nothing is added but the BOS that each text gets.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -41,6 +42,7 @@ from tinystories.server.text import sanitised
 
 
 MOST_MESSAGES = 1024
+INSTRUCTIONS = ("system", "developer")
 NO_TOOLS = "this model continues stories and calls no tools"
 TEXT_ONLY = "this model writes plain text only"
 NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -85,7 +87,7 @@ class Message(BaseModel):
 
 
 class ChatBody(SamplingBody):
-    """The body of POST /v1/chat/completions. The texts of the messages, in their order, are the story so far."""
+    """The body of POST /v1/chat/completions. The texts of user and assistant, in their order, are the story so far."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
     max_tokens: Tokens | None = None
@@ -127,8 +129,9 @@ def add_routes(app: FastAPI, admission: AdmissionController) -> None:
 
     @app.post("/v1/chat/completions", responses=documented)
     async def complete_chat(body: ChatBody, request: Request) -> Response:
-        """The continuation of a story. The texts of the messages, in their order, are its beginning: those of the
-        assistant directly after what they continued, all others set apart by a space."""
+        """The continuation of a story. The texts of user and assistant, in their order, are its beginning: those of the
+        assistant directly after what they continued, those of the user set apart by a space. Messages of the system
+        and of the developer are left out: this model follows no instructions."""
         stream = admission.admit(request, to_generation_requests(body, admission))
         model = stream.requests[0].model
         if body.stream:
@@ -164,8 +167,8 @@ def to_generation_requests(body: ChatBody, admission: AdmissionController) -> li
 
 
 def story_so_far(messages: Sequence[Message]) -> str:
-    """The texts in their order. An assistant's text directly continues what was there, as it was answered; white space
-    around the others is replaced by one space between two texts.
+    """The texts of user and assistant in their order. An assistant's text directly continues what was there, as it was
+    answered; white space around the user's is replaced by one space between two texts.
 
     Raises:
         HTTPException: 422 for content that is not text.
@@ -173,7 +176,9 @@ def story_so_far(messages: Sequence[Message]) -> str:
     story = ""
     for message in messages:
         text = text_of(message)
-        if message.role != "assistant":
+        if message.role in INSTRUCTIONS:
+            continue
+        if message.role == "user":
             text = text.strip()
             story += " " * bool(story and text and not story[-1].isspace())
         story += text
