@@ -1,13 +1,13 @@
 """One model through every door: the same ids, greedy text and bits per byte, and how fast each program writes.
 
-    python benchmarks/doors.py --model demo=runs/demo --model stories=runs/tinystories-cpu --data held-out.txt
+    python benchmarks/doors.py --model demo=runs/demo --model other=runs/other --data other=held-out.txt
     python benchmarks/doors.py --render
 
 Each model is exported in all formats that can express it, and each exported file is compared with the checkpoint as
 export_model.py does it. Then every program that is installed opens each file and writes greedily after one beginning,
 one story at a time, on one thread. All rounds of all programs are in one run; load seconds and tokens/s are medians.
 Programs: transformers, onnxruntime, and where they are found llama-cpp-python, node, transformers.js, Chromium, and
-with --run_c a compiled run.c of llama2.c. --data: held-out stories for models whose own cannot be read. Writes
+with --run_c a compiled run.c of llama2.c. --data names held-out stories for a model whose own cannot be read. Writes
 docs/results/doors.json and the table of docs/exports.md; --render writes the table from the record.
 """
 
@@ -29,15 +29,19 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(1, str(Path(__file__).parent.parent / "tests"))
 
+from helpers.browser import chromium
 from helpers.exported_page import measure_in_chromium
 from helpers.reader_speed import tokens_per_second
+from helpers.transformers_js_page import opened_in_chromium
 from tinystories.console import run_command
 from tinystories.errors import UserError
 from tinystories.exporting.formats import FORMATS
+from tinystories.exporting.onnx import FILES
 from tinystories.exporting.plain import StockReader
-from tinystories.exporting.proof import Reader
+from tinystories.exporting.proof import Reader, greedy
 from tinystories.exporting.run import export, module_of
 from tinystories.exporting.source import Source, open_source
+from tinystories.exporting.transformers_js import find_transformers_js
 from tinystories.provenance import Stopwatch, hash_files, provenance
 
 
@@ -50,14 +54,14 @@ PROMPT, NEW_TOKENS = "Once upon a time, there was", 200
 ROUNDS = 3
 
 
-def measure(models: dict[str, str], data: str | None, run_c: str | None) -> dict[str, Any]:
+def measure(models: dict[str, str], data: dict[str, str], run_c: str | None) -> dict[str, Any]:
     began = Stopwatch()
     torch.set_num_threads(1)
     record: dict[str, Any] = {"prompt": PROMPT, "new_tokens": NEW_TOKENS, "rounds": ROUNDS, "models": {}}
     for name, checkpoint in models.items():
         with tempfile.TemporaryDirectory() as temporary:
-            record["models"][name] = one_model(checkpoint, data, run_c, Path(temporary))
-    files = {"stories": hash_files([Path(data)])} if data else {}
+            record["models"][name] = one_model(checkpoint, data.get(name), run_c, Path(temporary))
+    files = {name: {"source": Path(file).name, **hash_files([Path(file)])} for name, file in data.items()}
     return {"provenance": provenance(began, [], files, LIBRARIES), **record}
 
 
@@ -74,7 +78,9 @@ def one_model(checkpoint: str, data: str | None, run_c: str | None, folder: Path
         for (kind, file, reader), measured in speeds.items()
     ]
     if "page" in formats:
-        doors += in_chromium(report, folder / "out" / "page")
+        doors += page_in_chromium(report, folder / "out" / "page")
+    if "onnx" in formats:
+        doors += onnx_in_chromium(source, folder / "out" / "llama")
     if "llama2c" in formats and run_c:
         doors += by_run_c(report, Path(run_c), folder / "out" / "llama2c", source)
     return {"report": report, "refused": refused, "partial_rotary_factor": rotary(source), "doors": doors}
@@ -132,18 +138,46 @@ def proof_of(report: dict[str, Any], kind: str, file: str, reader: str) -> dict[
     return {**found, "bytes": result["bytes"].get(file)}
 
 
-def in_chromium(report: dict[str, Any], page: Path) -> list[dict[str, Any]]:
-    """The page in one HTML file, opened from its file without a network; empty where there is no Chromium."""
+def page_in_chromium(report: dict[str, Any], page: Path) -> list[dict[str, Any]]:
+    """The page in one HTML file, opened from its file without a network. Its ids and text are those in the proof."""
     (html,) = [file for file in page.glob("*.html") if file.name != "index.html"]
-    try:
-        found = measure_in_chromium(html)
-    except RuntimeError as error:
-        print(f"not in Chromium: {error}", file=sys.stderr)
-        return []
-    proofs = report["formats"]["page"]["proofs"]
-    measured = {"load_seconds": found["ready_seconds"], "tokens_per_second": found["tokens_per_second"]}
-    compared = proofs[0] if proofs else {}
-    return [{"format": "page", **compared, "reader": found["browser"], "bytes": html.stat().st_size, **measured}]
+    found = [measure_in_chromium(html) for _ in range(ROUNDS)]
+    measured = {
+        "load_seconds": statistics.median(one["ready_seconds"] for one in found),
+        "tokens_per_second": statistics.median(one["tokens_per_second"] for one in found),
+        "first_token_seconds": statistics.median(one["first_token_seconds"] for one in found),
+    }
+    (proof,) = report["formats"]["page"]["proofs"]
+    row = {"format": "page", **proof, "reader": found[0]["browser"], "bytes": html.stat().st_size}
+    return [row | measured | {"rounds": found}]
+
+
+def onnx_in_chromium(source: Source, folder: Path) -> Iterator[dict[str, Any]]:
+    """transformers.js with its WASM runtime; its text after one beginning is compared with the checkpoint's."""
+    found = find_transformers_js()
+    if found is None:
+        return
+    ids = source.tokenizer(PROMPT)["input_ids"]
+    wanted = greedy(source.model, source.tokenizer, ids, NEW_TOKENS)
+    with chromium() as browser:
+        for file, dtype in FILES.items():
+            with opened_in_chromium(browser, found[1], folder, dtype, source.tokenizer.eos_token_id) as page:
+                written = page.greedy(ids, NEW_TOKENS)
+                equal = sum(one == other for one, other in zip(written, wanted, strict=False))
+                rates = [len(written) / page.greedy_seconds(ids, NEW_TOKENS) for _ in range(1 + ROUNDS)][1:]
+                yield {
+                    "format": "onnx",
+                    "file": file,
+                    "reader": page.name,
+                    "exact": page.exact,
+                    "texts": None,
+                    "greedy_tokens": len(wanted),
+                    "greedy_tokens_equal": equal,
+                    "bits_per_byte": None,
+                    "bytes": (folder / file).stat().st_size,
+                    "load_seconds": page.load_seconds,
+                    "tokens_per_second": statistics.median(rates),
+                }
 
 
 def by_run_c(report: dict[str, Any], run_c: Path, folder: Path, source: Source) -> list[dict[str, Any]]:
@@ -207,16 +241,20 @@ def with_table(document: str, record: dict[str, Any]) -> str:
     return f"{before}{BEGIN}\n{table(record)}\n\n{END}{rest.split(END)[1]}"
 
 
+def named(options: list[str]) -> dict[str, str]:
+    """NAME=VALUE, by name."""
+    return dict(words.split("=", 1) for words in options)
+
+
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", action="append", default=[], metavar="NAME=CHECKPOINT", help="may be repeated")
-    parser.add_argument("--data", help="held-out stories, for all models")
+    parser.add_argument("--data", action="append", default=[], metavar="NAME=FILE", help="may be repeated")
     parser.add_argument("--run_c", help="the compiled run.c of llama2.c")
     parser.add_argument("--render", action="store_true", help="measure nothing: write the table from the record")
     given = parser.parse_args(argv)
     if not given.render:
-        models = dict(model.split("=", 1) for model in given.model)
-        record = measure(models, given.data, given.run_c)
+        record = measure(named(given.model), named(given.data), given.run_c)
         RECORD.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
     record = json.loads(RECORD.read_text(encoding="utf-8"))
     document = with_table(DOCUMENT.read_text(encoding="utf-8"), record)

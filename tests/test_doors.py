@@ -24,6 +24,8 @@ def test_same_model_through_every_door(name):
     for door in model["doors"][1:]:
         if door["exact"]:
             assert door["greedy_tokens_equal"] == door["greedy_tokens"], door
+        if door["bits_per_byte"] is None:  # transformers.js in a browser, where only the text is compared
+            continue
         assert door["bits_per_byte"] == pytest.approx(model["report"]["bits_per_byte"], rel=0.01)
         if door["texts"] and door["format"] != "llama2c":
             assert door["texts_equal"] == door["texts"] == 300
