@@ -445,8 +445,8 @@ def messages_pipeline(checkpoint):
     rows = write(messages[0]["content"], generation_config=checkpoint.greedy)
     assert rows[0]["generated_text"] == checkpoint.tokenizer.decode(checkpoint.expected[0], skip_special_tokens=True)
     raise Closed(
-        "transformers adds no BOS to what a chat template writes, and this tokenizer reads a special token in a text as "
-        "text: a story could not begin as in training. Give the messages as one text"
+        "transformers adds no BOS to what a chat template writes, and this tokenizer reads a special token in a text "
+        "as text: a story could not begin as in training. Give the messages as one text"
     )
 
 
