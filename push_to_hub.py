@@ -2,10 +2,12 @@
 
     python push_to_hub.py runs/demo USER/NAME
     python push_to_hub.py runs/demo USER/NAME --tag v1 --public
+    python push_to_hub.py runs/demo USER/NAME --with llama,gguf,onnx
 
 Needs a token that may write: `hf auth login` once, or HF_TOKEN in the environment. A push that is interrupted
-changes nothing there; the same command continues it. A file that is a link to a place outside the folder is refused by
-its name; a hard link cannot be told from a file.
+changes nothing there; the same command continues it. `--with` exports the checkpoint first, as export_model.py does,
+and publishes the files in the same commit. A file that is a link to a place outside the folder is refused by its name;
+a hard link cannot be told from a file.
 """
 
 from tinystories.commands.push import main

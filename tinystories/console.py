@@ -35,6 +35,7 @@ SCRIPTS = {
     "serve": "run_server.py",
     "check": "check_run.py",
     "report": "report_run.py",
+    "export": "export_model.py",
     "push": "push_to_hub.py",
 }
 

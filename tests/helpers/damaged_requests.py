@@ -7,10 +7,12 @@ import random
 from tinystories.server.schema import BOUNDS
 
 
-PATHS = ("/generate", "/v1/completions")
+CHAT = "/v1/chat/completions"
+PATHS = ("/generate", "/v1/completions", CHAT)
 SHORT = {"prompt": "Story 7.", "max_tokens": 2}
 FIELDS = (*BOUNDS, "model", "preset", "stream", "tidy", "stop", "logprobs", "n", "stream_options", "logit_bias", "echo")
-FIELDS += ("suffix", "user", "best_of", "presence_penalty", "unknown", "", "__proto__", "pro\u0000mpt")
+FIELDS += ("suffix", "user", "best_of", "presence_penalty", "unknown", "", "__proto__", "pro\u0000mpt", "messages")
+FIELDS += ("frequency_penalty", "min_p", "top_logprobs", "max_completion_tokens", "tools", "tool_choice", "role")
 STRINGS = ("", "run", "Story", "x" * 3000, "\ud800", "\u0000", "\ufffd", "\U0001f98a" * 700, "null", "1", "é", "</s>")
 NUMBERS = (0, 1, -1, 2, 0.5, 1.0, -0.0, 1e-320, 1e308, 2**31, 2**53, 2**63, 2**64, -(2**70), 10**400, 10**6, 64, 100)
 WRITTEN = (
@@ -31,9 +33,10 @@ HEADERS = (
 
 def damaged_request(draw: random.Random) -> bytes:
     """One request for a server at localhost, whose connection it closes."""
-    body = damaged_body(draw)
+    route = draw.choice(PATHS)
+    body = damaged_body(draw, route)
     method = draw.choices(("POST", "PUT", "post", "GET", "POST\t"), (94, 2, 1, 2, 1))[0]
-    path = draw.choice(PATHS) + draw.choices(("", "?a=%zz", "/", "%00", "#x"), (92, 2, 2, 2, 2))[0]
+    path = route + draw.choices(("", "?a=%zz", "/", "%00", "#x"), (92, 2, 2, 2, 2))[0]
     kind = draw.choice(KINDS) if draw.random() < 0.1 else "application/json"
     headers = [f"{method} {path} HTTP/{draw.choices(('1.1', '1.0', '9.9'), (95, 4, 1))[0]}", "Host: localhost"]
     headers += [f"Content-Type: {kind}", "Connection: close"]
@@ -47,13 +50,21 @@ def damaged_request(draw: random.Random) -> bytes:
     return "\r\n".join([*headers, "", ""]).encode("latin-1", "replace") + body
 
 
-def damaged_body(draw: random.Random) -> bytes:
+def asked_of(route: str, fields: dict) -> dict:
+    """The fields of a good request with its prompt where this route has it."""
+    if route != CHAT:
+        return fields
+    others = {name: value for name, value in fields.items() if name != "prompt"}
+    return others | {"messages": [{"role": "user", "content": fields["prompt"]}]}
+
+
+def damaged_body(draw: random.Random, route: str) -> bytes:
     way = draw.choices(("fields", "text", "bytes", "random", "other"), (50, 10, 20, 15, 5))[0]
     if way == "random":
         return draw.randbytes(draw.choice((0, 1, 10, 300, 5000)))
     if way == "other":
         return json.dumps(damaged_value(draw)).encode()
-    fields = SHORT | {"model": "run", "seed": 1, "stream": draw.random() < 0.5}
+    fields = asked_of(route, SHORT | {"model": "run", "seed": 1, "stream": draw.random() < 0.5})
     if draw.random() < 0.5:
         del fields["model"]
     for _ in range(draw.choice((0, 0, 0, 1, 1, 2, 5))):

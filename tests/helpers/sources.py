@@ -16,6 +16,7 @@ from tinystories.evaluation.minimal_pairs.rules import RULES
 from tinystories.evaluation.text.critic import HEAD, OTHER_PROMPTS
 from tinystories.evaluation.text.prompts import PROMPTS
 from tinystories.server.middleware import LARGEST_BODY, LARGEST_HEADERS
+from tinystories.server.sampling import STRONGEST_BIAS
 from tinystories.server.schema import BOUNDS, DEFAULT_MAX_TOKENS
 from tinystories.training.loss_spike import WINDOW
 
@@ -59,6 +60,7 @@ def number_words(number: int) -> str:
 
 
 DEMO, CPU, OPTIMIZERS, PROCESSES = map(record, ("demo", "tinystories-cpu", "optimizers", "two-processes"))
+GPU = record("tinystories-gpu")
 GUARDS = record("guards")
 RECIPE, FIRST_RUN, CHECKED = OPTIMIZERS.recipe, OPTIMIZERS.runs[0], record("minimal_pairs_checked").pairs
 SEEDS = number_words(len({run.seed for run in OPTIMIZERS.runs} - {0}))  # seed 0 is that of the sweep
@@ -81,6 +83,8 @@ MEASURED = {
         f"{CPU.provenance.seed}) it reached {CPU_SCORE.eval_bits_per_byte:.4f} bits per byte on "
         f"{CPU_SCORE.eval_stories:,} held-out stories, after {minutes(CPU_SCORE.train_runtime)} of training on "
         f"{cores(CPU.provenance.machine)} {amx(CPU.provenance.machine)} AMX",
+        f"On one {GPU.provenance.machine.accelerator} the whole command took {GPU.provenance.seconds:.0f} seconds and "
+        f"reached {GPU.all_results.eval_bits_per_byte:.4f}",
         f"| [tinystories-cpu](configs/tinystories-cpu.yaml) | {CPU.parameters:,} | a text file |",
         f"more than the spread of {SEEDS} seeds",
     ],
@@ -205,7 +209,21 @@ DEFINED = {
         "must be between 0.1 and 2.0",
         '"bounds": [0.1, 2.0]',
         "temperature 1, 16 tokens. Temperature 0 always",
-        f"headers (at most {LARGEST_HEADERS // 1024} KiB) and body (at most {LARGEST_BODY // 1024} KiB)",
+        "With one `seed`",
+        "no two tokens have one name",
+        "With `max_tokens: 0` nothing",
+        f"`logit_bias`: -{STRONGEST_BIAS:g} excludes a token and {STRONGEST_BIAS:g} excludes all others",
+        "Other routes are 404",
+        "`bytes:\\xf0`",
+        '"seed": 1}\'',
+        "for one busy client",
+        "--requests_per_minute 1000000 --client_share 1",
+        "--batch_size 16",
+        "max_length=512",
+        "http://127.0.0.1:7779/v1",
+        "curl http://127.0.0.1:7779/v1/chat/completions",
+        "away from a server on this one",
+        f"headers (at most {LARGEST_HEADERS // 1024} KiB) and body (at most {LARGEST_BODY // 1024} KiB, or",
         "in any 60 seconds",
         "still waiting then gets 503",
         "may have a quarter of `MAX_CONNECTIONS`",

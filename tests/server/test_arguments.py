@@ -15,6 +15,18 @@ def test_errors():
     assert "did you mean port?" in mistake(parse, ["x", "--prot", "1"])
     assert "port" in mistake(parse, ["x", "--port", "99999"])
     assert "dtype" in mistake(parse, ["x", "--dtype", "int8"])
+    assert "max_prompt_characters" in mistake(parse, ["x", "--max_prompt_characters", "0"])
+    assert "max_prompt_characters" in mistake(parse, ["x", "--max_prompt_characters", "1000001"])
+
+
+@pytest.mark.parametrize(
+    "wrong", ["*", "null", "app.example.org", "https://app.example.org/", "https://a.b,", "http://*"]
+)
+def test_origins(wrong):
+    """Guards: a wildcard; an address with a path, which no browser sends."""
+    assert "is not an origin" in mistake(parse, ["x", "--allowed_origins", wrong])
+    several = "https://app.example.org, http://localhost:3000,chrome-extension://abc,http://[::1]:80"
+    assert len(parse(["x", "--allowed_origins", several])[1].origins()) == 4
 
 
 def test_environment(monkeypatch):

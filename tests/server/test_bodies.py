@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from helpers.damaged_requests import asked_of
 from helpers.raw_http import answer_to, chunked, connected, heard, next_answer, request, whole
 from helpers.serving import ServerThread, untrained
 from tinystories.server.middleware import HEADERS, LARGEST_BODY, LARGEST_HEADERS
@@ -15,8 +16,9 @@ from tinystories.server.strict_json import parse
 pytestmark = pytest.mark.slow
 
 ROUTES = ("/generate", "/v1/completions")
+ALL = (*ROUTES, "/v1/chat/completions")
 SHORT = {"prompt": "Story", "max_tokens": 1, "stream": False}
-GOOD = {"/generate": SHORT, "/v1/completions": SHORT | {"model": "run"}}
+GOOD = {path: asked_of(path, SHORT | {"model": "run"}) for path in ALL}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,7 @@ def refusal(server, path: str, body: bytes) -> str:
     return message(path, answer.json())
 
 
-@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize("path", ALL)
 @pytest.mark.parametrize(("body", "reason"), NOT_JSON.values(), ids=NOT_JSON)
 def test_not_json(path, body, reason, server):
     """422 and the reason, on every route."""
@@ -99,7 +101,7 @@ def test_json_of_clients():
     assert parse(b"[" * 100 + b"]" * 100)
 
 
-@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize("path", ALL)
 def test_content_type(path, server):
     """Only JSON, with any charset written there: it is read as UTF-8."""
     body = json.dumps(GOOD[path]).encode()
@@ -227,7 +229,7 @@ def test_headers_of_a_refusal(server):
     assert "Connection: close" in head and not [line for line in head if line.startswith("Retry-After")]
 
 
-@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize("path", ALL)
 def test_good_requests(path, server):
     status, answer = answer_to(server, whole(GOOD[path], "Connection: close", path=path))
     assert status == 200 and ("text" in answer or "choices" in answer)

@@ -1,6 +1,7 @@
 """Stories generated in a batch are those that transformers' own `generate` gives alone; model pool and queue."""
 
 import copy
+import random
 import time
 
 import pytest
@@ -18,10 +19,11 @@ from transformers import (
 from helpers.runs import mistake
 from helpers.serving import counting_tokenizer, untrained, written_alone
 from tinystories.generation.presets import PRESETS
-from tinystories.server import model_pool
+from tinystories.server import kv_cache, model_pool
+from tinystories.server.active_story import QueuedRequest
 from tinystories.server.arguments import ServerArguments
-from tinystories.server.continuous_batching import ContinuousBatcher, QueuedRequest
-from tinystories.server.events import Failed, Finished, GenerationRequest, Piece, Started
+from tinystories.server.continuous_batching import ContinuousBatcher
+from tinystories.server.events import Echo, Failed, Finished, GenerationRequest, Piece, Started
 from tinystories.server.fair_queue import FairQueue
 from tinystories.server.model_pool import ModelPool, find_checkpoints
 from tinystories.server.sampling import Sampler, Settings
@@ -34,7 +36,7 @@ ARGUMENTS = ServerArguments(device="cpu", max_running=4)
 class Recorded:
     """A request and the events of its story."""
 
-    def __init__(self, prompt: str, seed: int, settings: dict, max_tokens: int = 40, **others):
+    def __init__(self, prompt: str | tuple[int, ...], seed: int, settings: dict, max_tokens: int = 40, **others):
         self.events: list = []
         self.request = GenerationRequest("", prompt, Settings(**settings), max_tokens, seed, **others)
         self.queued = QueuedRequest(self.request, self.events.append, time.monotonic() + 600)
@@ -153,7 +155,7 @@ def test_probabilities(trained):
     write(trained, [asked])
     pieces = [event for event in asked.events if isinstance(event, Piece)]
     for piece in pieces:
-        assert piece.alternatives[0].text == piece.text
+        assert piece.alternatives[0].token.text == piece.text
         assert piece.alternatives[0].probability == pytest.approx(piece.probability, rel=1e-5)
         assert piece.probability > 0.5
 
@@ -175,6 +177,43 @@ def test_beginning_of_a_stop_sequence(trained):
     asked = Recorded("Story 7. one two", 1, NEUTRAL | {"temperature": 0}, stop=(" ten!",))
     write(trained, [asked])
     assert asked.text == " three four five six seven eight nine ten."
+
+
+def test_prompts_of_any_tokens(batcher):
+    """Guards: ids that are no text, cut off within a character, on which decoding fails."""
+    draw = random.Random(0)
+    vocabulary = len(batcher.tokenizer)
+    asked = []
+    for seed in range(60):
+        ids = tuple(draw.randrange(vocabulary) for _ in range(draw.randrange(1, 30)))
+        asked.append(Recorded(ids, seed, NEUTRAL, max_tokens=seed % 4, echo=seed % 2 == 0, alternatives=seed % 3))
+    write(batcher, asked)
+    for each in asked:
+        finished = each.events[-1]
+        assert isinstance(finished, Finished), finished
+        told = [event for event in each.events if isinstance(event, Piece)]
+        echoed = [piece for event in each.events if isinstance(event, Echo) for piece in event.pieces]
+        scored = [token for piece in (*echoed, *told) for token in piece.scored] + list(finished.rest)
+        given = len(each.request.prompt) if each.request.echo else 0
+        ended = finished.finish_reason == "stop"
+        assert len(scored) == (given + finished.new_tokens + ended) * (each.request.alternatives > 0)
+        if each.request.echo and finished.new_tokens == 0:
+            text = "".join(piece.text for piece in echoed)
+            whole = batcher.tokenizer.decode(each.request.prompt, skip_special_tokens=True)
+            assert whole.startswith(text) and not whole[len(text) :].strip("\ufffd")
+
+
+def test_scores_of_a_long_prompt(batcher, monkeypatch):
+    """Guards: the logits of a long prompt in memory all at once; parts that do not fit together."""
+    ids = tuple(random.Random(1).randrange(3, len(batcher.tokenizer)) for _ in range(40))
+    whole = batcher.model(torch.tensor([batcher.encode(ids)])).logits[0].float().log_softmax(-1)
+    for tokens in (1, 7, 39, 40, 41, 42, 1000):
+        monkeypatch.setattr(kv_cache, "LOGITS_AT_ONCE", tokens * batcher.model.config.vocab_size + 1)
+        asked = Recorded(ids, 1, NEUTRAL, max_tokens=0, echo=True, alternatives=3)
+        write(batcher, [asked])
+        pieces = [*asked.events[1].pieces, Piece("", 0, asked.events[-1].rest)]
+        found = [token.logprob for piece in pieces for token in piece.scored]
+        assert found == pytest.approx([whole[i, token].item() for i, token in enumerate(ids)], abs=1e-5)
 
 
 def test_cancelled_and_late_stories(batcher, checkpoint):
@@ -305,5 +344,6 @@ def test_fair_queue():
     assert len(queue) == 4
     assert queue.take(lambda item: item > 3) == 4
     assert [queue.put("a", item) for item in (6, 7)] == [True, False], "1, 3 and 6 are all that one client may have"
+    assert not queue.put("d", 7, 8) and queue.put("d", 7) and queue.take(lambda item: item == 7) == 7, "all or none"
     assert queue.take(lambda item: item == 6) == 6, "an item that fits does not wait for one that does not"
     assert [queue.take(lambda item: True) for _ in range(4)] == [5, 1, 3, None]

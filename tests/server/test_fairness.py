@@ -16,6 +16,7 @@ from helpers.runs import mistake
 from helpers.serving import Client, ServerThread, untrained
 from tinystories.server import model_pool
 from tinystories.server.engine import Limits
+from tinystories.server.kv_cache import Batch
 
 
 pytestmark = pytest.mark.slow
@@ -48,10 +49,17 @@ class Asked:
 
     forwarded: the address that a proxy reports; source: the address of the connection."""
 
-    def __init__(self, server: Client, fields: dict, forwarded: str | None = None, source: str | None = None):
+    def __init__(
+        self,
+        server: Client,
+        fields: dict,
+        forwarded: str | None = None,
+        source: str | None = None,
+        path: str = "/generate",
+    ):
         headers = [] if forwarded is None else [f"X-Forwarded-For: {forwarded}"]
         self.connection = connected(server, source)
-        self.connection.sendall(whole(fields, "Connection: close", *headers))
+        self.connection.sendall(whole(fields, "Connection: close", *headers, path=path))
 
     def status(self) -> int:
         """Waits until the answer begins."""
@@ -122,6 +130,66 @@ def test_whole_share(checkpoint):
         assert refused.status() == 429 and b"the queue is full" in refused.rest()
         for asked in crowd:
             asked.leave()
+
+
+LISTED = {"model": "run", "prompt": ["Story 7."] * 32, "max_tokens": 4000, "top_k": 50, "seed": 1}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8")
+def test_list_of_prompts(checkpoint, monkeypatch):
+    """A client's list waits as its single stories would: another client is served meanwhile. It is admitted as a whole
+    or not at all, and each story of it counts."""
+    joined, most = itertools.count(), []
+    join, step = Batch.join, Batch.step
+
+    def spy_on_join(self, *arguments):
+        next(joined)
+        return join(self, *arguments)
+
+    def spy_on_step(self, tokens):
+        most.append(next(joined))
+        return step(self, tokens)
+
+    monkeypatch.setattr(Batch, "join", spy_on_join)
+    monkeypatch.setattr(Batch, "step", spy_on_step)
+    with ServerThread(checkpoint, "--max_running", "4") as server:
+        many = partial(Asked, server, path="/v1/completions")
+        first = many(LISTED)
+        wait_until(lambda: server.load() == {"running": 2, "waiting": 30})
+        assert many(LISTED | {"prompt": ["Story"] * 3}).status() == 429
+        assert many(LISTED | {"prompt": ["Story"] * 33}).status() == 422
+        assert server.load() == {"running": 2, "waiting": 30}, "nothing of the refused lists waits"
+        other = Asked(server, SHORT, source="127.0.0.2")
+        assert other.status() == 200 and b'"finish_reason": "length"' in other.rest()
+        assert server.load() == {"running": 2, "waiting": 30}
+        last = many(LISTED | {"prompt": ["Story"] * 2, "max_tokens": 1})
+        first.leave()
+        assert last.status() == 200
+        wait_until(lambda: server.load() == {"running": 0, "waiting": 0})
+        most.clear()
+        with server.client.stream("POST", "/generate", json=LONG) as answer:
+            pieces = answer.iter_bytes()  # httpx disconnects when this is collected
+            next(pieces)
+            scored = many(LISTED | {"max_tokens": 1, "echo": True, "logprobs": 1}, source="127.0.0.2")
+            assert scored.status() == 200 and scored.rest()
+        joins = [after - before - 1 for before, after in itertools.pairwise(most)]
+        assert sum(joins) >= 31 and max(joins) <= 4, "32 prompts of one list delayed the next token of another story"
+
+
+def test_rate_of_lists(checkpoint):
+    """Guards: ten stories a minute, or ten lists of them."""
+    with ServerThread(checkpoint, "--requests_per_minute", "10") as server:
+
+        def status(**fields) -> int:
+            ask = {"model": "run", "max_tokens": 1} | fields
+            return server.client.post("/v1/completions", json=ask).status_code
+
+        found = [status(prompt=["a", "b"], n=2), status(prompt="a", best_of=5), status(prompt=["a", "b"])]
+        assert [*found, status(prompt="a"), status(prompt="a")] == [200, 200, 429, 200, 429]
+        answer = server.client.post("/v1/completions", json={"model": "run", "prompt": ["a"] * 11})
+        assert (
+            answer.status_code == 422 and "asks for 11 stories, and may ask for 10" in answer.json()["error"]["message"]
+        )
 
 
 def test_sizes_of_a_share():

@@ -21,10 +21,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from helpers.damaged_requests import PATHS, damaged_request
+from helpers.damaged_requests import FIELDS, PATHS, asked_of, damaged_request
 from helpers.raw_http import connected, heard
 from helpers.serving import ServerThread, untrained
-from tinystories.server.schema import BOUNDS
 
 
 BODIES = int(os.environ.get("FUZZ_BODIES", "300"))
@@ -43,14 +42,13 @@ anything = some.recursive(
     lambda inner: some.lists(inner, max_size=4) | some.dictionaries(some.text(max_size=9), inner, max_size=4),
     max_leaves=8,
 )
-names = (
-    some.sampled_from([*BOUNDS, "model", "preset", "stream", "tidy", "stop", "logprobs", "n", "stream_options"])
-    | some.text()
-)
-nearly = some.dictionaries(names, anything, max_size=6).map(
-    lambda body: {"prompt": "Story", "max_tokens": 2, "model": "run"} | body
-)
-bodies = some.binary(max_size=300) | (anything | nearly).map(lambda body: json.dumps(body).encode())
+names = some.sampled_from(FIELDS) | some.text()
+
+
+def bodies(path: str):
+    good = asked_of(path, {"prompt": "Story", "max_tokens": 2, "model": "run"})
+    nearly = some.dictionaries(names, anything, max_size=6).map(lambda body: good | body)
+    return some.binary(max_size=300) | (anything | nearly).map(lambda body: json.dumps(body).encode())
 
 
 pytestmark = pytest.mark.slow
@@ -71,7 +69,7 @@ def server(tmp_path_factory):
 @pytest.mark.parametrize("path", PATHS)
 def test_generated_bodies(path, server):
     @SETTINGS
-    @given(body=bodies)
+    @given(body=bodies(path))
     def send(body: bytes) -> None:
         answer = server.client.post(path, content=body, headers={"Content-Type": "application/json"}, timeout=60)
         assert answer.status_code in (200, 400, 413, 422), answer.text

@@ -15,6 +15,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from helpers.browser import TIMEOUT, Watch, chromium
 from helpers.runs import COUNTING, ROOT
 from helpers.serving import ServerProcess
 
@@ -24,8 +25,6 @@ pytest.importorskip("fastapi", reason="the server's libraries are not installed"
 expect = playwright_api.expect
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip  # noqa: E501
-TIMEOUT = 60_000  # milliseconds: the machine may be busy with other tests
 START = 'event: start\ndata: {"model": "run", "seed": 1, "max_tokens": 50, "settings": {}}\n\n'
 
 
@@ -54,25 +53,8 @@ def server(checkpoint):
 
 @pytest.fixture(scope="module")
 def browser():
-    with playwright_api.sync_playwright() as playwright:
-        own = Path(playwright.chromium.executable_path)
-        path = own if own.exists() else shutil.which("chromium") or shutil.which("google-chrome")
-        if path is None:
-            pytest.skip("no browser: neither playwright's chromium nor chromium or google-chrome")
-        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+    with chromium() as browser:
         yield browser
-        browser.close()
-
-
-class Watch:
-    """What a page must not do, except for what a test expects."""
-
-    def __init__(self):
-        self.heard = []
-        self.expected = None  # a pattern of console messages: browsers log answers of 4xx and 5xx by themselves
-
-    def unexpected(self) -> list[str]:
-        return [line for line in self.heard if not (self.expected and re.search(self.expected, line))]
 
 
 @pytest.fixture
@@ -94,8 +76,7 @@ def context(browser, server, watch, request):
         route.abort()
 
     context.route(lambda url: not url.startswith((server.url, "blob:", "data:")), turn_away)
-    context.expose_binding("tellOfViolation", lambda source, text: watch.heard.append(f"policy: {text}"))
-    context.add_init_script("addEventListener('securitypolicyviolation', e => tellOfViolation(e.violatedDirective))")
+    watch.context(context)
     yield context
     context.close()
 
@@ -103,8 +84,7 @@ def context(browser, server, watch, request):
 @pytest.fixture
 def page(context, server, watch):
     page = context.new_page()
-    page.on("console", lambda message: watch.heard.append(f"console: {message.text}"))
-    page.on("pageerror", lambda error: watch.heard.append(f"error: {error}"))
+    watch.page(page)
     page.goto(server.url)
     expect(page.locator("#state")).to_have_text("ready")
     yield page

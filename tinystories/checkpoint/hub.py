@@ -4,15 +4,17 @@ Everything goes up in one commit, the card with the weights that it describes: a
 the Hub, and the next one skips the files that had arrived. Only what a run writes is published, not optimizer state,
 other checkpoints or files of the user, and records are published without the folders of this machine. A link to a file
 outside the folder is refused by its name, before anything is read. A card that was edited on the Hub is not overwritten
-without --overwrite_card.
+without --overwrite_card. Exported files that an earlier push left are removed with the weights that they were made of.
 """
 
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import yaml
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
@@ -24,14 +26,39 @@ from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.console import shell_line
 from tinystories.errors import UserError, one_line
 from tinystories.links import links_out_of, real_path
+from tinystories.provenance import hash_files
 from tinystories.reporting.model_card import CARD_MARK, PLACEHOLDER, is_as_written, marked
-from tinystories.run_files import CARD, NEEDED, PUBLISHED, RECORDS, WRITTEN_BY_A_RUN, read_json, without_local_paths
+from tinystories.run_files import (
+    CARD,
+    EXPORT,
+    EXPORTED,
+    NEEDED,
+    PUBLISHED,
+    RECORDS,
+    WRITTEN_BY_A_RUN,
+    RunFileError,
+    read_json,
+    without_local_paths,
+)
 
 
 logger = logging.getLogger(__name__)
 
 # The base class of the errors of the HTTP library that the installed huggingface_hub uses (httpx or httpx2).
 _TRANSPORT_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Exported files that are published beside a checkpoint.
+
+    report: the content of export.json. files: by their names in the repository. section: what the card says of them in
+    the repository of that name.
+    """
+
+    report: dict[str, Any]
+    files: dict[str, Path]
+    section: Callable[[str], str]
 
 
 def push(
@@ -43,6 +70,7 @@ def push(
     message: str = "Upload the model",
     overwrite_card: bool = False,
     token: str | None = None,
+    beside: Beside | None = None,
 ) -> CommitInfo:
     """Publish the checkpoint in `folder`; creates repository and branch where they do not exist.
 
@@ -50,6 +78,7 @@ def push(
         visibility.
     revision: the branch to commit to (default: main).
     tag: a name for the new commit.
+    beside: exported files of the same weights.
 
     Raises:
         UserError: an incomplete checkpoint, a link out of it, no permission, a card edited on the Hub, a tag that
@@ -65,10 +94,11 @@ def push(
         if tag is not None and tag in {ref.name for ref in api.list_repo_refs(repo_id).tags}:
             raise UserError(f"{repo_id} has a tag {tag} already, and tags are not moved", "give another --tag")
         head = api.model_info(repo_id, revision=revision).sha
-        card = _published_card(published_files(folder)[CARD], repo_id)
+        section, exported = _exported(api, repo_id, head, folder, beside)
+        card = _published_card(published_files(folder)[CARD], repo_id, section)
         if not overwrite_card:
             check_card_unedited(api, repo_id, head, folder, card)
-        operations = _operations(folder, card, there=api.list_repo_files(repo_id, revision=head))
+        operations = _operations(folder, card, there=api.list_repo_files(repo_id, revision=head)) + exported
         # On top of the state that was checked: if somebody commits in between, this commit fails and theirs is kept.
         commit = api.create_commit(repo_id, operations, commit_message=message, revision=revision, parent_commit=head)
     if tag is not None:
@@ -95,6 +125,43 @@ def _operations(folder: Path, card: str, there: list[str]) -> list[CommitOperati
     operations += [CommitOperationAdd(name, _content(name, path)) for name, path in files.items() if name != CARD]
     stale = [name for name in there if name not in files and _matches(name, WRITTEN_BY_A_RUN)]
     return operations + [CommitOperationDelete(name) for name in stale]
+
+
+def _exported(
+    api: HfApi, repo_id: str, revision: str | None, folder: Path, beside: Beside | None
+) -> tuple[str, list[CommitOperationAdd | CommitOperationDelete]]:
+    """What the card says of exported files, and the operations for them.
+
+    Those of an earlier push stay if they are of the same weights and none come now; else they are deleted.
+    """
+    there = set(api.list_repo_files(repo_id, revision=revision))
+    earlier: dict[str, Any] = {}
+    if EXPORT in there:
+        with suppress(RunFileError):  # somebody edited it: what it named is not known
+            earlier = read_json(Path(api.hf_hub_download(repo_id, EXPORT, revision=revision))) or {}
+    if beside is None and earlier.get("weights_sha256") == weights_sha256(folder):
+        return str(earlier.get("card", "")), []
+    files, section = (beside.files, beside.section(repo_id)) if beside else ({}, "")
+    operations: list[CommitOperationAdd | CommitOperationDelete] = []
+    if beside:
+        report = beside.report | {"files": sorted(files), "card": section}
+        content = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+        operations = [CommitOperationAdd(name, str(path)) for name, path in files.items()]
+        operations.append(CommitOperationAdd(EXPORT, content.encode()))
+    elif EXPORT in there:
+        operations.append(CommitOperationDelete(EXPORT))
+    named = earlier.get("files")
+    gone = there.intersection(named if isinstance(named, list) else []) - set(files)
+    stale = sorted(name for name in gone if _matches(name, EXPORTED))
+    if stale:
+        logger.info("removed from %s, since it is of other weights or formats: %s", repo_id, ", ".join(stale))
+    return section, operations + [CommitOperationDelete(name) for name in stale]
+
+
+def weights_sha256(folder: Path) -> str:
+    """Of the weight files of a checkpoint, one after another."""
+    digest: str = hash_files(sorted(folder.glob("model*.safetensors")))["sha256"]
+    return digest
 
 
 def published_files(folder: Path) -> dict[str, Path]:
@@ -154,11 +221,14 @@ def _content(name: str, path: Path) -> str | bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _published_card(path: Path, repo_id: str) -> str:
-    """The card, with the name of the repository in place of the placeholder."""
+def _published_card(path: Path, repo_id: str, section: str) -> str:
+    """The card, with the name of the repository in place of the placeholder, and `section` at its end."""
     card = path.read_text(encoding="utf-8")
     named = card.replace(PLACEHOLDER, repo_id)
-    return marked(CARD_MARK.sub("", named)) if is_as_written(card) else named
+    unmarked = CARD_MARK.sub("", named).rstrip() + "\n"
+    if section:
+        unmarked += f"\n{section}"
+    return marked(unmarked) if is_as_written(card) else (named if not section else unmarked)
 
 
 def check_card_unedited(

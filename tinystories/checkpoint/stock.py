@@ -31,6 +31,12 @@ SHARED_FIELDS = (
 )
 
 
+def rotates_all(config: TinyStoriesConfig) -> bool:
+    """Whether the whole of each head is rotated, as in Llama; else it is as in Phi-3."""
+    assert config.rope_parameters is not None  # by the configuration's own checks
+    return bool(config.rope_parameters["partial_rotary_factor"] == 1.0)
+
+
 def stock_network(config: TinyStoriesConfig, weights: dict[str, torch.Tensor]) -> PreTrainedModel:
     """`LlamaForCausalLM` or `Phi3ForCausalLM` with copies of `weights`, in their dtype, on their device, in eval mode.
 
@@ -39,20 +45,18 @@ def stock_network(config: TinyStoriesConfig, weights: dict[str, torch.Tensor]) -
     Raises:
         ValueError: a weight that is missing, superfluous or of another shape.
     """
-    assert config.rope_parameters is not None  # by the configuration's own checks
     fields = {name: getattr(config, name) for name in SHARED_FIELDS}
     fields["attn_implementation"] = "sdpa"  # eager computes its softmax in float32
-    rotates_all = config.rope_parameters["partial_rotary_factor"] == 1.0
     first = next(iter(weights.values()))
-    with torch.device(first.device):
-        network: PreTrainedModel
-        if rotates_all:
-            network = LlamaForCausalLM(LlamaConfig(**fields))
-        else:
-            dropout = {"resid_pdrop": config.resid_pdrop, "embd_pdrop": config.embd_pdrop}
-            network = Phi3ForCausalLM(Phi3Config(**fields | dropout))
-    network.to(first.dtype)  # type: ignore[arg-type]  # its decorator hides that it is a method
-    own = dict(weights) if rotates_all else fuse_projections(weights)
+    network: PreTrainedModel
+    # Made on the CPU, as a model that is trained: a GPU computes the frequencies of RoPE to another last bit.
+    if rotates_all(config):
+        network = LlamaForCausalLM(LlamaConfig(**fields))
+    else:
+        dropout = {"resid_pdrop": config.resid_pdrop, "embd_pdrop": config.embd_pdrop}
+        network = Phi3ForCausalLM(Phi3Config(**fields | dropout))
+    network.to(first.device, first.dtype)  # type: ignore[arg-type]  # its decorator hides that it is a method
+    own = dict(weights) if rotates_all(config) else fuse_projections(weights)
     if config.tie_word_embeddings:
         own.setdefault("lm_head.weight", own["model.embed_tokens.weight"])
     try:

@@ -22,6 +22,7 @@ COMMANDS = {
     "serve": "a web page and an API that write stories",
     "check": "find out what is wrong with a recipe, a model or a text",
     "report": "write the report of a run as a page",
+    "export": "write a checkpoint as Llama, GGUF, ONNX, llama2.c or a page",
     "push": "publish a checkpoint on the Hugging Face Hub",
 }
 

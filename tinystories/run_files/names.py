@@ -23,6 +23,7 @@ PROGRESS = "progress.json"  # state that a resumed run needs and the Trainer doe
 ALL_RESULTS = "all_results.json"
 TRAIN_RESULTS = "train_results.json"
 EVALUATION = "evaluation.json"  # written by run_evaluation.py
+EXPORT = "export.json"  # in an export, and in a repository beside its files
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "accelerate")  # whose versions a run records
 
@@ -49,6 +50,7 @@ WRITTEN_BY_A_RUN = (
     ENVIRONMENT,
 )
 NEVER_PUBLISHED = (STOPPED, PROVENANCE)  # a run writes them too; they quote the training data, name files
+EXPORTED = ("llama/*", "llama2c/*", "page/*", "*.gguf", "Modelfile")  # in a repository, by --with
 PUBLISHED = (*WRITTEN_BY_A_RUN, "LICENSE*")  # nothing else in the folder is published
 
 

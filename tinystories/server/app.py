@@ -18,12 +18,19 @@ from starlette.staticfiles import StaticFiles
 
 from tinystories.console import version
 from tinystories.generation.presets import DEFAULT_PRESET, PRESETS
-from tinystories.server import completions
+from tinystories.server import chat, completions, openai_api
 from tinystories.server.admission import AdmissionController
 from tinystories.server.arguments import REQUEST_TIMEOUT
 from tinystories.server.engine import LOADING, READY, REASONS, Engine
 from tinystories.server.events import Failed, Finished, GenerationRequest, Piece, random_seed
-from tinystories.server.middleware import RETRY_LATER, AllowedHosts, RequestLimits, SecurityHeaders
+from tinystories.server.middleware import (
+    RETRY_LATER,
+    AllowedHosts,
+    AllowedOrigins,
+    RequestLimits,
+    SecurityHeaders,
+    largest_body,
+)
 from tinystories.server.schema import (
     BOUNDS,
     DEFAULT_MAX_TOKENS,
@@ -40,7 +47,7 @@ from tinystories.server.streaming import (
     DONE,
     KEEP_ALIVE,
     EventStream,
-    all_events,
+    complete_stories,
     final_object,
     first_event,
     head_of,
@@ -60,9 +67,11 @@ def create_app(
     allowed_hosts: Sequence[str] = ("*",),
     request_timeout: float = REQUEST_TIMEOUT,
     frame_ancestors: str | None = None,
+    allowed_origins: Sequence[str] = (),
 ) -> FastAPI:
     """allowed_hosts: names in the Host header that are answered to, * for any; request_timeout: seconds for a body to
-    arrive; frame_ancestors: sites that may embed the page in a frame."""
+    arrive; frame_ancestors: sites that may embed the page in a frame; allowed_origins: sites whose scripts may read
+    the answers."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -83,9 +92,15 @@ def create_app(
     add_health(app, engine)
     add_info(app, engine, admission)
     add_stories(app, admission)
+    openai_api.add_models(app, admission)
     completions.add_routes(app, admission)
+    chat.add_routes(app, admission)
     add_errors(app)
-    app.add_middleware(RequestLimits, request_timeout=request_timeout)
+    app.add_middleware(
+        RequestLimits, request_timeout=request_timeout, largest_body=largest_body(admission.longest_prompt)
+    )
+    if allowed_origins:
+        app.add_middleware(AllowedOrigins, origins=allowed_origins)
     app.add_middleware(AllowedHosts, names=allowed_hosts)
     app.add_middleware(SecurityHeaders, frame_ancestors=frame_ancestors)
     return app
@@ -140,7 +155,11 @@ def add_info(app: FastAPI, engine: Engine, admission: AdmissionController) -> No
             "dtype": str(pool.dtype).removeprefix("torch."),
             "default_preset": DEFAULT_PRESET,
             "presets": PRESETS,
-            "bounds": {**BOUNDS, "max_tokens": (1, batcher.batch.context)},
+            "bounds": {
+                **BOUNDS,
+                "prompt": (1, admission.longest_prompt),
+                "max_tokens": (1, batcher.batch.context),
+            },
             "defaults": {"max_tokens": min(DEFAULT_MAX_TOKENS, batcher.batch.context)},
             "limits": {
                 "requests_per_minute": admission.requests_per_minute,
@@ -156,20 +175,22 @@ def add_stories(app: FastAPI, admission: AdmissionController) -> None:
     @app.post("/generate", responses=responses(AdmissionController.REFUSALS, GenerateResponse, ErrorResponse))
     async def generate(body: GenerateBody, request: Request) -> Response:
         """A story that continues `prompt`: server-sent events, or one JSON object with `stream: false`."""
-        stream = admission.admit(request, to_generation_request(body, admission))
+        prompt = prompt_of(body, admission)
+        asked = to_generation_request(body, prompt, admission)
+        stream = admission.admit(request, [asked])
 
         def end(finished: Finished) -> dict[str, Any]:
-            found = final_object(stream, finished)
-            return {**found, "text": tidied(stream.request.prompt, found["text"])} if body.tidy else found
+            found = final_object(asked, finished)
+            return {**found, "text": tidied(prompt, found["text"])} if body.tidy else found
 
         if not body.stream:
-            _, finished = await all_events(request, stream)
-            return JSONResponse(end(finished))
+            (story,) = await complete_stories(request, stream)
+            return JSONResponse(end(story.finished))
         started = await first_event(request, stream)
 
         async def content() -> AsyncIterator[bytes]:
-            yield sse({**head_of(stream), **asdict(started)}, "start")
-            async for event in with_keep_alive(stream):
+            yield sse({**head_of(asked), **asdict(started)}, "start")
+            async for _, event in with_keep_alive(stream):
                 match event:
                     case None:
                         yield KEEP_ALIVE
@@ -183,10 +204,15 @@ def add_stories(app: FastAPI, admission: AdmissionController) -> None:
         return EventStream(stream, content())
 
 
-def to_generation_request(body: GenerateBody, admission: AdmissionController) -> GenerationRequest:
+def prompt_of(body: GenerateBody, admission: AdmissionController) -> str:
+    admission.check_length("prompt", body.prompt)
     prompt = sanitised(body.prompt).strip()
     if not prompt:
         raise HTTPException(400, EMPTY_PROMPT)
+    return prompt
+
+
+def to_generation_request(body: GenerateBody, prompt: str, admission: AdmissionController) -> GenerationRequest:
     if body.preset is not None and body.preset not in PRESETS:
         raise HTTPException(422, {"error": f"preset: must be one of {', '.join(PRESETS)}", "field": "preset"})
     return GenerationRequest(
@@ -201,10 +227,10 @@ def to_generation_request(body: GenerateBody, admission: AdmissionController) ->
 
 def piece_data(piece: Piece) -> dict[str, Any]:
     found: dict[str, Any] = {"token": piece.text, "tokens": piece.tokens}
-    if piece.logprob is not None:
+    if piece.scored:
         found["probability"] = piece.probability
         found["alternatives"] = [
-            {"text": each.text, "probability": each.probability, **({"end": True} if each.end else {})}
+            {"text": each.token.text, "probability": each.probability, **({"end": True} if each.token.end else {})}
             for each in piece.alternatives
         ]
     return found
@@ -216,12 +242,15 @@ def add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         path = request.url.path
-        bounds = completions.BOUNDS if path.startswith("/v1/") else BOUNDS
+        bounds = openai_api.BOUNDS if path.startswith("/v1/") else BOUNDS
         return error_answer(path, 422, validation_error(error.errors(), bounds))
 
     @app.exception_handler(StarletteHTTPException)  # FastAPI's own is one of these
     async def refused(request: Request, error: StarletteHTTPException) -> JSONResponse:
-        return error_answer(request.url.path, error.status_code, error_detail(error), error.headers)
+        path, detail = request.url.path, error_detail(error)
+        if error.status_code == 404 and path.startswith("/v1/") and detail == {"error": "Not Found"}:
+            detail = {"error": f"no such route; of OpenAI's, this server has {', '.join(openai_api.ROUTES)}"}
+        return error_answer(path, error.status_code, detail, error.headers)
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> JSONResponse:

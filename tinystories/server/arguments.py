@@ -13,6 +13,8 @@ DTYPES = ("auto", "float64", "float32", "bfloat16")
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 ANY_ADDRESS = ("", "0", "0.0.0.0", "[::]")  # to listen on; no client calls a server by these
 HOST_NAME = re.compile(r"\*|(\*\.)?[\w.-]+|\[[0-9A-Fa-f:.]+\]")
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@,*]+")
+MOST_CHARACTERS = 1_000_000  # of a prompt; longer ones are no story's beginning
 REQUEST_TIMEOUT = 10.0  # seconds for a request's headers, and for its body
 RENAMED = {"farewell_seconds": "shutdown_grace_seconds", "patience_seconds": "request_timeout_seconds"}
 
@@ -34,6 +36,10 @@ class ServerArguments:
         metadata={"help": "Processor cores for the model. Two are faster on an otherwise idle machine, and slower on a "
                           "busy one."},
     )  # fmt: skip
+    max_prompt_characters: int = field(
+        default=2048,
+        metadata={"help": "Characters of a prompt, or of all messages of a chat. The model's context limits it too."},
+    )
     requests_per_minute: int = field(default=10, metadata={"help": "Stories that one client may request in a minute."})
     max_running: int = field(default=16, metadata={"help": "Stories generated at the same time."})
     max_waiting: int = field(default=64, metadata={"help": "Requests in the queue; one more gets 429."})
@@ -64,6 +70,11 @@ class ServerArguments:
         default=None,
         metadata={"help": "Sites that may embed the page in a frame, such as https://huggingface.co (default: none)."},
     )
+    allowed_origins: str | None = field(
+        default=None,
+        metadata={"help": "Comma-separated sites whose pages may use this server from a browser (CORS), such as "
+                          "https://app.example.org, exactly as the browser names them (default: none)."},
+    )  # fmt: skip
     log_prompts: bool = field(default=False, metadata={"help": "Write prompts to the log."})
     metrics: bool = field(default=False, metadata={"help": "Answer GET /metrics (needs the extra `metrics`)."})
 
@@ -86,6 +97,17 @@ class ServerArguments:
             raise UserError(f"client_share must be above 0 and at most 1, got {self.client_share}")
         if not 0 <= self.port <= 65535:
             raise UserError(f"port must be from 0 to 65535, got {self.port}")
+        if not 1 <= self.max_prompt_characters <= MOST_CHARACTERS:
+            raise UserError(
+                f"max_prompt_characters must be from 1 to {MOST_CHARACTERS}, got {self.max_prompt_characters}"
+            )
+        for origin in self.origins():
+            if not ORIGIN.fullmatch(origin):
+                raise UserError(
+                    f"allowed_origins: {origin!r} is not an origin",
+                    "give scheme, host and port as in https://app.example.org or http://localhost:3000, without a "
+                    "path; * is not possible",
+                )
         wrong = [name for name in self.named_hosts() if not HOST_NAME.fullmatch(name)]
         if wrong:
             raise UserError(
@@ -97,6 +119,9 @@ class ServerArguments:
 
     def named_hosts(self) -> list[str]:
         return [name.strip() for name in self.allowed_hosts.split(",")] if self.allowed_hosts else []
+
+    def origins(self) -> list[str]:
+        return [name.strip() for name in self.allowed_origins.split(",")] if self.allowed_origins else []
 
     def hosts(self) -> list[str]:
         """The names that are accepted in the Host header, on any port."""

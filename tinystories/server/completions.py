@@ -1,97 +1,91 @@
-"""OpenAI's legacy completions over the same engine, so that existing clients can request stories.
+"""OpenAI's legacy completions over the same engine: a text, or the ids of its tokens, is continued."""
 
-Settings that this server does not have (n, best_of, suffix, penalties, logit_bias) are accepted with their neutral
-value and refused with any other: a setting without effect would be a silent error.
-"""
-
-import math
-import secrets
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from tinystories.server.admission import AdmissionController
 from tinystories.server.engine import Stream
-from tinystories.server.events import Failed, Finished, GenerationRequest, Piece, random_seed
-from tinystories.server.middleware import RETRY_LATER
-from tinystories.server.sampling import Settings
-from tinystories.server.schema import BOUNDS as GENERATE_BOUNDS
-from tinystories.server.schema import (
-    LONGEST_PROMPT,
-    MOST_TOKENS,
-    RepetitionPenalty,
-    Seed,
-    TopK,
-    error_detail,
-    openai_error,
-    responses,
+from tinystories.server.events import Alternative, Echo, Failed, Finished, GenerationRequest, Piece, ScoredToken
+from tinystories.server.openai_api import (
+    Choices,
+    OpenAIErrorResponse,
+    SamplingBody,
+    head_of_answer,
+    placed_tokens,
+    refuse_unfinished,
+    refuse_unsupported,
+    sse_error,
+    story_requests,
+    unfinished,
+    usage,
 )
+from tinystories.server.schema import MOST_TOKENS, Text, responses
 from tinystories.server.streaming import (
     DONE,
     KEEP_ALIVE,
+    CompleteStory,
     EventStream,
-    all_events,
+    complete_stories,
     first_event,
     sse,
     to_http_error,
     with_keep_alive,
 )
-from tinystories.server.text import EMPTY_PROMPT, sanitised
+from tinystories.server.text import sanitised
 
 
-NEUTRAL = {
-    "n": (1,),
-    "best_of": (1,),
-    "echo": (False,),
-    "suffix": ("",),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "logit_bias": ({},),
-}
-LEAST_TEMPERATURE = 0.01  # below, only the likeliest token is left, and the division overflows
-BOUNDS = {**GENERATE_BOUNDS, "temperature": (0, 2), "top_p": (0, 1), "logprobs": (0, 5), "stop": (1, 100)}
-Prompt = Annotated[str, Field(min_length=1, max_length=LONGEST_PROMPT)]
-Stop = Annotated[str, Field(min_length=1, max_length=100)]
-SMALLEST = 5e-324  # stands for a probability that was rounded to 0, which has no logarithm
-UNFINISHED = {"timeout": (504, "the story took too long"), "cancelled": (503, "the server is stopping")}
+DEFAULT_MAX_TOKENS = 16
+MOST_PROMPTS = 128
+LARGEST_ID = 2**31 - 1
+NEUTRAL = {"suffix": (("",), "this model continues a text, it does not fill a gap")}
+FORMS = "a text, a list of texts, a list of token ids, or a list of such lists"
 
 
-class StreamOptions(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+def check_form(prompt: Any) -> Any:
+    """One message for what is none of the forms of a prompt, instead of one for each form.
 
-    include_usage: bool = False
-    include_obfuscation: bool = False
+    Raises:
+        PydanticCustomError: it is none.
+    """
+    kinds = {type(each) for each in prompt} if isinstance(prompt, list) else {str}
+    inner = [each for one in prompt for each in one] if kinds == {list} else prompt if kinds == {int} else []
+    if (prompt is not None and not isinstance(prompt, (str, list))) or kinds not in ({str}, {int}, {list}):
+        raise PydanticCustomError("prompt_form", "must be " + FORMS)
+    if any(type(token) is not int or not 0 <= token <= LARGEST_ID for token in inner):
+        raise PydanticCustomError("prompt_form", "token ids are whole numbers from 0")
+    if kinds != {int} and isinstance(prompt, list) and len(prompt) > MOST_PROMPTS:
+        raise PydanticCustomError("prompt_form", f"must have at most {MOST_PROMPTS} prompts")
+    return prompt
 
 
-class CompletionBody(BaseModel):
-    """The body of POST /v1/completions. top_k and repetition_penalty are not OpenAI's."""
+Ids = list[Annotated[int, Field(ge=0, le=LARGEST_ID)]]
+Prompts = Annotated[Text | list[Text] | Ids | list[Ids] | None, BeforeValidator(check_form)]
 
-    model_config = ConfigDict(extra="forbid", strict=True)
 
-    model: str
-    prompt: Prompt | Annotated[list[Prompt], Field(min_length=1, max_length=1)]
-    max_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = 16
-    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = 1.0
-    top_k: TopK = 0
-    repetition_penalty: RepetitionPenalty = 1.0
-    seed: Seed | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+class CompletionBody(SamplingBody):
+    """The body of POST /v1/completions. Token ids get the BOS of a text unless they begin with it."""
+
+    prompt: Prompts
+    max_tokens: Annotated[int, Field(ge=0, le=MOST_TOKENS)] | None = DEFAULT_MAX_TOKENS
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
-    stream: bool | None = False
-    stream_options: StreamOptions | None = None
-    user: str | None = None
-    n: int | None = None
-    best_of: int | None = None
+    best_of: Choices | None = None
     echo: bool | None = None
     suffix: str | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
+
+    @property
+    def number(self) -> int:
+        """Of the choices for each prompt."""
+        return self.n or 1
+
+    @property
+    def candidates(self) -> int:
+        """The stories of each prompt, of which `number` are answered."""
+        return self.best_of or self.number
 
 
 class CompletionResponse(BaseModel):
@@ -105,130 +99,143 @@ class CompletionResponse(BaseModel):
     usage: dict[str, int]
 
 
-class OpenAIError(BaseModel):
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class OpenAIErrorResponse(BaseModel):
-    error: OpenAIError
-
-
 def add_routes(app: FastAPI, admission: AdmissionController) -> None:
-    started = int(time.time())
-
-    @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        common = {"object": "model", "created": started, "owned_by": "tinystories"}
-        return {"object": "list", "data": [{"id": name, **common} for name in admission.engine.pool.entries]}
-
     documented = responses(AdmissionController.REFUSALS, CompletionResponse, OpenAIErrorResponse)
 
     @app.post("/v1/completions", responses=documented)
     async def complete(body: CompletionBody, request: Request) -> Response:
-        """A story, in the protocol of OpenAI's clients."""
-        stream = admission.admit(request, to_generation_request(body, admission))
-        head = {"id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion", "created": int(time.time())}
-        head["model"] = stream.request.model
+        """Stories that continue the prompts, in the protocol of OpenAI's clients."""
+        asked = to_generation_requests(body, admission)
+        stream = admission.admit(request, asked)
+        head = head_of_answer("cmpl", "text_completion", asked[0].model)
         if body.stream:
             await first_event(request, stream)
             return EventStream(stream, chunks(stream, head, body))
-        pieces, finished = await all_events(request, stream)
-        if error := unfinished(finished):
-            raise error
-        choice = choice_of(finished.text, finished.finish_reason, logprobs_of(pieces, body.logprobs))
-        return JSONResponse({**head, "choices": [choice], "usage": usage(finished)})
+        stories = await complete_stories(request, stream)
+        refuse_unfinished(stories)
+        used = usage([story.finished for story in stories], body.candidates)
+        return JSONResponse({**head, "choices": choices_of(stories, body), "usage": used})
 
 
-def to_generation_request(body: CompletionBody, admission: AdmissionController) -> GenerationRequest:
-    for name, neutral in NEUTRAL.items():
-        if getattr(body, name) not in (None, *neutral):
-            message = f"{name}: this server supports no value but {neutral[0]!r}"
-            raise HTTPException(422, {"error": message, "field": name})
-    prompt = sanitised(body.prompt if isinstance(body.prompt, str) else body.prompt[0])
-    if not prompt.strip():
-        raise HTTPException(400, EMPTY_PROMPT)
-    temperature = 1.0 if body.temperature is None else body.temperature
-    if 0 < temperature < LEAST_TEMPERATURE:
-        message = f"temperature: must be 0, for always the likeliest token, or at least {LEAST_TEMPERATURE}"
-        raise HTTPException(422, {"error": message, "field": "temperature"})
-    return GenerationRequest(
-        admission.resolve_model(body.model),
-        prompt,
-        Settings(temperature, body.top_k, body.top_p or 1.0, body.repetition_penalty),
-        body.max_tokens or 16,
-        seed=random_seed() if body.seed is None else body.seed,
-        # logprobs 0 asks for the logprob of the chosen token, which is recorded together with the alternatives
-        alternatives=0 if body.logprobs is None else max(1, body.logprobs),
-        stop=(body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ()),
+def to_generation_requests(body: CompletionBody, admission: AdmissionController) -> list[GenerationRequest]:
+    refuse_unsupported(body, NEUTRAL)
+    if body.candidates < body.number:
+        raise HTTPException(422, {"error": "best_of: must not be less than n", "field": "best_of"})
+    if body.stream and body.candidates > body.number:
+        message = "best_of: more than n cannot be streamed: which stories are best is known at their end"
+        raise HTTPException(422, {"error": message, "field": "best_of"})
+    prompts = [checked_prompt(prompt, bool(body.echo), admission) for prompt in prompts_of(body)]
+    max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
+    # logprobs 0 asks for the logprob of the chosen token, which is recorded together with the alternatives
+    scored = body.logprobs is not None or body.candidates > body.number
+    alternatives = max(1, body.logprobs or 0) if scored else 0
+    return story_requests(
+        body, prompts, body.candidates, max_tokens, admission, alternatives=alternatives, echo=bool(body.echo)
     )
 
 
-def unfinished(finished: Finished) -> HTTPException | None:
-    """The error for a story without an end: OpenAI's protocol has no finish reasons but `stop` and `length`."""
-    if finished.finish_reason not in UNFINISHED:
-        return None
-    status, message = UNFINISHED[finished.finish_reason]
-    return HTTPException(status, {"error": message}, RETRY_LATER if status == 503 else None)
+def prompts_of(body: CompletionBody) -> list[str | list[int]]:
+    """null is an empty text: a story from its beginning."""
+    found: Any = body.prompt
+    if isinstance(found, list) and found and not isinstance(found[0], int):
+        return found
+    return ["" if found is None else found]
+
+
+def checked_prompt(prompt: str | list[int], echo: bool, admission: AdmissionController) -> str | tuple[int, ...]:
+    """Raises:
+    HTTPException: a text that is too long, is nothing but control characters, or could not be echoed as it is.
+    """
+    if isinstance(prompt, list):
+        return tuple(prompt)
+    admission.check_length("prompt", prompt, shortest=0)
+    text = sanitised(prompt)
+    if prompt and not text:
+        raise HTTPException(400, {"error": "prompt: it has only control characters", "field": "prompt"})
+    if echo and text != prompt:
+        message = "prompt: it has control characters or U+FFFD, which cannot be echoed: remove them, or send token ids"
+        raise HTTPException(422, {"error": message, "field": "prompt"})
+    return text
 
 
 async def chunks(stream: Stream, head: dict[str, Any], body: CompletionBody) -> AsyncIterator[bytes]:
-    offset = 0
-    async for event in with_keep_alive(stream):
+    offsets, ended = [0] * len(stream.requests), {}
+    async for number, event in with_keep_alive(stream):
         match event:
             case None:
                 yield KEEP_ALIVE
-            case Piece():
-                logprobs = logprobs_of([event], body.logprobs, offset)
-                yield sse({**head, "choices": [choice_of(event.text, None, logprobs)]})
-                offset += len(event.text)
+            case Piece() | Echo():
+                pieces = [event] if isinstance(event, Piece) else list(event.pieces)
+                text = "".join(piece.text for piece in pieces)
+                logprobs = logprobs_of(pieces, body.logprobs, offsets[number])
+                yield sse({**head, "choices": [choice_of(number, text, None, logprobs)]})
+                offsets[number] += len(text)
             case Failed():
                 yield sse_error(to_http_error(event))
+                return
             case Finished():
-                yield last_chunks(event, head, body)
+                if error := unfinished(event):
+                    yield sse_error(error)
+                    return
+                logprobs = logprobs_of([Piece("", 0, event.rest)], body.logprobs, offsets[number])
+                yield sse({**head, "choices": [choice_of(number, "", event.finish_reason, logprobs)]})
+                ended[number] = event
+    if body.includes_usage:
+        finished = [ended[number] for number in range(len(ended))]
+        yield sse({**head, "choices": [], "usage": usage(finished, body.number)})
+    yield DONE
 
 
-def sse_error(error: HTTPException) -> bytes:
-    return sse(openai_error(error.status_code, error_detail(error)))
+def choices_of(stories: Sequence[CompleteStory], body: CompletionBody) -> list[dict[str, Any]]:
+    found: list[CompleteStory] = []
+    for start in range(0, len(stories), body.candidates):
+        candidates = list(stories[start : start + body.candidates])
+        if body.candidates > body.number:
+            candidates.sort(key=mean_logprob, reverse=True)
+        found += candidates[: body.number]
+    return [
+        choice_of(i, text_of(story), story.finished.finish_reason, logprobs_of(all_pieces(story), body.logprobs))
+        for i, story in enumerate(found)
+    ]
 
 
-def last_chunks(finished: Finished, head: dict[str, Any], body: CompletionBody) -> bytes:
-    if error := unfinished(finished):
-        return sse_error(error)
-    found = sse({**head, "choices": [choice_of("", finished.finish_reason, None)]})
-    if body.stream_options and body.stream_options.include_usage:
-        found += sse({**head, "choices": [], "usage": usage(finished)})
-    return found + DONE
+def mean_logprob(story: CompleteStory) -> float:
+    """Nats per token, as OpenAI ranks the stories of best_of. The token that ends the story counts."""
+    scored = [token.logprob or 0.0 for piece in story.pieces for token in piece.scored]
+    scored += [token.logprob or 0.0 for token in story.finished.rest]
+    return sum(scored) / max(1, len(scored))
 
 
-def choice_of(text: str, reason: str | None, logprobs: dict[str, Any] | None) -> dict[str, Any]:
-    return {"index": 0, "text": text, "finish_reason": reason, "logprobs": logprobs}
+def text_of(story: CompleteStory) -> str:
+    return "".join(piece.text for piece in all_pieces(story))
 
 
-def logprobs_of(pieces: list[Piece], number: int | None, offset: int = 0) -> dict[str, Any] | None:
-    """None if not requested. A piece of several tokens has their summed logprob and its first token's alternatives."""
+def all_pieces(story: CompleteStory) -> list[Piece]:
+    return [*story.prompt, *story.pieces, Piece("", 0, story.finished.rest)]
+
+
+def choice_of(index: int, text: str, reason: str | None, logprobs: dict[str, Any] | None) -> dict[str, Any]:
+    return {"index": index, "text": text, "finish_reason": reason, "logprobs": logprobs}
+
+
+def logprobs_of(pieces: Sequence[Piece], number: int | None, offset: int = 0) -> dict[str, Any] | None:
+    """Of each token, the one included that ends the story; None if not requested."""
     if number is None:
         return None
+    tokens = placed_tokens(pieces, offset)
     return {
-        "tokens": [piece.text for piece in pieces],
-        "token_logprobs": [piece.logprob for piece in pieces],
-        "top_logprobs": [top_logprobs(piece) for piece in pieces] if number else None,
-        "text_offset": [offset + sum(len(piece.text) for piece in pieces[:i]) for i in range(len(pieces))],
+        "tokens": [token.scored.token.name for token in tokens],
+        "token_logprobs": [token.scored.logprob for token in tokens],
+        "top_logprobs": [top_logprobs(token.scored) for token in tokens] if number else None,
+        "text_offset": [token.offset for token in tokens],
     }
 
 
-def top_logprobs(piece: Piece) -> dict[str, float]:
-    """The logprobs of the alternatives by text (the highest where texts are equal), and of the piece itself."""
+def top_logprobs(scored: ScoredToken) -> dict[str, float] | None:
+    """The logprobs of the alternatives by name (the highest where names are equal), and of the token itself."""
+    if scored.logprob is None:
+        return None
     found: dict[str, float] = {}
-    for each in piece.alternatives:
-        found.setdefault(each.text, math.log(max(each.probability, SMALLEST)))
-    if piece.logprob is not None:
-        found.setdefault(piece.text, piece.logprob)
+    for each in (*scored.alternatives, Alternative(scored.token, scored.logprob)):
+        found.setdefault(each.token.name, each.logprob)
     return found
-
-
-def usage(finished: Finished) -> dict[str, int]:
-    prompt, new = finished.prompt_tokens, finished.new_tokens
-    return {"prompt_tokens": prompt, "completion_tokens": new, "total_tokens": prompt + new}

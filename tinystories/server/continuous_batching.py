@@ -4,106 +4,25 @@ A batcher is independent of threads and the network: the engine calls it from on
 callback for its events.
 """
 
-import copy
 import itertools
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 
 import torch
-from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.errors import one_line
-from tinystories.server.events import Alternative, Event, Failed, Finished, GenerationRequest, Piece, Started
+from tinystories.server.active_story import ActiveStory, QueuedRequest
+from tinystories.server.events import Failed, GenerationRequest, ScoredToken
 from tinystories.server.kv_cache import Batch
-from tinystories.server.sampling import Sampler
+from tinystories.server.sampling import STRONGEST_BIAS
+from tinystories.server.token_text import TokenTexts
 
 
 logger = logging.getLogger(__name__)
 
 GENERATION_FAILED = "internal server error: generating this story failed"
-INCOMPLETE = "\ufffd"  # shown for an alternative that is only part of a character
-
-
-@dataclass(eq=False)
-class QueuedRequest:
-    """A request, the function that receives its events, its deadline (monotonic seconds) and its client.
-
-    `cancelled` and `deadline` may be changed at any time."""
-
-    request: GenerationRequest
-    emit: Callable[[Event], None]
-    deadline: float
-    client: str = ""
-    cancelled: bool = False
-
-
-@dataclass
-class Undecoded:
-    """Tokens that are not complete UTF-8 yet, with their summed logprob and the alternatives to the first one."""
-
-    tokens: int = 0
-    logprob: float = 0.0
-    alternatives: tuple[Alternative, ...] = ()
-
-
-class ActiveStory:
-    """A story that is being generated: its tokens, its text, and the pieces that are not emitted yet."""
-
-    def __init__(self, queued: QueuedRequest, ids: list[int], room: int):
-        self.queued, self.request, self.ids = queued, queued.request, list(ids)
-        allowed = min(self.request.max_tokens, room)
-        self.started = Started(len(ids), allowed, allowed < self.request.max_tokens)
-        self.sampler = Sampler(self.request.settings, self.request.seed)
-        self.stream = DecodeStream(ids, skip_special_tokens=True)
-        self.text, self.start = "", time.perf_counter()
-        self.undecoded = Undecoded()
-        self.pending: list[Piece] = []  # emitted once it is certain that no stop sequence begins in them
-        queued.emit(self.started)
-
-    @property
-    def new_tokens(self) -> int:
-        return len(self.ids) - self.started.prompt_tokens
-
-    def add(self, text: str) -> bool:
-        """The undecoded tokens have become `text`: emit it, except for what may begin a stop sequence.
-
-        Returns whether a stop sequence is complete."""
-        done, self.undecoded = self.undecoded, Undecoded()
-        piece = Piece(text, done.tokens)
-        if self.request.alternatives:
-            piece = replace(piece, logprob=done.logprob, alternatives=done.alternatives)
-        self.pending.append(piece)
-        waiting = "".join(piece.text for piece in self.pending)
-        places = [place for stop in self.request.stop if (place := waiting.find(stop)) >= 0]
-        if places:
-            self._emit_up_to(min(places))
-            return True
-        begun = max((_overlap(waiting, stop) for stop in self.request.stop), default=0)
-        while self.pending and len(waiting) - len(self.pending[0].text) >= begun:
-            waiting = waiting[len(self.pending[0].text) :]
-            self._emit(self.pending.pop(0))
-        return False
-
-    def finish(self, reason: str) -> None:
-        for piece in self.pending:
-            self._emit(piece)
-        seconds = time.perf_counter() - self.start
-        counts = (self.started.prompt_tokens, self.new_tokens, seconds, self.started.max_tokens, self.started.clamped)
-        self.queued.emit(Finished(reason, self.text, *counts))
-
-    def _emit_up_to(self, place: int) -> None:
-        for piece in self.pending:
-            if place > 0:
-                self._emit(replace(piece, text=piece.text[:place]))
-            place -= len(piece.text)
-        self.pending = []
-
-    def _emit(self, piece: Piece) -> None:
-        self.text += piece.text
-        self.queued.emit(piece)
 
 
 class ContinuousBatcher:
@@ -114,21 +33,55 @@ class ContinuousBatcher:
         self.batch = Batch(model, rows)
         self.stories: list[ActiveStory] = []
         self.end_tokens = _end_tokens(model, tokenizer)
+        self.texts = TokenTexts(tokenizer, self.end_tokens)
+        self.beginning = self.encode("")  # what the tokenizer puts before each text: BOS, or nothing
 
-    def encode(self, prompt: str) -> list[int]:
-        """A special token's name in a prompt is encoded as plain text."""
-        return self.tokenizer(prompt, split_special_tokens=True)["input_ids"]
+    def encode(self, prompt: str | tuple[int, ...]) -> list[int]:
+        """A special token's name in a text is encoded as plain text. Token ids get the BOS that a text would get,
+        unless they begin with it."""
+        if isinstance(prompt, str):
+            return self.tokenizer(prompt, split_special_tokens=True)["input_ids"]
+        begins = list(prompt[: len(self.beginning)]) == self.beginning
+        return [*([] if begins else self.beginning), *prompt]
 
     def join(self, queued: QueuedRequest) -> None:
         """Start a story: process its prompt and generate its first token."""
-        ids = self.encode(queued.request.prompt)
-        room = self.batch.context - len(ids)
-        if room < 1 or not ids:
-            message = f"the prompt has {len(ids)} tokens, and this model reads {self.batch.context}: shorten it"
-            queued.emit(Failed(message if ids else "the prompt is empty", 422, "prompt"))
+        request = queued.request
+        ids = self.encode(request.prompt)
+        if reason := self._refusal(request, ids):
+            queued.emit(reason)
             return
-        self.stories.append(ActiveStory(queued, ids, room))
-        self._add_token(len(self.stories) - 1, self.batch.join(ids))
+        story = ActiveStory(queued, ids, self.batch.context - len(ids), self.tokenizer.backend_tokenizer)
+        self.stories.append(story)
+        scores_prompt = request.echo and request.alternatives > 0
+        logits = self.batch.join(ids, min(len(ids), self.batch.kept_at_most) if scores_prompt else 1)
+        if request.echo:
+            given = len(ids) - len(request.prompt) if isinstance(request.prompt, tuple) else len(self.beginning)
+            scored = self._prompt_scores(story, logits) if scores_prompt else itertools.repeat(None)
+            story.echo(itertools.islice(zip(ids, scored, strict=False), given, None))
+        if story.is_full:  # only the prompt was asked for
+            return self._finish(len(self.stories) - 1, "length")
+        self._add_token(len(self.stories) - 1, logits[-1])
+
+    def _refusal(self, request: GenerationRequest, ids: list[int]) -> Failed | None:
+        """What is only known with the model at hand: the context and the vocabulary."""
+        vocabulary, context = len(self.tokenizer), self.batch.context
+        if not ids:
+            return Failed("the prompt is empty", 422, "prompt")
+        if len(ids) + min(1, request.max_tokens) > context:
+            message = f"the prompt has {len(ids)} tokens, and this model reads {context}: shorten it"
+            return Failed(message, 422, "prompt")
+        bos = self.tokenizer.bos_token
+        if request.echo and bos and isinstance(request.prompt, str) and request.prompt.startswith(bos):
+            message = f"prompt: begins with {bos} written out, which is text; the server puts this token before a text"
+            return Failed(message, 422, "prompt")
+        bias = request.adjustments.logit_bias
+        for field, tokens in (("prompt", ids), ("logit_bias", [token for token, _ in bias])):
+            if max(tokens, default=0) >= vocabulary:
+                return Failed(f"{field}: the token ids of this model are 0 to {vocabulary - 1}", 422, field)
+        if sum(value <= -STRONGEST_BIAS for _, value in bias) >= self.model.config.get_text_config().vocab_size:
+            return Failed("logit_bias: every token is banned; allow one", 422, "logit_bias")
+        return None
 
     def step(self) -> None:
         """Generate one more token for each story."""
@@ -157,15 +110,11 @@ class ContinuousBatcher:
     def _sample_token(self, row: int, logits: torch.Tensor) -> None:
         story = self.stories[row]
         token = story.sampler.next_token(story.ids, logits)
-        self._record_logprobs(story, logits, token)
-        if token in self.end_tokens:
-            return self._finish(row, "stop")
-        story.ids.append(token)
-        story.undecoded.tokens += 1
-        text = story.stream.step(self.tokenizer.backend_tokenizer, token)
-        if text and story.add(text):
-            return self._finish(row, "stop")
-        if story.new_tokens == story.started.max_tokens:
+        if story.request.alternatives:
+            story.scored += self.texts.scored(logits[None], [token], story.request.alternatives)
+        if token in self.end_tokens or story.add(token):
+            self._finish(row, "stop")
+        elif story.is_full:
             self._finish(row, "length")
 
     def _finish(self, row: int, reason: str) -> None:
@@ -178,31 +127,17 @@ class ContinuousBatcher:
         self.stories.pop()
         return story
 
-    def _record_logprobs(self, story: ActiveStory, logits: torch.Tensor, token: int) -> None:
-        number = story.request.alternatives
-        if not number:
-            return
-        logprobs = logits.log_softmax(-1)
-        story.undecoded.logprob += logprobs[token].item()
-        if story.undecoded.tokens == 0:
-            values, tokens = logprobs.topk(min(number, len(logprobs)))
-            story.undecoded.alternatives = tuple(
-                Alternative(self._text_of(story, other), value, other in self.end_tokens)
-                for value, other in zip(values.exp().tolist(), tokens.tolist(), strict=True)
-            )
-
-    def _text_of(self, story: ActiveStory, token: int) -> str:
-        if token in self.end_tokens:
-            return ""
-        return copy.copy(story.stream).step(self.tokenizer.backend_tokenizer, token) or INCOMPLETE
+    def _prompt_scores(self, story: ActiveStory, kept: torch.Tensor) -> Iterator[ScoredToken]:
+        """Of each token of the prompt. Nothing is before the first one, which has no logprob."""
+        ids, done = story.ids, 1
+        yield ScoredToken(self.texts[ids[0]], None)
+        for logits in self.batch.prompt_logits(ids, kept):
+            tokens = ids[done : done + len(logits)]  # one less in the last part: nothing follows the last token
+            yield from self.texts.scored(logits[: len(tokens)], tokens, story.request.alternatives)
+            done += len(tokens)
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     named = (model.generation_config.eos_token_id, model.config.eos_token_id, tokenizer.eos_token_id)
     listed = (ids if isinstance(ids, list) else [ids] for ids in named)
     return set(itertools.chain(*listed)) - {None}
-
-
-def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of `text` may be the beginning of `stop`."""
-    return next((size for size in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:size])), 0)

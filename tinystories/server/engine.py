@@ -1,6 +1,6 @@
 """The engine: one thread that owns the models, between the queue of requests and the web server's event loop.
 
-In each step the thread lets waiting requests join, generates one token of every story, and hands all events to the
+In each step the thread lets waiting stories join, generates one token of every story, and hands all events to the
 event loop in one call. A cancelled story ends before its next token. A model that a request names first is opened in a
 thread of its own, while the stories of the others go on.
 """
@@ -10,20 +10,23 @@ import logging
 import math
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 
 from tinystories.errors import UserError, one_line
-from tinystories.server.continuous_batching import GENERATION_FAILED, ContinuousBatcher, QueuedRequest
+from tinystories.server.active_story import QueuedRequest
+from tinystories.server.continuous_batching import GENERATION_FAILED, ContinuousBatcher
 from tinystories.server.events import Event, Failed, Finished, GenerationRequest
 from tinystories.server.fair_queue import FairQueue
 from tinystories.server.model_pool import ModelPool
 
 
 logger = logging.getLogger(__name__)
+
+Events = asyncio.Queue[tuple[int, Event]]
 
 DISCONNECTED = "the client disconnected"
 QUEUE_TIMEOUT = "timed out in the queue: try again later"
@@ -75,34 +78,42 @@ def log_ending(request: GenerationRequest, event: Finished | Failed) -> None:
 
 
 class Stream:
-    """A story as seen from the event loop: an asynchronous iterator of events, the last being Finished or Failed."""
+    """The stories of one client's request as seen from the event loop: an asynchronous iterator of (number of the
+    story, event). The last event of each story is Finished or Failed."""
 
-    def __init__(self, engine: "Engine", request: GenerationRequest, deadline: float, client: str):
-        self.engine, self.request = engine, request
-        self.events: asyncio.Queue[Event] = asyncio.Queue()
-        self.queued = QueuedRequest(request, self._emit, deadline, client)
-        self.ended = False
+    def __init__(self, engine: "Engine", requests: Sequence[GenerationRequest], deadline: float, client: str):
+        self.engine, self.requests = engine, tuple(requests)
+        self.events: Events = asyncio.Queue()
+        self.queued = [
+            QueuedRequest(request, partial(self._emit, number), deadline, client)
+            for number, request in enumerate(self.requests)
+        ]
+        self.unfinished = len(self.requests)
 
-    def _emit(self, event: Event) -> None:
+    def _emit(self, number: int, event: Event) -> None:
         """Called in the engine's thread."""
-        self.engine.outbox.append((self.events, event))
+        self.engine.outbox.append((self.events, (number, event)))
         if isinstance(event, (Finished, Failed)):
             try:
-                self.engine.on_end(self.request, event)
+                self.engine.on_end(self.requests[number], event)
             except Exception:  # an error in logging or metrics must not end a story
                 logger.exception("the end of a story was not recorded")
 
-    async def next(self) -> Event:
-        event = await self.events.get()
-        self.ended = isinstance(event, (Finished, Failed))
-        return event
+    @property
+    def ended(self) -> bool:
+        return self.unfinished == 0
 
-    async def __aiter__(self) -> AsyncIterator[Event]:
+    async def next(self) -> tuple[int, Event]:
+        number, event = await self.events.get()
+        self.unfinished -= isinstance(event, (Finished, Failed))
+        return number, event
+
+    async def __aiter__(self) -> AsyncIterator[tuple[int, Event]]:
         while not self.ended:
             yield await self.next()
 
     def cancel(self) -> None:
-        """End the story, whose client has disconnected; does nothing after its end."""
+        """End the stories, whose client has disconnected; does nothing after their end."""
         if not self.ended:
             self.engine.cancel(self.queued)
 
@@ -125,7 +136,7 @@ class Engine:
         self._opening: str | None = None  # the model that is being opened in another thread
         self._opened: ContinuousBatcher | Exception | None = None  # what came of it
         self._changed = threading.Condition()
-        self.outbox: list[tuple[asyncio.Queue[Event], Event]] = []  # events that the event loop does not have yet
+        self.outbox: list[tuple[Events, tuple[int, Event]]] = []  # events that the event loop does not have yet
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._opener: threading.Thread | None = None
         self._stop_deadline = float("inf")  # monotonic; when a stopping server cancels the running stories
@@ -152,27 +163,28 @@ class Engine:
         with self._changed:
             return len(self._queue)
 
-    def submit(self, client: str, request: GenerationRequest) -> Stream:
-        """Put a request into the queue; called on the event loop.
+    def submit(self, client: str, requests: Sequence[GenerationRequest]) -> Stream:
+        """Put stories into the queue, all or none; called on the event loop.
 
         Raises:
             Refused: the queue or the client's share is full, or no model is ready.
         """
-        stream = Stream(self, request, time.monotonic() + self.limits.seconds, client)
+        stream = Stream(self, requests, time.monotonic() + self.limits.seconds, client)
         with self._changed:
             if self.state != READY:
                 raise Refused(503, REASONS[self.state])
-            if len(self._queue) >= self.limits.waiting:
+            if len(self._queue) + len(requests) > self.limits.waiting:
                 raise Refused(429, f"the queue is full ({self.limits.waiting} requests): try again in a moment")
-            if not self._queue.put(client, stream.queued):
+            if not self._queue.put(client, *stream.queued):
                 share = f"{self.limits.waiting_of_client} requests in the queue"
                 raise Refused(429, f"one client may have {share}: try again when one has begun")
             self._changed.notify()
         return stream
 
-    def cancel(self, queued: QueuedRequest) -> None:
+    def cancel(self, stories: Sequence[QueuedRequest]) -> None:
         with self._changed:
-            queued.cancelled = True
+            for queued in stories:
+                queued.cancelled = True
             self._changed.notify()
 
     def _work(self) -> None:
@@ -205,8 +217,9 @@ class Engine:
         for queued, reason in dropped:  # outside the lock: the receiver may take time
             queued.emit(Failed(reason, 503))
         self._add_opened()
-        while self._join_next():
-            pass
+        for _ in range(self.limits.running):  # not more: stories of few tokens would delay the next token of all others
+            if not self._join_next():
+                break
         self._open_next()
         for batcher in list(self.pool.batchers.values()):
             self._try(batcher, batcher.step)
@@ -317,6 +330,6 @@ class Engine:
             self._loop.call_soon_threadsafe(_deliver, outbox)
 
 
-def _deliver(outbox: list[tuple[asyncio.Queue[Event], Event]]) -> None:
+def _deliver(outbox: list[tuple[Events, tuple[int, Event]]]) -> None:
     for events, event in outbox:
         events.put_nowait(event)

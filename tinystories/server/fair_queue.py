@@ -22,11 +22,11 @@ class FairQueue(Generic[Item]):
     def __iter__(self) -> Iterator[Item]:
         return (item for line in self.lines.values() for item in line)
 
-    def put(self, client: str, item: Item) -> bool:
-        """False if the queue or the client's share of it is full."""
-        if len(self) >= self.limit or len(self.lines.get(client, ())) >= self.share:
+    def put(self, client: str, *items: Item) -> bool:
+        """Add all items. False, and none is added, if the queue or the client's share of it has no room for them."""
+        if len(self) + len(items) > self.limit or len(self.lines.get(client, ())) + len(items) > self.share:
             return False
-        self.lines.setdefault(client, deque()).append(item)
+        self.lines.setdefault(client, deque()).extend(items)
         return True
 
     def take(self, fits: Callable[[Item], bool]) -> Item | None:

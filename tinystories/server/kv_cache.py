@@ -6,11 +6,12 @@ its continuous batching has one seed for all requests and no repetition penalty 
 the others in its batch.
 
     batch = Batch(model, rows=16)
-    logits = batch.join(ids)          # (vocabulary,) of the token after `ids`; the story is the last row
+    logits = batch.join(ids)          # (1, vocabulary) of the token after `ids`; the story is the last row
     logits = batch.step(tokens)       # one new token for each row -> (rows, vocabulary)
     batch.leave(row)                  # the last row takes its place
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from tinystories.errors import UserError, one_line
 
 
 FEWEST_COLUMNS = 128  # of the first allocation
+LOGITS_AT_ONCE = 1 << 22  # numbers, 32 MiB in float64; those of a long prompt are computed in several passes
 
 
 class SlotLayer(CacheLayerMixin):
@@ -102,16 +104,33 @@ class Batch:
         self.lengths: list[int] = []
 
     @torch.inference_mode()
-    def join(self, ids: list[int]) -> torch.Tensor:
-        """Add a story that begins with `ids`; return the logits of its next token, (vocabulary,) float32."""
+    def join(self, ids: list[int], keep: int = 1) -> torch.Tensor:
+        """Add a story that begins with `ids`; return the logits after its last `keep` tokens, (keep, vocabulary)
+        float32."""
         row, length = len(self.lengths), len(ids)
         if row == self.limit or not 0 < length <= self.context:
             raise ValueError(f"no room: row {row} of {self.limit}, {length} tokens of {self.context}")
         self._write_to(torch.full((length,), row), torch.arange(length), (row, row + 1), length)
         tokens = torch.tensor([ids], device=self.model.device)
-        output = self.model(tokens, past_key_values=self.slots, use_cache=True, logits_to_keep=1)
+        output = self.model(tokens, past_key_values=self.slots, use_cache=True, logits_to_keep=keep)
         self.lengths.append(length)
-        return output.logits[0, -1].float().cpu()
+        return output.logits[0, -keep:].float().cpu()
+
+    @property
+    def kept_at_most(self) -> int:
+        """For how many tokens the logits are in memory at once."""
+        return max(1, LOGITS_AT_ONCE // self.model.config.get_text_config().vocab_size)
+
+    @torch.inference_mode()
+    def prompt_logits(self, ids: list[int], kept: torch.Tensor) -> Iterator[torch.Tensor]:
+        """The logits after each of `ids`, in parts of (tokens, vocabulary); `kept`, what `join` returned, is the last
+        part. The parts before are computed anew, without the cache."""
+        tokens, before = torch.tensor([ids], device=self.model.device), len(ids) - len(kept)
+        for start in range(0, before, self.kept_at_most):
+            part = torch.arange(start, min(start + self.kept_at_most, before), device=self.model.device)
+            output = self.model(tokens, use_cache=False, logits_to_keep=part)
+            yield output.logits[0].float().cpu()
+        yield kept
 
     @torch.inference_mode()
     def step(self, tokens: list[int]) -> torch.Tensor:

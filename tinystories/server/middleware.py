@@ -1,18 +1,21 @@
-"""Plain ASGI middleware: security headers on every answer, the allowed hosts, limits on size and time of requests."""
+"""Plain ASGI middleware: security headers on every answer, the allowed hosts and origins, limits on size and time of
+requests."""
 
 import asyncio
 import re
 from collections.abc import Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tinystories.server.arguments import REQUEST_TIMEOUT
 from tinystories.server.schema import error_answer
 
 
-LARGEST_BODY = 64 * 1024  # bytes; a prompt of 2,048 characters takes 24,576 if each is written as two \\uXXXX escapes
+LARGEST_BODY = 64 * 1024  # bytes
+BYTES_PER_CHARACTER = 12  # in JSON, if it is written as two \\uXXXX escapes
 RETRY_LATER = {"Retry-After": "5"}  # seconds; for refusals because of load
 LARGEST_HEADERS = 16 * 1024  # bytes
 HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^\[\]:@/\s]+)(:\d{1,5})?")  # of a Host header, with or without a port
@@ -81,6 +84,39 @@ class AllowedHosts:
         return parts is not None and (parts["name"] in self.names or parts["name"].endswith(self.endings))
 
 
+class AllowedOrigins(CORSMiddleware):
+    """Lets scripts of named sites read the answers (CORS), without cookies. A request from another site is answered
+    as if this did not exist: the browser then keeps the answer from the script."""
+
+    def __init__(self, app: ASGIApp, origins: Sequence[str]):
+        super().__init__(
+            app,
+            allow_origins=origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),  # OpenAI's clients send headers of their own
+            expose_headers=("Retry-After",),
+            max_age=600,
+        )
+        self.names = frozenset(origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and Headers(scope=scope).get("origin") in self.names:
+            return await super().__call__(scope, receive, send)
+        await self.app(scope, receive, send)
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        found = super().preflight_response(request_headers)
+        if found.status_code == 200:
+            return found
+        reason = "this method is not allowed from another site; GET and POST are"
+        return JSONResponse({"error": reason}, found.status_code, {"Vary": "Origin"})
+
+
+def largest_body(longest_prompt: int) -> int:
+    """Bytes of a request whose prompt may have this many characters."""
+    return max(LARGEST_BODY, BYTES_PER_CHARACTER * longest_prompt + LARGEST_BODY // 4)
+
+
 class RequestLimits:
     """413 for a body that is too large, whatever its Content-Length says; 408 for one that does not arrive in time; 431
     for headers that are too large.
@@ -88,8 +124,8 @@ class RequestLimits:
     uvicorn limits headers only while they are incomplete. FastAPI's `max_body_size` answers outside of all middleware,
     so without the headers above, and has no time limit."""
 
-    def __init__(self, app: ASGIApp, request_timeout: float = REQUEST_TIMEOUT):
-        self.app, self.request_timeout = app, request_timeout
+    def __init__(self, app: ASGIApp, request_timeout: float = REQUEST_TIMEOUT, largest_body: int = LARGEST_BODY):
+        self.app, self.request_timeout, self.largest_body = app, request_timeout, largest_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -98,9 +134,9 @@ class RequestLimits:
             return await _refuse(scope, 431, f"the headers are larger than {LARGEST_HEADERS} bytes")(
                 scope, receive, send
             )
-        too_large = _refuse(scope, 413, f"the body is larger than {LARGEST_BODY} bytes")
+        too_large = _refuse(scope, 413, f"the body is larger than {self.largest_body} bytes")
         claimed = Headers(scope=scope).get("content-length", "0")
-        if claimed.isdecimal() and int(claimed[:20]) > LARGEST_BODY:
+        if claimed.isdecimal() and int(claimed[:20]) > self.largest_body:
             return await too_large(scope, receive, send)
         body, complete = bytearray(), False
         try:
@@ -111,7 +147,7 @@ class RequestLimits:
                         return
                     body += message.get("body", b"")
                     complete = not message.get("more_body", False)
-                    if len(body) > LARGEST_BODY:
+                    if len(body) > self.largest_body:
                         return await too_large(scope, receive, send)
         except TimeoutError:
             reason = f"the body did not arrive within {self.request_timeout:g} seconds"

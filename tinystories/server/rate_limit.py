@@ -19,21 +19,24 @@ class RateLimiter:
         self.times: dict[str, deque[float]] = {}
         self.next_sweep = 0.0
 
-    def wait(self, client: str) -> int:
-        """0 if the client may request a story now, else how many seconds it must wait, at least 1."""
+    def wait(self, client: str, stories: int = 1) -> int:
+        """0 if the client may request these stories now, else how many seconds it must wait, at least 1.
+
+        stories: at most `per_minute`."""
         now = time.monotonic()
         times = self.times.get(client, deque())
         while times and times[0] <= now - MINUTE:
             times.popleft()
-        return max(1, math.ceil(times[0] + MINUTE - now)) if len(times) >= self.per_minute else 0
+        too_many = len(times) + stories - self.per_minute
+        return max(1, math.ceil(times[too_many - 1] + MINUTE - now)) if too_many > 0 else 0
 
-    def count(self, client: str) -> None:
-        """Count one story of this client."""
+    def count(self, client: str, stories: int = 1) -> None:
+        """Count stories of this client."""
         now = time.monotonic()
         if now > self.next_sweep:
             self.times = {each: times for each, times in self.times.items() if times and times[-1] > now - MINUTE}
             self.next_sweep = now + MINUTE
-        self.times.setdefault(client, deque()).append(now)
+        self.times.setdefault(client, deque()).extend([now] * stories)
 
 
 def client_key(scope: Scope) -> str:

@@ -70,8 +70,10 @@ def build_server(checkpoint: str, arguments: ServerArguments) -> Server:
         given.max_running, given.max_waiting, given.max_seconds, given.shutdown_grace_seconds, given.client_share
     )
     engine = Engine(ModelPool(checkpoint, given), limits, given.threads)
-    admission = AdmissionController(engine, given.requests_per_minute, given.log_prompts)
-    app = create_app(engine, admission, given.hosts(), given.request_timeout_seconds, given.frame_ancestors)
+    admission = AdmissionController(engine, given.requests_per_minute, given.log_prompts, given.max_prompt_characters)
+    app = create_app(
+        engine, admission, given.hosts(), given.request_timeout_seconds, given.frame_ancestors, given.origins()
+    )
     if given.metrics:
         from tinystories.server.metrics import Metrics
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
@@ -12,7 +13,7 @@ from tinystories.server.events import LARGEST_SEED
 from tinystories.server.sampling import Settings
 
 
-LONGEST_PROMPT = 2048  # characters
+LONGEST_PROMPT = 2048  # characters, unless the server is started with another max_prompt_characters
 MOST_TOKENS = 1_000_000  # what does not fit the context is clamped
 BOUNDS = {
     "prompt": (1, LONGEST_PROMPT),
@@ -39,12 +40,23 @@ RepetitionPenalty = Annotated[float, _within("repetition_penalty")]
 Seed = Annotated[int, _within("seed")]
 
 
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("string_unicode", "lone surrogate") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+
+
 class GenerateBody(BaseModel):
     """The body of POST /generate. Settings that are not given come from the preset."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    prompt: Annotated[str, Field(min_length=1, max_length=LONGEST_PROMPT)]
+    prompt: Text
     model: str | None = None
     preset: str | None = None
     max_tokens: Annotated[int, _within("max_tokens")] = DEFAULT_MAX_TOKENS
@@ -115,13 +127,20 @@ def error_answer(
 
 def openai_error(status: int, body: dict[str, Any]) -> dict[str, Any]:
     kind = "rate_limit_error" if status == 429 else "invalid_request_error" if status < 500 else "server_error"
-    return {"error": {"message": body["error"], "type": kind, "param": body.get("field"), "code": None}}
+    return {"error": {"message": body["error"], "type": kind, "param": body.get("field"), "code": body.get("code")}}
+
+
+def _field(error: dict[str, Any]) -> str | None:
+    return next((str(part) for part in error["loc"] if part != "body"), None)
 
 
 def validation_error(errors: Sequence[dict[str, Any]], bounds: dict[str, tuple[float, float]]) -> dict[str, Any]:
-    """The first of pydantic's errors as one line, with its field and bounds, but without the input."""
-    first = errors[0]
-    field = next((str(part) for part in first["loc"] if part != "body"), None)
+    """The first of pydantic's errors as one line, with its field and bounds, but without the input. Where a field may
+    have one of several types, the error that is deepest in the value, and not about its type, is that of the type which
+    was meant."""
+    field = _field(errors[0])
+    of_field = (error for error in errors if _field(error) == field)
+    first = max(of_field, key=lambda error: (len(error["loc"]), not error["type"].endswith("_type")))
     context = first.get("ctx", {})
     if first["type"] == "json_invalid":
         return {"error": f"the body is not JSON: {context['error'][:100]}"}
@@ -141,6 +160,8 @@ def validation_error(errors: Sequence[dict[str, Any]], bounds: dict[str, tuple[f
         message = "must have {} to {} characters".format(*body["bounds"])
     elif first["type"] == "string_unicode":
         message = "has an incomplete character (a lone surrogate)"
+    elif first["type"] == "string_pattern_mismatch":
+        message = "a key is not a token id"
     elif "ge" in context:
         message = f"must be at least {context['ge']}"
     else:

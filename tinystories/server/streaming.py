@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Coroutine
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from fastapi import HTTPException, Request
@@ -11,11 +11,10 @@ from fastapi.sse import EventSourceResponse, format_sse_event
 from starlette.types import Receive, Scope, Send
 
 from tinystories.server.engine import Stream
-from tinystories.server.events import Event, Failed, Finished, Piece, Started
+from tinystories.server.events import Echo, Event, Failed, Finished, GenerationRequest, Piece, Started
 from tinystories.server.middleware import RETRY_LATER
 
 
-Kind = TypeVar("Kind", Started, Finished)
 Result = TypeVar("Result")
 
 DONE = format_sse_event(data_str="[DONE]")
@@ -27,42 +26,68 @@ def sse(data: Any, event: str | None = None) -> bytes:
     return format_sse_event(data_str=json.dumps(data, ensure_ascii=False, allow_nan=False), event=event)
 
 
-def head_of(stream: Stream) -> dict[str, Any]:
-    request = stream.request
+def head_of(request: GenerationRequest) -> dict[str, Any]:
     return {"model": request.model, "seed": request.seed, "settings": asdict(request.settings)}
 
 
-def final_object(stream: Stream, finished: Finished) -> dict[str, Any]:
+def final_object(request: GenerationRequest, finished: Finished) -> dict[str, Any]:
     """The last object of a story: finish reason, counts, speed, and what is needed to generate the same story again."""
+    found = asdict(finished)
+    del found["rest"]
     speed = {"seconds": round(finished.seconds, 3), "tokens_per_second": finished.tokens_per_second}
-    return {**asdict(finished), **speed, **head_of(stream)}
+    return {**found, **speed, **head_of(request)}
 
 
 async def first_event(request: Request, stream: Stream) -> Started:
-    """The first event, once the story has left the queue.
+    """The first event, once a story has left the queue.
 
     Raises:
         HTTPException: the story failed; the answer has not begun, so this is its status.
     """
-    return _expect(Started, await unless_disconnected(request, stream, stream.next()))
+    _, event = await unless_disconnected(request, stream, _next_but_failed(stream))
+    if not isinstance(event, Started):
+        raise RuntimeError(f"expected Started, got {event}")
+    return event
 
 
-async def all_events(request: Request, stream: Stream) -> tuple[list[Piece], Finished]:
-    """The pieces of a story and its end; raises like `first_event`."""
+@dataclass(frozen=True)
+class CompleteStory:
+    """prompt: the pieces of the prompt, if it was to be echoed."""
 
-    async def collect() -> list[Event]:
-        return [event async for event in stream]
-
-    *events, last = await unless_disconnected(request, stream, collect())
-    return [event for event in events if isinstance(event, Piece)], _expect(Finished, last)
+    prompt: tuple[Piece, ...]
+    pieces: tuple[Piece, ...]
+    finished: Finished
 
 
-def _expect(kind: type[Kind], event: Event) -> Kind:
+async def complete_stories(request: Request, stream: Stream) -> list[CompleteStory]:
+    """The stories in the order of the requests, once all have ended.
+
+    Raises:
+        HTTPException: a story failed, and the others have been cancelled.
+    """
+
+    async def collect() -> list[CompleteStory]:
+        events: list[list[Event]] = [[] for _ in stream.requests]
+        while not stream.ended:
+            number, event = await _next_but_failed(stream)
+            events[number].append(event)
+        return [_complete(story) for story in events]
+
+    return await unless_disconnected(request, stream, collect())
+
+
+def _complete(events: list[Event]) -> CompleteStory:
+    prompt = [piece for event in events if isinstance(event, Echo) for piece in event.pieces]
+    pieces = [event for event in events if isinstance(event, Piece)]
+    (finished,) = (event for event in events if isinstance(event, Finished))
+    return CompleteStory(tuple(prompt), tuple(pieces), finished)
+
+
+async def _next_but_failed(stream: Stream) -> tuple[int, Event]:
+    number, event = await stream.next()
     if isinstance(event, Failed):
         raise to_http_error(event)
-    if not isinstance(event, kind):
-        raise RuntimeError(f"expected {kind.__name__}, got {event}")
-    return event
+    return number, event
 
 
 def to_http_error(event: Failed) -> HTTPException:
@@ -71,7 +96,7 @@ def to_http_error(event: Failed) -> HTTPException:
 
 
 async def unless_disconnected(request: Request, stream: Stream, work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of `work`; if the client disconnects before, the story is cancelled."""
+    """The result of `work`; if it fails, or the client disconnects before, the stories are cancelled."""
     result, disconnected = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
     try:
         await asyncio.wait((result, disconnected), return_when=asyncio.FIRST_COMPLETED)
@@ -79,7 +104,7 @@ async def unless_disconnected(request: Request, stream: Stream, work: Coroutine[
             return result.result()
         raise HTTPException(499, {"error": "the client disconnected"})  # the client is gone
     finally:
-        if not result.done() or result.cancelled():
+        if not result.done() or result.cancelled() or result.exception():
             stream.cancel()
         result.cancel()
         disconnected.cancel()
@@ -90,17 +115,17 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-async def with_keep_alive(stream: Stream) -> AsyncIterator[Event | None]:
-    """The events of a stream, and None whenever there was none for `KEEP_ALIVE_SECONDS`."""
+async def with_keep_alive(stream: Stream) -> AsyncIterator[tuple[int, Event | None]]:
+    """(number of the story, event) of a stream, and None whenever there was none for `KEEP_ALIVE_SECONDS`."""
     while not stream.ended:
         try:
             yield await asyncio.wait_for(stream.next(), KEEP_ALIVE_SECONDS)
         except TimeoutError:
-            yield None
+            yield 0, None
 
 
 class EventStream(EventSourceResponse):
-    """Server-sent events of a story. The story is cancelled when the answer ends, however it ends."""
+    """Server-sent events of stories, which are cancelled when the answer ends, however it ends."""
 
     def __init__(self, stream: Stream, content: AsyncIterator[bytes]):
         super().__init__(content, headers={"X-Accel-Buffering": "no"})  # tells nginx to forward each piece at once

@@ -138,7 +138,8 @@ class StoryTrainer(AtomicCheckpointTrainer):
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
         loader = super()._get_dataloader(*args, **kwargs)
-        loader.worker_init_fn = IgnoreSignals(loader.worker_init_fn)
+        starts_workers = getattr(loader, "base_dataloader", loader)  # accelerate wraps one loader in another
+        starts_workers.worker_init_fn = IgnoreSignals(starts_workers.worker_init_fn)
         return loader
 
     def progress(self) -> dict[str, Any]:

@@ -31,15 +31,13 @@ const BEGINNINGS = [
   "Tom and his dog went to the sea.",
 ];
 
-const prompt = $("prompt");
-
 function showInfo(first) {
   offerSettings(first);
   offerColumns();
   showLength();
 }
 
-function generate() {
+function submit() {
   if (running || reportInvalid()) return;
   const one = () => [requestFor($("model").value, $("preset").value, chosenSeed())];
   const requests = $("compare").checked ? requestsSideBySide() : one();
@@ -61,9 +59,9 @@ function keyPressed(event) {
   } else if (event.target.matches?.(".word") && /^(Arrow|Home|End)/.test(event.key)) {
     event.preventDefault();
     moveFrom(event.target, event.key);
-  } else if (event.target === prompt && event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+  } else if (event.target === $("prompt") && event.key === "Enter" && !event.shiftKey && !event.isComposing) {
     event.preventDefault();
-    generate();
+    submit();
   }
 }
 
@@ -78,9 +76,9 @@ function columnsClicked({ target: button }) {
 }
 
 function choose(beginning) {
-  prompt.value = beginning;
+  $("prompt").value = beginning;
   showLength();
-  prompt.focus();
+  $("prompt").focus();
 }
 
 function showBeginnings() {
@@ -94,10 +92,10 @@ function showBeginnings() {
 function listen() {
   $("form").onsubmit = (event) => {
     event.preventDefault();
-    generate();
+    submit();
   };
   document.addEventListener("keydown", keyPressed);
-  prompt.oninput = showLength;
+  $("prompt").oninput = showLength;
   $("stop").onclick = stop;
   $("settings").oninput = (event) => (event.target.id === "preset" ? showPreset() : showSettings());
   $("probabilities").onchange = showSettings;

@@ -33,6 +33,7 @@ export function facts({ request, model, seed, final }) {
   const list = [modelName(model), request.preset ?? OWN];
   if (seed !== undefined) list.push(`seed ${seed}`);
   if (final) list.push(`${final.new_tokens} tokens`, `${final.tokens_per_second?.toFixed(0)} tokens/s`);
+  if (final?.first_token_seconds) list.push(`first token in ${Number((1000 * final.first_token_seconds).toPrecision(2))} ms`);
   // a line may break between two facts, but not within one
   return list.map((fact) => fact.replaceAll(" ", "\u00a0")).join(" · ");
 }

@@ -15,7 +15,7 @@ function wrongField() {
 /** Show the first error of the form; true if there is one. */
 export function reportInvalid() {
   const field = wrongField();
-  if (!info) showProblem("The server is not ready yet.");
+  if (!info) showProblem("The model is not ready yet.");
   else if (!prompt.value.trim()) showProblem("Type a beginning first.", prompt);
   else if (field) showProblem(`${field.labels[0].textContent} must be between ${field.min} and ${field.max}.`, field);
   else showProblem("");

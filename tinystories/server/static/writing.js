@@ -71,7 +71,7 @@ function started(view, record, start) {
 }
 
 function addPiece(view, record, piece) {
-  const now = performance.now();
+  const now = piece.at ?? performance.now(); // a page with the model in it says when, as its pieces come in groups
   record.since ??= now;
   record.pieces.push(piece);
   record.text += piece.token;

@@ -78,7 +78,8 @@ def _in_training_mode(network: TinyStoriesForCausalLM, checkpointing: dict | Non
         if getattr(network.config, field):
             set_dropout(trained, field, 0.0)
     if checkpointing is not None:
-        trained.activation_checkpointing_enable(checkpointing or None)
+        named = "activation" if hasattr(trained, "activation_checkpointing_enable") else "gradient"  # by version
+        getattr(trained, f"{named}_checkpointing_enable")(checkpointing or None)
     return trained
 
 

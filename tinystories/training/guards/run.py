@@ -10,6 +10,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from transformers import TrainingArguments
+
 from tinystories.data.corpus import Corpus, story_hashes
 from tinystories.random_state import keep_random_state
 from tinystories.training.distributed import on_one_process
@@ -98,11 +100,18 @@ def _run_on_one_process(
     return {name: passed(name, check) for name, check in guards.items()}
 
 
+def _checkpointing(args: TrainingArguments) -> dict[str, Any] | None:
+    """The settings of activation checkpointing, which earlier transformers call gradient checkpointing; None: off."""
+    for name in ("activation_checkpointing", "gradient_checkpointing"):
+        if getattr(args, name, None):
+            return getattr(args, f"{name}_kwargs") or {}
+    return None
+
+
 def _guards_of_the_model(trainer: RecipeTrainer) -> dict[str, Callable[[], str]]:
     """They share one float64 copy of the model, made by the first of them."""
     probe = cache(lambda: probe_of(trainer))
-    given: Any = trainer.args.activation_checkpointing_kwargs or {}  # parsed, whatever its annotation says
-    checkpointing = given if trainer.args.activation_checkpointing else None
+    checkpointing = _checkpointing(trainer.args)
     batch = cache(lambda: trainer.data_collator([trainer.train_dataset[probe().number]]))
     guards = {
         "reference": lambda: check_reference(probe(), batch(), checkpointing),

@@ -1,0 +1,248 @@
+"""OpenAI's chat completions over the same engine, for clients that know nothing else.
+
+These models continue a text and answer no questions. So the messages are read as the story so far, and the answer is
+its continuation. No chat template is used, and nothing is added but the BOS that each text gets.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from tinystories.server.admission import AdmissionController
+from tinystories.server.engine import Stream
+from tinystories.server.events import Failed, Finished, GenerationRequest, Piece, Token
+from tinystories.server.openai_api import (
+    OpenAIErrorResponse,
+    SamplingBody,
+    head_of_answer,
+    refuse_unfinished,
+    refuse_unsupported,
+    sse_error,
+    story_requests,
+    unfinished,
+    usage,
+)
+from tinystories.server.schema import MOST_TOKENS, Text, responses
+from tinystories.server.streaming import (
+    DONE,
+    KEEP_ALIVE,
+    CompleteStory,
+    EventStream,
+    complete_stories,
+    first_event,
+    sse,
+    to_http_error,
+    with_keep_alive,
+)
+from tinystories.server.text import sanitised
+
+
+MOST_MESSAGES = 1024
+NO_TOOLS = "this model continues stories and calls no tools"
+TEXT_ONLY = "this model writes plain text only"
+NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
+    "tool_choice": (("none", "auto"), NO_TOOLS),
+    "functions": (([],), NO_TOOLS),
+    "function_call": (("none", "auto"), NO_TOOLS),
+    "response_format": (({"type": "text"},), TEXT_ONLY),
+    "modalities": ((["text"],), TEXT_ONLY),
+    "audio": ((), TEXT_ONLY),
+    "prediction": ((), "the text is not predicted"),
+    "web_search_options": ((), "this server searches nothing"),
+    "reasoning_effort": (("none",), "this model does not reason"),
+    "verbosity": (("medium",), "max_tokens limits the length"),
+    "service_tier": (("auto", "default"), "there is one tier"),
+    "store": ((False,), "this server stores nothing"),
+}
+Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
+
+
+class Part(BaseModel):
+    """A part of a message's content. Only text can be read."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    type: str
+    text: Text | None = None
+
+
+class Message(BaseModel):
+    """A message. What clients send back of an answer (refusal, annotations ...) is empty, and is not read."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | list[Part] | None
+    name: str | None = None
+    refusal: None = None
+    audio: None = None
+    function_call: None = None
+    tool_calls: Annotated[list[Any], Field(max_length=0)] | None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+
+
+class ChatBody(SamplingBody):
+    """The body of POST /v1/chat/completions. The texts of the messages, in their order, are the story so far."""
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
+    max_tokens: Tokens | None = None
+    max_completion_tokens: Tokens | None = None
+    logprobs: bool | None = False
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    tools: list[Any] | None = None
+    parallel_tool_calls: bool | None = None
+    metadata: dict[str, str] | None = None
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
+    tool_choice: Any = None
+    functions: Any = None
+    function_call: Any = None
+    response_format: Any = None
+    modalities: Any = None
+    audio: Any = None
+    prediction: Any = None
+    web_search_options: Any = None
+    reasoning_effort: Any = None
+    verbosity: Any = None
+    service_tier: Any = None
+    store: Any = None
+
+
+class ChatResponse(BaseModel):
+    """OpenAI's chat completion."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[dict[str, Any]]
+    usage: dict[str, int]
+
+
+def add_routes(app: FastAPI, admission: AdmissionController) -> None:
+    documented = responses(AdmissionController.REFUSALS, ChatResponse, OpenAIErrorResponse)
+
+    @app.post("/v1/chat/completions", responses=documented)
+    async def complete_chat(body: ChatBody, request: Request) -> Response:
+        """The continuation of a story. The texts of the messages, in their order, are its beginning: those of the
+        assistant directly after what they continued, all others set apart by a space."""
+        stream = admission.admit(request, to_generation_requests(body, admission))
+        model = stream.requests[0].model
+        if body.stream:
+            await first_event(request, stream)
+            return EventStream(stream, chunks(stream, head_of_answer("chatcmpl", "chat.completion.chunk", model), body))
+        stories = await complete_stories(request, stream)
+        refuse_unfinished(stories)
+        choices = [choice_of(i, story, body) for i, story in enumerate(stories)]
+        used = usage([story.finished for story in stories], len(stories))
+        head = head_of_answer("chatcmpl", "chat.completion", model)
+        return JSONResponse({**head, "choices": choices, "usage": used})
+
+
+def to_generation_requests(body: ChatBody, admission: AdmissionController) -> list[GenerationRequest]:
+    refuse_unsupported(body, NEUTRAL)
+    if body.tools and body.tool_choice != "none":
+        raise HTTPException(422, {"error": f"tools: not supported: {NO_TOOLS}", "field": "tools"})
+    if body.top_logprobs is not None and not body.logprobs:
+        raise HTTPException(422, {"error": "top_logprobs: needs logprobs: true", "field": "top_logprobs"})
+    limits = {limit for limit in (body.max_tokens, body.max_completion_tokens) if limit is not None}
+    if len(limits) > 1:
+        message = "max_completion_tokens: differs from max_tokens, its older name: give one of them"
+        raise HTTPException(422, {"error": message, "field": "max_completion_tokens"})
+    story = story_so_far(body.messages)
+    admission.check_length("messages", story, shortest=0)
+    text = sanitised(story)
+    if not text.strip():
+        message = "messages: no text is left after removing spaces and control characters"
+        raise HTTPException(400, {"error": message, "field": "messages"})
+    alternatives = max(1, body.top_logprobs or 0) if body.logprobs else 0
+    max_tokens = limits.pop() if limits else MOST_TOKENS
+    return story_requests(body, [text], body.n or 1, max_tokens, admission, alternatives=alternatives)
+
+
+def story_so_far(messages: Sequence[Message]) -> str:
+    """The texts in their order. An assistant's text directly continues what was there, as it was answered; white space
+    around the others is replaced by one space between two texts.
+
+    Raises:
+        HTTPException: 422 for content that is not text.
+    """
+    story = ""
+    for message in messages:
+        text = text_of(message)
+        if message.role != "assistant":
+            text = text.strip()
+            story += " " * bool(story and text and not story[-1].isspace())
+        story += text
+    return story
+
+
+def text_of(message: Message) -> str:
+    if isinstance(message.content, str):
+        return message.content
+    for part in message.content or []:
+        if part.type != "text" or part.text is None or part.model_extra:
+            raise HTTPException(422, {"error": "messages: a part of a message must be text", "field": "messages"})
+    return "".join(part.text or "" for part in message.content or [])
+
+
+async def chunks(stream: Stream, head: dict[str, Any], body: ChatBody) -> AsyncIterator[bytes]:
+    ended: dict[int, Finished] = {}
+    for number in range(len(stream.requests)):
+        yield sse(chunk(head, number, {"role": "assistant", "content": ""}))
+    async for number, event in with_keep_alive(stream):
+        match event:
+            case None:
+                yield KEEP_ALIVE
+            case Piece():
+                yield sse(chunk(head, number, {"content": event.text}, logprobs=logprobs_of([event], body)))
+            case Failed():
+                yield sse_error(to_http_error(event))
+                return
+            case Finished():
+                if error := unfinished(event):
+                    yield sse_error(error)
+                    return
+                rest = logprobs_of([Piece("", 0, event.rest)], body)
+                yield sse(chunk(head, number, {}, event.finish_reason, rest))
+                ended[number] = event
+    if body.includes_usage:
+        finished = [ended[number] for number in range(len(ended))]
+        yield sse({**head, "choices": [], "usage": usage(finished, len(finished))})
+    yield DONE
+
+
+def chunk(
+    head: dict[str, Any],
+    index: int,
+    delta: dict[str, str],
+    reason: str | None = None,
+    logprobs: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    return {**head, "choices": [{"index": index, "delta": delta, "finish_reason": reason, "logprobs": logprobs}]}
+
+
+def choice_of(index: int, story: CompleteStory, body: ChatBody) -> dict[str, Any]:
+    message = {"role": "assistant", "content": story.finished.text, "refusal": None}
+    logprobs = logprobs_of([*story.pieces, Piece("", 0, story.finished.rest)], body)
+    return {"index": index, "message": message, "finish_reason": story.finished.finish_reason, "logprobs": logprobs}
+
+
+def logprobs_of(pieces: Sequence[Piece], body: ChatBody) -> dict[str, Any] | None:
+    """Of the tokens of the text; None if not requested. The token that ends the story has no text."""
+    if not body.logprobs:
+        return None
+    scored = [token for piece in pieces for token in piece.scored if not token.token.end]
+    content = [
+        named(token.token, token.logprob)
+        | {"top_logprobs": [named(each.token, each.logprob) for each in token.alternatives[: body.top_logprobs or 0]]}
+        for token in scored
+    ]
+    return {"content": content, "refusal": None}
+
+
+def named(token: Token, logprob: float | None) -> dict[str, Any]:
+    return {"token": token.name, "logprob": logprob, "bytes": list(token.bytes) or None}
