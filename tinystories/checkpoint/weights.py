@@ -16,6 +16,7 @@ from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
 from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.errors import UserError, one_line
@@ -24,7 +25,6 @@ from tinystories.links import leads_outside
 
 logger = logging.getLogger(__name__)
 
-ADAPTER_CONFIG_NAME = "adapter_config.json"  # as peft names it
 FLOATS = {"F64", "F32", "F16", "BF16"}  # as safetensors names them
 REMEDY = "copy or fetch the whole checkpoint again, or use an earlier one"
 
