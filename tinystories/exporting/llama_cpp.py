@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from tinystories.atomic import write_atomically
-from tinystories.checkpoint.stock import fuse_projections
+from tinystories.checkpoint.stock import fuse_projections, rotates_all
 from tinystories.errors import UserError, install_hint
 from tinystories.exporting.source import Source
 from tinystories.exporting.vocabulary import Vocabulary, vocabulary_of
@@ -68,7 +68,7 @@ def check(source: Source) -> None:
         f"the activation {config.hidden_act}": config.hidden_act not in ("silu", "swish"),
         f"RoPE of type {rope['rope_type']}": rope["rope_type"] != "default",
         "heads that are together wider or narrower than the model, of which RoPE rotates a part": other_width
-        and not rotates_all(source),
+        and not rotates_all(source.model.config),
     }
     for what, found in unknown.items():
         if found:
@@ -80,11 +80,6 @@ def _check_range(source: Source) -> None:
     for name, weight in source.model.named_parameters():
         if (largest := float(weight.detach().abs().max())) > LARGEST_F16:
             raise UserError(f"{source.name}: {name} holds {largest:.3g}, which is no 16-bit float")
-
-
-def rotates_all(source: Source) -> bool:
-    """Whether RoPE rotates all of each head, as in Llama."""
-    return bool(source.model.config.rope_parameters["partial_rotary_factor"] == 1.0)
 
 
 def file_name(source: Source, precision: str) -> str:
@@ -105,7 +100,7 @@ def _write_file(
 ) -> None:
     import gguf
 
-    writer = gguf.GGUFWriter(path, "llama" if rotates_all(source) else "phi3")
+    writer = gguf.GGUFWriter(path, "llama" if rotates_all(source.model.config) else "phi3")
     _add_network(writer, source)
     _add_tokenizer(writer, source, vocabulary)
     _add_origin(writer, source)
@@ -140,7 +135,7 @@ def gguf_weights(source: Source) -> dict[str, np.ndarray]:
     weights = dict(source.model.state_dict())
     if config.tie_word_embeddings:
         weights.pop("lm_head.weight", None)
-    if not rotates_all(source):
+    if not rotates_all(source.model.config):
         weights = fuse_projections(weights)
     named = {}
     for name, weight in weights.items():
@@ -183,7 +178,7 @@ def _add_network(writer: "GGUFWriter", source: Source) -> None:
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_dimension_count(int(config.head_dim * config.rope_parameters["partial_rotary_factor"]))
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    if not rotates_all(source):
+    if not rotates_all(source.model.config):
         writer.add_rope_scaling_orig_ctx_len(config.max_position_embeddings)  # of phi3: no long-context factors
 
 

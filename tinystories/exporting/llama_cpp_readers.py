@@ -18,7 +18,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast
 
 from tinystories.errors import UserError, one_line
-from tinystories.exporting.proof import greedy
+from tinystories.exporting.proof import greedy, logits_of
 
 
 # How llama.cpp cuts a text, by the name in the file (src/llama-vocab.cpp, `llm_tokenizer_bpe`).
@@ -54,10 +54,8 @@ class TransformersReader:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    @torch.inference_mode()
     def logits(self, ids: list[int]) -> np.ndarray:
-        logits: np.ndarray = self.model(torch.tensor([ids])).logits[0].numpy()
-        return logits
+        return logits_of(self.model, ids)
 
     def greedy(self, ids: list[int], max_new_tokens: int) -> list[int]:
         return greedy(self.model, self._ends, ids, max_new_tokens)

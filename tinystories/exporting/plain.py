@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from tinystories.atomic import write_atomically
 from tinystories.checkpoint.loading import share_weights
 from tinystories.checkpoint.stock import stock_network
-from tinystories.exporting.proof import greedy
+from tinystories.exporting.proof import greedy, logits_of
 from tinystories.exporting.source import Source
 from tinystories.generation.presets import save_presets
 
@@ -90,10 +90,8 @@ class StockReader:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    @torch.inference_mode()
     def logits(self, ids: list[int]) -> np.ndarray:
-        logits: np.ndarray = self.model(torch.tensor([ids])).logits[0].numpy()
-        return logits
+        return logits_of(self.model, ids)
 
     def greedy(self, ids: list[int], max_new_tokens: int) -> list[int]:
         return greedy(self.model, self.tokenizer, ids, max_new_tokens)

@@ -107,7 +107,7 @@ def expected_of(source: Source, data: str | None = None) -> Expected:
         stories=rows,
         stories_from=held_out.origin,
         story_bytes=sum(_num_bytes(source, ids) for ids in rows),
-        nats=sum(nats(_logits(source, ids), ids) for ids in tqdm(rows, desc="scoring the checkpoint", delay=2)),
+        nats=sum(nats(logits_of(source.model, ids), ids) for ids in tqdm(rows, desc="scoring the checkpoint", delay=2)),
     )
 
 
@@ -145,6 +145,13 @@ def prove(expected: Expected, reader: Reader) -> dict[str, Any]:
         "largest_logit_difference": max(differences),
         "bits_per_byte": found,
     }
+
+
+@torch.inference_mode()
+def logits_of(model: Any, ids: list[int]) -> np.ndarray:
+    """Logits of a transformers model at each position: float32, (len(ids), vocab_size)."""
+    logits: np.ndarray = model(torch.tensor([ids])).logits[0].float().numpy()
+    return logits
 
 
 @torch.inference_mode()
@@ -221,13 +228,7 @@ def _continued(source: Source, text: str) -> Beginning:
     context = source.model.config.max_position_embeddings
     ids = source.tokenizer(text)["input_ids"][: max(1, context // 2)]
     new_ids = greedy(source.model, source.tokenizer, ids, min(NEW_TOKENS, context - len(ids)))
-    return Beginning(text, ids, new_ids, _logits(source, ids + new_ids))
-
-
-@torch.inference_mode()
-def _logits(source: Source, ids: list[int]) -> np.ndarray:
-    logits: np.ndarray = source.model(torch.tensor([ids])).logits[0].float().numpy()
-    return logits
+    return Beginning(text, ids, new_ids, logits_of(source.model, ids + new_ids))
 
 
 def _num_bytes(source: Source, ids: list[int]) -> int:
