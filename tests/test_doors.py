@@ -22,6 +22,9 @@ def test_same_model_through_every_door(name):
     model = RECORD["models"][name]
     assert {door["format"] for door in model["doors"]} >= {"checkpoint", "llama", "onnx", "gguf", "page"}
     for door in model["doors"][1:]:
+        if door["reader"] == "run.c":
+            assert door["text_equal"]
+            continue
         if door["exact"]:
             assert door["greedy_tokens_equal"] == door["greedy_tokens"], door
         if door["bits_per_byte"] is None:  # transformers.js in a browser, where only the text is compared

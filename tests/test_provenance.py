@@ -127,6 +127,9 @@ def test_command_line():
     expected = "python run_clm.py configs/demo.yaml --hub_token SECRET --hub_token=SECRET --train_file 'a b.txt'"
     assert provenance.command_line(argv) == expected
     assert provenance.command_line(["/usr/bin/tinystories", "train", "demo"]) == "tinystories train demo"
+    named = ["benchmarks/doors.py", "--model", "demo=/home/me/runs/demo", "--model=b=/home/me/b", "--data=held=x/y.txt"]
+    expected = "python benchmarks/doors.py --model demo=demo --model=b=b --data=held=x/y.txt"
+    assert provenance.command_line(named) == expected
 
 
 def test_hashes(tmp_path):

@@ -93,7 +93,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 def command_line(argv: Sequence[str]) -> str:
     """The command as typed, without the values of tokens and keys, and without the folders of absolute paths."""
     script = Path(argv[0])
-    words = [Path(word).name if Path(word).is_absolute() else word for word in argv[1:]]
+    words = [_without_folder(word) for word in argv[1:]]
     for place, word in enumerate(words):
         if SECRET.fullmatch(word.partition("=")[0]):
             if "=" in word:
@@ -106,6 +106,12 @@ def command_line(argv: Sequence[str]) -> str:
         return shlex.join(["python", "-m", script.parent.name, *words])
     inside = script.absolute().is_relative_to(ROOT)
     return shlex.join(["python", (script.absolute().relative_to(ROOT) if inside else script).as_posix(), *words])
+
+
+def _without_folder(word: str) -> str:
+    """The name of a file that is given by its absolute path, alone or as NAME=PATH; any other word as it is."""
+    name, equals, value = word.rpartition("=")
+    return name + equals + Path(value).name if Path(value).is_absolute() else word
 
 
 def hash_files(files: Iterable[Path]) -> dict[str, Any]:
