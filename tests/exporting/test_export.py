@@ -17,7 +17,7 @@ from helpers.untrained import save, untrained_model
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.commands import export, push
 from tinystories.exporting import plain
-from tinystories.exporting.formats import FORMATS, parse_formats
+from tinystories.exporting.formats import FORMATS, parse_formats, title_of
 from tinystories.exporting.proof import ProofError, expected_of, prove
 from tinystories.exporting.source import open_source
 from tinystories.exporting.texts import NUM_TEXTS, proof_texts
@@ -169,6 +169,32 @@ def test_formats():
         (",", ", ".join(FORMATS)),
     ):
         assert remedy in mistake(parse_formats, [words], "--format")
+
+
+def test_title(tmp_path):
+    """Exports of two checkpoints of a run, or of two runs at one step, do not share a name."""
+    assert title_of(str(tmp_path / "runs" / "demo")) == title_of("someone/demo") == "demo"
+    assert title_of(str(tmp_path / "runs" / "demo" / "checkpoint-20")) == "demo-checkpoint-20"
+
+
+@pytest.mark.slow
+def test_stories_to_compare_on(counting_run, tmp_path):
+    """Those that are named; the validation file of the run, without its training stories; else the sample corpus."""
+    story = "Story 3. one two three four five six seven eight nine ten."
+    (tmp_path / "held.txt").write_text(f"{story}\n<|endoftext|>\n" * 3, encoding="utf-8")
+    folder = tmp_path / "run"
+    shutil.copytree(counting_run, folder, ignore=shutil.ignore_patterns("checkpoint-*"))
+    source = open_source(str(folder))
+    assert expected_of(source).stories_from == "run"
+    named = expected_of(source, str(tmp_path / "held.txt"))
+    assert named.stories_from == "named" and len(named.stories) == 3
+    recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+    gone = recipe | {"train_file": str(tmp_path / "gone.txt")}
+    own = gone | {"validation_file": str(tmp_path / "held.txt")}
+    (folder / "recipe.json").write_text(json.dumps(own), encoding="utf-8")
+    assert expected_of(source).stories_from == "run"
+    (folder / "recipe.json").write_text(json.dumps(gone), encoding="utf-8")
+    assert expected_of(source).stories_from == "sample corpus"
 
 
 @pytest.mark.slow

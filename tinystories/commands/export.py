@@ -15,7 +15,7 @@ from typing import Any
 from tinystories.config.parser import StrictParser
 from tinystories.console import program_name
 from tinystories.errors import UserError
-from tinystories.exporting.formats import FORMATS, parse_formats
+from tinystories.exporting.formats import FORMATS, parse_formats, title_of
 from tinystories.output_file import check_output_file, write_output_file
 
 
@@ -23,7 +23,7 @@ def main(argv: list[str]) -> None:
     arguments = parse(argv)
     from tinystories.exporting.run import export  # seconds of imports, for a command line that is understood
 
-    output_dir = arguments.output_dir or Path("exports") / (Path(arguments.checkpoint).resolve().name or "model")
+    output_dir = arguments.output_dir or Path("exports") / title_of(arguments.checkpoint)
     report = export(
         arguments.checkpoint, arguments.format, output_dir, arguments.revision, arguments.data, arguments.overwrite
     )

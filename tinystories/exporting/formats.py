@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 
 from tinystories.errors import UserError
+from tinystories.run_files import is_checkpoint
 
 
 FORMATS = {  # in the order of writing: the folder of each
@@ -33,3 +35,9 @@ def parse_formats(words: Sequence[str], option: str) -> list[str]:
     if not named:
         raise UserError(f"{option} names no format", f"the formats are {', '.join(FORMATS)}")
     return [name for name in FORMATS if name in named or (name == "llama" and "onnx" in named)]
+
+
+def title_of(checkpoint: str) -> str:
+    """The name of the model in a folder or of a Hub id; of a checkpoint-N the name of its run comes first."""
+    folder = Path(checkpoint).resolve()
+    return f"{folder.parent.name}-{folder.name}" if is_checkpoint(folder) else folder.name or "model"

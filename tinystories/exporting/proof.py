@@ -10,8 +10,10 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
+import datasets
 import numpy as np
 import torch
 from tqdm.auto import tqdm
@@ -95,8 +97,8 @@ def expected_of(source: Source, data: str | None = None) -> Expected:
     data: a file or folder of held-out stories; default: those of its run, else of the sample corpus.
     """
     tokenizer, context = source.tokenizer, source.model.config.max_position_embeddings
-    held_out = find_held_out(Run(source.folder), data)
-    stories = [text for text in held_out.stories[: 2 * NUM_STORIES]["text"] if text.strip()][:NUM_STORIES]
+    held_out, origin = _held_out(Run(source.folder), data)
+    stories = [text for text in held_out[: 2 * NUM_STORIES]["text"] if text.strip()][:NUM_STORIES]
     if not stories:
         raise UserError(f"{source.name}: its validation stories are empty, so that no export can be compared on them")
     texts = proof_texts(stories)
@@ -105,10 +107,18 @@ def expected_of(source: Source, data: str | None = None) -> Expected:
         texts=[(text, tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts],
         beginnings=[_continued(source, text[:LETTERS_OF_BEGINNING]) for text in stories[:NUM_BEGINNINGS]],
         stories=rows,
-        stories_from=held_out.origin,
+        stories_from=origin,
         story_bytes=sum(_num_bytes(source, ids) for ids in rows),
         nats=sum(nats(logits_of(source.model, ids), ids) for ids in tqdm(rows, desc="scoring the checkpoint", delay=2)),
     )
+
+
+def _held_out(run: Run, data: str | None) -> tuple[datasets.Dataset, str]:
+    """The stories, and where they are from. A validation file of the run's own spares reading its training stories."""
+    own = (run.recipe or {}).get("validation_file")
+    file = data or (own if own and Path(own).exists() else None)
+    found = find_held_out(run, file, train_file=file)
+    return found.stories, "run" if file and not data else found.origin
 
 
 def prove(expected: Expected, reader: Reader) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.checkpoint.hub import hub_errors, weights_sha256
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.errors import UserError
+from tinystories.exporting.formats import title_of
 from tinystories.run_files import CARD, PUBLISHED, Run
 
 
@@ -63,7 +64,7 @@ def open_source(name: str, revision: str | None = None) -> Source:
     base_model = name if of_the_hub else recipe.get("hub_model_id")
     return Source(
         name=name,
-        title=(base_model or str(folder.resolve())).replace("\\", "/").rsplit("/", 1)[-1],
+        title=title_of(name),
         folder=folder,
         model=model,
         tokenizer=tokenizer,

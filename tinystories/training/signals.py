@@ -6,11 +6,13 @@ continues from the last checkpoint. A second signal of another kind changes noth
 sends several.
 """
 
+import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing.util import Finalize
 from types import FrameType
 
 import torch
@@ -29,17 +31,26 @@ FROM_KEYBOARD = {getattr(signal, name) for name in ("SIGINT", "SIGBREAK") if has
 class IgnoreSignals:
     """`worker_init_fn` of a data worker, which leaves a signal to the whole process group to its parent.
 
-    PyTorch's workers end at SIGTERM, and the step that the parent finishes would get no data.
+    PyTorch's workers end at SIGTERM, and the step that the parent finishes would get no data. Python ends workers that
+    are left when the parent exits by the same signal and waits for them: they are killed before that.
     """
 
     def __init__(self, then: Callable[[int], None] | None):
         self.then = then
+        Finalize(None, kill_workers, exitpriority=1)
 
     def __call__(self, worker: int) -> None:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         if self.then is not None:
             self.then(worker)
+
+
+def kill_workers() -> None:
+    """Kill what is left of the processes that Python would end when this one exits."""
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
 
 
 class GracefulStopCallback(TrainerCallback):
