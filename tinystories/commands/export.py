@@ -39,7 +39,8 @@ def described(name: str, result: dict[str, Any]) -> list[str]:
     """What was written and how it was compared, a line for each file that was opened."""
     lines = [f"{name}: {_proof(proof)}" for proof in result["proofs"]]
     if missing := " and ".join(result["not_tried"]):
-        lines.append(f"{name}: {'not also' if lines else 'not'} compared by {missing}, which is not installed")
+        reason = f"{missing} is not installed"
+        lines.append(f"{name}: {reason} and was not tried" if lines else f"{name}: not compared: {reason}")
     return lines
 
 

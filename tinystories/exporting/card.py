@@ -47,6 +47,7 @@ def _rendered(report: dict[str, Any], formats: Sequence[str], name: str, beside:
         metadata=metadata.strip(),
         within=lambda folder: f"{folder}/" if beside else "./",
         gguf_files=[f"`{file}`" for file in files if file.endswith(".gguf")],
+        smallest_gguf=min((file for file in files if file.endswith(".gguf")), key=files.get, default=""),
         stories=f"{report['stories']} {_ORIGINS[report['stories_from']]}",
     )
     return content.strip() + "\n"
