@@ -10,10 +10,9 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from helpers.export_sources import STORIES, expected_of_small, random_source, small_tokenizer
+from helpers.export_sources import STORIES, expected_of_small, random_source
 from helpers.runs import mistake
-from helpers.untrained import unpack_earlier_tokenizer
-from tinystories.data.tokenizer import LEARNED, byte_level_pieces, load_tokenizer
+from tinystories.data.tokenizer import LEARNED, byte_level_pieces
 from tinystories.evaluation.second_path import SecondPath
 from tinystories.exporting import llama_cpp
 from tinystories.exporting.llama_cpp_readers import LlamaCppReader, TransformersReader
@@ -33,16 +32,6 @@ NETWORKS = {
     "phi3, own head, other theta": {"partial_rotary_factor": 0.5, "tie_word_embeddings": False, "rope_theta": 5e4},
 }
 needs_llama_cpp = pytest.mark.skipif(find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed")
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return small_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def earlier(tmp_path_factory):
-    return load_tokenizer(str(unpack_earlier_tokenizer(tmp_path_factory.mktemp("earlier"))))
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,13 @@ import pytest
 import torch
 from tokenizers import AddedToken, pre_tokenizers, processors
 
-from helpers.export_sources import CONTEXT, STORIES, expected_of_small, random_source, small_tokenizer
+from helpers.export_sources import CONTEXT, STORIES, expected_of_small, random_source
 from helpers.run_c import FIRST_BYTE, STOP, RunC
 from helpers.runs import mistake
-from helpers.untrained import unpack_earlier_tokenizer
 from tinystories.checkpoint.llama2c import read_model
 from tinystories.config.keys import TokenizerArguments
 from tinystories.data.sample_corpus import sample_stories
-from tinystories.data.tokenizer import byte_level_pieces, load_tokenizer, train_tokenizer
+from tinystories.data.tokenizer import byte_level_pieces, train_tokenizer
 from tinystories.exporting import llama2c
 from tinystories.exporting.llama2c_reader import RunCReader, RunCTokenizer
 from tinystories.exporting.proof import ProofError, greedy, prove
@@ -29,16 +28,6 @@ NETWORKS = {
     "small eps": {"rms_norm_eps": 1e-9},
 }
 PROMPTS = ("", "Once upon a time", "One day", STORIES[0][:24], " a space", "a  b", 'Zoë said "Don\'t!" \nThey')
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return small_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def earlier(tmp_path_factory):
-    return load_tokenizer(str(unpack_earlier_tokenizer(tmp_path_factory.mktemp("earlier"))))
 
 
 def written(source, folder) -> RunC:

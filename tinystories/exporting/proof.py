@@ -3,7 +3,7 @@
 - Token ids of 300 texts (texts.py) are equal, where the file carries the tokenizer. A program that cannot be told how
   to cut a text gives a few of them other ids, which are counted.
 - Greedy text of four beginnings, 100 tokens each, is equal where the file holds full precision. Where the checkpoint's
-  own two best tokens are as close as rounding, either is right; this is counted as a tie.
+  own two best tokens are as close as rounding, either is right; then the tokens before them are counted as equal.
 - Bits per byte of stories are equal to 1e-4 in full precision, to 1 % in reduced precision.
 """
 

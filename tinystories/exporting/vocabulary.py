@@ -19,7 +19,8 @@ PRE_TOKENIZERS = {
     repr(byte_level_pieces()): "qwen35",
     repr(pre_tokenizers.ByteLevel(add_prefix_space=False)): "gpt-2",
 }
-_OTHER_BPE = (
+# Options of the model BPE that change which tokens a text gets, and that the programs for the tables do not have.
+OTHER_BPE = (
     "dropout",
     "unk_token",
     "continuing_subword_prefix",
@@ -95,7 +96,7 @@ def _other_parts(state: dict[str, Any], pre_tokenizer: str | None) -> dict[str, 
     kind = model.get("type")
     return {
         f"a model of type {kind}": kind != "BPE",
-        "a BPE with " + ", ".join(part for part in _OTHER_BPE if model.get(part)): any(map(model.get, _OTHER_BPE)),
+        "a BPE with " + ", ".join(part for part in OTHER_BPE if model.get(part)): any(map(model.get, OTHER_BPE)),
         "a normalizer": state["normalizer"] is not None,
         "a decoder that is not byte-level": (state["decoder"] or {}).get("type") != "ByteLevel",
         "added tokens that take in the space beside them or stand for whole words only": any(

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from tinystories.data.tokenizer import byte_level_pieces
 from tinystories.errors import UserError
 from tinystories.exporting.source import Source
+from tinystories.exporting.vocabulary import OTHER_BPE
 
 
 def tokenizer_data(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
@@ -34,14 +35,6 @@ def check_tokenizer(source: Source) -> None:
     tokenizer = source.tokenizer
     data = json.loads(tokenizer.backend_tokenizer.to_str())
     model, vocabulary = data["model"], data["model"].get("vocab", {})
-    options = (
-        "dropout",
-        "unk_token",
-        "continuing_subword_prefix",
-        "end_of_word_suffix",
-        "byte_fallback",
-        "ignore_merges",
-    )
     ids = (
         {*vocabulary.values(), *(token["id"] for token in data["added_tokens"])}
         if isinstance(vocabulary, dict)
@@ -49,7 +42,7 @@ def check_tokenizer(source: Source) -> None:
     )
     reasons = {
         f"its model is {model['type']}": model["type"] != "BPE",
-        "its BPE has options that only few tokenizers have": any(model.get(option) for option in options),
+        "its BPE has options that only few tokenizers have": any(map(model.get, OTHER_BPE)),
         "it normalises texts": data["normalizer"] is not None,
         "it cuts texts in another way": known_pieces(data["pre_tokenizer"]) is None,
         "it has added tokens that are not special": not all(token["special"] for token in data["added_tokens"]),
