@@ -9,6 +9,7 @@ project:
     model = AutoModelForCausalLM.from_pretrained("path/or/hub-id", trust_remote_code=True)
 """
 
+import math
 from typing import Any
 
 import torch
@@ -31,6 +32,10 @@ except ImportError:  # in a checkout or an installation: a top-level module
     if __package__:
         raise
     from configuration_tinystories import TinyStoriesConfig
+
+
+BLOCK = 128  # queries of `BlockAttention` at a time
+LOSS_CHUNKS = 8  # parts of a batch whose logits exist at a time, in a loss without logits
 
 
 class TinyStoriesRMSNorm(nn.Module):
@@ -119,6 +124,84 @@ def eager_attention_forward(module, query, key, value, attention_mask, scaling, 
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
+def kept_by_dropout(shape: tuple[int, ...], dropout: float, device: torch.device) -> torch.Tensor:
+    """Which elements dropout keeps, each independently with probability `1 - dropout`; bool, of this shape.
+
+    torch's generator draws one number after the other on a CPU. Here four elements share a number, 16 bits each. A
+    compiler does better with numbers that follow from the place of the element: a hash of it (the finalizer of
+    MurmurHash3) with two random seeds is computed where the mask is used.
+    """
+    number = math.prod(shape)
+    if not torch.compiler.is_compiling():
+        bits = torch.empty(-(-number // 4), dtype=torch.int64, device=device).random_(-(2**63), None)
+        return bits.view(torch.int16)[:number].view(shape) >= round(dropout * 2**16) - 2**15
+    first, second = torch.randint(-(2**31), 2**31 - 1, (2,), dtype=torch.int32, device=device)
+    bits = torch.arange(number, dtype=torch.int32, device=device).view(shape) ^ first
+    bits = (bits ^ ((bits >> 16) & 0xFFFF)) * -2048144789
+    bits = (bits ^ ((bits >> 13) & 0x7FFFF) ^ second) * -1028477387
+    bits = bits ^ ((bits >> 16) & 0xFFFF)
+    return bits >= round(dropout * 2**32) - 2**31
+
+
+class BlockAttention(torch.autograd.Function):
+    """Causal attention with dropout, for training on a CPU: products of `BLOCK` queries with the keys before them.
+
+    torch's own kernel for CPUs computes each head with small products in float32, and with dropout it is not used at
+    all. The weights of a block are kept for the backward pass; dropped ones are kept as negative numbers.
+    """
+
+    @staticmethod
+    def forward(ctx, query, key, value, scaling, dropout):
+        """query, key, value, result: (batch x heads, length, head_dim), of one dtype."""
+        outputs, blocks = [], []
+        for begin in range(0, query.shape[1], BLOCK):
+            end = min(begin + BLOCK, query.shape[1])
+            scores = query[:, begin:end] @ key[:, :end].transpose(1, 2) * scaling
+            future = torch.ones(end - begin, end, dtype=torch.bool, device=query.device).triu(begin + 1)
+            weights = scores.masked_fill(future, -math.inf).softmax(-1)
+            if dropout:
+                kept = kept_by_dropout(tuple(weights.shape), dropout, query.device)
+                outputs.append((weights * kept) @ value[:, :end] * (1 / (1 - dropout)))
+                weights = torch.where(kept, weights, -weights)
+            else:
+                outputs.append(weights @ value[:, :end])
+            blocks.append(weights)
+        output = torch.cat(outputs, dim=1)
+        ctx.save_for_backward(query, key, value, output, *blocks)
+        ctx.scaling, ctx.dropout = scaling, dropout
+        return output
+
+    @staticmethod
+    def backward(ctx, d_output):
+        query, key, value, output, *blocks = ctx.saved_tensors
+        exact = torch.promote_types(query.dtype, torch.float32)
+        mean = (d_output.to(exact) * output.to(exact)).sum(-1, keepdim=True)  # of d_weights under the weights
+        d_queries, d_key, d_value = [], torch.zeros_like(key), torch.zeros_like(value)
+        for number, weights in enumerate(blocks):
+            begin, end = number * BLOCK, min((number + 1) * BLOCK, query.shape[1])
+            d_block = d_output[:, begin:end]
+            d_weights, used = d_block @ value[:, :end].transpose(1, 2), weights
+            if ctx.dropout:
+                used = weights.clamp(min=0) * (1 / (1 - ctx.dropout))
+                d_weights = torch.where(weights > 0, d_weights * (1 / (1 - ctx.dropout)), 0.0)
+                weights = weights.abs()
+            d_scores = (weights * (d_weights - mean[:, begin:end]) * ctx.scaling).to(query.dtype)
+            d_queries.append(d_scores @ key[:, :end])
+            d_key[:, :end] += d_scores.transpose(1, 2) @ query[:, begin:end]
+            d_value[:, :end] += used.transpose(1, 2) @ d_block
+        return torch.cat(d_queries, dim=1), d_key, d_value, None, None
+
+
+def block_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
+    """`BlockAttention` as an attention function of transformers, for plain causal rows: without mask and cache."""
+    key = key.repeat_interleave(module.num_key_value_groups, dim=1)
+    value = value.repeat_interleave(module.num_key_value_groups, dim=1)
+    parts = (part.to(value.dtype).flatten(0, 1) for part in (query, key, value))  # RoPE is in float32 under autocast
+    with torch.autocast(query.device.type, enabled=False):
+        output = BlockAttention.apply(*parts, scaling, dropout)
+    return output.view(query.shape).transpose(1, 2), None
+
+
 class TinyStoriesAttention(nn.Module):
     """Causal self-attention with grouped key/value heads, through transformers' attention interface."""
 
@@ -155,6 +238,9 @@ class TinyStoriesAttention(nn.Module):
             key, value = past_key_values.update(key, value, self.layer_idx)
 
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        is_plain = attention_mask is None and past_key_values is None
+        if self.training and is_plain and self.config._attn_implementation == "sdpa" and query.device.type == "cpu":
+            attend = block_attention_forward
         output, weights = attend(
             self,
             query,
@@ -300,6 +386,38 @@ def keep_positions(hidden_states: torch.Tensor, kept: int | torch.Tensor) -> tor
     return hidden_states.take_along_dim(kept.unsqueeze(-1), dim=1)
 
 
+class SumOfLosses(torch.autograd.Function):
+    """Sum of the tokens' losses in nats, from the last hidden states, without the logits of all tokens in memory.
+
+    Logits exist for a part of the tokens at a time. Their gradient follows from them alone, so it is computed there and
+    then, and what is kept are the gradients of the hidden states and of the weight.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden_states, weight, targets):
+        """hidden_states: (tokens, hidden size); weight: (vocabulary, hidden size); targets: (tokens,), -100: none."""
+        exact = torch.promote_types(hidden_states.dtype, torch.float32)
+        total, d_weight = hidden_states.new_zeros((), dtype=exact), torch.zeros_like(weight, dtype=exact)
+        d_hidden_states = []
+        size = -(-len(targets) // LOSS_CHUNKS)
+        for hidden, wanted in zip(hidden_states.split(size), targets.split(size), strict=True):
+            logits = nn.functional.linear(hidden, weight)
+            counted = (wanted >= 0).unsqueeze(-1)
+            is_wanted = torch.arange(len(weight), device=wanted.device) == wanted.unsqueeze(-1)
+            log_p = logits.to(exact).log_softmax(-1)
+            total = total - log_p.masked_fill(~is_wanted, 0.0).sum()
+            d_logits = ((log_p.exp() - is_wanted.to(exact)) * counted).to(logits.dtype)
+            d_hidden_states.append((d_logits @ weight).to(hidden.dtype))
+            d_weight += d_logits.T @ hidden
+        ctx.save_for_backward(torch.cat(d_hidden_states), d_weight.to(weight.dtype))
+        return total
+
+    @staticmethod
+    def backward(ctx, d_total):
+        d_hidden_states, d_weight = ctx.saved_tensors
+        return d_hidden_states * d_total, d_weight * d_total, None
+
+
 class TinyStoriesForCausalLM(TinyStoriesPreTrainedModel, GenerationMixin):
     """The language model. `labels` are the input ids: they are shifted to the next token in the loss."""
 
@@ -326,9 +444,14 @@ class TinyStoriesForCausalLM(TinyStoriesPreTrainedModel, GenerationMixin):
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        loss_only: bool = False,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """As `TinyStoriesModel.forward`; labels: (batch, length), -100 for tokens without loss. The loss is in nats."""
+        """As `TinyStoriesModel.forward`; labels: (batch, length), -100 for tokens without loss. The loss is in nats.
+
+        loss_only: with labels, for training. There are no logits, which saves time and most of the memory; the last
+        hidden states are in `hidden_states`.
+        """
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -338,6 +461,13 @@ class TinyStoriesForCausalLM(TinyStoriesPreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
+        if loss_only and labels is not None and type(self.lm_head) is nn.Linear:  # not adapted, quantized or sharded
+            return CausalLMOutputWithPast(
+                loss=self._loss_alone(outputs.last_hidden_state, labels, kwargs.get("num_items_in_batch")),
+                past_key_values=outputs.past_key_values,
+                hidden_states=outputs.hidden_states or (outputs.last_hidden_state,),
+                attentions=outputs.attentions,
+            )
         logits = self.lm_head(keep_positions(outputs.last_hidden_state, logits_to_keep))
         loss = None
         if labels is not None:
@@ -349,6 +479,12 @@ class TinyStoriesForCausalLM(TinyStoriesPreTrainedModel, GenerationMixin):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+    def _loss_alone(self, hidden_states, labels, num_items_in_batch):
+        """The loss of transformers' `ForCausalLMLoss`: over `num_items_in_batch`, or the mean without it."""
+        targets = nn.functional.pad(labels, (0, 1), value=-100)[:, 1:].flatten().to(hidden_states.device)
+        total = SumOfLosses.apply(hidden_states.flatten(0, 1), self.lm_head.weight, targets)
+        return total / ((targets >= 0).sum() if num_items_in_batch is None else num_items_in_batch)
 
 
 class TinyStoriesForSequenceClassification(GenericForSequenceClassification, TinyStoriesPreTrainedModel):

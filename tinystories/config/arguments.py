@@ -23,6 +23,8 @@ class RunArguments(TrainingDefaults, TrainingArguments):  # type: ignore[misc]  
             self.use_cpu = True
         if self.bf16 is None:
             self.bf16 = not self.fp16 and bf16_is_fast(self.use_cpu)
+        if self.accelerator_config is None and not self.use_cpu:
+            self.accelerator_config = {"non_blocking": True}  # the host does not wait until a batch is on the GPU
         super().__post_init__()
 
     def _check_settings(self) -> None:

@@ -20,6 +20,9 @@ class StepRecord(Protocol):
     batches: list[dict[str, torch.Tensor]]
     losses: list[torch.Tensor]
 
+    def read(self) -> None:
+        """Wait for the numbers of the last step, and look at them."""
+
 
 class RecipeTrainer(Trainer):
     """A Trainer for the run of a recipe. `StoryTrainer` is the one that a run uses."""

@@ -86,6 +86,7 @@ class ThroughputCallback(TrainerCallback):
         self.log_lap = Lap(state.num_input_tokens_seen, peak_flops=self.peak_flops)
         lap_tokens = self.earlier.get("lap_tokens", state.num_input_tokens_seen)
         self.evaluation_lap = Lap(lap_tokens, -self.earlier.get("lap_seconds", 0.0), self.peak_flops)
+        self.unlogged: list[float] = []  # of each step since the last log, which guards compare with it
         self.losses: list[float] = list(self.earlier.get("losses", []))  # of each step since the last evaluation
         self.last_step: dict[str, float] = {}
         self.memory = 0
@@ -118,12 +119,17 @@ class ThroughputCallback(TrainerCallback):
     def step(self, loss: float, grad_norm: float, learning_rate: float) -> None:
         """Note a step: mean loss over all processes in nats per token, norm of the gradients, learning rate."""
         self.losses.append(loss)
+        self.unlogged.append(loss)
         self.last_step = {"learning_rate": learning_rate, "grad_norm": grad_norm}
 
     def on_step_end(self, args, state, control, **kwargs):
         self.training_seconds += self._lap(args.device)
         if state.global_step == self.first_step + 1:
             self.first_step_seconds = self.training_seconds
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" in logs:
+            self.unlogged = []
 
     def on_save(self, args, state, control, **kwargs):
         self.paused_seconds += self._lap(args.device)

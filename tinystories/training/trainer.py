@@ -30,7 +30,7 @@ from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.checkpoint.hub import check_card_unedited, create_repository, hub_errors, push
 from tinystories.checkpoint.loading import share_weights
 from tinystories.config.recipe import Recipe
-from tinystories.data.packing import PackedRows, StoryCollator
+from tinystories.data.packing import IGNORED, PackedRows, StoryCollator
 from tinystories.errors import GuardError, UserError
 from tinystories.evaluation.scoring import ScoringRows, token_nll, trainer_metrics
 from tinystories.generation.presets import save_presets
@@ -94,6 +94,8 @@ class StoryTrainer(AtomicCheckpointTrainer):
             compute_metrics=partial(trainer_metrics, stories=evaluation, training_stories=training_stories),
             callbacks=[*guards, *(callbacks or []), WeightsMoved(), self.throughput],
         )
+        self.loss_spike_guard.trainer = self
+        self.unread_tokens: torch.Tensor | int = 0  # of the steps since the last log, evaluation or save
         self.recipe = recipe
         self.evaluation, self.training_stories = evaluation, training_stories
         self.num_rows = len(packed.rows)
@@ -144,6 +146,7 @@ class StoryTrainer(AtomicCheckpointTrainer):
 
     def progress(self) -> dict[str, Any]:
         """What a checkpoint holds beside the Trainer's own state."""
+        self.loss_spike_guard.read()
         return {"meters": self.throughput.progress(), "recent_losses": list(self.loss_spike_guard.before)}
 
     def _inner_training_loop(
@@ -158,6 +161,7 @@ class StoryTrainer(AtomicCheckpointTrainer):
             progress = read_progress(Path(resume_from_checkpoint))
             self.throughput.earlier = progress["meters"]
             self.loss_spike_guard.before.extend(progress["recent_losses"])
+        self.unread_tokens = 0
         loop = partial(
             super()._inner_training_loop,
             args=args,
@@ -171,6 +175,20 @@ class StoryTrainer(AtomicCheckpointTrainer):
         with evaluating_in_memory(self.args.per_device_eval_batch_size):
             return super()._evaluate(*args, **kwargs)
 
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """In training without logits, and with batches of one shape, for which the model is compiled once."""
+        if model.training and self.label_smoother is None:
+            if self.args.torch_compile:
+                inputs = with_rows(inputs, self._train_batch_size)
+            inputs = {**inputs, "loss_only": True}
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
@@ -183,11 +201,36 @@ class StoryTrainer(AtomicCheckpointTrainer):
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         """Called once a step, after the gradients and before the optimizer: the last moment to stop."""
         grad_norm = super()._get_grad_norm(model, grad_norm)
-        self.throughput.step(*self.loss_spike_guard.check(self, grad_norm), self._get_learning_rate())
+        self.loss_spike_guard.check(grad_norm, self._get_learning_rate())
         return grad_norm
+
+    def _track_num_input_tokens(self, inputs: dict[str, torch.Tensor]) -> None:
+        """Count the tokens where they are; the Trainer waits for the device to add them up in every step."""
+        counts = self.args.include_num_input_tokens_seen
+        if counts == "no":
+            return
+        ids = inputs["input_ids"]
+        seen = ids.ne(self.processing_class.pad_token_id).sum() if counts == "non_padding" else ids.numel()
+        self.unread_tokens = self.unread_tokens + seen
+
+    def _read_tokens(self) -> None:
+        unread = torch.as_tensor(self.unread_tokens, device=self.args.device, dtype=torch.int64)
+        self.state.num_input_tokens_seen += int(self.accelerator.gather(unread).sum())
+        self.unread_tokens = 0
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """What is still on the device is read before anything is logged, evaluated or saved."""
+        control = self.control
+        if control.should_log or control.should_evaluate or control.should_save:
+            self.loss_spike_guard.read()
+            self._read_tokens()
+        super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log this project's speed. `start_time` is not passed on: the Trainer's counts evaluations as training."""
+        if "train_loss" in logs:  # the end of the training
+            self.loss_spike_guard.read()
+            self._read_tokens()
         if "loss" in logs:
             logs.update(self.throughput.at_log(self.state, self.args))
         super().log(logs)
@@ -312,6 +355,16 @@ class StoryTrainer(AtomicCheckpointTrainer):
             evaluated_stories=self.evaluation.num_stories,
             environment=Run(self.args.output_dir).environment,
         )
+
+
+def with_rows(batch: dict[str, torch.Tensor], rows: int) -> dict[str, torch.Tensor]:
+    """The batch with so many rows, as the last one of an epoch may not have: the added ones have no labels."""
+    missing = rows - len(batch["labels"])
+    if missing <= 0:
+        return batch
+    added = {name: tensor[:1].expand(missing, -1) for name, tensor in batch.items()}
+    added["labels"] = torch.full_like(added["labels"], IGNORED)
+    return {name: torch.cat([tensor, added[name]]) for name, tensor in batch.items()}
 
 
 def read_progress(checkpoint: Path) -> dict[str, Any]:

@@ -219,12 +219,25 @@ REFERENCE = {
     ),
     "something else in the loss": (
         (
-            "        return CausalLMOutputWithPast(\n",
-            "        loss = loss if loss is None else loss + 1e-3 * logits.logsumexp(-1).pow(2).mean()\n"
-            "        return CausalLMOutputWithPast(\n",
+            "            loss = self.loss_function(",
+            "            loss = 1e-3 * logits.logsumexp(-1).pow(2).mean() + self.loss_function(",
         ),
         "something else is in the loss",
     ),
+    "something else in the loss without logits": (
+        ("        return total / (", "        return (total + hidden_states.pow(2).mean()) / ("),
+        "something else is in the loss",
+    ),
+    "tokens left out of the gradient": (
+        (" * counted).to(logits.dtype)", " * counted * (wanted > 40)[:, None]).to(logits.dtype)"),
+        "differs from that",
+    ),
+    "a future token in training alone": (("triu(begin + 1)", "triu(begin + 2)"), r"in training mode.*self_attn"),
+    "the first block alone": (
+        ("@ key[:, :end].transpose(1, 2) * scaling", "@ (key[:, :end] * (begin == 0)).transpose(1, 2) * scaling"),
+        r"in training mode.*self_attn differs first, from token 128 on",
+    ),
+    "a gradient of attention": (("* ctx.scaling)", "* ctx.scaling**2)"), "the gradient of"),
 }
 del REFERENCE["a gradient halved"]
 

@@ -105,7 +105,7 @@ def check_causality_as_trained(trainer: RecipeTrainer) -> str:
     vocabulary = trainer.model.config.vocab_size
     for row, t in places.items():
         changed["input_ids"][row] = change_tokens(batch["input_ids"][row], t, ends[row], vocabulary, random)
-    before, after = _logits_as_trained(trainer, batch), _logits_as_trained(trainer, changed)
+    before, after = _states_as_trained(trainer, batch), _states_as_trained(trainer, changed)
     if not (before.isfinite().all() and after.isfinite().all() and before.any()):
         return "not checked: a step has spoilt the weights"  # which stops the run before its next one
     difference = (after - before).abs().amax(-1) / before.abs().max()
@@ -127,8 +127,11 @@ def _end_of_story(batch: dict[str, torch.Tensor], row: int, t: int) -> int:
     return t + 1 + int(begins[0]) if len(begins) else length
 
 
-def _logits_as_trained(trainer: RecipeTrainer, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Of a forward pass as in a step, gradients recorded, with the same dropout each time."""
+def _states_as_trained(trainer: RecipeTrainer, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The last hidden states of a forward pass as in a step, gradients recorded, with the same dropout each time.
+
+    A step has no logits; those of a token would be a product of its hidden state alone.
+    """
     trainer.model_wrapped.train()
     targets = trainer._get_num_items_in_batch([batch], trainer.args.device)  # in the dtype that a step gives it
     with keep_random_state(trainer.args.device):
@@ -136,7 +139,8 @@ def _logits_as_trained(trainer: RecipeTrainer, batch: dict[str, torch.Tensor]) -
         _, outputs = trainer.compute_loss(
             trainer.model_wrapped, dict(batch), return_outputs=True, num_items_in_batch=targets
         )
-    return outputs.logits.detach().float()
+    states = outputs.logits if outputs.hidden_states is None else outputs.hidden_states[-1]
+    return states.detach().float()
 
 
 def _check_row(difference: torch.Tensor, t: int, end: int, where: str) -> None:

@@ -176,7 +176,6 @@ class NumbersGuard(TrainerCallback):
         known = min(data.train_eval_samples, len(self.texts))
         self.training_texts = list(pick_stories(corpus.train, known)["text"]) if known else []
         self.nll: list[np.ndarray] = []
-        self.window: list[float] = []  # losses of the steps since the last log
         self.began: dict[str, int] = {}  # a checksum of each weight
         self.begin_step = 0
 
@@ -207,13 +206,11 @@ class NumbersGuard(TrainerCallback):
     def _weights(self) -> dict[str, np.ndarray]:
         return {} if self.trainer.is_fsdp_enabled else weights_of(self.trainer.model)
 
-    def on_step_end(self, args, state, control, **kwargs):
-        self.window.append(self.trainer.throughput.losses[-1])
-
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" not in (logs or {}):
             return
-        expected, self.window = float(np.mean(self.window)) if self.window else logs["loss"], []
+        steps = self.trainer.throughput.unlogged
+        expected = float(np.mean(steps)) if steps else logs["loss"]
         if not math.isfinite(expected):
             return  # the step that is not finite stops the run by itself
         if not math.isclose(logs["loss"], expected, rel_tol=2e-3, abs_tol=1e-3):

@@ -25,7 +25,8 @@ _Record = dict[str, tuple[torch.Tensor, torch.Tensor]]  # name of a module: its 
 def check_reference(probe: Probe, batch: dict[str, torch.Tensor], checkpointing: dict | None = None) -> str:
     """Logits, loss and gradients of the probe's network equal those of transformers' own with the same weights.
 
-    In evaluation mode with dropout as it is configured, and in training mode without dropout.
+    In evaluation mode with dropout as it is configured, and in training mode without dropout. The loss is compared with
+    logits and, as a step computes it, without; the gradients are those of the latter.
 
     batch: what training gets for the probe's row. checkpointing: the arguments of gradient checkpointing, if the
     run uses it.
@@ -47,8 +48,11 @@ def check_reference(probe: Probe, batch: dict[str, torch.Tensor], checkpointing:
         output = trained(**inputs, labels=labels, use_cache=False)
     _compare_logits(trained, twin, inputs, output.logits[0], expected[0], "in training mode")
     _compare_loss(output.loss.item(), loss.item())
+    with must_run("as in training"):
+        alone = trained(**inputs, labels=labels, use_cache=False, loss_only=True).loss
+    _compare_loss(alone.item(), loss.item())
     with must_run("backwards"):
-        output.loss.backward()
+        alone.backward()
     worst = _compare_gradients(trained, twin, GRADIENT_TOLERANCE * max(1.0, 1.0 / loss.item()))
     return (
         f"logits in evaluation and training mode, loss and gradients equal those of {_name(twin)} (row "

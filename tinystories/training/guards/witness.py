@@ -67,13 +67,12 @@ class StepWitness(TrainerCallback):
         self.watching = self.after_evaluation = False
         self.problem: str | None = None
         self.samples: dict[str, Sample] = {}
-        self.unlogged: list[float] = []
 
     def on_train_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
         self.settings = Settings.of(self.trainer.recipe)
         self.rates = None if args.fp16 else learning_rates(self.settings, state.max_steps)
         self.first, self.resumed = state.global_step, state.global_step > 0
-        self.watching, self.after_evaluation, self.problem, self.unlogged = False, False, None, []
+        self.watching, self.after_evaluation, self.problem = False, False, None
         self.watched, self.furthest, self.seconds = 0, 0.0, 0.0
         if self.trainer.is_fsdp_enabled:
             logger.warning("the steps of this run are not watched: FSDP cuts the weights up")
@@ -132,6 +131,7 @@ class StepWitness(TrainerCallback):
             self._check_rates(optimizer, state.global_step)
             return
         begin = time.process_time()
+        self.trainer.loss_spike_guard.read()
         self._find(self._wrong_model(model, optimizer, self.now))
         if state.global_step > self.first or state.max_steps == 1:  # of fresh weights any loss is near ln(vocabulary)
             self._find(self._wrong_loss(model, args))
@@ -262,7 +262,6 @@ class StepWitness(TrainerCallback):
     def on_step_end(self, args, state, control, model=None, **kwargs):
         if self.trainer.is_fsdp_enabled:
             return
-        self.unlogged.append(self.trainer.throughput.losses[-1])
         left = gradients_left(model)
         if self.watching:
             rows = sum(len(ids) for ids in self.trainer.step_rows)
@@ -280,9 +279,10 @@ class StepWitness(TrainerCallback):
             raise GuardError(f"step {step}: {found}")
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if "loss" not in logs or not self.unlogged:
+        unlogged = self.trainer.throughput.unlogged
+        if "loss" not in logs or not unlogged:
             return
-        mean, self.unlogged = sum(self.unlogged) / len(self.unlogged), []
+        mean = sum(unlogged) / len(unlogged)
         if abs(logs["loss"] - mean) > 1e-3 * (1 + abs(mean)) and not args.logging_nan_inf_filter:
             raise GuardError(
                 f"the loss logged at step {state.global_step} is {logs['loss']:.4f}, and the mean of its steps is "
