@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
@@ -35,6 +36,7 @@ except ImportError:  # in a checkout or an installation: a top-level module
 
 
 BLOCK = 128  # queries of `BlockAttention` at a time
+LONGEST_IN_BLOCKS = 2048  # tokens of a row: its memory grows with their square
 LOSS_CHUNKS = 8  # parts of a batch whose logits exist at a time, in a loss without logits
 
 
@@ -136,10 +138,8 @@ def kept_by_dropout(shape: tuple[int, ...], dropout: float, device: torch.device
         bits = torch.empty(-(-number // 4), dtype=torch.int64, device=device).random_(-(2**63), None)
         return bits.view(torch.int16)[:number].view(shape) >= round(dropout * 2**16) - 2**15
     first, second = torch.randint(-(2**31), 2**31 - 1, (2,), dtype=torch.int32, device=device)
-    bits = torch.arange(number, dtype=torch.int32, device=device).view(shape) ^ first
-    bits = (bits ^ ((bits >> 16) & 0xFFFF)) * -2048144789
-    bits = (bits ^ ((bits >> 13) & 0x7FFFF) ^ second) * -1028477387
-    bits = bits ^ ((bits >> 16) & 0xFFFF)
+    bits = (torch.arange(number, dtype=torch.int32, device=device).view(shape) ^ first) * -2048144789
+    bits = (bits ^ ((bits >> 13) & 0x7FFFF) ^ second) * -1028477387  # the rest of the hash mixes low bits only
     return bits >= round(dropout * 2**32) - 2**31
 
 
@@ -172,6 +172,7 @@ class BlockAttention(torch.autograd.Function):
         return output
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, d_output):
         query, key, value, output, *blocks = ctx.saved_tensors
         exact = torch.promote_types(query.dtype, torch.float32)
@@ -238,7 +239,7 @@ class TinyStoriesAttention(nn.Module):
             key, value = past_key_values.update(key, value, self.layer_idx)
 
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
-        is_plain = attention_mask is None and past_key_values is None
+        is_plain = attention_mask is None and past_key_values is None and query.shape[2] <= LONGEST_IN_BLOCKS
         if self.training and is_plain and self.config._attn_implementation == "sdpa" and query.device.type == "cpu":
             attend = block_attention_forward
         output, weights = attend(
@@ -413,6 +414,7 @@ class SumOfLosses(torch.autograd.Function):
         return total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, d_total):
         d_hidden_states, d_weight = ctx.saved_tensors
         return d_hidden_states * d_total, d_weight * d_total, None

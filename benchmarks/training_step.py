@@ -64,7 +64,6 @@ OPTIONS = {
     "eval_strategy": "no",
     "save_strategy": "no",
     "load_best_model_at_end": False,
-    "dataloader_num_workers": 0,
     "disable_tqdm": True,
     "seed": SEED,
 }
@@ -129,6 +128,7 @@ def recipe_of(settings: dict[str, Any], folder: str) -> Any:
         "attention_dropout": settings["attention_dropout"],
         "per_device_train_batch_size": settings["rows"],
         "use_cpu": settings["device"] == "cpu",
+        "dataloader_num_workers": 0 if settings["device"] == "cpu" else 2,
     }
     words = [word for name, value in options.items() for word in (f"--{name}", str(value).lower())]
     words[words.index("--output_dir") + 1] = folder

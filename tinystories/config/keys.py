@@ -35,9 +35,7 @@ class ModelArguments:
     tie_word_embeddings: bool = field(default=True, metadata={"help": "Share the embedding with the output layer."})
     embd_pdrop: float = field(default=0.0, metadata={"help": "Dropout on the embeddings."})
     resid_pdrop: float = field(default=0.0, metadata={"help": "Dropout on what each block adds."})
-    attention_dropout: float = field(
-        default=0.0, metadata={"help": "Dropout on the attention weights; above 0 it is slow on a CPU."}
-    )
+    attention_dropout: float = field(default=0.0, metadata={"help": "Dropout on the attention weights."})
     attn_implementation: str = field(default="sdpa", metadata={"help": "sdpa, eager, flex_attention, ..."})
     residual_init: str = field(
         default="normal",

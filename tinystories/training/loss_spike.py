@@ -92,7 +92,7 @@ class LossSpikeGuard(TrainerCallback):
     def on_train_begin(self, args, state, control, optimizer=None, **kwargs):
         self.pending = None
         self.is_deferred = args.device.type == "cuda" and leaves_out_steps(self.trainer, optimizer)
-        self.on_device = torch.tensor(self.before, dtype=torch.float64, device=args.device)
+        self.on_device = torch.tensor(list(self.before), dtype=torch.float64, device=args.device)
 
     def on_step_begin(self, args, state, control, **kwargs):
         self.batches, self.losses = [], []

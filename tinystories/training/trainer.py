@@ -1,7 +1,9 @@
 """transformers' Trainer for this project. What `StoryTrainer` changes, by overriding methods of it:
 
 - evaluation is exact: tokens are weighted and not batches, and no row is dropped;
-- a step that goes wrong stops the run before the optimizer applies it, and weights that are not finite are not saved;
+- a step that goes wrong stops the run before the optimizer applies it (on a GPU it may stop one step later, and the
+  device leaves the wrong update out: loss_spike.py), and weights that are not finite are not saved;
+- training makes no logits, and batches of one shape, so that a model is compiled once;
 - a checkpoint is complete or absent (checkpointing.py), holds no pickled arguments, and is a complete Hub repository;
 - the optimizer may be Muon, and a schedule may count its decay in shares of the run (optimizers.py);
 - out of memory: a step is cut into smaller batches and keeps its rows (out_of_memory.py);
