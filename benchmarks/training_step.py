@@ -351,13 +351,13 @@ def measure(given: argparse.Namespace, size: str, variants: dict[str, dict[str, 
             side = Side(f"{name} at {size}", variant)
             stack.callback(side.close)
             sides.append((name, side))
-        for turn in range(WARM_UP):
-            for _, side in sides:  # all compile at the same time, and then one after the other
-                side.begin()
-                if turn:
-                    side.end()
-            for _, side in [] if turn else sides:
-                side.end()
+        for _, side in sides:  # all compile at the same time
+            side.begin()
+        for _, side in sides:
+            side.end()
+        for _ in range(WARM_UP - 1):
+            for _, side in sides:
+                side.turn()
         clm: list[float] = []
         for turn in range(given.turns):
             for _, side in sides if turn % 2 == 0 else reversed(sides):
@@ -464,7 +464,7 @@ def ratio(faster: list[float], slower: list[float]) -> dict[str, float]:
     }
 
 
-def goals_of(size: str, found: dict[str, Any], peak: float) -> list[dict[str, Any]]:
+def goals_of(size: str, found: dict[str, Any]) -> list[dict[str, Any]]:
     ours, goals = found["ours"], []
     if "stock" in found:
         seconds = found["stock"]["seconds"]
@@ -555,7 +555,7 @@ def main() -> None:
     sizes, goals = {}, []
     for size in given.sizes or (["24.6m", "110m"] if given.device == "cuda" else ["1m", "5.9m", "24.6m"]):
         sizes[size] = found = measure(given, size, variants_of(given, size))
-        goals += goals_of(size, found, peaks[given.dtype])
+        goals += goals_of(size, found)
         if given.device == "cuda":
             goals.append(mfu_goal(size, found["ours"], peaks[given.dtype]))
         for goal in goals[-4:]:

@@ -228,6 +228,10 @@ REFERENCE = {
         ("        return total / (", "        return (total + hidden_states.pow(2).mean()) / ("),
         "something else is in the loss",
     ),
+    "labels not shifted without logits": (
+        ("value=-100)[:, 1:].flatten()", "value=-100)[:, :-1].flatten()"),
+        "the model's loss of a row is",
+    ),
     "tokens left out of the gradient": (
         (" * counted).to(logits.dtype)", " * counted * (wanted > 40)[:, None]).to(logits.dtype)"),
         "differs from that",
