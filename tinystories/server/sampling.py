@@ -7,6 +7,7 @@ is running. The settings of OpenAI's clients that transformers has no processor 
 from collections import Counter
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from transformers import (
     LogitsProcessor,
@@ -101,9 +102,9 @@ class Sampler:
             processors.append(MinPLogitsWarper(float(adjustments.min_p)))
         self.processors = LogitsProcessorList(processors)
 
-    def next_token(self, ids: list[int], logits: torch.Tensor) -> int:
+    def next_token(self, ids: list[int], logits: np.ndarray) -> int:
         """ids: the story so far, its prompt included; logits: (vocabulary,) float32."""
-        scores = self.processors(torch.LongTensor([ids]), logits[None].clone())
+        scores = self.processors(torch.LongTensor([ids]), torch.from_numpy(logits[None].copy()))
         if self.greedy:
             return int(scores.argmax(-1))
         return int(torch.multinomial(scores.softmax(-1), 1, generator=self.generator))
