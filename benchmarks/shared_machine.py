@@ -6,9 +6,9 @@
 
 OpenMP's threads wait for one another at barriers many times in a step. A thread that spins there keeps the core that
 the thread it waits for needs, as soon as another process wants the cores too. The policy is read when torch is loaded,
-so each variant has processes of its own. One, two or three of them train at once, and each reports its steps; the variants
-take turns, so that other load on the machine affects all of them; medians over all processes. The fair share of a
-process among n is n times a step alone with the default policy. The server's question is the same: eight stories
+so each variant has processes of its own. One, two or three of them train at once, and each reports its steps; the
+variants take turns, so that other load on the machine affects all of them; medians over all processes. The fair share
+of a process among n is n times a step alone with the default policy. The server's question is the same: eight stories
 with one and with two threads, alone and beside others.
 
 Takes about six minutes and 8 GB of memory. It measures and chooses nothing: what the commands set is `WAIT_POLICY` in

@@ -22,6 +22,7 @@ from helpers.runs import mistake
 from helpers.serving import counting_tokenizer, untrained, written_alone
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.generation.presets import PRESETS
+from tinystories.generation.sampler import Sampler, Settings
 from tinystories.server import continuous_batching, model_pool
 from tinystories.server.active_story import QueuedRequest
 from tinystories.server.arguments import ServerArguments
@@ -29,7 +30,6 @@ from tinystories.server.continuous_batching import READ_AT_ONCE, ContinuousBatch
 from tinystories.server.events import Echo, Failed, Finished, GenerationRequest, Piece, Started
 from tinystories.server.fair_queue import FairQueue
 from tinystories.server.model_pool import ModelPool, find_checkpoints
-from tinystories.server.sampling import Sampler, Settings
 
 
 NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
@@ -112,7 +112,7 @@ def test_long_prompt_between_tokens(checkpoint):
     batcher.join(running.queued)
     batcher.step()
     parts = 4
-    long = Recorded((5,) * (parts * READ_AT_ONCE), 2, NEUTRAL, max_tokens=1, alternatives=1)
+    long = Recorded((5,) * (parts * READ_AT_ONCE - 1), 2, NEUTRAL, max_tokens=1, alternatives=1)
     batcher.join(long.queued)
     for part in range(1, parts + 1):
         before = len(batcher.stories[0].ids)

@@ -87,12 +87,25 @@ class Decoder:
 
         all_logits: after each one, (len(ids), vocab_size).
         """
-        if not 0 <= slot < self.slots or not 0 < len(ids) <= self.context:
-            raise ValueError(f"slot {slot} of {self.slots}, {len(ids)} tokens of {self.context}")
+        self._lengths[slot : slot + 1] = 0
+        return self.extend(slot, ids, all_logits)
+
+    def extend(self, slot: int, ids: Sequence[int], all_logits: bool = False) -> np.ndarray:
+        """As `prefill`, after the tokens that the slot has."""
+        before = self._lengths[slot : slot + 1]
+        if not 0 <= slot < self.slots or not 0 < len(ids) <= self.context - before[0]:
+            raise ValueError(f"slot {slot} of {self.slots}, {before} + {len(ids)} tokens of {self.context}")
         one = _Pass(self, slot, rows=1, new=len(ids), kept=len(ids) if all_logits else 1)
-        logits = one.run([ids], np.zeros(1, dtype=np.int64))
-        self._lengths[slot] = len(ids)
+        logits = one.run([ids], before)
+        self._lengths[slot] += len(ids)
         return logits[0] if all_logits else logits[0, 0]
+
+    def move(self, source: int, target: int) -> None:
+        """Copy the text of one slot to another."""
+        length = self._lengths[source]
+        for states in self._cache:
+            states[target, :, :length] = states[source, :, :length]
+        self._lengths[target] = length
 
     def step(self, tokens: Mapping[int, int]) -> np.ndarray:
         """Add one token to each given slot; the logits after them, (len(tokens), vocab_size) float32, in their order.

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
+from tinystories.generation.sampler import Sampler
 from tinystories.server.events import Echo, Event, Finished, GenerationRequest, Piece, ScoredToken, Started
-from tinystories.server.sampling import Sampler
 
 
 @dataclass(eq=False)

@@ -12,10 +12,10 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.errors import one_line
+from tinystories.generation.sampler import STRONGEST_BIAS
 from tinystories.server.active_story import ActiveStory, QueuedRequest
 from tinystories.server.decoders import AnyDecoder
 from tinystories.server.events import Failed, GenerationRequest, ScoredToken
-from tinystories.server.sampling import STRONGEST_BIAS
 from tinystories.server.token_text import TokenTexts
 
 
