@@ -105,7 +105,7 @@ class ContinuousBatcher:
     def _read_prompts(self) -> None:
         """At most `READ_AT_ONCE` tokens, so that the stories that are being generated do not wait for a long prompt.
 
-        The parts of a prompt are always the same: sums in parts of another size would be rounded in another way."""
+        The parts of a prompt do not depend on the other prompts: another size might be rounded in another way."""
         budget = READ_AT_ONCE
         for story in [story for story in self.stories if story.unread]:
             while story.unread and len(story.unread[:READ_AT_ONCE]) <= budget:
@@ -116,7 +116,8 @@ class ContinuousBatcher:
         """The next part of a prompt; after the last one, the first token of the story."""
         row, request = self.stories.index(story), story.request
         scores, first = request.echo and request.alternatives > 0, len(story.unread) == len(story.ids)
-        part, story.unread = story.unread[:READ_AT_ONCE], story.unread[READ_AT_ONCE:]
+        size = READ_AT_ONCE - (len(story.unread) == READ_AT_ONCE + 1)  # a single token would be rounded differently
+        part, story.unread = story.unread[:size], story.unread[size:]
         logits = (self.decoder.prefill if first else self.decoder.extend)(row, part, scores)
         if scores:
             self._score_prompt(story, part, logits)
