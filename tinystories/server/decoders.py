@@ -66,7 +66,7 @@ def open_decoder(model: PreTrainedModel, slots: int, threads: int, dtype: str, n
             return decoder, "float32"
     if dtype == "auto":
         dtype = "float64" if model.device.type in ("cpu", "cuda") else "float32"
-    model = model.to(getattr(torch, dtype))  # type: ignore[arg-type]  # a decorator of transformers loses self's type
+    model = model.to(getattr(torch, dtype))
     slow = TorchDecoder(model, slots)
     check_decoder(slow, model)
     return slow, dtype
