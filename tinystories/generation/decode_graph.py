@@ -1,8 +1,8 @@
 """The network as an ONNX graph for writing text fast, in onnxruntime on a CPU.
 
-It has few nodes, because the time of a small network is what each node costs: query, key and value are one product, gate
-and up another; attention with its rotation and its cache is one node of onnxruntime's own. Unlike the exported file
-(exporting/onnx_graph.py), which any runtime reads, it is not kept: it is made when a network is opened.
+It has few nodes, because the time of a small network is what each node costs: query, key and value are one product,
+gate and up another; attention with its rotation and its cache is one node of onnxruntime's own. Unlike the exported
+file (exporting/onnx_graph.py), which any runtime reads, it is not kept: it is made when a network is opened.
 
     input_ids     int64 (rows, new)
     lengths       int32 (rows,), tokens of each row with the new ones, minus 1
@@ -75,7 +75,31 @@ def unsupported(config: Mapping[str, Any]) -> str | None:
     return None
 
 
+def weight_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of a checkpoint's weights; a tied head is not one of its own."""
+    width, inner = sizes.hidden_size, sizes.intermediate_size
+    query, key = sizes.heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim
+    shapes: dict[str, tuple[int, ...]] = {EMBEDDING: (sizes.vocab_size, width), "model.norm.weight": (width,)}
+    if not sizes.tied:
+        shapes[HEAD] = (sizes.vocab_size, width)
+    of_layer = {
+        "input_layernorm": (width,),
+        "post_attention_layernorm": (width,),
+        "self_attn.q_proj": (query, width),
+        "self_attn.k_proj": (key, width),
+        "self_attn.v_proj": (key, width),
+        "self_attn.o_proj": (width, query),
+        "mlp.gate_proj": (inner, width),
+        "mlp.up_proj": (inner, width),
+        "mlp.down_proj": (width, inner),
+    }
+    for layer in range(sizes.layers):
+        shapes |= {f"model.layers.{layer}.{part}.weight": shape for part, shape in of_layer.items()}
+    return shapes
+
+
 def sizes_of(config: Mapping[str, Any]) -> Sizes:
+    """Raises KeyError, TypeError, ValueError: the config is not complete."""
     heads = config["num_attention_heads"]
     frequencies, scale = _frequencies(config)
     return Sizes(

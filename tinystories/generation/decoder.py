@@ -113,8 +113,10 @@ class Decoder:
         tokens: by slot. The result may be overwritten by the next step.
         """
         slots, rows = list(tokens), max(tokens) + 1
-        if not 0 <= min(tokens) < rows <= self.slots or (self._lengths[slots] >= self.context).any():
-            raise ValueError(f"slots {slots} of {self.slots} with {self._lengths[slots]} tokens of {self.context}")
+        if min(tokens) < 0 or rows > self.slots:
+            raise ValueError(f"slots {slots} of {self.slots}")
+        if (self._lengths[slots] >= self.context).any():
+            raise ValueError(f"slots {slots} have {self._lengths[slots]} tokens of {self.context}")
         if rows not in self._steps:
             self._steps[rows] = _Pass(self, 0, rows, new=1, kept=1)
         # The rows between them are computed too. What that writes after their last token is overwritten by their next.
