@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Coroutine
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -118,13 +119,11 @@ async def _disconnected(request: Request) -> None:
 async def with_keep_alive(stream: Stream) -> AsyncIterator[tuple[int, Event | None]]:
     """(number of the story, event) of a stream, and None whenever there was none for `KEEP_ALIVE_SECONDS`."""
     while not stream.ended:
-        try:
-            if stream.events.empty():
-                yield await asyncio.wait_for(stream.next(), KEEP_ALIVE_SECONDS)
-            else:
-                yield await stream.next()
-        except TimeoutError:
-            yield 0, None
+        found: tuple[int, Event | None] = 0, None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(KEEP_ALIVE_SECONDS):
+                found = await stream.next()
+        yield found
 
 
 async def joined(stream: Stream, content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
