@@ -248,7 +248,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=2.5, help="of each measurement, at least three steps")
+    parser.add_argument("--seconds", type=float, default=2, help="of each measurement, at least three steps")
     parser.add_argument("--preload", help="an OpenMP library in the place of torch's own")
     parser.add_argument("--write", action="store_true", help="write docs/results/shared_machine.json")
     parser.add_argument("--work", help=argparse.SUPPRESS)
