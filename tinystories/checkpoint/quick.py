@@ -43,9 +43,10 @@ class QuickCheckpoint:
     tokenizer: Tokenizer
     config: dict[str, Any]
 
-    def encode(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer.encode(text).ids
-        return ids
+    @property
+    def end(self) -> int:
+        """The token that ends a story."""
+        return int(self.config["eos_token_id"])
 
 
 def open_quickly(name: str) -> QuickCheckpoint | None:

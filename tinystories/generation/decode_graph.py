@@ -199,7 +199,7 @@ class _Network:
         self.graph, self.sizes = graph, sizes
         angles = np.arange(sizes.context, dtype=np.float32)[:, None] * sizes.frequencies.astype(np.float32)
         scale = np.float32(sizes.rotary_scale)
-        self.rotation = (
+        self.rotation: tuple[str, ...] = (
             graph.store("cos", np.cos(angles) * scale),
             graph.store("sin", np.sin(angles) * scale),
         )
@@ -236,53 +236,33 @@ class _Network:
 
     def _add_and_norm(self, hidden: str, added: str, norm: str) -> tuple[str, str]:
         """The sum, and the sum after the norm."""
-        from onnx import helper
-
-        number = len(self.graph.nodes)
-        total, normed = f"Sum_{number}", f"Normed_{number}"
-        self.graph.nodes.append(
-            helper.make_node(
-                "SkipSimplifiedLayerNormalization",
-                [hidden, added, self._vector(norm)],
-                [normed, "", "", total],
-                epsilon=self.sizes.epsilon,
-                domain=OWN,
-            )
-        )
+        graph, place = self.graph, len(self.graph.nodes)
+        total, normed = f"Sum_{place}", f"Normed_{place}"
+        inputs, operator = [hidden, added, self._vector(norm)], "SkipSimplifiedLayerNormalization"
+        graph.node(operator, inputs, [normed, "", "", total], epsilon=self.sizes.epsilon, domain=OWN)
         return total, normed
 
     def _attention(self, normed: str, prefix: str, layer: int) -> str:
-        from onnx import helper
-
-        sizes, weights = self.sizes, self.graph.weights
+        graph, sizes, weights = self.graph, self.sizes, self.graph.weights
         parts = [self._padded(weights[f"{prefix}.{part}_proj.weight"]) for part in ("q", "k", "v")]
         fused = self._product(normed, f"{prefix}.qkv", np.concatenate(parts))
-        inputs = [fused, "", ""]
+        inputs, rotation = [fused, "", ""], self.rotation
         if sizes.rotates_apart:
-            widths = [part.shape[0] for part in parts]
-            stored = self.graph.store("widths", np.array(widths, dtype=np.int64))
-            split = [f"{prefix}.{part}" for part in ("query", "key", "value")]
-            self.graph.nodes.append(helper.make_node("Split", [fused, stored], split, axis=2))
-            rotated = [self._rotated(split[0], sizes.heads), self._rotated(split[1], sizes.kv_heads)]
-            inputs = [*rotated, split[2]]
-        inputs += [f"past.{layer}.key", f"past.{layer}.value", "lengths", "longest"]
-        if not sizes.rotates_apart:
-            inputs += self.rotation
+            query, key, value = graph.split(fused, 2, *(len(part) for part in parts))
+            inputs, rotation = [self._rotated(query, sizes.heads), self._rotated(key, sizes.kv_heads), value], ()
+        inputs += [f"past.{layer}.key", f"past.{layer}.value", "lengths", "longest", *rotation]
         attended = f"{prefix}.attended"
-        self.graph.nodes.append(
-            helper.make_node(
-                "GroupQueryAttention",
-                inputs,
-                [attended, f"present.{layer}.key", f"present.{layer}.value"],
-                num_heads=sizes.heads,
-                kv_num_heads=sizes.kv_heads,
-                scale=float(sizes.head_dim**-0.5),
-                do_rotary=int(not sizes.rotates_apart),
-                domain=OWN,
-            )
+        graph.node(
+            "GroupQueryAttention",
+            inputs,
+            [attended, f"present.{layer}.key", f"present.{layer}.value"],
+            num_heads=sizes.heads,
+            kv_num_heads=sizes.kv_heads,
+            scale=float(sizes.head_dim**-0.5),
+            do_rotary=int(not sizes.rotates_apart),
+            domain=OWN,
         )
-        out = self._padded(weights[f"{prefix}.o_proj.weight"].T).T
-        return self._product(attended, f"{prefix}.o", out)
+        return self._product(attended, f"{prefix}.o", self._padded(weights[f"{prefix}.o_proj.weight"].T).T)
 
     def _padded(self, matrix: np.ndarray) -> np.ndarray:
         """(heads x head_dim, ...) -> (heads x stored_head_dim, ...)"""
@@ -298,14 +278,9 @@ class _Network:
         return self.graph.add("RotaryEmbedding", tensor, "positions", *self.rotation, domain=OWN, **partial)
 
     def _mlp(self, normed: str, prefix: str) -> str:
-        from onnx import helper
-
         graph, width = self.graph, self.sizes.intermediate_size
         parts = [graph.weights[f"{prefix}.{part}_proj.weight"] for part in ("gate", "up")]
-        fused = self._product(normed, f"{prefix}.gate_up", np.concatenate(parts))
-        halves = graph.store("halves", np.array([width, width], dtype=np.int64))
-        gate, up = f"{prefix}.gate", f"{prefix}.up"
-        graph.nodes.append(helper.make_node("Split", [fused, halves], [gate, up], axis=2))
+        gate, up = graph.split(self._product(normed, f"{prefix}.gate_up", np.concatenate(parts)), 2, width, width)
         silu = graph.add("QuickGelu", gate, alpha=1.0, domain=OWN)  # x * sigmoid(x)
         down = f"{prefix}.down_proj.weight"
         return self._product(graph.add("Mul", silu, up), down, graph.weights[down])

@@ -4,9 +4,9 @@ One sampler serves the command line, the server, the evaluation and the samples 
 the same story everywhere. transformers' processors each make several tensors as long as the vocabulary; here what one
 of them leaves out, the next does not look at.
 
-`torch.multinomial` draws one token as the argmax of probability / noise, where the noise of every token is exponentially
-distributed: -log(1 - u), and u are 53 bits of two words of the Mersenne Twister (torch's generator on the CPU). numpy
-has the same generator, so that the noise is computed only for tokens that may be drawn.
+`torch.multinomial` draws one token as the argmax of probability / noise, where the noise of every token is
+exponentially distributed: -log(1 - u), and u are 53 bits of two words of the Mersenne Twister (torch's generator on the
+CPU). numpy has the same generator, so that the noise is computed only for tokens that may be drawn.
 """
 
 from collections import Counter
