@@ -27,6 +27,11 @@ from tinystories.streams import lost_output, open_streams, reader_is_gone
 
 
 LAUNCHER_WAIT_SECONDS = 60
+# OpenMP's threads wait for one another many times in a training step. By default they spin meanwhile, and beside
+# another process that wants the cores a step takes many times as long (benchmarks/shared_machine.py). Read by GNU's
+# library (Linux), LLVM's and Intel's (macOS, Windows) when torch loads them.
+WAIT_POLICY = {"OMP_WAIT_POLICY": "PASSIVE"}
+WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 SCRIPTS = {
     "train": "run_clm.py",
     "tokenizer": "train_tokenizer.py",
@@ -94,6 +99,12 @@ def _hide_small_progress_bars() -> None:
         sys.modules["transformers"].logging.disable_progress_bar()
 
 
+def share_cores() -> None:
+    """Let waiting threads sleep, unless the user has set how they wait. To be called before torch is imported."""
+    if not any(name in os.environ for name in WAIT_VARIABLES):
+        os.environ.update(WAIT_POLICY)
+
+
 def run_command(main: Callable[[list[str]], None]) -> None:
     """Run `main(argv)` as a program.
 
@@ -102,6 +113,7 @@ def run_command(main: Callable[[list[str]], None]) -> None:
     open_streams()
     argv, debug = _without_debug(sys.argv[1:])
     set_up_logging()
+    share_cores()
     try:
         main(argv)
     except UserError as error:

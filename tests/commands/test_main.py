@@ -174,3 +174,28 @@ run_command(main)
     process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, env=os.environ | environment)
     assert (process.returncode, process.stderr) == (0, b"")
     assert process.stdout.isascii() and process.stdout.endswith(b"caf\\xe9" + os.linesep.encode())
+
+
+@pytest.mark.parametrize(
+    ("set_by_user", "found"),
+    [
+        ({}, "PASSIVE None None"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE None None"),
+        ({"GOMP_SPINCOUNT": "0"}, "None 0 None"),
+        ({"KMP_BLOCKTIME": ""}, "None None "),
+    ],
+)
+def test_wait_policy(set_by_user, found, tmp_path):
+    """Guards: a policy that is set after torch has read it; one that replaces the user's own."""
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    (tmp_path / "torch.py").write_text(f"import os\nprint(*map(os.environ.get, {names}), flush=True)\nos._exit(0)\n")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    process = subprocess.run(
+        [sys.executable, "run_generation.py", "runs/demo", "Once"],
+        env=environment | {"PYTHONPATH": str(tmp_path)} | set_by_user,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert process.stdout.strip("\n") == found, process.stderr

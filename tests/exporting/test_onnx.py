@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -274,13 +273,6 @@ def test_other_tokenizer(make, tokenizer, tmp_path):
     again = AutoTokenizer.from_pretrained(folder)
     assert again("a<|eos|>")["input_ids"] == other("a<|eos|>")["input_ids"]
     assert again("a<|eos|>")["input_ids"][-1] == 2 and again("a")["input_ids"][0] != 1
-
-
-@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
-def test_missing_extra(make, package, monkeypatch):
-    monkeypatch.setitem(sys.modules, package, None)
-    message = mistake(check, make("full rotary")[0])
-    assert f"needs {package}" in message and "[export]" in message
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from tinystories.evaluation.minimal_pairs.rules import RULES
 from tinystories.evaluation.text.critic import HEAD, OTHER_PROMPTS
 from tinystories.evaluation.text.prompts import PROMPTS
 from tinystories.server.middleware import LARGEST_BODY, LARGEST_HEADERS
-from tinystories.server.sampling import STRONGEST_BIAS
+from tinystories.generation.sampler import STRONGEST_BIAS
 from tinystories.server.schema import BOUNDS, DEFAULT_MAX_TOKENS
 from tinystories.training.loss_spike import WINDOW
 
@@ -248,10 +248,9 @@ DEFINED = {
         "in any 60 seconds",
         "still waiting then gets 503",
         "may have a quarter of `MAX_CONNECTIONS`",
-        "8 bytes a parameter in float64",
+        "4 bytes a parameter in float32",
         "requests four stories at a click",
         "where two words are nearly equally likely",
-        "`DTYPE=float32` halves the memory",
         "| 200 when a model is ready, else 503 with the reason |",
         "| 200 as long as the process answers",
         "7 + 142 tokens, ... tokens/s, stop, seed 1",

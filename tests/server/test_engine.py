@@ -2,7 +2,9 @@
 
 import copy
 import random
+import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,15 +20,16 @@ from transformers import (
 
 from helpers.runs import mistake
 from helpers.serving import counting_tokenizer, untrained, written_alone
+from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.generation.presets import PRESETS
-from tinystories.server import kv_cache, model_pool
+from tinystories.generation.sampler import Sampler, Settings
+from tinystories.server import continuous_batching, model_pool
 from tinystories.server.active_story import QueuedRequest
 from tinystories.server.arguments import ServerArguments
-from tinystories.server.continuous_batching import ContinuousBatcher
+from tinystories.server.continuous_batching import READ_AT_ONCE, ContinuousBatcher
 from tinystories.server.events import Echo, Failed, Finished, GenerationRequest, Piece, Started
 from tinystories.server.fair_queue import FairQueue
 from tinystories.server.model_pool import ModelPool, find_checkpoints
-from tinystories.server.sampling import Sampler, Settings
 
 
 NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
@@ -50,7 +53,7 @@ def write(batcher: ContinuousBatcher, stories: list[Recorded]) -> None:
     """Generate all stories, as many at a time as there are rows; each joins when another has left."""
     waiting = list(stories)
     while waiting or batcher.stories:
-        while waiting and len(batcher.stories) < batcher.batch.limit:
+        while waiting and len(batcher.stories) < batcher.decoder.slots:
             batcher.join(waiting.pop(0).queued)
         batcher.step()
 
@@ -81,6 +84,55 @@ def test_batch_equals_generate(batcher, checkpoint):
         expected = written_alone(checkpoint, request.prompt, request.seed, request.max_tokens, **vars(request.settings))
         assert each.text == each.events[-1].text == expected, request
         assert isinstance(each.events[0], Started)
+
+
+def test_same_bits_beside_others(batcher):
+    """Guards: numbers that depend on how many stories share a step, or on when a prompt was read."""
+    prompts = ("nine", "Story 1. " + "one two three " * 40, "Story 7. one two", "🦊")
+
+    def asked(number: int) -> Recorded:
+        return Recorded(prompts[number % 4], number, NEUTRAL, 8 + 5 * number, alternatives=2, echo=number % 2 == 0)
+
+    together = [asked(number) for number in range(9)]
+    write(batcher, together)
+    for number, each in enumerate(together):
+        alone = asked(number)
+        write(batcher, [alone])
+        found, expected = (
+            [replace(e, seconds=0) if isinstance(e, Finished) else e for e in story.events] for story in (each, alone)
+        )
+        assert found == expected, number
+
+
+def test_long_prompt_between_tokens(checkpoint):
+    """Guards: a long prompt, which is read in one go, delays the next token of all others."""
+    pool = ModelPool(str(checkpoint), ARGUMENTS)
+    batcher = pool.batcher(pool.default)
+    running = Recorded("nine", 1, NEUTRAL | {"top_k": 50}, max_tokens=100, alternatives=1)
+    batcher.join(running.queued)
+    batcher.step()
+    parts = 4
+    long = Recorded((5,) * (parts * READ_AT_ONCE - 1), 2, NEUTRAL, max_tokens=1, alternatives=1)
+    batcher.join(long.queued)
+    for part in range(1, parts + 1):
+        before = len(batcher.stories[0].ids)
+        batcher.step()
+        assert len(batcher.stories[0].ids) == before + 1, "the other story goes on"
+        assert isinstance(long.events[-1], Finished) == (part == parts)
+
+
+@pytest.mark.parametrize("others", [{"dtype": "float64"}, {}], ids=["float64", "no onnxruntime"])
+def test_without_onnxruntime(others, checkpoint, monkeypatch):
+    """PyTorch computes the same stories."""
+    if not others:
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    pool = ModelPool(str(checkpoint), ServerArguments(device="cpu", max_running=2, **others))
+    batcher = pool.batcher(pool.default)
+    assert batcher.dtype == "float64"
+    asked = [Recorded("Story 1. " + "one two " * 50 * seed, seed, NEUTRAL, max_tokens=9) for seed in range(3)]
+    write(batcher, asked)
+    for each in asked:
+        assert each.text == written_alone(checkpoint, each.request.prompt, each.request.seed, 9, **NEUTRAL)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +179,7 @@ def test_other_architectures(config, tmp_path):
     write(batcher, asked)
     for each in asked:
         started = each.events[0]
-        assert started.max_tokens == min(30, batcher.batch.context - started.prompt_tokens)
+        assert started.max_tokens == min(30, batcher.decoder.context - started.prompt_tokens)
         expected = written_alone(tmp_path, each.request.prompt, each.request.seed, started.max_tokens, **NEUTRAL)
         assert each.text == expected
 
@@ -203,12 +255,13 @@ def test_prompts_of_any_tokens(batcher):
             assert whole.startswith(text) and not whole[len(text) :].strip("\ufffd")
 
 
-def test_scores_of_a_long_prompt(batcher, monkeypatch):
-    """Guards: the logits of a long prompt in memory all at once; parts that do not fit together."""
+def test_scores_of_a_long_prompt(batcher, checkpoint, monkeypatch):
+    """Guards: parts of a prompt that do not fit together."""
+    model, _ = load_checkpoint(str(checkpoint))
     ids = tuple(random.Random(1).randrange(3, len(batcher.tokenizer)) for _ in range(40))
-    whole = batcher.model(torch.tensor([batcher.encode(ids)])).logits[0].float().log_softmax(-1)
-    for tokens in (1, 7, 39, 40, 41, 42, 1000):
-        monkeypatch.setattr(kv_cache, "LOGITS_AT_ONCE", tokens * batcher.model.config.vocab_size + 1)
+    whole = model(torch.tensor([batcher.encode(ids)])).logits[0].log_softmax(-1)
+    for tokens in (2, 7, 39, 40, 41, 42, 1000):
+        monkeypatch.setattr(continuous_batching, "READ_AT_ONCE", tokens)
         asked = Recorded(ids, 1, NEUTRAL, max_tokens=0, echo=True, alternatives=3)
         write(batcher, [asked])
         pieces = [*asked.events[1].pieces, Piece("", 0, asked.events[-1].rest)]
@@ -235,11 +288,15 @@ def test_cancelled_and_late_stories(batcher, checkpoint):
 
 def test_failing_story(batcher, checkpoint, monkeypatch):
     """Guards: settings of one client on which the sampler fails end every story of the batch."""
-    asked = [Recorded("Story 7. one two", seed, NEUTRAL, max_tokens=20) for seed in range(3)]
+    temperatures = (1.0, 0.9, 1.0)
+    asked = [
+        Recorded("Story 7. one two", seed, NEUTRAL | {"temperature": each}, max_tokens=20)
+        for seed, each in enumerate(temperatures)
+    ]
     draw = Sampler.next_token
 
     def breaks_for_one(self, ids, logits):
-        if self.generator.initial_seed() == 1 and len(ids) > 12:
+        if self.settings.temperature == 0.9 and len(ids) > 12:
             raise RuntimeError("probability tensor contains nan")
         return draw(self, ids, logits)
 
@@ -277,7 +334,7 @@ def test_special_tokens_in_a_prompt(batcher):
     plain.train_from_iterator(["one two three"], trainer)
     other = PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="</s>")
     assert other.eos_token_id in other("</s> one")["input_ids"]
-    for each in (batcher, ContinuousBatcher(batcher.model, other, 1)):
+    for each in (batcher, ContinuousBatcher(batcher.decoder, other, set())):
         for name in ("<|endoftext|>", "</s>", *each.tokenizer.all_special_tokens):
             ids = each.encode(f"{name} one")
             assert each.tokenizer.decode(ids, skip_special_tokens=True) == f"{name} one"

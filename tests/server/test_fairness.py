@@ -14,9 +14,9 @@ from helpers.links import link
 from helpers.raw_http import connected, heard, whole
 from helpers.runs import mistake
 from helpers.serving import Client, ServerThread, untrained
+from tinystories.generation.decoder import Decoder
 from tinystories.server import model_pool
 from tinystories.server.engine import Limits
-from tinystories.server.kv_cache import Batch
 
 
 pytestmark = pytest.mark.slow
@@ -140,18 +140,18 @@ def test_list_of_prompts(checkpoint, monkeypatch):
     """A client's list waits as its single stories would: another client is served meanwhile. It is admitted as a whole
     or not at all, and each story of it counts."""
     joined, most = itertools.count(), []
-    join, step = Batch.join, Batch.step
+    prefill, step = Decoder.prefill, Decoder.step
 
-    def spy_on_join(self, *arguments):
+    def spy_on_prefill(self, *arguments):
         next(joined)
-        return join(self, *arguments)
+        return prefill(self, *arguments)
 
     def spy_on_step(self, tokens):
         most.append(next(joined))
         return step(self, tokens)
 
-    monkeypatch.setattr(Batch, "join", spy_on_join)
-    monkeypatch.setattr(Batch, "step", spy_on_step)
+    monkeypatch.setattr(Decoder, "prefill", spy_on_prefill)
+    monkeypatch.setattr(Decoder, "step", spy_on_step)
     with ServerThread(checkpoint, "--max_running", "4") as server:
         many = partial(Asked, server, path="/v1/completions")
         first = many(LISTED)

@@ -9,8 +9,12 @@ settings override them.
 """
 
 import argparse
+import secrets
 import time
-from typing import Any
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 from tinystories.config.parser import StrictParser
 from tinystories.console import check_printed, program_name
@@ -20,65 +24,183 @@ from tinystories.output_file import check_output_file, write_output_file
 from tinystories.streams import reader_is_gone
 
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from tinystories.generation.decoder import Decoder
+    from tinystories.generation.sampler import Settings
+
+
 def main(argv: list[str]) -> None:
     generate(parse(argv))
 
 
 def generate(arguments: argparse.Namespace) -> None:
-    import torch  # these take seconds, and a command line that is not understood does not need them
-    from transformers import TextStreamer
+    writer = _open(arguments)  # imports what takes seconds: a command line that is not understood does not need it
+    from tinystories.generation.story import check_room
 
-    from tinystories.checkpoint.loading import load_checkpoint
-    from tinystories.generation.presets import generation_config
-    from tinystories.generation.sample import check_prompt
+    prompt = writer.encode(arguments.prompt)
+    check_room(len(prompt), writer.context)
+    settings, limit = _settings(arguments), min(arguments.max_new_tokens, writer.context - len(prompt))
+    seed = secrets.randbits(32) if arguments.seed is None else arguments.seed
 
-    device = arguments.device or (torch.accelerator.current_accelerator() or torch.device("cpu"))
-    model, tokenizer = load_checkpoint(arguments.checkpoint, device, arguments.revision)
-    check_prompt(arguments.prompt, tokenizer, model.config.max_position_embeddings)
-    inputs = tokenizer(arguments.prompt, return_tensors="pt").to(model.device)
-    prompt_length = inputs["input_ids"].shape[1]
-    room = model.config.max_position_embeddings - prompt_length
-    config = generation_config(tokenizer, min(arguments.max_new_tokens, room), arguments.preset)
-    for name in ("temperature", "top_k", "top_p", "repetition_penalty"):
-        if getattr(arguments, name) is not None:
-            setattr(config, name, getattr(arguments, name))
-    if arguments.greedy:
-        config.do_sample, config.temperature, config.top_k, config.top_p = False, 1.0, 50, 1.0
-        config.repetition_penalty = arguments.repetition_penalty or 1.0
+    def nobody_reads() -> bool:
+        return not arguments.output_file and reader_is_gone()
 
-    def nobody_reads(ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        return torch.full((len(ids),), not arguments.output_file and reader_is_gone(), device=ids.device)
-
-    if arguments.seed is not None:
-        torch.manual_seed(arguments.seed)
     start = time.perf_counter()
-    ids = model.generate(  # type: ignore[operator]  # PreTrainedModel has none, its classes for causal models do
-        **inputs,
-        generation_config=config,
-        streamer=TextStreamer(tokenizer, skip_special_tokens=True),
-        stopping_criteria=[nobody_reads],
-    )[0]
+    new = writer.write(prompt, settings, limit, seed, nobody_reads)
     seconds = time.perf_counter() - start
-    new_tokens = len(ids) - prompt_length
-    ended = ids[-1].item() == tokenizer.eos_token_id
+    ended = new[-1] == writer.end
     print(
-        f"[{new_tokens} new tokens in {seconds:.2f} s, {new_tokens / seconds:.1f} tokens/s; "
+        f"[{len(new)} new tokens in {seconds:.2f} s, {len(new) / seconds:.1f} tokens/s; "
         f"{'the story ended' if ended else 'stopped at the limit of tokens'}]"
     )
     if arguments.output_file:
         result = {
             "checkpoint": arguments.checkpoint,
             "prompt": arguments.prompt,
-            "text": tokenizer.decode(ids, skip_special_tokens=True),
+            "text": writer.decode([*prompt, *new]),
             "finish_reason": "stop" if ended else "length",
-            "new_tokens": new_tokens,
+            "new_tokens": len(new),
             "seconds": seconds,
             "seed": arguments.seed,
-            "generation_config": config.to_diff_dict(),
+            "generation_config": _as_config(settings, limit, writer.end),
         }
         write_output_file(arguments.output_file, result)
     else:
         check_printed()
+
+
+def _settings(arguments: argparse.Namespace) -> "Settings":
+    from tinystories.generation.sampler import GREEDY, Settings
+
+    names = ("repetition_penalty",) if arguments.greedy else tuple(PRESETS[arguments.preset])
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    return replace(GREEDY if arguments.greedy else Settings(**PRESETS[arguments.preset]), **given)
+
+
+def _as_config(settings: "Settings", limit: int, end: int) -> dict[str, Any]:
+    """Fields of a `GenerationConfig`."""
+    fields = {"do_sample": settings.temperature > 0, "max_new_tokens": limit, "eos_token_id": end}
+    if settings.temperature == 0:
+        return fields | {"repetition_penalty": settings.repetition_penalty}
+    return fields | asdict(settings)
+
+
+def _has_accelerator() -> bool:
+    """Only torch knows, whose build for the CPU alone is recognized without importing it."""
+    if version("torch").endswith("+cpu"):
+        return False
+    import torch
+
+    return torch.accelerator.current_accelerator() is not None
+
+
+def _open(arguments: argparse.Namespace) -> "_WithDecoder | _WithGenerate":
+    """Without transformers and torch where nothing needs them: their imports take longer than a story."""
+    from tinystories.checkpoint.quick import open_quickly
+
+    on_cpu = arguments.device == "cpu" or (arguments.device is None and not _has_accelerator())
+    if on_cpu and not arguments.revision and (quick := open_quickly(arguments.checkpoint)):
+        return _WithDecoder(quick.decoder, quick.tokenizer, quick.end)
+    import torch
+
+    from tinystories.checkpoint.loading import load_checkpoint
+    from tinystories.generation.sample import decoder_of
+
+    device = arguments.device or (torch.accelerator.current_accelerator() or torch.device("cpu"))
+    model, tokenizer = load_checkpoint(arguments.checkpoint, device, arguments.revision)
+    decoder, end = decoder_of(model), tokenizer.eos_token_id
+    if decoder is None:
+        return _WithGenerate(model, tokenizer, end)
+    return _WithDecoder(decoder, tokenizer.backend_tokenizer, end, lambda text: tokenizer(text)["input_ids"])
+
+
+@dataclass
+class _WithDecoder:
+    """A network of this project on the CPU. `encode` where the tokenizer itself is set up otherwise."""
+
+    decoder: "Decoder"
+    tokenizer: "Tokenizer"
+    end: int
+    encoded: Callable[[str], list[int]] | None = None
+
+    @property
+    def context(self) -> int:
+        return self.decoder.context
+
+    def encode(self, text: str) -> list[int]:
+        return self.encoded(text) if self.encoded else self.tokenizer.encode(text).ids
+
+    def decode(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+    def write(
+        self, prompt: list[int], settings: "Settings", limit: int, seed: int, stop: Callable[[], bool]
+    ) -> list[int]:
+        """Prints prompt and continuation, characters as soon as they are complete; returns the new tokens."""
+        from tokenizers.decoders import DecodeStream
+
+        from tinystories.generation.sampler import Sampler
+        from tinystories.generation.story import continue_story
+
+        printed = self.decode(prompt)
+        print(printed, end="", flush=True)
+        stream, new = DecodeStream(prompt, skip_special_tokens=True), list[int]()
+        for token in continue_story(self.decoder, prompt, Sampler(settings, seed), {self.end}, limit):
+            new.append(token)
+            if piece := stream.step(self.tokenizer, token):
+                printed += piece
+                print(piece, end="", flush=True)
+            if stop():
+                break
+        whole = self.decode([*prompt, *new])
+        print(whole[len(printed) :] if whole.startswith(printed) else "")  # bytes that are no whole character
+        return new
+
+
+@dataclass
+class _WithGenerate:
+    """Any other model."""
+
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    end: int
+
+    @property
+    def context(self) -> int:
+        context: int = self.model.config.max_position_embeddings
+        return context
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text)["input_ids"]
+        return ids
+
+    def decode(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+    def write(
+        self, prompt: list[int], settings: "Settings", limit: int, seed: int, stop: Callable[[], bool]
+    ) -> list[int]:
+        import torch
+        from transformers import GenerationConfig, TextStreamer
+
+        def stopped(ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+            return torch.full((len(ids),), stop(), device=ids.device)
+
+        pad = self.tokenizer.pad_token_id
+        config = GenerationConfig(**_as_config(settings, limit, self.end), pad_token_id=pad)
+        inputs = torch.tensor([prompt], device=self.model.device)
+        torch.manual_seed(seed)
+        ids: list[int] = self.model.generate(  # type: ignore[operator]  # classes for causal models have it
+            inputs,
+            attention_mask=torch.ones_like(inputs),
+            generation_config=config,
+            streamer=TextStreamer(self.tokenizer, skip_special_tokens=True),
+            stopping_criteria=[stopped],
+        )[0].tolist()
+        return ids[len(prompt) :]
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

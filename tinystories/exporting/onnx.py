@@ -10,7 +10,6 @@ says so. The tokenizer's files are rewritten so that it gives our ids; for trans
 
 import json
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +17,20 @@ import numpy as np
 from transformers import AutoTokenizer
 
 from tinystories.atomic import write_atomically
-from tinystories.errors import UserError, install_hint
+from tinystories.errors import UserError
 from tinystories.exporting.onnx_graph import onnx_model
 from tinystories.exporting.proof import Reader
 from tinystories.exporting.source import Source
 from tinystories.exporting.transformers_js import find_transformers_js, opened_by_transformers_js
+from tinystories.generation.decode_graph import STATIC_ROTARY
 
 
 FILES = {"onnx/model.onnx": "fp32", "onnx/model_quantized.onnx": "q8"}  # with their names for transformers.js
 LARGEST = 2**31 - 2**20  # bytes; a larger ONNX file needs a second one for its weights
-STATIC_ROTARY = ("default", "linear", "llama3", "yarn", "proportional")  # whose frequencies are those of any length
 
 
 def check(source: Source) -> None:
-    """Raises UserError: a package is missing, or the model or its tokenizer cannot be written so."""
-    for package in ("onnx", "onnxruntime"):
-        try:
-            import_module(package)
-        except ImportError as error:
-            raise UserError(f"the format onnx needs {package}", install_hint("export")) from error
+    """Raises UserError: the model or its tokenizer cannot be written so."""
     config = source.model.config
     assert config.rope_parameters is not None  # by the configuration's own checks
     rotary = config.rope_parameters["rope_type"]

@@ -18,6 +18,7 @@ import numpy as np
 from configuration_tinystories import TinyStoriesConfig
 from modeling_tinystories import TinyStoriesForCausalLM, TinyStoriesRotaryEmbedding
 from tinystories.checkpoint.stock import fuse_projections
+from tinystories.generation.nodes import Graph
 
 
 if TYPE_CHECKING:
@@ -36,14 +37,15 @@ def onnx_model(model: TinyStoriesForCausalLM, eight_bit: bool, properties: dict[
     computes once what follows from weights alone. So it is a quarter of the size, and as fast, everywhere.
     properties: written into the file.
     """
-    from onnx import helper
+    from onnx import helper, numpy_helper
 
     weights = {name: weight.numpy() for name, weight in fuse_projections(model.state_dict()).items()}
     graph = _Graph(weights, eight_bit)
     _Network(graph, model.config, model.model.rotary_emb).write()
     inputs, outputs = _inputs_and_outputs(model.config)
+    initializers = [numpy_helper.from_array(values, name) for name, values in graph.stored.items()]
     made = helper.make_model(
-        helper.make_graph(graph.nodes, "tinystories", inputs, outputs, graph.initializers),
+        helper.make_graph(graph.nodes, "tinystories", inputs, outputs, initializers),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="tinystories",
@@ -73,46 +75,17 @@ def _inputs_and_outputs(config: TinyStoriesConfig) -> tuple[list[Any], list[Any]
     return inputs, outputs
 
 
-class _Graph:
-    """Nodes and what they are computed from. A tensor is known by its name, which `add` returns."""
+class _Graph(Graph):
+    """With weights that are float32 or int8."""
 
     def __init__(self, weights: dict[str, np.ndarray], eight_bit: bool):
-        self.weights, self.eight_bit = weights, eight_bit
-        self.nodes: list[Any] = []
-        self.initializers: list[Any] = []
-        self._stored: set[str] = set()
-
-    def add(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
-        """A node with one output."""
-        from onnx import helper
-
-        output = output or f"{operator}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
-        return output
+        super().__init__(weights)
+        self.eight_bit = eight_bit
 
     def cast(self, tensor: str, kind: str) -> str:
         from onnx import TensorProto
 
         return self.add("Cast", tensor, to=TensorProto.DataType.Value(kind))
-
-    def split(self, tensor: str, axis: int, *sizes: int) -> list[str]:
-        from onnx import helper
-
-        outputs = [f"Split_{len(self.nodes)}_{part}" for part in range(len(sizes))]
-        self.nodes.append(helper.make_node("Split", [tensor, self.integers(*sizes)], outputs, axis=axis))
-        return outputs
-
-    def store(self, name: str, values: np.ndarray) -> str:
-        """`values` in the file, once for each name."""
-        from onnx import numpy_helper
-
-        if name not in self._stored:
-            self._stored.add(name)
-            self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
-        return name
-
-    def integers(self, *values: int) -> str:
-        return self.store(f"integers_{'_'.join(map(str, values))}", np.array(values, dtype=np.int64))
 
     def number(self, value: float) -> str:
         return self.store(f"number_{value}", np.array(value, dtype=np.float32))

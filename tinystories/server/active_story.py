@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
+from tinystories.generation.sampler import Sampler
 from tinystories.server.events import Echo, Event, Finished, GenerationRequest, Piece, ScoredToken, Started
-from tinystories.server.sampling import Sampler
 
 
 @dataclass(eq=False)
@@ -31,10 +31,12 @@ class QueuedRequest:
 class ActiveStory:
     """A story that is being generated: its tokens, its text, and the pieces that are not emitted yet.
 
-    ids: the tokens of the prompt; room: how many more fit the context; decoder: the tokenizer's."""
+    ids: the tokens of the prompt; room: how many more fit the context; decoder: the tokenizer's. unread: the tokens of
+    the prompt that the model has not read yet; prompt_scores: of those it has, if this was requested."""
 
     def __init__(self, queued: QueuedRequest, ids: list[int], room: int, decoder: Tokenizer):
         self.queued, self.request, self.ids, self.decoder = queued, queued.request, list(ids), decoder
+        self.unread, self.prompt_scores = list(ids), list[ScoredToken]()
         allowed = min(self.request.max_tokens, room)
         self.started = Started(len(ids), allowed, allowed < self.request.max_tokens)
         self.sampler = Sampler(self.request.settings, self.request.seed, len(ids), self.request.adjustments)

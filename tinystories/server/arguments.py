@@ -28,13 +28,13 @@ class ServerArguments:
     device: str = field(default="auto", metadata={"help": "auto (the accelerator, if any), cpu, cuda, mps."})
     dtype: str = field(
         default="auto",
-        metadata={"help": "auto: float64, in which a seed's story does not depend on what else is running; float32: "
-                          "faster, but a word may differ now and then; bfloat16: the same, more often."},
+        metadata={"help": "auto: a seed's story does not depend on what else is running: float32 on a CPU, float64 on "
+                          "a GPU and for architectures of others; float32, bfloat16: less memory there, but a word "
+                          "may differ now and then."},
     )  # fmt: skip
     threads: int = field(
         default=1,
-        metadata={"help": "Processor cores for the model. Two are faster on an otherwise idle machine, and slower on a "
-                          "busy one."},
+        metadata={"help": "Processor cores for the model. More pay for a large model on an otherwise idle machine."},
     )  # fmt: skip
     max_prompt_characters: int = field(
         default=2048,

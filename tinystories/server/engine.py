@@ -1,8 +1,8 @@
 """The engine: one thread that owns the models, between the queue of requests and the web server's event loop.
 
-In each step the thread lets waiting stories join, generates one token of every story, and hands all events to the
-event loop in one call. A cancelled story ends before its next token. A model that a request names first is opened in a
-thread of its own, while the stories of the others go on.
+In each step the thread lets waiting stories join and generates one token of every story. It hands all events to the
+event loop in one call, at most every hundredth of a second: a screen shows no more. A cancelled story ends before its
+next token. A model that a request names first is opened in a thread of its own, while the stories of the others go on.
 """
 
 import asyncio
@@ -30,6 +30,8 @@ Events = asyncio.Queue[tuple[int, Event]]
 
 DISCONNECTED = "the client disconnected"
 QUEUE_TIMEOUT = "timed out in the queue: try again later"
+
+SEND_SECONDS = 0.01  # between two calls of the event loop
 
 LOADING, READY, STOPPING, FAILED = "loading", "ready", "stopping", "failed"
 REASONS = {
@@ -139,6 +141,7 @@ class Engine:
         self.outbox: list[tuple[Events, tuple[int, Event]]] = []  # events that the event loop does not have yet
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._opener: threading.Thread | None = None
+        self._sent = 0.0  # monotonic; the last call of the event loop
         self._stop_deadline = float("inf")  # monotonic; when a stopping server cancels the running stories
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -224,7 +227,8 @@ class Engine:
         for batcher in list(self.pool.batchers.values()):
             self._try(batcher, batcher.step)
         self.running = len(self._running())
-        self._send()
+        if not self.running or time.monotonic() - self._sent >= SEND_SECONDS:
+            self._send()
         return True
 
     def _has_work(self) -> bool:
@@ -234,6 +238,9 @@ class Engine:
 
     def _running(self) -> list[QueuedRequest]:
         return [story.queued for batcher in self.pool.batchers.values() for story in batcher.stories]
+
+    def _has_place(self) -> bool:
+        return len(self._running()) < self.limits.running
 
     def _drop_waiting(self) -> list[tuple[QueuedRequest, str]]:
         """Remove the requests from the queue that are cancelled or too late, all if the server is stopping; return them
@@ -258,13 +265,13 @@ class Engine:
     def _may_open(self, queued: QueuedRequest) -> bool:
         """Whether this request waits for a model that can be opened now. One is opened at a time."""
         model = queued.request.model
-        is_free = self._opening is None and len(self._running()) < self.limits.running
-        return is_free and model not in self.pool.batchers and self.pool.has_room_for(model)
+        is_free = self._opening is None and model not in self.pool.batchers
+        return is_free and self._has_place() and self.pool.has_room_for(model)
 
     def _join_next(self) -> bool:
         """Start a story of the next client that may start one; False if there is none."""
         with self._changed:
-            queued = self._queue.take(self._may_start)
+            queued = self._queue.take(self._may_start) if self._has_place() else None
         if queued is None:
             return False
         batcher = self.pool.batcher(queued.request.model)
@@ -274,7 +281,8 @@ class Engine:
     def _open_next(self) -> None:
         """Begin to open the model of the next request that waits for one."""
         with self._changed:
-            name = next((queued.request.model for queued in self._queue if self._may_open(queued)), None)
+            waiting = self._queue if self._has_place() else ()
+            name = next((queued.request.model for queued in waiting if self._may_open(queued)), None)
         if name is not None:
             self._opening = name
             self.pool.make_room()
@@ -325,7 +333,7 @@ class Engine:
 
     def _send(self) -> None:
         """Hand the events of all stories to the event loop in one call."""
-        outbox, self.outbox = self.outbox, []
+        outbox, self.outbox, self._sent = self.outbox, [], time.monotonic()
         if outbox and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(_deliver, outbox)
 

@@ -5,7 +5,7 @@ import math
 import secrets
 from dataclasses import dataclass
 
-from tinystories.server.sampling import UNCHANGED, Adjustments, Settings
+from tinystories.generation.sampler import UNCHANGED, Adjustments, Settings
 
 
 LARGEST_SEED = 2**53 - 1  # the largest integer that is exact in JavaScript

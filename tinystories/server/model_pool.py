@@ -18,8 +18,9 @@ from tinystories.errors import UserError
 from tinystories.links import leads_outside
 from tinystories.run_files import checkpoints, is_checkpoint, step_of
 from tinystories.server.arguments import ServerArguments
-from tinystories.server.continuous_batching import ContinuousBatcher
-from tinystories.server.kv_cache import check_batches, context_of
+from tinystories.server.continuous_batching import ContinuousBatcher, end_tokens
+from tinystories.server.decoders import open_decoder
+from tinystories.server.torch_decoder import context_of
 
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,6 @@ class ModelPool:
     def __init__(self, checkpoint: str, arguments: ServerArguments):
         self.checkpoint, self.arguments = checkpoint, arguments
         self.device = _device(arguments.device)
-        self.dtype = _dtype(arguments.dtype, self.device)
         self.entries = {entry.id: entry for entry in find_checkpoints(checkpoint)}
         self.default = next(iter(self.entries))
         self.batchers: OrderedDict[str, ContinuousBatcher] = OrderedDict()
@@ -81,12 +81,14 @@ class ModelPool:
         if entry.source != self.checkpoint and leads_out_of_run(Path(entry.source)):
             raise UserError(f"cannot serve {name}: it leads out of the run folder by a link")
         model, tokenizer = load_checkpoint(entry.source, self.device, given.revision, given.tokenizer_path)
-        model = model.to(self.dtype)  # type: ignore[arg-type]  # a decorator of transformers loses the type of self
         _check(entry.source, model, tokenizer)
-        logger.info(
-            "model opened: %s, %s parameters, %s, %s", entry.id, f"{model.num_parameters():,}", self.device, self.dtype
-        )
-        return ContinuousBatcher(model, tokenizer, given.max_running)
+        ends, parameters = end_tokens(model, tokenizer), model.num_parameters()
+        try:
+            decoder, dtype = open_decoder(model, given.max_running, given.threads, given.dtype, name)
+        except UserError as error:
+            raise UserError(f"cannot serve {entry.source}: {error}") from error
+        logger.info("model opened: %s, %s parameters, %s, %s", entry.id, f"{parameters:,}", self.device, dtype)
+        return ContinuousBatcher(decoder, tokenizer, ends, parameters, dtype)
 
 
 def find_checkpoints(checkpoint: str) -> list[Entry]:
@@ -128,16 +130,6 @@ def _device(name: str) -> torch.device:
         raise UserError(f"device: {name!r} is not a device; give auto, cpu, cuda or mps") from error
 
 
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    """auto: float64, in which rounding is too small to change a word.
-
-    Rounding depends on how many stories share a step. In float32 it changes a word of a seed's story now and then, in
-    bfloat16 often."""
-    if name == "auto":
-        return torch.float64 if device.type in ("cpu", "cuda") else torch.float32
-    return getattr(torch, name)
-
-
 def _check(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     config = model.config.get_text_config()
     if context_of(model) is None:
@@ -149,7 +141,3 @@ def _check(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
             f"cannot serve {name}: the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}: they "
             "do not belong together"
         )
-    try:
-        check_batches(model, config.vocab_size)
-    except UserError as error:
-        raise UserError(f"cannot serve {name}: {error}") from error

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 
+from tinystories.generation.sampler import STRONGEST_BIAS, Adjustments, Settings
 from tinystories.server.admission import AdmissionController
 from tinystories.server.events import LARGEST_SEED, Finished, GenerationRequest, Piece, ScoredToken, random_seed
 from tinystories.server.middleware import RETRY_LATER
-from tinystories.server.sampling import STRONGEST_BIAS, Adjustments, Settings
 from tinystories.server.schema import BOUNDS as GENERATE_BOUNDS
 from tinystories.server.schema import MOST_TOKENS, RepetitionPenalty, Seed, TopK, error_detail, openai_error
 from tinystories.server.streaming import CompleteStory, sse

@@ -9,8 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from tinystories.generation.presets import DEFAULT_PRESET, PRESETS
+from tinystories.generation.sampler import Settings
 from tinystories.server.events import LARGEST_SEED
-from tinystories.server.sampling import Settings
 
 
 LONGEST_PROMPT = 2048  # characters, unless the server is started with another max_prompt_characters

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Coroutine
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -118,17 +119,31 @@ async def _disconnected(request: Request) -> None:
 async def with_keep_alive(stream: Stream) -> AsyncIterator[tuple[int, Event | None]]:
     """(number of the story, event) of a stream, and None whenever there was none for `KEEP_ALIVE_SECONDS`."""
     while not stream.ended:
-        try:
-            yield await asyncio.wait_for(stream.next(), KEEP_ALIVE_SECONDS)
-        except TimeoutError:
-            yield 0, None
+        found: tuple[int, Event | None] = 0, None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(KEEP_ALIVE_SECONDS):
+                found = await stream.next()
+        yield found
+
+
+async def joined(stream: Stream, content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """`content`, with what is there at once in one piece: to send it costs more than to make it."""
+    made: list[bytes] = []
+    async for data in content:
+        made.append(data)
+        if stream.events.empty():
+            yield b"".join(made)
+            made = []
+    if made:
+        yield b"".join(made)
 
 
 class EventStream(EventSourceResponse):
     """Server-sent events of stories, which are cancelled when the answer ends, however it ends."""
 
     def __init__(self, stream: Stream, content: AsyncIterator[bytes]):
-        super().__init__(content, headers={"X-Accel-Buffering": "no"})  # tells nginx to forward each piece at once
+        headers = {"X-Accel-Buffering": "no"}  # tells nginx to forward each piece at once
+        super().__init__(joined(stream, content), headers=headers)
         self.stream = stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

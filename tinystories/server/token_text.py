@@ -6,7 +6,7 @@ its bytes, so that two different tokens never have the same name.
 
 from collections.abc import Set as AbstractSet
 
-import torch
+import numpy as np
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
@@ -52,12 +52,20 @@ class TokenTexts:
             return bytes([int(word[3:5], 16)])
         return word.replace("\u2581", " ").encode()  # SentencePiece's space
 
-    def scored(self, logits: torch.Tensor, tokens: list[int], number: int) -> list[ScoredToken]:
+    def scored(self, logits: np.ndarray, tokens: list[int], number: int) -> list[ScoredToken]:
         """logits: (tokens, vocabulary) float32, of each token's place; number: of the likeliest tokens to name."""
-        logprobs = logits.log_softmax(-1)
-        chosen = logprobs.gather(-1, torch.tensor(tokens, dtype=torch.long)[:, None])[:, 0].tolist()
-        values, places = (found.tolist() for found in logprobs.topk(min(number, logprobs.shape[-1])))
-        return [
-            ScoredToken(self[token], chosen[i], tuple(map(Alternative, map(self.__getitem__, places[i]), values[i])))
-            for i, token in enumerate(tokens)
-        ]
+        number = min(number, logits.shape[-1])
+        found = []
+        for row, token in zip(log_softmax(logits), tokens, strict=True):
+            likeliest = np.argpartition(row, -number)[-number:]
+            places = likeliest[np.argsort(-row[likeliest], kind="stable")].tolist()
+            alternatives = tuple(map(Alternative, map(self.__getitem__, places), row[places].tolist()))
+            found.append(ScoredToken(self[token], float(row[token]), alternatives))
+        return found
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last axis, float32."""
+    shifted = logits - logits.max(-1, keepdims=True)
+    values: np.ndarray = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return values

@@ -1,0 +1,109 @@
+"""Stories by the decoder are those of `generate`, one after another and several at once."""
+
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from helpers.export_sources import small_tokenizer
+from helpers.untrained import untrained_model
+from tinystories.evaluation.text.generation import SEEDS_APART, write_samples
+from tinystories.generation.decoder import Decoder
+from tinystories.generation.presets import PRESETS
+from tinystories.generation.sample import decoder_of, sample_story
+from tinystories.generation.sampler import GREEDY, Sampler, Settings
+from tinystories.generation.story import continue_stories, continue_story
+
+
+CONTEXT = 64
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return small_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    """With larger weights than a fresh network, so that its choices are not all alike."""
+    model = untrained_model(tokenizer, context=CONTEXT)
+    for weight in model.parameters():
+        if weight.ndim > 1:
+            weight.data.mul_(6)
+    return model.eval()
+
+
+def generated(model, ids: list[int], seed: int, number: int, **settings) -> list[int]:
+    config = GenerationConfig(max_new_tokens=number, eos_token_id=2, pad_token_id=0, **settings)
+    torch.manual_seed(seed)
+    return model.generate(torch.tensor([ids]), generation_config=config)[0, len(ids) :].tolist()
+
+
+SETTINGS = {
+    **{name: ({"do_sample": True, **preset}, Settings(**preset)) for name, preset in PRESETS.items()},
+    "greedy": ({"do_sample": False, "repetition_penalty": 1.0}, GREEDY),
+    "all tokens": (
+        {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0},
+        Settings(1.0, 0, 1.0, 1.0),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_as_generate(name, model):
+    """Up to the end of the context; one story after another, and all of them in three slots."""
+    (fields, settings), decoder = SETTINGS[name], Decoder.from_model(model, slots=3)
+    prompts = [[1, *range(5, 5 + length)] for length in (1, 9, 3, 20, 40, 7, 30)]
+    limit = CONTEXT - max(map(len, prompts))
+    expected = [generated(model, ids, seed, limit, **fields) for seed, ids in enumerate(prompts)]
+    alone = [
+        list(continue_story(decoder, ids, Sampler(settings, seed), {2}, limit)) for seed, ids in enumerate(prompts)
+    ]
+    assert alone == expected
+    samplers = [Sampler(settings, seed) for seed in range(len(prompts))]
+    assert dict(continue_stories(decoder, prompts, samplers, {2}, limit)) == dict(enumerate(expected))
+
+
+def test_sample_story(model, tokenizer):
+    """With the model's own generation config, to the end of the context; the random state stays as it was."""
+    state = torch.get_rng_state()
+    model.generation_config.max_new_tokens = 1000
+    ids = tokenizer("Once upon")["input_ids"]
+    expected = [*ids, *generated(model, ids, 4, CONTEXT - len(ids), do_sample=True, **PRESETS["balanced"])]
+    torch.set_rng_state(state)
+    assert sample_story(model, tokenizer, "Once upon", 4) == tokenizer.decode(expected, skip_special_tokens=True)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_other_settings_are_written_by_generate(model, tokenizer):
+    """A generation config that asks for beams is not ignored."""
+    model.generation_config.update(num_beams=3, do_sample=False, max_new_tokens=12)
+    ids = tokenizer("Once")["input_ids"]
+    expected = [*ids, *generated(model, ids, 0, 12, num_beams=3, do_sample=False, repetition_penalty=1.2)]
+    assert sample_story(model, tokenizer, "Once", 0) == tokenizer.decode(expected, skip_special_tokens=True)
+    model.generation_config.update(num_beams=1, do_sample=True)
+
+
+def test_write_samples(model, tokenizer):
+    """Any number at a time writes the same; the seeds of two prompts differ, and that of the first is the seed."""
+    prompts = ["Once upon", "Once", "Once upon", "One day"]
+    written = write_samples(model, tokenizer, prompts, "balanced", [5, 6], max_new_tokens=12, batch_size=1)
+    assert written == write_samples(model, tokenizer, prompts, "balanced", [5, 6], max_new_tokens=12, batch_size=16)
+    ids = tokenizer(prompts[2])["input_ids"]
+    for number, seed in ((0, 5), (2, 5 + 2 * SEEDS_APART)):
+        new = generated(model, ids, seed, 12, do_sample=True, **PRESETS["balanced"])
+        whole = tokenizer.decode([*ids, *new], skip_special_tokens=True)
+        assert written[number].text == whole[len(tokenizer.decode(ids, skip_special_tokens=True)) :]
+        assert written[number].ended == (2 in new)
+
+
+def test_changed_network(model, caplog):
+    """A network whose code was changed is not written as the code was: the decoder is compared with it first."""
+    assert decoder_of(model) is not None
+    attend, scaling = model.model.layers[1].self_attn, model.model.layers[1].self_attn.scaling
+    attend.scaling = 3 * scaling
+    assert decoder_of(model) is None
+    assert "whose code was changed" in caplog.text
+    attend.scaling = scaling
+    model.double()
+    assert decoder_of(model) is None
+    model.float()
