@@ -11,7 +11,7 @@ from helpers.runs import ROOT
 
 PACKAGE = ROOT / "tinystories"
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")]
 QUESTIONS = {
     "rate limit": "rate_limit.py",
     "file format": "readers.py",

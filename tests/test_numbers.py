@@ -13,6 +13,7 @@ from helpers.sources import ANYWHERE, DEFINED, GENERATED, MEASURED, WHOLE
 
 
 DOCUMENTS = ["README.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")), "model_card.md"]
+DOCUMENTS += ["benchmarks/README.md"]
 TESTS = {**GENERATED, **WHOLE}
 
 

@@ -265,7 +265,10 @@ DEFINED = {
     ],
     "model_card.md": ["minutes of wall clock, evaluations included"],
 }
-WHOLE = {"docs/compatibility.md": "tests/checkpoint/test_compatibility.py"}  # documents that are written from a record
+WHOLE = {  # documents that are written from records, and the test that compares them
+    "benchmarks/README.md": "tests/test_benchmark_tables.py",
+    "docs/compatibility.md": "tests/checkpoint/test_compatibility.py",
+}
 GENERATED = {  # blocks between two comments, and the test that compares them with their record or with the code
     ("scale: numbers", "scale: end"): "tests/evaluation/test_metric_scale.py",
     ("alarms: numbers", "alarms: end"): "tests/evaluation/test_metric_scale.py",
