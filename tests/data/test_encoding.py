@@ -17,11 +17,8 @@ from tinystories.data.sample_corpus import sample_stories
 from tinystories.data.tokenizer import LEARNED, byte_level_pieces, train_tokenizer
 
 
-TEXTS = [
-    *sample_stories(60, seed=3),
-    "\u201cDon\u2019t!\u201d she\u2019d said, 12 times…  \n\n\tIT'S DON'T'S é à ñ",
-    "छोटी मछली न้ำใจ " * 4,
-]
+QUOTED = "\u201cDon\u2019t!\u201d she\u2019d said, 12 times\u2026  \n\n\tIT'S DON'T'S \u00e9 \u00e0 \u00f1"
+TEXTS = [*sample_stories(60, seed=3), QUOTED, "छोटी मछली न้ำใจ " * 4]
 LONG = "a" * 15, "a" * 16, "a" * 17, "é" * 8, "x" * 7 + "\0", "x" * 7, "<|eos|>", ""
 
 

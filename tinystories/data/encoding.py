@@ -24,6 +24,7 @@ from tinystories.data.tokenizer import LEARNED, byte_level_pieces
 
 
 STORIES_AT_ONCE = 1000
+FEW_STORIES = 20_000
 LONGEST_KEY = 15  # bytes of a part that is looked up by number; a longer one by its bytes
 SLOT_BITS = 16  # slots of the table of parts
 MOST_BYTES = 2**22  # of known parts; more, and all are forgotten
@@ -39,12 +40,15 @@ Tokens = tuple[np.ndarray, np.ndarray]  # the ids of all stories, BOS and EOS to
 def encode_stories(
     stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, workers: int | None = None
 ) -> Iterator[Tokens]:
-    """The tokens of all stories, in order, a thousand stories at a time. workers: threads; default is one a core."""
-    number = min(workers or _cores(), MOST_THREADS)
+    """The tokens of all stories, in order, a thousand stories at a time.
+
+    workers: threads; default is one for each core, and one where that many would only learn the same words.
+    """
+    number = min(workers or (_cores() if len(stories) > FEW_STORIES else 1), MOST_THREADS)
     batches = text_arrays(stories, STORIES_AT_ONCE)
     if not has_known_cuts(tokenizer):  # the library has its own threads
         return (encode_whole(batch, tokenizer) for batch in batches)
-    if number == 1 or len(stories) <= STORIES_AT_ONCE:
+    if number == 1:
         return map(StoryEncoder(tokenizer).encode, batches)
     return _in_threads([StoryEncoder(tokenizer) for _ in range(number)], batches)
 
@@ -151,8 +155,8 @@ class StoryEncoder:
         return numbers
 
     def _look_up_bytes(self, text: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> list[int]:
-        whole = memoryview(text)
-        parts = [bytes(whole[start:end]) for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+        whole = text.tobytes()
+        parts = [whole[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
         unknown = [part for part in dict.fromkeys(parts) if part not in self._numbers]
         if unknown:
             self._learn(unknown)
