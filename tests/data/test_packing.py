@@ -158,9 +158,9 @@ def test_large_vocabulary(tmp_path):
 
 
 @pytest.mark.parametrize("aligned", [False, True])
-def test_tokenizing_in_two_processes(tokenizer, tmp_path, aligned):
-    """The rows are those of one process."""
-    texts = [*SHORT, LONG]
+def test_tokenizing_in_two_threads(tokenizer, tmp_path, aligned):
+    """The rows are those of one thread."""
+    texts = [*SHORT, LONG] * 40
     results = []
     for workers in (None, 2):
         folder = tmp_path / f"{workers}"

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+from dataclasses import replace
 
 import datasets
 import pytest
@@ -21,10 +22,12 @@ from tinystories.data.corpus import load_corpus
 from tinystories.data.sample_corpus import sample_stories
 from tinystories.data.tokenizer import (
     byte_level_pieces,
+    describe,
     load_or_train_tokenizer,
     load_tokenizer,
     tokenizer_report,
     train_tokenizer,
+    training_stories,
 )
 
 
@@ -268,6 +271,46 @@ def test_min_frequency():
     stories = as_dataset(["zq"] * 3)
     assert train_tokenizer(stories, TokenizerArguments(vocab_size=300, min_frequency=3)).tokenize("zq") == ["zq"]
     assert train_tokenizer(stories, TokenizerArguments(vocab_size=300, min_frequency=4)).tokenize("zq") == ["z", "q"]
+
+
+def test_sample(stories):
+    """Guards: a sample of the first stories only, one that differs from run to run, and one of a small text."""
+
+    def chosen(number, of=stories, **more):
+        arguments = TokenizerArguments(tokenizer_sample_stories=number, **more)
+        return training_stories(of, arguments)["text"][:]
+
+    everything = stories["text"][:]
+    for number in (0, len(stories), len(stories) + 1, 10**9):
+        assert chosen(number) == everything
+    assert chosen(5, max_samples=9) == everything[:9]
+    many = as_dataset(f"{number}" for number in range(2000))
+    places = [int(text) for text in chosen(200, of=many)]
+    assert places == sorted(set(places)) and len(places) == 200
+    assert all(sum(place // 500 == part for place in places) >= 10 for part in range(4)), "not spread over the corpus"
+    assert chosen(200, of=many) == [str(place) for place in places]
+    assert "at least 0" in mistake(chosen, -1)
+
+
+def test_trained_on_the_sample(stories, tmp_path):
+    """Guards: a tokenizer of all stories under the key of a sample, and a report that does not say what it saw."""
+    arguments = TokenizerArguments(vocab_size=300, tokenizer_sample_stories=7)
+    sample = training_stories(stories, arguments)
+    trained = load_or_train_tokenizer(arguments, stories, str(tmp_path))
+    assert content(trained) == content(train_tokenizer(sample, TokenizerArguments(vocab_size=300)))
+    report = tokenizer_report(trained, stories)
+    assert report["trained_on_stories"] == 7 and "trained on 7 stories" in describe(report)
+    everything = load_or_train_tokenizer(replace(arguments, tokenizer_sample_stories=0), stories, str(tmp_path))
+    assert content(everything) != content(trained)
+
+
+def test_resumed_run_keeps_its_stories(stories, tmp_path):
+    """Guards: a run that began before there were samples, and could not be resumed with another tokenizer."""
+    arguments = TokenizerArguments(vocab_size=300, tokenizer_sample_stories=7)
+    earlier = train_tokenizer(stories, TokenizerArguments(vocab_size=300))
+    earlier.save_pretrained(tmp_path / "earlier")
+    resumed = load_or_train_tokenizer(arguments, stories, str(tmp_path / "cache"), resumed=str(tmp_path / "earlier"))
+    assert content(resumed) == content(earlier)
 
 
 def test_max_samples(stories):

@@ -110,7 +110,7 @@ class DataArguments:
     )
     isolate_stories: bool = field(default=False, metadata={"help": "Mask attention between the stories of a row."})
     preprocessing_num_workers: int | None = field(
-        default=None, metadata={"help": "Processes that tokenize (default: one, with a thread for each core)."}
+        default=None, metadata={"help": "Threads that tokenize (default: one for each core)."}
     )
     data_cache_dir: str | None = field(
         default=None, metadata={"help": "Where tokenized data is kept (default: in the datasets cache)."}
@@ -145,6 +145,13 @@ class TokenizerArguments:
     min_frequency: int = field(default=2, metadata={"help": "Merge a pair of tokens if it occurs at least this often."})
     max_samples: int | None = field(
         default=None, metadata={"help": "Train the tokenizer on at most this many stories, the first."}
+    )
+    tokenizer_sample_stories: int = field(
+        default=50_000,
+        metadata={
+            "help": "Of more stories than that, train the tokenizer on this many, drawn with a fixed seed from all of "
+            "them; 0: train on all."
+        },
     )
 
 

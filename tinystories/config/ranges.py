@@ -30,7 +30,7 @@ RANGES = (
     (
         "0 or more, and finite",
         lambda value: 0 <= value < math.inf,
-        "muon_learning_rate train_eval_samples max_loss_spike "
+        "muon_learning_rate train_eval_samples tokenizer_sample_stories max_loss_spike "
         "learning_rate weight_decay max_grad_norm warmup_steps initializer_range dataloader_num_workers eval_delay "
         "neftune_noise_alpha",
     ),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import datasets
 import numpy as np
@@ -33,6 +34,8 @@ STORY_SCHEMA = pa.schema({"text": pa.string()})
 SAMPLE_CORPUS_SEED = 0
 DOUBTS = 3  # that are said
 READING = 3  # part of the cache key: raise it when the readers change
+SPARSE = 4  # stories that are read and not taken, for each that is
+_KEYS: WeakKeyDictionary[datasets.Dataset, str] = WeakKeyDictionary()  # a dataset does not change
 
 
 @dataclass
@@ -240,13 +243,40 @@ def _sample_corpus(arguments: DataArguments) -> tuple[datasets.Dataset, None, di
 
 
 def dataset_key(stories: datasets.Dataset) -> str:
-    """A hash over the text of every story, in order (see `content_key`)."""
-    return content_key(text for batch in stories.iter(STORIES_PER_BATCH) for text in batch["text"])
+    """A hash over the text of every story, in order (see `content_key`). Computed once for a dataset that is open."""
+    if stories not in _KEYS:
+        _KEYS[stories] = content_key(text for texts in text_arrays(stories) for text in texts.to_pylist())
+    return _KEYS[stories]
+
+
+def text_arrays(stories: datasets.Dataset, number: int = STORIES_PER_BATCH) -> Iterator[pa.Array]:
+    """The texts of `number` stories at a time, in order, as Arrow arrays of strings.
+
+    Of stories that were selected in order, such as those that are not held out, the ones of a stretch are taken at
+    once; `datasets` takes them one by one.
+    """
+    picked = stories._indices
+    if picked is None or not len(stories):
+        column = stories.data.table.column("text")
+        yield from (_joined(column.slice(start, number)) for start in range(0, len(stories), number))
+        return
+    column, places = stories.data.table.column("text"), picked.table.column(0)
+    for start in range(0, len(places), number):
+        wanted = places.slice(start, number).to_numpy().astype(np.int64)
+        first, last = int(wanted.min()), int(wanted.max())
+        if last - first < SPARSE * number:
+            yield _joined(column.slice(first, last - first + 1)).take(pa.array(wanted - first))
+        else:
+            yield _joined(stories.select(range(start, min(start + number, len(stories)))).with_format("arrow")["text"])
+
+
+def _joined(texts: pa.ChunkedArray) -> pa.Array:
+    return texts.combine_chunks() if texts.num_chunks != 1 else texts.chunk(0)
 
 
 def story_hashes(stories: datasets.Dataset, seed: int = 0) -> np.ndarray:
     """A 64-bit hash of each story, shape (stories,), uint64; stories that differ only in white space have the same."""
-    batches = [text_hashes(batch["text"], seed) for batch in stories.iter(STORIES_PER_BATCH)]
+    batches = [text_hashes(texts.to_pylist(), seed) for texts in text_arrays(stories)]
     return np.concatenate(batches) if batches else np.empty(0, dtype=np.uint64)
 
 

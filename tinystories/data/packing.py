@@ -18,13 +18,14 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import torch
+from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from tinystories.config.keys import DataArguments
 from tinystories.console import command_name
 from tinystories.data.cache import cached_folder, content_key, write_arrow
 from tinystories.data.corpus import dataset_key
-from tinystories.data.readers import STORIES_PER_BATCH
+from tinystories.data.encoding import Tokens, encode_stories
 from tinystories.errors import UserError
 
 
@@ -102,12 +103,12 @@ def _write_rows(
     folder: Path, stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, arguments: DataArguments
 ) -> dict:
     dtype = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
-    tokenized = _tokenize(folder, stories, tokenizer, dtype, arguments.preprocessing_num_workers)
     report = {"stories": len(stories), "tokens": 0, "rows": 0, "dropped_tokens": 0, "padding_tokens": 0}
+    tokens = _tokenize(stories, tokenizer, dtype, arguments.preprocessing_num_workers)
     if arguments.align_to_stories:
-        rows = _aligned_rows(tokenized, arguments.block_size, tokenizer.pad_token_id, report)
+        rows = _aligned_rows(tokens, arguments.block_size, tokenizer.pad_token_id, report)
     else:
-        rows = _stream_rows(tokenized, arguments.block_size, report)
+        rows = _stream_rows(tokens, arguments.block_size, report)
 
     row_type = pa.list_(pa.from_numpy_dtype(dtype), arguments.block_size)
     schema = pa.schema({"input_ids": row_type})
@@ -119,45 +120,22 @@ def _write_rows(
             yield pa.record_batch([pa.FixedSizeListArray.from_arrays(flat, arguments.block_size)], schema=schema)
 
     write_arrow(folder / "rows.arrow", schema, batches(rows))
-    del tokenized, rows  # closes the memory maps: Windows does not remove files that are mapped
-    for file in folder.glob("tokens*.arrow"):
-        file.unlink()
     return report
 
 
 def _tokenize(
-    folder: Path, stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, dtype: type, num_proc: int | None
-) -> datasets.Dataset:
-    """A dataset with the column `tokens`, one row for each story. num_proc: default is the tokenizer's own threads."""
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-
-    def encode(batch: dict) -> dict:
-        encoded = tokenizer(batch["text"], add_special_tokens=False)["input_ids"]
-        return {"tokens": [np.array([bos, *ids, eos], dtype=dtype) for ids in encoded]}
-
-    return stories.map(
-        encode,
-        batched=True,
-        remove_columns=stories.column_names,
-        features=datasets.Features({"tokens": datasets.List(datasets.Value(np.dtype(dtype).name))}),
-        num_proc=num_proc if num_proc and num_proc > 1 else None,
-        cache_file_name=str(folder / "tokens.arrow"),
-        load_from_cache_file=False,
-        new_fingerprint=folder.name,
-        desc="tokenizing",
-    )
-
-
-def _story_batches(tokenized: datasets.Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, dtype: type, workers: int | None
+) -> Iterator[Tokens]:
     """Batches of stories as (tokens of all, shape (tokens,); length of each, shape (stories,))."""
-    for table in tokenized.with_format("arrow").iter(STORIES_PER_BATCH):
-        column = table.column("tokens").combine_chunks()
-        yield column.flatten().to_numpy(), column.value_lengths().to_numpy()
+    with tqdm(total=len(stories), desc="tokenizing", unit=" stories", delay=2) as bar:
+        for tokens, lengths in encode_stories(stories, tokenizer, workers):
+            bar.update(len(lengths))
+            yield tokens.astype(dtype), lengths
 
 
-def _stream_rows(tokenized: datasets.Dataset, block_size: int, report: dict) -> Iterator[np.ndarray]:
+def _stream_rows(tokenized: Iterator[Tokens], block_size: int, report: dict) -> Iterator[np.ndarray]:
     rest = None
-    for tokens, _ in _story_batches(tokenized):
+    for tokens, _ in tokenized:
         report["tokens"] += len(tokens)
         rest = tokens if rest is None else np.concatenate([rest, tokens])
         full = len(rest) // block_size * block_size
@@ -168,10 +146,10 @@ def _stream_rows(tokenized: datasets.Dataset, block_size: int, report: dict) -> 
 
 
 def _aligned_rows(
-    tokenized: datasets.Dataset, block_size: int, pad_token_id: int, report: dict
+    tokenized: Iterator[Tokens], block_size: int, pad_token_id: int, report: dict
 ) -> Iterator[np.ndarray]:
     """First-fit packing, longest piece first, in one batch of stories; a long story continues in the next row."""
-    for tokens, lengths in _story_batches(tokenized):
+    for tokens, lengths in tokenized:
         report["tokens"] += len(tokens)
         stories = np.split(tokens, np.cumsum(lengths)[:-1])
         pieces = [(i == 0, story[i : i + block_size]) for story in stories for i in range(0, len(story), block_size)]

@@ -8,9 +8,11 @@ packing adds EOS.
 import logging
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
+import numpy as np
 import tokenizers
 from huggingface_hub.errors import StrictDataclassError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -20,8 +22,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from tinystories.config.keys import TokenizerArguments
 from tinystories.console import command_name
 from tinystories.data.cache import ContentKey, cached_folder, content_key
-from tinystories.data.corpus import dataset_key
-from tinystories.data.readers import STORIES_PER_BATCH
+from tinystories.data.corpus import dataset_key, text_arrays
 from tinystories.errors import UserError, one_line
 
 
@@ -39,7 +40,9 @@ PIECES = (
 # after it stay two tokens, and English has the tokens that GPT-2's pattern gives it (docs/experiments.md).
 LEARNED = r"'s|'t|'re|'ve|'m|'ll|'d| ?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s+(?!\S)|\s+"
 TRAINING = 3  # part of the cache key: increase it when train_tokenizer changes
+SAMPLE_SEED = 0  # of the stories that a tokenizer is trained on
 TRAINED_ON = "trained_on"  # in tokenizer_config.json: the key of the stories that a tokenizer was trained on
+TRAINED_ON_STORIES = "trained_on_stories"  # there too: their number
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 
 
@@ -58,7 +61,7 @@ def earlier_pieces(tokenizer: PreTrainedTokenizerBase) -> PreTokenizer | None:
 def train_tokenizer(
     stories: datasets.Dataset, arguments: TokenizerArguments, earlier: PreTokenizer | None = None
 ) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE on the column `text`.
+    """Train a byte-level BPE on the column `text` of the stories that `training_stories` picks.
 
     The vocabulary is smaller than `arguments.vocab_size`, with a warning, if too few pairs occur `min_frequency` times.
     earlier: how an earlier version cut texts and learned merges, for a run that it began.
@@ -68,8 +71,7 @@ def train_tokenizer(
     """
     if arguments.vocab_size < SMALLEST_VOCABULARY:
         raise UserError(f"vocab_size must be at least {SMALLEST_VOCABULARY} (256 bytes and 3 special tokens)")
-    if arguments.max_samples is not None:
-        stories = stories.select(range(min(arguments.max_samples, len(stories))))
+    stories = training_stories(stories, arguments)
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = earlier or byte_level_pieces(LEARNED)
     backend.decoder = decoders.ByteLevel()
@@ -97,6 +99,7 @@ def train_tokenizer(
         padding_side="left",  # for batches of prompts; training rows are not padded by the tokenizer
     )
     tokenizer.init_kwargs[TRAINED_ON] = str(seen)  # is saved with it, and compared by a guard
+    tokenizer.init_kwargs[TRAINED_ON_STORIES] = len(stories)
     if len(tokenizer) < arguments.vocab_size:
         logger.warning(
             "the stories give only %d tokens with min_frequency %d, not vocab_size %d",
@@ -107,9 +110,34 @@ def train_tokenizer(
     return tokenizer
 
 
+def training_stories(stories: datasets.Dataset, arguments: TokenizerArguments) -> datasets.Dataset:
+    """Those of `stories` that a tokenizer is trained on: the first, a sample of all with a fixed seed, or all.
+
+    The merges hardly depend on more stories than the default takes (benchmarks/data.py measures that).
+    """
+    if arguments.max_samples is not None:
+        return stories.select(range(min(arguments.max_samples, len(stories))))
+    number = arguments.tokenizer_sample_stories
+    if number < 0:
+        raise UserError(f"tokenizer_sample_stories must be at least 0, got {number}")
+    if not 0 < number < len(stories):
+        return stories
+    places = np.random.default_rng(SAMPLE_SEED).choice(len(stories), number, replace=False)
+    return stories.select(np.sort(places))
+
+
+def _all_for_an_earlier_run(
+    arguments: TokenizerArguments, stories: datasets.Dataset, resumed: PreTrainedTokenizerBase
+) -> TokenizerArguments:
+    """`arguments` without the sample, if the tokenizer of the run that is resumed was trained on all stories."""
+    if resumed.init_kwargs.get(TRAINED_ON) == dataset_key(stories):
+        return replace(arguments, tokenizer_sample_stories=0)
+    return arguments
+
+
 def _batches(stories: datasets.Dataset) -> Iterator[list[str]]:
-    for batch in stories.iter(STORIES_PER_BATCH):
-        yield batch["text"]
+    for texts in text_arrays(stories):
+        yield texts.to_pylist()
 
 
 def _noted(batches: Iterable[list[str]], seen: ContentKey) -> Iterator[list[str]]:
@@ -129,12 +157,16 @@ def load_or_train_tokenizer(
     """
     if arguments.tokenizer_name is not None:
         return load_tokenizer(arguments.tokenizer_name, arguments.tokenizer_revision)
-    earlier = None if resumed is None else earlier_pieces(load_tokenizer(resumed))
+    earlier = None
+    if resumed is not None:
+        saved = load_tokenizer(resumed)
+        earlier, arguments = earlier_pieces(saved), _all_for_an_earlier_run(arguments, stories, saved)
+    chosen = training_stories(stories, arguments)
     settings = [arguments.vocab_size, arguments.min_frequency, arguments.max_samples, tokenizers.__version__]
-    key = content_key(["tokenizer", TRAINING, *SPECIAL_TOKENS, *settings, repr(earlier), dataset_key(stories)])
+    key = content_key(["tokenizer", TRAINING, *SPECIAL_TOKENS, *settings, repr(earlier), dataset_key(chosen)])
 
     def build(folder: Path) -> None:
-        logger.info("training a tokenizer on %d stories", len(stories))
+        logger.info("training a tokenizer on %d of %d stories", len(chosen), len(stories))
         train_tokenizer(stories, arguments, earlier).save_pretrained(folder)
 
     return load_tokenizer(str(cached_folder("tokenizer", key, build, cache_root)))
@@ -177,12 +209,15 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
 
 
 def tokenizer_report(tokenizer: PreTrainedTokenizerBase, held_out: datasets.Dataset) -> dict:
-    """Vocabulary size, UTF-8 bytes per token on held-out stories, and the tokens of the articles."""
+    """The stories that it was trained on, if known; vocabulary size, UTF-8 bytes per token on held-out stories, and the
+    tokens of the articles.
+    """
     num_bytes = num_tokens = 0
     for texts in _batches(held_out):
         num_bytes += sum(len(text.encode()) for text in texts)
         num_tokens += sum(len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"])
-    return {
+    trained_on = tokenizer.init_kwargs.get(TRAINED_ON_STORIES)
+    return ({} if trained_on is None else {TRAINED_ON_STORIES: trained_on}) | {
         "vocab_size": len(tokenizer),
         "held_out_stories": len(held_out),
         "held_out_bytes": num_bytes,
@@ -197,4 +232,5 @@ def describe(report: dict) -> str:
     return (
         f"tokenizer: {report['vocab_size']:,} tokens, {report['bytes_per_token']:.2f} bytes per token "
         f"on {report['held_out_stories']:,} held-out stories; {articles}"
+        + (f"; trained on {report[TRAINED_ON_STORIES]:,} stories" if TRAINED_ON_STORIES in report else "")
     )

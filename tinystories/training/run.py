@@ -14,7 +14,6 @@ from tinystories.evaluation.scoring import nll_of_rows, score_from_tokens, scori
 from tinystories.generation.sample import fitting_prompts, sample_story
 from tinystories.provenance import Stopwatch
 from tinystories.reporting.model_card import read_facts, write_card
-from tinystories.reporting.run_report import write_report
 from tinystories.run_files import step_of
 from tinystories.training.budget import check_room_for_checkpoints
 from tinystories.training.build import make_trainer, prepare_data
@@ -121,6 +120,8 @@ def finish(trainer: StoryTrainer, training: RunArguments, corpus: Corpus) -> Non
 def report(folder: str) -> None:
     """Write the report. The run is finished and saved: a page that cannot be written does not make it fail."""
     try:
+        from tinystories.reporting.run_report import write_report  # matplotlib: only now, a run must start fast
+
         print(f"Report: {write_report(folder)}")
     except Exception as error:
         logger.warning("no report (%s tries again): %s", shell_line("report", folder), one_line(error))

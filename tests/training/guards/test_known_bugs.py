@@ -36,15 +36,15 @@ MUTATIONS = {
         "not the next-token loss",
     ),
     "EOS dropped between stories": (
-        "tinystories/data/packing.py",
-        "np.array([bos, *ids, eos], dtype=dtype)",
-        "np.array([bos, *ids], dtype=dtype)",
+        "tinystories/data/encoding.py",
+        "counts = self._count[parts]",
+        "counts = np.where(parts == 1, 0, self._count[parts])",
         "no EOS between packed stories",
     ),
     "BOS dropped before stories": (
-        "tinystories/data/packing.py",
-        "np.array([bos, *ids, eos], dtype=dtype)",
-        "np.array([*ids, eos], dtype=dtype)",
+        "tinystories/data/encoding.py",
+        "counts = self._count[parts]",
+        "counts = np.where(parts == 0, 0, self._count[parts])",
         "no BOS in the packed rows",
     ),
     "EOS left out of the loss": (
@@ -66,9 +66,9 @@ MUTATIONS = {
         "never learns to stop",
     ),
     "stories truncated by the call": (
-        "tinystories/data/packing.py",
-        'encoded = tokenizer(batch["text"], add_special_tokens=False)',
-        'encoded = tokenizer(batch["text"], add_special_tokens=False, truncation=True, max_length=5)',
+        "tinystories/data/encoding.py",
+        "text, offsets = _bytes_of(texts)",
+        "text, offsets = _bytes_of(pa.array([text[:20] for text in texts.to_pylist()], texts.type))",
         "it was cut",
     ),
     "text normalized by the tokenizer": (

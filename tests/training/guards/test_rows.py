@@ -15,15 +15,20 @@ from tinystories.training.guards.samples import Sample
 
 
 PACKING, TRAINER = "tinystories/data/packing.py", "tinystories/training/trainer.py"
-ENCODED = "for ids in encoded]"
+ENCODING, STORIES = "tinystories/data/encoding.py", 'an array of strings."""'
 SAMPLER = "    def progress(self)"
 LOADER = "loader = super()._get_dataloader(*args, **kwargs)"
 MUTATIONS = {
-    "every 97th story lost": (PACKING, ENCODED, "for i, ids in enumerate(encoded) if i % 97 != 96]", "is missing in"),
+    "every 97th story lost": (
+        ENCODING,
+        STORIES,
+        f"{STORIES}\n        texts = texts.take([i for i in range(len(texts)) if i % 97 != 96])",
+        "is missing in",
+    ),
     "the last stories of a batch doubled": (
-        PACKING,
-        ENCODED,
-        "for ids in [*encoded, *encoded[-9:]]]",
+        ENCODING,
+        STORIES,
+        f"{STORIES}\n        texts = pa.concat_arrays([texts, texts[-9:]])",
         "more stories than",
     ),
     "two tokens swapped in a later row": (
@@ -33,15 +38,16 @@ MUTATIONS = {
         "of the corpus",
     ),
     "line ends become spaces": (
-        PACKING,
-        'tokenizer(batch["text"], add',
-        'tokenizer([text.replace("\\n", " ") for text in batch["text"]], add',
+        ENCODING,
+        "_bytes_of(texts)",
+        '_bytes_of(pa.array([text.replace("\\n", " ") for text in texts.to_pylist()], texts.type))',
         "a packed story is not story",
     ),
     "tokens that spell the same": (
-        PACKING,
-        'encoded = tokenizer(batch["text"], add_special_tokens=False)["input_ids"]',
-        'encoded = [sum(tokenizer(list(text), add_special_tokens=False)["input_ids"], []) for text in batch["text"]]',
+        ENCODING,
+        'encoded = self._tokenizer([part.decode() for part in parts], add_special_tokens=False)["input_ids"]',
+        'encoded = [sum(self._tokenizer(list(part.decode()), add_special_tokens=False)["input_ids"], []) '
+        "for part in parts]",
         "not those that the tokenizer gives",
     ),
     "validation stories packed too": (

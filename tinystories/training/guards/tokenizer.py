@@ -12,7 +12,7 @@ from tinystories.console import command_name
 from tinystories.data.corpus import dataset_key
 from tinystories.data.packing import encode_story
 from tinystories.data.readers import STORIES_PER_BATCH
-from tinystories.data.tokenizer import LEARNED, TRAINED_ON, byte_level_pieces, earlier_pieces
+from tinystories.data.tokenizer import LEARNED, TRAINED_ON, byte_level_pieces, earlier_pieces, training_stories
 from tinystories.errors import GuardError
 from tinystories.training.guards.samples import Sample
 from tinystories.training.recipe_trainer import RecipeTrainer
@@ -63,18 +63,21 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, texts: list[str], sample
 
 
 def check_tokenizer_training(tokenizer: PreTrainedTokenizerBase, train: datasets.Dataset, recipe: Recipe) -> str:
-    """A tokenizer that this run trained has seen the training stories, all of them and no others.
+    """A tokenizer that this run trained has seen the training stories it should, all of them and no others.
 
     Training records the key of the stories it reads. On little text the tokenizer is trained again, here, and compared.
     """
     arguments = recipe.tokenizer
     if arguments.tokenizer_name is not None or recipe.model.model_name_or_path is not None:
         return "given, not trained by this run: it may have seen the validation stories"
-    stories = train if arguments.max_samples is None else train.select(range(min(arguments.max_samples, len(train))))
-    if tokenizer.init_kwargs.get(TRAINED_ON) != dataset_key(stories):
+    trained_on = tokenizer.init_kwargs.get(TRAINED_ON)
+    stories = training_stories(train, arguments)
+    if trained_on != dataset_key(stories) and trained_on == dataset_key(train):
+        stories = train  # by an earlier version, which took no sample
+    if trained_on != dataset_key(stories):
         raise GuardError(
-            f"the tokenizer was trained on other stories than the {len(stories):,} training stories: it may have seen "
-            "the validation stories, or only a part"
+            f"the tokenizer was trained on other stories than {len(stories):,} of the {len(train):,} training stories: "
+            "it may have seen the validation stories, or only a part"
         )
     texts, letters = [], 0
     for batch in stories.iter(STORIES_PER_BATCH):
