@@ -62,6 +62,7 @@ class DataArguments:
         default=None, metadata={"help": "The same for validation (default: validation_fraction of the training data)."}
     )
     dataset_name: str | None = field(default=None, metadata={"help": "A dataset on the Hub: roneneldan/TinyStories."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Its branch, tag or commit on the Hub."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration, if it has several."})
     train_split_name: str = field(default="train", metadata={"help": "Its split to train on."})
     validation_split_name: str | None = field(

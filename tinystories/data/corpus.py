@@ -209,7 +209,7 @@ def _file_digest(file: Path) -> bytes:
 
 def _read_hub(name: str, arguments: DataArguments) -> tuple[datasets.Dataset, datasets.Dataset | None, dict]:
     try:
-        splits = datasets.load_dataset(name, arguments.dataset_config_name)
+        splits = datasets.load_dataset(name, arguments.dataset_config_name, revision=arguments.dataset_revision)
     except (
         OSError,
         ValueError,
@@ -250,11 +250,13 @@ def _read_sample(arguments: DataArguments) -> tuple[datasets.Dataset, datasets.D
     if arguments.validation_file is not None:
         validation, of_validation = read_files(arguments.validation_file, arguments)
         return train, validation, {"train": report, "validation": of_validation}
-    splits = open_hub(arguments) if arguments.dataset_name is not None else {}
-    split = arguments.validation_split_name or ("validation" if "validation" in splits else None)
+    dataset = open_hub(arguments) if arguments.dataset_name is not None else None
+    if dataset is None:
+        return train, None, {"train": report}
+    split = arguments.validation_split_name or ("validation" if "validation" in dataset.splits else None)
     if split is None:
         return train, None, {"train": report}
-    rows = in_turn(list(hub_shards(arguments, splits, split)), 1)
+    rows = in_turn(list(hub_shards(arguments, dataset, split)), 1)
     validation, of_validation = _read_first(f"{name}[{split}]", rows, arguments, None)
     return train, validation, {"train": report, "validation": of_validation}
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import datasets
-import fsspec.asyn
+import fsspec.asyn  # type: ignore[import-untyped]
+from huggingface_hub import HfApi
 
 from tinystories.config.keys import DataArguments
 from tinystories.data.readers import READERS, STORIES_PER_BATCH, BadRow, check_text_column, list_files
@@ -87,24 +88,35 @@ def open_shards(arguments: DataArguments) -> list[Shard]:
     return [FileShard(file, arguments, len(found.files)) for file in found.files]
 
 
-def open_hub(arguments: DataArguments) -> datasets.IterableDatasetDict:
-    """All splits of `dataset_name`, none of them read yet."""
-    name = str(arguments.dataset_name)
+@dataclass
+class HubDataset:
+    """The splits of a data set of the Hub, none of them read yet. commit: None of a local folder."""
+
+    splits: datasets.IterableDatasetDict
+    commit: str | None
+
+
+def open_hub(arguments: DataArguments) -> HubDataset:
+    """`dataset_name`, all of it at one commit. Raises UserError: it cannot be reached, or needs a configuration."""
+    name, commit = str(arguments.dataset_name), arguments.dataset_revision
     try:
-        return datasets.load_dataset(name, arguments.dataset_config_name, streaming=True)
+        if not Path(name).exists():
+            commit = HfApi().dataset_info(name, revision=commit).sha
+        splits = datasets.load_dataset(name, arguments.dataset_config_name, revision=commit, streaming=True)
+        return HubDataset(splits, commit)
     except (OSError, ValueError, ImportError, datasets.exceptions.DatasetsError) as error:
         raise UserError(f"cannot stream the dataset {name}: {one_line(error)}") from error
 
 
-def hub_shards(arguments: DataArguments, splits: datasets.IterableDatasetDict, split: str) -> Iterator[HubShard]:
+def hub_shards(arguments: DataArguments, dataset: HubDataset, split: str) -> Iterator[HubShard]:
     """The shards of a split; raises UserError if there is no such split."""
-    name = arguments.dataset_name
+    name, splits = arguments.dataset_name, dataset.splits
     if split not in splits:
         raise UserError(f"{name} has no split {split!r}; it has {list(splits)}")
-    number = splits[split].num_shards
+    number, commit = splits[split].num_shards, f"@{dataset.commit}" if dataset.commit else ""
     for i in range(number):
-        piece = splits[split].shard(number, i)
-        yield HubShard(piece, f"{name}[{split}], shard {i + 1} of {number}", arguments.text_column)
+        label = f"{name}{commit}[{split}], shard {i + 1} of {number}"
+        yield HubShard(splits[split].shard(number, i), label, arguments.text_column)
 
 
 def in_turn(shards: Sequence[Shard], at_once: int) -> Iterator[str | BadRow]:

@@ -39,12 +39,12 @@ NOT_CHECKED = "duplicates, near-copies, mojibake and sizes of the stories after 
 class Cursor:
     """A place in a lane, before a chunk of stories.
 
-    index: rows of the lane before it. turn: shards that the lane has finished. row: rows of the shard before the
+    rows: of the lane before it. turn: shards that the lane has finished. row: rows of the shard before the
     window. story: stories of the window before the chunk. rest: tokens before the chunk that did not fill a row.
     counts: stories, empty and bad rows and stories left out, to the end of the window.
     """
 
-    index: int = 0
+    rows: int = 0
     turn: int = 0
     row: int = 0
     story: int = 0
@@ -56,7 +56,7 @@ class Row(NamedTuple):
     """A row of `block_size` tokens, its lane and its number there, and a cursor at or before it."""
 
     lane: int
-    index: int
+    number: int
     tokens: np.ndarray
     cursor: Cursor
 
@@ -65,18 +65,18 @@ class Row(NamedTuple):
 class Mark:
     """The last row of a lane that was trained on: its number, a checksum of its tokens, a cursor at or before it."""
 
-    index: int
+    number: int
     checksum: int
     cursor: Cursor
 
     @classmethod
     def of(cls, row: Row) -> "Mark":
-        return cls(row.index, _checksum(row.tokens), row.cursor)
+        return cls(row.number, _checksum(row.tokens), row.cursor)
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> "Mark":
         cursor = saved["cursor"]
-        return cls(saved["index"], saved["checksum"], Cursor(**cursor | {"rest": tuple(cursor["rest"])}))
+        return cls(saved["number"], saved["checksum"], Cursor(**cursor | {"rest": tuple(cursor["rest"])}))
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -88,7 +88,11 @@ def _checksum(tokens: np.ndarray) -> int:
 
 @dataclass
 class Stream:
-    """What is read, and how. held_out: hashes of the validation stories, which are left out wherever they stand."""
+    """What is read, and how.
+
+    held_out: hashes of the validation stories, which are left out wherever they stand. key: the same only for the same
+    shards, sample, tokenizer and settings, as far as that is known without reading all of it.
+    """
 
     shards: list[Shard]
     lanes: int
@@ -96,6 +100,7 @@ class Stream:
     arguments: DataArguments
     held_out: set[int]
     seed: int
+    key: str
 
     def shard_of(self, lane: int, turn: int) -> tuple[int, Shard]:
         """The shard that a lane reads after `turn` others, and in which pass over all shards that is."""
@@ -124,10 +129,10 @@ def stream_rows(
     shards = open_shards(arguments)
     lanes = min(arguments.streaming_lanes, len(shards))
     held_out = set(story_hashes(corpus.validation).tolist())
-    stream = Stream(shards, lanes, tokenizer, arguments, held_out, seed)
+    key = content_key([sample.key, str(lanes), *(shard.name for shard in shards)])
+    stream = Stream(shards, lanes, tokenizer, arguments, held_out, seed, key)
     corpus.report["stream"] = {"shards": len(shards), "lanes": lanes, "sample_stories": len(corpus.train)}
     corpus.report["stream"] |= {"not_checked": NOT_CHECKED}
-    key = content_key([sample.key, str(lanes), *(shard.name for shard in shards)])
     return StreamedRows(sample.rows, sample.report, key, stream)
 
 
@@ -142,31 +147,31 @@ class Lane:
         """
         self.stream, self.number, self.data = stream, number, stream.arguments
         self.shards_without_story = 0
-        self.index = start.cursor.index if start else 0
+        self.following = start.cursor.rows if start else 0
         self.rows = self._rows(start.cursor if start else Cursor())
-        if start is not None and _checksum(self.at(start.index).tokens) != start.checksum:
+        if start is not None and _checksum(self.at(start.number).tokens) != start.checksum:
             raise UserError(
-                f"the stream is not what it was when the checkpoint was saved: row {start.index} of lane {number} has "
+                f"the stream is not what it was when the checkpoint was saved: row {start.number} of lane {number} has "
                 "other tokens",
                 "restore the shards, or give another --output_dir",
             )
 
-    def at(self, index: int) -> Row:
-        """Row `index`, which must come after the rows that were read before."""
-        row = next(islice(self.rows, index - self.index, None))
-        self.index = index + 1
+    def at(self, number: int) -> Row:
+        """Row `number`, which must come after the rows that were read before."""
+        row = next(islice(self.rows, number - self.following, None))
+        self.following = number + 1
         return row
 
     def _rows(self, cursor: Cursor) -> Iterator[Row]:
         for place, block in self._chunks(cursor):
             for i, tokens in enumerate(block):
-                yield Row(self.number, place.index + i, tokens, place)
+                yield Row(self.number, place.rows + i, tokens, place)
 
     def _chunks(self, cursor: Cursor) -> Iterator[tuple[Cursor, np.ndarray]]:
         """Rows of a chunk of stories, shape (rows, block_size), and the cursor before it."""
         items = self._items(cursor.turn, cursor.row)
-        index, turn, row, done = cursor.index, cursor.turn, cursor.row, cursor.story
-        rest = np.array(cursor.rest, dtype=self._dtype)
+        before, turn, row, done = cursor.rows, cursor.turn, cursor.row, cursor.story
+        rest: np.ndarray = np.array(cursor.rest, dtype=self._dtype)
         counts = dict(cursor.counts or NO_ROWS | {"left_out": 0})
         counted = bool(cursor.counts)  # the window of a cursor has been counted
         while True:
@@ -176,10 +181,10 @@ class Lane:
                 seed = [self.stream.seed, self.number, turn, row]
                 stories = [stories[i] for i in np.random.default_rng(seed).permutation(len(stories))]
             for first in range(done, len(stories), STORIES_PER_BATCH):
-                place = Cursor(index, turn, row, first, tuple(rest.tolist()), dict(counts))
+                place = Cursor(before, turn, row, first, tuple(rest.tolist()), dict(counts))
                 block, rest = self._packed(rest, stories[first : first + STORIES_PER_BATCH])
                 yield place, block
-                index += len(block)
+                before += len(block)
             (turn, row), done = end, 0
 
     def _window(self, items: Iterator, counts: dict[str, Any]) -> tuple[list[str], tuple[int, int]]:
@@ -225,7 +230,7 @@ class Lane:
         """The rows of `rest` and `stories`, and the tokens that do not fill one."""
         tokenizer, size = self.stream.tokenizer, self.data.block_size
         encoded = tokenizer(stories, add_special_tokens=False)["input_ids"]
-        tokens = [
+        tokens: list[np.ndarray] = [
             np.array([tokenizer.bos_token_id, *ids, tokenizer.eos_token_id], dtype=self._dtype) for ids in encoded
         ]
         if self.data.align_to_stories:
@@ -266,7 +271,7 @@ class StreamReader(torch.utils.data.IterableDataset):
     def _rows(self, own: int, workers: int) -> Iterator[Row]:
         lanes: dict[int, Lane] = {}
         for number in count(own, workers):
-            index, lane = divmod(self.begin + number * self.processes + self.process, self.stream.lanes)
+            in_lane, lane = divmod(self.begin + number * self.processes + self.process, self.stream.lanes)
             if lane not in lanes:
                 lanes[lane] = Lane(self.stream, lane, self.marks.get(lane))
-            yield lanes[lane].at(index)
+            yield lanes[lane].at(in_lane)

@@ -1,6 +1,6 @@
 """transformers' Trainer with the types that its parts have in this project."""
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import datasets
 import torch
@@ -12,10 +12,6 @@ from tinystories.config.arguments import RunArguments
 from tinystories.config.recipe import Recipe
 from tinystories.evaluation.scoring import ScoringRows
 from tinystories.training.throughput import ThroughputCallback
-
-
-if TYPE_CHECKING:
-    from tinystories.training.streaming import StreamFeed
 
 
 class StepRecord(Protocol):
@@ -43,7 +39,7 @@ class RecipeTrainer(Trainer):
     step_rows: list[torch.Tensor]  # token ids of the micro-batches of the last step
     rows_per_step: int  # of this process
     num_rows: int  # to train on
-    stream: "StreamFeed | None"  # where the rows are not on disk; `train_dataset` is then a sample
+    stream: object  # a `StreamFeed` where the rows are not on disk; `train_dataset` is then a sample. Else None
 
     def progress(self) -> dict[str, Any]:
         """What a checkpoint holds beside the Trainer's own state, to be written as JSON."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object, send_to_device
 from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerState
 
 from tinystories.config.arguments import RunArguments
 from tinystories.config.recipe import Recipe
@@ -40,7 +40,7 @@ def check_streaming(recipe: Recipe) -> None:
             if key in recipe.given:
                 raise UserError(f"{key} is for a stream", "give --streaming true, or leave it out")
         return
-    config = training.accelerator_config
+    config: Any = training.accelerator_config  # an AcceleratorConfig, whatever its annotation says
     strategies = {name: getattr(training, name) for name in ("eval_strategy", "save_strategy", "logging_strategy")}
     by_epoch = [name for name, strategy in strategies.items() if strategy == "epoch"]
     sampled = "train_sampling_strategy" in recipe.given and training.train_sampling_strategy != "random"
@@ -90,7 +90,8 @@ class StreamFeed:
 
     def __init__(self, trainer: RecipeTrainer, stream: Stream):
         self.trainer, self.stream = trainer, stream
-        self.begin, self.saved, self.stories_before = 0, {}, 0  # of the checkpoint that the run continues from
+        self.begin = self.stories_before = 0  # of the checkpoint that the run continues from
+        self.saved: dict[int, Mark] = {}
         self.marks: dict[int, Mark] = {}
         self.given = self.stories = 0
         self._warn_of_shared_lanes()
@@ -100,9 +101,9 @@ class StreamFeed:
         shared = int(np.gcd(self.stream.lanes, readers))
         if shared < readers:
             logger.warning(
-                "%d readers (processes x data workers) share %d lanes: each reads 1/%d of the stream and keeps 1/%d; "
-                "have at least %d shards, and set --streaming_lanes to a multiple of %d",
-                *(readers, self.stream.lanes, shared, readers, readers, readers),
+                "%d readers (processes x data workers) share %d lanes: each reads %d times what it trains on; have at "
+                "least as many shards as readers, and set --streaming_lanes to a multiple of their number",
+                *(readers, self.stream.lanes, readers // shared),
             )
 
     def reader(self, rows_at_once: int) -> StreamReader:
@@ -151,7 +152,7 @@ class StreamFeed:
         lanes: dict[str, Any] = {}
         for marks, _ in gathered:
             for lane, mark in marks.items():
-                lanes[lane] = max(lanes.get(lane, mark), mark, key=lambda one: one["index"])
+                lanes[lane] = max(lanes.get(lane, mark), mark, key=lambda one: one["number"])
         rows = self.begin + self.given * self.trainer.args.world_size
         return {"rows": rows, "stories": self.stories_before + sum(number for _, number in gathered), "lanes": lanes}
 
@@ -188,7 +189,7 @@ def _rows_of(item: list[Row] | UserError) -> list[Row]:
 class StepsAsEpoch(TrainerCallback):
     """`epoch` is the share of max_steps, as in a run never resumed; the Trainer would count from zero again."""
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         state.epoch = state.global_step / state.max_steps
 
 
@@ -198,18 +199,21 @@ def check_stream(trainer: RecipeTrainer) -> str:
     Must be called in every process.
     """
     feed = trainer.stream
-    assert feed is not None  # only called for a run on a stream
-    mistake, places = None, []
+    assert isinstance(feed, StreamFeed)
+    mistake: UserError | None = None
+    places: list[tuple[int, int]] = []
     try:
         places = _check_own(feed, trainer)
     except UserError as error:
         mistake = error
-    found = [(mistake, places)]
+    found = [(mistake, places, feed.stream.key)]
     found = gather_object(found) if trainer.args.world_size > 1 else found
-    for error, _ in found:
-        if error is not None:
-            raise error
-    read = sorted(place for _, places in found for place in places)
+    for wrong, _, _ in found:
+        if wrong is not None:
+            raise wrong
+    if len({key for _, _, key in found}) > 1:
+        raise GuardError("the processes do not read the same stream: the shards were changed while the run began")
+    read = sorted(place for _, places, _ in found for place in places)
     lanes = feed.stream.lanes
     if read != sorted(divmod(feed.begin + number, lanes)[::-1] for number in range(len(read))):
         raise GuardError("the processes do not read every row of the stream once: their shares overlap or leave gaps")
@@ -227,10 +231,10 @@ def _check_own(feed: StreamFeed, trainer: RecipeTrainer) -> list[tuple[int, int]
     for row, repeated in zip(second, _rows_of(next(iter(again))), strict=True):
         if row[:2] != repeated[:2] or not np.array_equal(row.tokens, repeated.tokens):
             raise GuardError(
-                f"row {row.index} of lane {row.lane} is another one when the stream is read again from the row before: "
-                "a resumed run would train on other rows"
+                f"row {row.number} of lane {row.lane} is another one when the stream is read again from the row "
+                "before: a resumed run would train on other rows"
             )
-    return [(row.lane, row.index) for row in first + second]
+    return [(row.lane, row.number) for row in first + second]
 
 
 def _check_stories(stream: Stream, rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> None:

@@ -48,7 +48,7 @@ from tinystories.training.loss_spike import LossSpikeGuard
 from tinystories.training.optimizers import make_schedule, muon_and_adamw
 from tinystories.training.out_of_memory import evaluating_in_memory, train_in_memory
 from tinystories.training.signals import IgnoreSignals
-from tinystories.training.streaming import StepsAsEpoch, feed_of, planned_rows
+from tinystories.training.streaming import StepsAsEpoch, StreamFeed, feed_of, planned_rows
 from tinystories.training.throughput import ThroughputCallback
 
 
@@ -63,6 +63,7 @@ class StoryTrainer(AtomicCheckpointTrainer):
     """
 
     loss_spike_guard: LossSpikeGuard
+    stream: StreamFeed | None
 
     def __init__(
         self,
