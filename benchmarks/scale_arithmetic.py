@@ -185,9 +185,9 @@ def with_tables(document: str, record: dict[str, Any]) -> str:
     lines.append(
         f"Measured, on {record['provenance']['machine']['processor']}: one reader turns "
         f"{measured['reader_tokens_per_second'] / 1e6:.2f} million tokens a second into rows, and "
-        f"{measured['disk_bytes_per_second'] / 1e6:,.0f} MB of a checkpoint reach the disk in a second. Assumed: GPUs "
-        f"of {PEAK / 1e12:.0f} TFLOPS in bf16 of which {REACHED:.0%} are reached, {BYTES_PER_TOKEN:.2f} bytes of text a "
-        f"token, {WORKERS} data workers a process."
+        f"{measured['disk_bytes_per_second'] / 1e6:,.0f} MB of a checkpoint reach the disk in a second. Assumed: "
+        f"GPUs of {PEAK / 1e12:.0f} TFLOPS in bf16 of which {REACHED:.0%} are reached, {BYTES_PER_TOKEN:.2f} bytes of "
+        f"text a token, {WORKERS} data workers a process."
     )
     for table in record["tables"]:
         lines += ["", f"**{table['title']}**", "", "| " + " | ".join(table["columns"]) + " |"]

@@ -13,6 +13,7 @@ A `Cursor` is a place from which a lane gives the same rows again. It holds numb
 window is read and shuffled again.
 """
 
+import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -108,6 +109,8 @@ class Stream:
         passes, place = divmod(lane + turn * self.lanes, number)
         if self.arguments.shuffle_buffer_size:
             place = int(np.random.default_rng([self.seed, passes]).permutation(number)[place])
+        elif self.lanes > 1:  # else a short shard would come again and again in the same lane
+            place = (place + passes) % number
         return passes, self.shards[place]
 
     def passes(self, lane: int, cursor: Cursor) -> int:
@@ -170,12 +173,12 @@ class Lane:
     def _chunks(self, cursor: Cursor) -> Iterator[tuple[Cursor, np.ndarray]]:
         """Rows of a chunk of stories, shape (rows, block_size), and the cursor before it."""
         items = self._items(cursor.turn, cursor.row)
-        before, turn, row, done = cursor.rows, cursor.turn, cursor.row, cursor.story
+        before, done = cursor.rows, cursor.story
         rest: np.ndarray = np.array(cursor.rest, dtype=self._dtype)
         counts = dict(cursor.counts or NO_ROWS | {"left_out": 0})
         counted = bool(cursor.counts)  # the window of a cursor has been counted
         while True:
-            stories, end = self._window(items, dict(counts) if counted else counts)
+            stories, (turn, row) = self._window(items, dict(counts) if counted else counts)
             counted = False
             if self.data.shuffle_buffer_size:
                 seed = [self.stream.seed, self.number, turn, row]
@@ -185,22 +188,24 @@ class Lane:
                 block, rest = self._packed(rest, stories[first : first + STORIES_PER_BATCH])
                 yield place, block
                 before += len(block)
-            (turn, row), done = end, 0
+            done = 0
 
     def _window(self, items: Iterator, counts: dict[str, Any]) -> tuple[list[str], tuple[int, int]]:
-        """The next stories that are shuffled together, and turn and row after them; a pass ends a window."""
+        """The next stories that are shuffled together, and turn and row before the first; a pass ends a window."""
         stories: list[str] = []
+        begin = (0, 0)
         at_most = self.data.shuffle_buffer_size or STORIES_PER_BATCH
         for turn, row, item in items:
             story = story_of(item, self.data.on_bad_row, counts) if item is not None else ""
             if story and int(text_hashes([story])[0]) in self.stream.held_out:
                 counts["left_out"] += 1
             elif story:
+                begin = begin if stories else (turn, row - 1)
                 stories.append(story)
                 self.shards_without_story = 0
             ends = item is None and self._ends_a_pass(turn)
             if len(stories) == at_most or (stories and ends):
-                return stories, (turn, row)
+                return stories, begin
         raise AssertionError("a lane has no end")
 
     def _ends_a_pass(self, turn: int) -> bool:
@@ -261,6 +266,8 @@ class StreamReader(torch.utils.data.IterableDataset):
     def __iter__(self) -> Iterator[list[Row] | UserError]:
         worker = torch.utils.data.get_worker_info()
         own, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        if worker:
+            os.environ["TOKENIZERS_PARALLELISM"] = "false"  # threads of the tokenizer do not live through a fork
         rows = self._rows(own, workers)
         try:
             while True:

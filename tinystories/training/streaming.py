@@ -5,6 +5,7 @@ whole, and a stream cannot give, is refused (`check_streaming`).
 """
 
 import logging
+import os
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -54,7 +55,7 @@ def check_streaming(recipe: Recipe) -> None:
             "remove_overlap looks for near-copies in the whole corpus, which a stream does not allow",
             "leave it out: a stream leaves out the stories that equal a validation story in any case",
         ),
-        (training.ignore_data_skip, "ignore_data_skip: a stream is resumed at the very row", "leave it out"),
+        ("ignore_data_skip" in recipe.given, "ignore_data_skip: a stream is resumed at the very row", "leave it out"),
         (sampled, f"train_sampling_strategy {training.train_sampling_strategy} needs all rows", "use random"),
         (
             bool(config.dispatch_batches or config.split_batches),
@@ -94,6 +95,7 @@ class StreamFeed:
         self.saved: dict[int, Mark] = {}
         self.marks: dict[int, Mark] = {}
         self.given = self.stories = 0
+        self.unequal = False  # whether that was said
         self._warn_of_shared_lanes()
 
     def _warn_of_shared_lanes(self) -> None:
@@ -114,6 +116,8 @@ class StreamFeed:
         """Batches, from the beginning or the place of the checkpoint on, without end."""
         args, size = self.trainer.args, self.trainer._train_batch_size
         self.marks, self.given, self.stories = dict(self.saved), 0, 0
+        if args.dataloader_num_workers:
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else each fork prints a warning
         items = iter(
             DataLoader(
                 self.reader(size),
@@ -141,9 +145,20 @@ class StreamFeed:
             passes = self.stream.passes(row.lane, row.cursor)
             if before is not None and self.stream.passes(row.lane, before.cursor) < passes:
                 logger.info("lane %d of the stream begins pass %d over the shards", row.lane, passes + 1)
+                self._warn_of_unequal_shards(row.lane, passes)
             self.marks[row.lane] = Mark.of(row)
             self.stories += int((row.tokens == bos).sum())
         self.given += len(rows)
+
+    def _warn_of_unequal_shards(self, lane: int, passes: int) -> None:
+        behind = min((self.stream.passes(other, mark.cursor), other) for other, mark in self.marks.items())
+        if passes - behind[0] > 1 and not self.unequal:
+            self.unequal = True
+            logger.warning(
+                "the shards are of unequal size: lane %d begins pass %d over them and lane %d is in pass %d, so some "
+                "stories come again before others come; make the shards equal, or set --streaming_lanes 1",
+                *(lane, passes + 1, behind[1], behind[0] + 1),
+            )
 
     def state(self) -> dict[str, Any]:
         """Where the stream stands, of all processes, as JSON. Must be called in every process."""
@@ -173,6 +188,7 @@ class StreamFeed:
             "stream_rows": state["rows"],
             "stream_stories": state["stories"],
             "stream_passes": min(passes, default=0),
+            "stream_passes_most": max(passes, default=0),
         }
 
 
