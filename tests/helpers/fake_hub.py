@@ -1,7 +1,7 @@
 """A small Hub on this machine: the real client talks to it over HTTP, and nothing of the client is replaced.
 
-Pushing and loading are tested without the network, an account or a mock. Only model repositories are known, and only
-what the client of `huggingface_hub` and `transformers` asks for; anything else fails the test that asked.
+Pushing and loading are tested without the network, an account or a mock. Model repositories are known,
+those of data sets to be read, and only what the clients ask for; anything else fails the test that asked.
 """
 
 import base64
@@ -25,7 +25,7 @@ from transformers.utils import hub as transformers_hub
 
 LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 REPO = r"(?P<repo>[^/]+/[^/]+)"
-MODEL = rf"/api/models/{REPO}"
+MODEL = rf"/api/(?:models|datasets)/{REPO}"
 REVISION = r"(?P<revision>[^/]+)"
 READ, WRITE, OPEN = "read", "write", "open"  # what the token must allow; an upload address is open: it carries no token
 
@@ -405,7 +405,7 @@ def list_tree(repository: Repository, request: Request) -> Reply:
     return as_json(list(entries.values()))
 
 
-@route("GET HEAD", f"/{REPO}/resolve/{REVISION}/(?P<path>.+)", READ)
+@route("GET HEAD", f"(?:/datasets)?/{REPO}/resolve/{REVISION}/(?P<path>.+)", READ)
 def send_file(repository: Repository, request: Request) -> Reply:
     commit = repository.at(request.revision)
     headers = {"X-Repo-Commit": commit.id, "Accept-Ranges": "bytes"}

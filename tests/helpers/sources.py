@@ -280,6 +280,7 @@ GENERATED = {  # blocks between two comments, and the test that compares them wi
     ("noise: numbers", "noise: end"): "tests/evaluation/test_metric_scale.py",
     ("peer: numbers", "peer: end"): "tests/evaluation/test_metric_scale.py",
     ("doors: table", "doors: end"): "tests/test_doors.py",
+    ("scale of a run: tables", "scale of a run: end"): "tests/test_scale_arithmetic.py",
     ("corpus size: numbers", "corpus size: end"): "tests/test_corpus_size.py",
     ("guards: costs", "guards: end"): "tests/training/guards/test_guards_document.py",
     ("optimizers: tables", "optimizers: end"): "tests/test_experiments.py",

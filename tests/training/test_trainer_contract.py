@@ -36,6 +36,7 @@ OVERRIDDEN = {
         "(self, epoch_iterator, num_batches, device)",
         "takes the micro-batches of a step from the data",
     ),
+    "get_train_dataloader": ("(self)", "is iterated once an epoch, and of a stream nothing else of it is used"),
     "get_eval_dataloader": ("(self, eval_dataset=None)", "reads args.dataloader_drop_last when it is called"),
     "_get_dataloader": (DATALOADER, "makes every loader, and its worker_init_fn may be replaced"),
     "_inner_training_loop": (LOOP, "is the loop that is run again with fewer rows after out of memory"),

@@ -24,16 +24,17 @@ from tinystories.checkpoint.loading import describe_model, new_model
 from tinystories.checks.dry_run import as_dry_run, take_first_steps
 from tinystories.config.recipe import Recipe, read_recipe
 from tinystories.data.corpus import Corpus, load_corpus, pick_stories
-from tinystories.data.packing import PackedRows, encode_story, pack
+from tinystories.data.packing import PackedRows, encode_story
 from tinystories.data.tokenizer import load_or_train_tokenizer, tokenizer_report
 from tinystories.errors import UserError, one_line
 from tinystories.training.budget import check_room_for_checkpoints, planned_steps, readable, times
-from tinystories.training.build import make_trainer
+from tinystories.training.build import make_trainer, packed_rows
 from tinystories.training.compiler import compiler_cache, use_compiler_if_it_works
 from tinystories.training.distributed import check_launch
 from tinystories.training.finetuning import apply_checkpoint, continued_model
 from tinystories.training.optimizers import check_optimization
 from tinystories.training.resume import check_not_taken, check_run_folder
+from tinystories.training.streaming import check_streaming, planned_rows
 from tinystories.training.trainer import StoryTrainer
 
 
@@ -147,6 +148,7 @@ def check_recipe(facts: Facts) -> str:
     recipe = read_recipe(facts.argv)
     check_launch(recipe.training)
     check_optimization(recipe.training)
+    check_streaming(recipe)
     if recipe.model.model_name_or_path is not None:
         apply_checkpoint(recipe)
     facts.recipe = recipe
@@ -235,7 +237,7 @@ def check_model(facts: Facts) -> str:
 
 def check_rows(facts: Facts) -> str:
     data, tokenizer = facts.recipe.data, facts.tokenizer
-    packed = facts.packed = pack(facts.corpus.train, tokenizer, data)
+    packed = facts.packed = packed_rows(facts.recipe, facts.corpus, tokenizer)
     sample = pick_stories(facts.corpus.train, MEASURED_STORIES)["text"]
     lengths = np.array([len(encode_story(text, tokenizer)) for text in sample])
     cut = float((lengths > data.block_size).mean())
@@ -254,11 +256,12 @@ def check_rows(facts: Facts) -> str:
 
 def check_length(facts: Facts) -> str:
     training = facts.recipe.training
-    facts.steps, epochs = planned_steps(training, len(facts.packed.rows))
+    rows = planned_rows(training, facts.packed)
+    facts.steps, epochs = planned_steps(training, rows)
     facts.accumulation = training.gradient_accumulation_steps
     facts.evaluations = times(training.eval_strategy, training.eval_steps, facts.steps, epochs)
     rows_in_step = training.train_batch_size * training.world_size * facts.accumulation
-    tokens = round(epochs * len(facts.packed.rows) * facts.tokens_per_row)
+    tokens = round(epochs * rows * facts.tokens_per_row)
     per_parameter = tokens / facts.model.num_parameters()
     found = (
         f"{facts.steps:,} steps of {rows_in_step} rows, {tokens:,} tokens, {epochs:.3g} epochs, "
@@ -272,7 +275,8 @@ def check_length(facts: Facts) -> str:
 
 
 def check_disk(facts: Facts) -> str:
-    return check_room_for_checkpoints(facts.model, facts.recipe.training, len(facts.packed.rows))
+    training = facts.recipe.training
+    return check_room_for_checkpoints(facts.model, training, planned_rows(training, facts.packed))
 
 
 def check_guards(facts: Facts) -> str:

@@ -60,6 +60,7 @@ class DataArguments:
         default=None, metadata={"help": "The same for validation (default: validation_fraction of the training data)."}
     )
     dataset_name: str | None = field(default=None, metadata={"help": "A dataset on the Hub: roneneldan/TinyStories."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Its branch, tag or commit on the Hub."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration, if it has several."})
     train_split_name: str = field(default="train", metadata={"help": "Its split to train on."})
     validation_split_name: str | None = field(
@@ -95,6 +96,25 @@ class DataArguments:
     )
     max_train_samples: int | None = field(
         default=None, metadata={"help": "Train on at most this many stories, the first."}
+    )
+    streaming: bool = field(
+        default=False,
+        metadata={"help": "Read the shards of dataset_name or train_file while training; needs max_steps."},
+    )
+    streaming_sample_stories: int = field(
+        default=20_000,
+        metadata={"help": "First stories of a stream, for the tokenizer, the guards and what is held out."},
+    )
+    streaming_lanes: int = field(
+        default=8,
+        metadata={
+            "help": "Shards of a stream that are read side by side; a multiple of processes x data workers lets each "
+            "read only its own."
+        },
+    )
+    shuffle_buffer_size: int = field(
+        default=10_000,
+        metadata={"help": "Stories of a lane that are shuffled together, shards too; 0: in the order of the files."},
     )
     max_eval_samples: int | None = field(
         default=None, metadata={"help": "Stories scored at each evaluation (the final one scores all of them)."}

@@ -18,7 +18,7 @@ RANGES = (
         "hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads num_sample_stories "
         "max_train_samples max_eval_samples preprocessing_num_workers vocab_size min_frequency max_samples "
         "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps save_total_limit "
-        "early_stopping_patience",
+        "early_stopping_patience streaming_sample_stories streaming_lanes",
     ),
     ("at least 2", lambda value: value >= 2, "block_size"),
     ("-1 (num_train_epochs counts) or at least 1", lambda value: value == -1 or value >= 1, "max_steps"),
@@ -32,7 +32,7 @@ RANGES = (
         lambda value: 0 <= value < math.inf,
         "muon_learning_rate train_eval_samples tokenizer_sample_stories max_loss_spike "
         "learning_rate weight_decay max_grad_norm warmup_steps initializer_range dataloader_num_workers eval_delay "
-        "neftune_noise_alpha",
+        "neftune_noise_alpha shuffle_buffer_size",
     ),
     (
         "from 0 to below 1",

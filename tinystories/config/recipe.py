@@ -147,6 +147,7 @@ _DATA_SOURCES = (
     "train_file",
     "validation_file",
     "dataset_name",
+    "dataset_revision",
     "dataset_config_name",
     "train_split_name",
     "validation_split_name",

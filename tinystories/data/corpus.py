@@ -25,6 +25,7 @@ from tinystories.data.cache import cached_folder, content_key, write_arrow
 from tinystories.data.near_copies import CONTROLS, search_copies
 from tinystories.data.readers import STORIES_PER_BATCH, BadRow, check_text_column, list_files, read_stories
 from tinystories.data.sample_corpus import sample_stories
+from tinystories.data.shards import hub_shards, in_turn, open_hub, open_shards
 from tinystories.errors import UserError, one_line
 
 
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 STORY_SCHEMA = pa.schema({"text": pa.string()})
 SAMPLE_CORPUS_SEED = 0
 DOUBTS = 3  # that are said
+NO_ROWS = {"stories": 0, "empty": 0, "bad": 0, "first_bad": None}  # what a report counts
 READING = 3  # part of the cache key: raise it when the readers change
 SPARSE = 4  # stories that are read and not taken, for each that is
 _KEYS: WeakKeyDictionary[datasets.Dataset, str] = WeakKeyDictionary()  # a dataset does not change
@@ -57,6 +59,8 @@ def load_corpus(arguments: DataArguments) -> Corpus:
     if validation is None:
         train, validation, how = _hold_out(train, arguments.validation_fraction, arguments.split_seed)
         report["validation"] = how
+    if arguments.streaming:  # as the stream leaves them out
+        train, report["left_out"] = _remove_overlap(train, validation)
     if arguments.remove_overlap:
         train, report["overlap_removed"] = _remove_overlap(train, validation)
         train, report["near_copies_removed"] = _remove_near_copies(train, validation, arguments.split_seed)
@@ -89,6 +93,8 @@ def read_sources(arguments: DataArguments) -> tuple[datasets.Dataset, datasets.D
         )
     if arguments.validation_file is not None and arguments.train_file is None:
         raise UserError("validation_file needs a train_file")
+    if arguments.streaming:
+        return _read_sample(arguments)
     if arguments.dataset_name is not None:
         return _read_hub(arguments.dataset_name, arguments)
     if arguments.train_file is None:
@@ -165,18 +171,25 @@ def _log(report: dict) -> None:
 
 
 def _kept(rows: Iterable[str | BadRow], on_bad_row: str, report: dict) -> Iterator[str]:
-    report |= {"stories": 0, "empty": 0, "bad": 0, "first_bad": None}
-    for row in rows:
-        if isinstance(row, BadRow):
-            if on_bad_row == "error":
-                raise UserError(f"{row}", f"{row.remedy}, or skip such rows with --on_bad_row skip")
-            report["bad"] += 1
-            report["first_bad"] = report["first_bad"] or str(row)
-        elif story := row.replace("\r\n", "\n").replace("\r", "\n").strip():
-            report["stories"] += 1
-            yield story
-        else:
-            report["empty"] += 1
+    report |= NO_ROWS
+    return filter(None, (story_of(row, on_bad_row, report) for row in rows))
+
+
+def story_of(row: str | BadRow, on_bad_row: str, report: dict) -> str:
+    """The story in a row of a file, with plain line ends; empty where there is none. report: counts it (`NO_ROWS`).
+
+    Raises:
+        UserError: a bad row, where `on_bad_row` is error.
+    """
+    if isinstance(row, BadRow):
+        if on_bad_row == "error":
+            raise UserError(f"{row}", f"{row.remedy}, or skip such rows with --on_bad_row skip")
+        report["bad"] += 1
+        report["first_bad"] = report["first_bad"] or str(row)
+        return ""
+    story = row.replace("\r\n", "\n").replace("\r", "\n").strip()
+    report["stories" if story else "empty"] += 1
+    return story
 
 
 def _write_stories(path: Path, stories: Iterable[str]) -> None:
@@ -199,7 +212,7 @@ def _file_digest(file: Path) -> bytes:
 
 def _read_hub(name: str, arguments: DataArguments) -> tuple[datasets.Dataset, datasets.Dataset | None, dict]:
     try:
-        splits = datasets.load_dataset(name, arguments.dataset_config_name)
+        splits = datasets.load_dataset(name, arguments.dataset_config_name, revision=arguments.dataset_revision)
     except (
         OSError,
         ValueError,
@@ -230,6 +243,36 @@ def _hub_stories(label: str, split: datasets.Dataset, arguments: DataArguments) 
     texts = (row if isinstance(row, str) else None for row in rows())
     key = content_key(chain([READING, "hub", arguments.on_bad_row], texts))
     return _stories(label, key, rows(), arguments, {})
+
+
+def _read_sample(arguments: DataArguments) -> tuple[datasets.Dataset, datasets.Dataset | None, dict]:
+    """The first stories of a stream, taken from its first shards in turn; and its validation stories, all of them."""
+    number, name = arguments.streaming_sample_stories, arguments.train_file or arguments.dataset_name
+    rows = in_turn(open_shards(arguments), arguments.streaming_lanes)
+    train, report = _read_first(f"{name}, streamed", rows, arguments, number)
+    if arguments.validation_file is not None:
+        validation, of_validation = read_files(arguments.validation_file, arguments)
+        return train, validation, {"train": report, "validation": of_validation}
+    dataset = open_hub(arguments) if arguments.dataset_name is not None else None
+    if dataset is None:
+        return train, None, {"train": report}
+    split = arguments.validation_split_name or ("validation" if "validation" in dataset.splits else None)
+    if split is None:
+        return train, None, {"train": report}
+    rows = in_turn(list(hub_shards(arguments, dataset, split)), 1)
+    validation, of_validation = _read_first(f"{name}[{split}]", rows, arguments, None)
+    return train, validation, {"train": report, "validation": of_validation}
+
+
+def _read_first(
+    label: str, rows: Iterator[str | BadRow], arguments: DataArguments, number: int | None
+) -> tuple[datasets.Dataset, dict]:
+    """At most `number` stories, and their report."""
+    counts: dict[str, Any] = {}
+    texts = list(islice(_kept(rows, arguments.on_bad_row, counts), number))
+    stories, report = _stories(label, content_key([READING, "stream", *texts]), texts, arguments, {})
+    report |= {name: counts[name] for name in ("empty", "bad", "first_bad")}
+    return stories, report
 
 
 def _sample_corpus(arguments: DataArguments) -> tuple[datasets.Dataset, None, dict]:

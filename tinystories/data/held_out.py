@@ -59,7 +59,8 @@ def find_held_out(
             corpus = corpus_of(run)
         except UserError as error:
             unreadable = str(error)
-    training = corpus.train if corpus else None
+    streamed = bool((run.recipe or {}).get("streaming"))  # then the corpus has the first of its training stories only
+    training = corpus.train if corpus and not streamed else None
     if train_file:
         training = _read(train_file, run, reading)
     recorded = run.data.get("began_with", {}).get("validation") if run.data else None

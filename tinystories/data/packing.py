@@ -148,32 +148,36 @@ def _stream_rows(tokenized: Iterator[Tokens], block_size: int, report: dict) -> 
 def _aligned_rows(
     tokenized: Iterator[Tokens], block_size: int, pad_token_id: int, report: dict
 ) -> Iterator[np.ndarray]:
-    """First-fit packing, longest piece first, in one batch of stories; a long story continues in the next row."""
     for tokens, lengths in tokenized:
         report["tokens"] += len(tokens)
-        stories = np.split(tokens, np.cumsum(lengths)[:-1])
-        pieces = [(i == 0, story[i : i + block_size]) for story in stories for i in range(0, len(story), block_size)]
-        pieces.sort(key=lambda piece: (piece[0], -len(piece[1])))  # the rest of a long story begins a row
-        rows: list[list[np.ndarray]] = []
-        open_rows: dict[int, list[int]] = {}  # free room -> rows that have it
-        for begins, piece in pieces:
-            room = min((room for room in open_rows if room >= len(piece)), default=None) if begins else None
-            if room is None:
-                room, row = block_size, len(rows)
-                rows.append([])
-            else:
-                row = open_rows[room].pop()
-                if not open_rows[room]:
-                    del open_rows[room]
-            rows[row].append(piece)
-            if room > len(piece):
-                open_rows.setdefault(room - len(piece), []).append(row)
-        block = np.full((len(rows), block_size), pad_token_id, dtype=tokens.dtype)
-        for row, members in enumerate(rows):
-            joined = np.concatenate(members)
-            block[row, : len(joined)] = joined
+        block = fit_rows(np.split(tokens, np.cumsum(lengths)[:-1]), block_size, pad_token_id)
         report["padding_tokens"] += block.size - len(tokens)
         yield block
+
+
+def fit_rows(stories: list[np.ndarray], block_size: int, pad_token_id: int) -> np.ndarray:
+    """First-fit packing, longest piece first; a long story continues in the next row. Shape (rows, block_size)."""
+    pieces = [(i == 0, story[i : i + block_size]) for story in stories for i in range(0, len(story), block_size)]
+    pieces.sort(key=lambda piece: (piece[0], -len(piece[1])))  # the rest of a long story begins a row
+    rows: list[list[np.ndarray]] = []
+    open_rows: dict[int, list[int]] = {}  # free room -> rows that have it
+    for begins, piece in pieces:
+        room = min((room for room in open_rows if room >= len(piece)), default=None) if begins else None
+        if room is None:
+            room, row = block_size, len(rows)
+            rows.append([])
+        else:
+            row = open_rows[room].pop()
+            if not open_rows[room]:
+                del open_rows[room]
+        rows[row].append(piece)
+        if room > len(piece):
+            open_rows.setdefault(room - len(piece), []).append(row)
+    block = np.full((len(rows), block_size), pad_token_id, dtype=stories[0].dtype)
+    for row, members in enumerate(rows):
+        joined = np.concatenate(members)
+        block[row, : len(joined)] = joined
+    return block
 
 
 @dataclass

@@ -38,6 +38,7 @@ class DataReport(TypedDict, total=False):
     packing: dict[str, Any]
     guards: dict[str, Any]  # name of each guard: what it found
     began_with: BeganWith
+    stream: dict[str, Any]
 
 
 class TrainerState(TypedDict, total=False):

@@ -41,6 +41,8 @@ class RecipeTrainer(Trainer):
     loss_spike_guard: StepRecord
     step_rows: list[torch.Tensor]  # token ids of the micro-batches of the last step
     rows_per_step: int  # of this process
+    num_rows: int  # to train on
+    stream: object  # a `StreamFeed` where the rows are not on disk; `train_dataset` is then a sample. Else None
 
     def progress(self) -> dict[str, Any]:
         """What a checkpoint holds beside the Trainer's own state, to be written as JSON."""

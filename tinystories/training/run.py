@@ -24,6 +24,7 @@ from tinystories.training.guards.finished import FinalScore, check_new_card, run
 from tinystories.training.optimizers import check_optimization
 from tinystories.training.provenance import RunProvenance
 from tinystories.training.resume import check_resumed, check_run_folder, prepare_run_folder, run_folder_taken
+from tinystories.training.streaming import check_streaming
 from tinystories.training.trainer import StoryTrainer
 
 
@@ -41,6 +42,7 @@ def run(recipe: Recipe) -> None:
         logger.setLevel(logging.ERROR)
     check_launch(training)
     check_optimization(training)
+    check_streaming(recipe)
     with run_folder_taken(training), compiler_cache(training):
         _run(recipe, began)
 
@@ -60,7 +62,7 @@ def _run(recipe: Recipe, began: Stopwatch) -> None:
     recipe.values |= {"torch_compile": training.torch_compile, "vocab_size": len(tokenizer)}
     finished = checkpoint is not None and trainer.restore_finished(checkpoint)
     if not finished:
-        on_one_process(lambda: check_room_for_checkpoints(trainer.model, training, len(packed.rows)))
+        on_one_process(lambda: check_room_for_checkpoints(trainer.model, training, trainer.num_rows))
     metrics = on_one_process(lambda: prepare_run_folder(recipe, corpus.report, checkpoint))
     provenance = RunProvenance(recipe, corpus, began) if trainer.is_world_process_zero() else None
     if provenance is not None:
@@ -70,6 +72,8 @@ def _run(recipe: Recipe, began: Stopwatch) -> None:
     else:
         metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
         metrics["elapsed_seconds"] = trainer.throughput.progress()["elapsed_seconds"]  # of all sessions
+        if trainer.stream is not None:
+            metrics |= trainer.stream.numbers()
         if checkpoint is not None:
             metrics["resumed_from_step"] = step_of(checkpoint)  # runtime and train_loss are those of the steps since
     trainer.save_metrics("train", metrics)

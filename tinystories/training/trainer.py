@@ -17,7 +17,7 @@ private: tests/training/test_trainer_contract.py compares them with the installe
 import logging
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import torch
@@ -50,6 +50,7 @@ from tinystories.training.loss_spike import LossSpikeGuard
 from tinystories.training.optimizers import make_schedule, muon_and_adamw
 from tinystories.training.out_of_memory import evaluating_in_memory, train_in_memory
 from tinystories.training.signals import IgnoreSignals
+from tinystories.training.streaming import StepsAsEpoch, StreamFeed, feed_of, planned_rows
 from tinystories.training.throughput import ThroughputCallback
 
 
@@ -64,6 +65,7 @@ class StoryTrainer(AtomicCheckpointTrainer):
     """
 
     loss_spike_guard: LossSpikeGuard
+    stream: StreamFeed | None
 
     def __init__(
         self,
@@ -100,7 +102,10 @@ class StoryTrainer(AtomicCheckpointTrainer):
         self.unread_tokens: torch.Tensor | int = 0  # of the steps since the last log, evaluation or save
         self.recipe = recipe
         self.evaluation, self.training_stories = evaluation, training_stories
-        self.num_rows = len(packed.rows)
+        self.stream = feed_of(self, packed)
+        if self.stream is not None:
+            self.add_callback(StepsAsEpoch())
+        self.num_rows = planned_rows(self.args, packed)
         self.visits = None if self.args.skip_guards else VisitWitness(self)
         self.rows_per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
         self.data_report = data_report
@@ -132,6 +137,10 @@ class StoryTrainer(AtomicCheckpointTrainer):
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    def get_train_dataloader(self) -> DataLoader:
+        """The feed of a stream needs only what the loop needs: to be iterated."""
+        return cast(DataLoader, self.stream) if self.stream is not None else super().get_train_dataloader()
+
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Every row is scored: `dataloader_drop_last`, which the Trainer obeys here as well, is for training only."""
         drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
@@ -149,7 +158,8 @@ class StoryTrainer(AtomicCheckpointTrainer):
     def progress(self) -> dict[str, Any]:
         """What a checkpoint holds beside the Trainer's own state."""
         self.loss_spike_guard.read()
-        return {"meters": self.throughput.progress(), "recent_losses": list(self.loss_spike_guard.before)}
+        progress = {"meters": self.throughput.progress(), "recent_losses": list(self.loss_spike_guard.before)}
+        return progress | ({"stream": self.stream_state} if self.stream is not None else {})
 
     def _inner_training_loop(
         self,
@@ -163,6 +173,8 @@ class StoryTrainer(AtomicCheckpointTrainer):
             progress = read_progress(Path(resume_from_checkpoint))
             self.throughput.earlier = progress["meters"]
             self.loss_spike_guard.before.extend(progress["recent_losses"])
+            if self.stream is not None:
+                self.stream.restore(progress.get("stream"), resume_from_checkpoint)
         self.unread_tokens = 0
         loop = partial(
             super()._inner_training_loop,
@@ -302,6 +314,8 @@ class StoryTrainer(AtomicCheckpointTrainer):
         return repo_id
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        if self.stream is not None:
+            self.stream_state = self.stream.state()  # of all processes, which all are here
         super()._save_checkpoint(model, trial)
         if self.args.push_to_hub and self.args.hub_strategy == HubStrategy.EVERY_SAVE:
             self._publish_checkpoint(Path(self.args.output_dir, f"checkpoint-{self.state.global_step}"))

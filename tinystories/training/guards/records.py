@@ -142,6 +142,8 @@ def check_tokens_seen(run: Run, config: dict[str, Any]) -> str:
     per_epoch = rows - rows % at_once if recipe.get("dataloader_drop_last") else rows
     steps_per_epoch = max(1, math.ceil(per_epoch / rows_per_step))
     visited = steps // steps_per_epoch * max(per_epoch, 1) + steps % steps_per_epoch * rows_per_step
+    if "stream" in data:  # it has no epochs
+        visited = steps * rows_per_step
     padding = 0.0 if recipe.get("include_num_input_tokens_seen") == "all" else packing["padding_tokens"] / rows
     expected = visited * (block - padding)
     processes = plain(run.environment).get("processes", 1)

@@ -33,11 +33,16 @@ from tinystories.training.guards.step import check_schedule, check_step
 from tinystories.training.guards.tokenizer import check_tokenizer, check_tokenizer_training, check_vocabulary
 from tinystories.training.guards.updates import check_weights
 from tinystories.training.recipe_trainer import RecipeTrainer
+from tinystories.training.streaming import check_stream
 
 
 logger = logging.getLogger(__name__)
 
 SAMPLE_STORIES = 250
+OF_THE_STORIES = (  # guards of all training stories
+    *("sizes", "text", "graphemes", "validation", "division", "packed rows", "tokenizer training", "near-copies"),
+    "kind of text",
+)
 
 
 def run_guards(trainer: RecipeTrainer, corpus: Corpus, numbers: NumbersGuard) -> dict[str, str]:
@@ -50,6 +55,8 @@ def run_guards(trainer: RecipeTrainer, corpus: Corpus, numbers: NumbersGuard) ->
     with keep_random_state(trainer.args.device):  # a run with guards and one without draw the same random numbers
         walks = walk(trainer, Sample())
         findings = on_one_process(lambda: _run_on_one_process(trainer, corpus, numbers, walks))
+        if trainer.stream is not None:
+            findings["stream"] = passed("stream", lambda: check_stream(trainer))
         findings["learning rates"] = passed("learning rates", lambda: check_schedule(trainer))
         findings["step"] = passed("step", lambda: check_step(trainer))
     logger.info("all guards passed in %.1f s of processor time", time.process_time() - begin)
@@ -97,7 +104,13 @@ def _run_on_one_process(
         **_guards_of_the_model(trainer),
         "overfitting": lambda: check_overfitting(trainer),
     }
+    if trainer.stream is not None:
+        guards |= {name: _of_the_sample(guards[name]) for name in OF_THE_STORIES}
     return {name: passed(name, check) for name, check in guards.items()}
+
+
+def _of_the_sample(check: Callable[[], str]) -> Callable[[], str]:
+    return lambda: f"only of the first stories of the stream: {check()}"
 
 
 def _checkpointing(args: TrainingArguments) -> dict[str, Any] | None:

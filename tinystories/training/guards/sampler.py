@@ -76,7 +76,7 @@ def _accelerate(trainer: RecipeTrainer) -> DataLoaderConfiguration:
 
 def _is_walked(trainer: RecipeTrainer) -> bool:
     rebalanced = trainer.args.train_sampling_strategy == "batch_rebalance"  # into batches of unequal size
-    return not _accelerate(trainer).dispatch_batches and not rebalanced
+    return trainer.stream is None and not _accelerate(trainer).dispatch_batches and not rebalanced
 
 
 @contextmanager
@@ -212,6 +212,8 @@ def check_visits(trainer: RecipeTrainer, walks: list[Walk]) -> str:
     so many of the first rows that every process has a batch.
     """
     args, number = trainer.args, len(trainer.train_dataset)
+    if trainer.stream is not None:
+        return "not checked: a stream has no known number of rows"
     if not _is_walked(trainer):
         return "not checked: with these settings of accelerate the batches come from another process"
     for process, one in enumerate(walks):

@@ -48,7 +48,7 @@ DIVERGED = 2.0  # times the first loss: the learning rate is too high, rounding 
 
 def check_schedule(trainer: RecipeTrainer) -> str:
     """The learning rate at steps all over the run is that of the schedule and the warm-up that the recipe names."""
-    steps, _ = planned_steps(trainer.args, len(trainer.train_dataset))
+    steps, _ = planned_steps(trainer.args, trainer.num_rows)
     rates = learning_rates(Settings.of(trainer.recipe), steps)
     if rates is None:
         return "it follows the losses: not checked"
