@@ -1,7 +1,7 @@
 """What training must achieve: a sequence that was learned is continued by `generate`, and ended."""
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.errors import GuardError
