@@ -130,16 +130,18 @@ def kept_by_dropout(shape: tuple[int, ...], dropout: float, device: torch.device
     """Which elements dropout keeps, each independently with probability `1 - dropout`; bool, of this shape.
 
     torch's generator draws one number after the other on a CPU. Here four elements share a number, 16 bits each. A
-    compiler does better with numbers that follow from the place of the element: a hash of it (the finalizer of
-    MurmurHash3) with two random seeds is computed where the mask is used.
+    compiler does better with numbers that follow from the place of the element: a hash of it, with two random seeds,
+    is computed where the mask is used. Shifts and factors are those of the hash lowbias32; its last step mixes low bits
+    only.
     """
     number = math.prod(shape)
     if not torch.compiler.is_compiling():
         bits = torch.empty(-(-number // 4), dtype=torch.int64, device=device).random_(-(2**63), None)
         return bits.view(torch.int16)[:number].view(shape) >= round(dropout * 2**16) - 2**15
     first, second = torch.randint(-(2**31), 2**31 - 1, (2,), dtype=torch.int32, device=device)
-    bits = (torch.arange(number, dtype=torch.int32, device=device).view(shape) ^ first) * -2048144789
-    bits = (bits ^ ((bits >> 13) & 0x7FFFF) ^ second) * -1028477387  # the rest of the hash mixes low bits only
+    bits = torch.arange(number, dtype=torch.int32, device=device).view(shape) ^ first
+    bits = (bits ^ ((bits >> 16) & 0xFFFF)) * 2146121005
+    bits = (bits ^ ((bits >> 15) & 0x1FFFF) ^ second) * -2073254261
     return bits >= round(dropout * 2**32) - 2**31
 
 

@@ -198,7 +198,7 @@ class StoryTrainer(AtomicCheckpointTrainer):
     ) -> Any:
         """In training without logits, and with batches of one shape, for which the model is compiled once."""
         if model.training and self.label_smoother is None:
-            if self.args.torch_compile:
+            if self.args.torch_compile and model is self.model_wrapped:
                 inputs = with_rows(inputs, self._train_batch_size)
             inputs = {**inputs, "loss_only": True}
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)

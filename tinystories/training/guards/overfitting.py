@@ -1,7 +1,7 @@
 """What training must achieve: a sequence that was learned is continued by `generate`, and ended."""
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.errors import GuardError
@@ -41,7 +41,7 @@ def check_overfitting(trainer: RecipeTrainer) -> str:
     )
 
 
-def _overfit(trainer: RecipeTrainer, model: PreTrainedModel, sequence: list[int]) -> float:
+def _overfit(trainer: RecipeTrainer, model: TinyStoriesForCausalLM, sequence: list[int]) -> float:
     """Train until every next token is likely: a low mean loss alone may hide one that is not."""
     batch = collate(trainer, [{"input_ids": sequence}])
     targets = torch.tensor(sequence[1:], device=model.device)
@@ -49,7 +49,9 @@ def _overfit(trainer: RecipeTrainer, model: PreTrainedModel, sequence: list[int]
     warmup = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.05, total_iters=20)
     for _ in range(600):
         loss, outputs = trainer.compute_loss(model, dict(batch), return_outputs=True)
-        likelihood = outputs.logits[0, :-1].detach().float().softmax(-1).gather(-1, targets[:, None])
+        with torch.no_grad():
+            logits = model.lm_head(outputs.hidden_states[-1])[0, :-1]  # training makes none
+        likelihood = logits.float().softmax(-1).gather(-1, targets[:, None])
         if loss.item() < 0.02 and likelihood.min() > 0.8:
             break  # before another update, which may lose it again
         loss.backward()
