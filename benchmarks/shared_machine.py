@@ -231,7 +231,8 @@ def table(title: str, rows: list[dict[str, Any]], first: str) -> dict[str, Any]:
 
 def goals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of the variant that the commands set."""
-    chosen = next((name for name, policy in POLICIES.items() if policy == WAIT_POLICY), None)
+    matching = (name for name, policy in POLICIES.items() if policy and policy.items() <= WAIT_POLICY.items())
+    chosen = next(matching, None)
     return [
         {
             "goal": f"training step of {row['size']} parameters beside {row['neighbours']} equal neighbours: times the "

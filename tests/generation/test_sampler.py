@@ -16,7 +16,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from tinystories.generation.sampler import Adjustments, Sampler, Settings, _noise
+from tinystories.generation.sampler import Adjustments, Sampler, Settings, _largest, _noise
 
 
 PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
@@ -92,6 +92,17 @@ def test_noise(seed):
         words = sampler._random.randint(0, 1 << 32, size=(size, 2), dtype=np.uint32)
         drawn = torch.empty(size).exponential_(generator=generator).numpy()
         np.testing.assert_array_almost_equal_nulp(_noise(words), drawn, 1)
+
+
+def test_largest():
+    """Of any number of scores, with and without equal ones and -inf."""
+    random = np.random.default_rng(0)
+    for size in (2, 15, 16, 17, 33, 500, 4096):
+        for kind in range(3):
+            scores = np.round(random.normal(size=size) * 10**kind, 2 - kind).astype(np.float32)
+            scores[random.random(size) < 0.3] = -np.inf
+            for number in {1, 2, size // 20 + 1, size // 2, size - 1} - {size}:
+                assert _largest(scores, number) == np.sort(scores)[-number]
 
 
 def test_greedy():

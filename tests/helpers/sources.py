@@ -15,8 +15,8 @@ from tinystories.errors import GuardError, UserError
 from tinystories.evaluation.minimal_pairs.rules import RULES
 from tinystories.evaluation.text.critic import HEAD, OTHER_PROMPTS
 from tinystories.evaluation.text.prompts import PROMPTS
-from tinystories.server.middleware import LARGEST_BODY, LARGEST_HEADERS
 from tinystories.generation.sampler import STRONGEST_BIAS
+from tinystories.server.middleware import LARGEST_BODY, LARGEST_HEADERS
 from tinystories.server.schema import BOUNDS, DEFAULT_MAX_TOKENS
 from tinystories.training.loss_spike import WINDOW
 

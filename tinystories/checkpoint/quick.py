@@ -83,7 +83,10 @@ def _tokenizer(folder: Path, config: dict[str, Any]) -> Tokenizer:
     settings = _json(folder / "tokenizer_config.json")
     _require(settings.keys() <= TOKENIZER_FIELDS, settings["tokenizer_class"] == "TokenizersBackend")
     _require(settings["clean_up_tokenization_spaces"] is False)
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # the library raises a bare one
+        raise _NotInOrder from error
     _require(tokenizer.truncation is None, tokenizer.padding is None)
     special = {token.content: number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     _require(tokenizer.get_vocab_size() == config["vocab_size"])

@@ -64,7 +64,7 @@ def generate(arguments: argparse.Namespace) -> None:
             "finish_reason": "stop" if ended else "length",
             "new_tokens": len(new),
             "seconds": seconds,
-            "seed": arguments.seed,
+            "seed": seed,
             "generation_config": _as_config(settings, limit, writer.end),
         }
         write_output_file(arguments.output_file, result)

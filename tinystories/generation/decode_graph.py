@@ -177,7 +177,7 @@ def _inputs_and_outputs(sizes: Sizes) -> tuple[list[Any], list[Any]]:
     from onnx import TensorProto, helper
 
     tensor = helper.make_tensor_value_info
-    cache = ["rows", sizes.kv_heads, sizes.context, sizes.stored_head_dim]
+    cache: list[str | int | None] = ["rows", sizes.kv_heads, sizes.context, sizes.stored_head_dim]
     parts = [f"{layer}.{part}" for layer in range(sizes.layers) for part in ("key", "value")]
     inputs = [
         tensor("input_ids", TensorProto.INT64, ["rows", "new"]),
@@ -274,8 +274,8 @@ class _Network:
 
     def _rotated(self, tensor: str, heads: int) -> str:
         width = 2 * len(self.sizes.frequencies)
-        partial = {"rotary_embedding_dim": width, "num_heads": heads}
-        return self.graph.add("RotaryEmbedding", tensor, "positions", *self.rotation, domain=OWN, **partial)
+        inputs = (tensor, "positions", *self.rotation)
+        return self.graph.add("RotaryEmbedding", *inputs, num_heads=heads, rotary_embedding_dim=width, domain=OWN)
 
     def _mlp(self, normed: str, prefix: str) -> str:
         graph, width = self.graph, self.sizes.intermediate_size

@@ -139,7 +139,12 @@ class _Pass:
         self.kept = np.arange(new - kept, new)
         self.logits = np.empty((rows, kept, sizes.vocab_size), dtype=np.float32)
         self.binding = self.session.io_binding()
-        inputs = {"input_ids": self.ids, "lengths": self.lengths, "longest": self.longest, "kept": self.kept}
+        inputs: dict[str, np.ndarray] = {
+            "input_ids": self.ids,
+            "lengths": self.lengths,
+            "longest": self.longest,
+            "kept": self.kept,
+        }
         if sizes.rotates_apart:
             inputs["positions"] = self.positions
         for name, array in inputs.items():
@@ -181,8 +186,8 @@ def _session(weights: Mapping[str, np.ndarray], sizes: Sizes, threads: int | Non
 
 def read_weights(folder: Path) -> dict[str, np.ndarray]:
     """Every tensor of the safetensors files of a folder, as float32."""
-    index, weights = folder / "model.safetensors.index.json", {}
-    whole = folder / "model.safetensors"
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    weights: dict[str, np.ndarray] = {}
     named = {} if whole.is_file() else json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     for file in sorted({folder / name for name in named.values()}) or [whole]:
         weights |= _read(file)
