@@ -234,7 +234,7 @@ def tables(sizes: dict[str, dict[str, list[dict]]], samples: list[dict[str, Any]
             clock, processor, memory = (
                 median(run[name] for run in by_side[side]) for name in ("seconds", "processor_seconds", "own_mb")
             )
-            less = "" if size == START else round(clock - _start(sizes, side), 1)
+            less = "" if size == START else round(median(_seconds(sizes, size, side, START)), 1)
             rows.append([size, side, round(clock, 1), less, round(processor, 1), round(memory)])
     columns = ["MB of text", "side", "seconds", "seconds without the start", "processor seconds", "own memory, MB"]
     trained = []
@@ -248,8 +248,10 @@ def tables(sizes: dict[str, dict[str, list[dict]]], samples: list[dict[str, Any]
     ]
 
 
-def _start(sizes: dict[str, dict[str, list[dict]]], side: str) -> float:
-    return median(run["seconds"] for run in sizes[START][side])
+def _seconds(sizes: dict[str, dict[str, list[dict]]], size: str, side: str, start: str | None) -> list[float]:
+    """Of each run. start: the size whose median is taken off; at least a tenth of a second remains."""
+    off = median(run["seconds"] for run in sizes[start][side]) if start else 0.0
+    return [max(0.1, run["seconds"] - off) for run in sizes[size][side]]
 
 
 def goals(sizes: dict[str, dict[str, list[dict]]], samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -259,12 +261,12 @@ def goals(sizes: dict[str, dict[str, list[dict]]], samples: list[dict[str, Any]]
         for side in (THEIRS, THEIRS_2):
             if side not in sizes[size]:
                 continue
-            ours, theirs = (
-                [run["seconds"] - _start(sizes, which) for run in sizes[size][which]] for which in (OURS, side)
-            )
-            ratios = {"ratio": median(theirs) / median(ours)}
-            ratios |= {"low": min(theirs) / max(ours), "high": max(theirs) / min(ours)}
-            found.append({"goal": f"{size} MB of text to rows: times as fast as {side}", "at_least": 3.0} | ratios)
+            for words, start in (("", START), (", with the start of the process", None)):
+                ours, theirs = (_seconds(sizes, size, which, start) for which in (OURS, side))
+                ratios = {"ratio": median(theirs) / median(ours)}
+                ratios |= {"low": min(theirs) / max(ours), "high": max(theirs) / min(ours)}
+                goal = f"{size} MB of text to rows: times as fast as {side}{words}"
+                found.append({"goal": goal, "at_least": 3.0} | ratios)
     least, most = ([run["own_mb"] for run in sizes[size][OURS]] for size in (measured[0], measured[-1]))
     ratios = {"ratio": median(most) / median(least), "low": min(most) / max(least), "high": max(most) / min(least)}
     found.append({"goal": f"own memory at {measured[-1]} MB, times that at {measured[0]} MB", "at_most": 1.2} | ratios)
