@@ -76,6 +76,14 @@ def guard(model, isolate=False, checkpointing=None, only=None) -> list[str]:
     return [check() for name, check in guards.items() if only in (None, name)]
 
 
+def test_rows_of_one_token():
+    """The rest of a story that was cut: nothing can be predicted in it, and its loss is no number."""
+    ids = torch.zeros(50, 8, dtype=torch.long)
+    ids[:, 0], ids[7, 1] = 5, 6
+    rows = datasets.Dataset.from_dict({"input_ids": ids.numpy()}).with_format("numpy")
+    assert make_probe(mutated_model(), rows).number == 7
+
+
 SHAPES = {
     "as it is": {},
     "eager": {"attention": "eager"},

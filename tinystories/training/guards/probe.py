@@ -51,8 +51,10 @@ class Probe:
 def make_probe(model: TinyStoriesForCausalLM, rows: datasets.Dataset, revive: bool = True) -> Probe:
     """rows: a dataset with the column `input_ids`. revive: see `float64_copy`."""
     random = np.random.default_rng()
-    number = int(random.integers(len(rows)))
-    row = torch.from_numpy(np.asarray(rows[number]["input_ids"], dtype=np.int64))
+    for number in map(int, random.permutation(len(rows))):
+        row = torch.from_numpy(np.asarray(rows[number]["input_ids"], dtype=np.int64))
+        if row[1:2] != model.config.pad_token_id:
+            break  # else the row is one token, the rest of a story that was cut, and there is nothing to predict in it
     network = float64_copy(model, revive)
     changed = change_tokens(row, 0, 1, model.config.vocab_size, random)
     return Probe(network, torch.stack([row, changed]).to(network.device), number, random)
