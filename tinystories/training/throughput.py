@@ -36,7 +36,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerState
 
 from tinystories.config.arguments import RunArguments
 from tinystories.run_files import ENVIRONMENT, EVALUATIONS, EVALUATIONS_TABLE, read_lines
-from tinystories.training.environment import describe_environment, measured_peak, training_dtype
+from tinystories.training.environment import PEAK_SECONDS, describe_environment, measured_peak, training_dtype
 
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ class ThroughputCallback(TrainerCallback):
     def __init__(self, flops_per_token: float):
         self.flops_per_token = flops_per_token
         self.process = psutil.Process()
+        self.peak_seconds = PEAK_SECONDS  # how long the peak is measured; a rehearsal needs none
         self.earlier: dict[str, Any] = {}  # `progress` of the session that this one continues
 
     def progress(self) -> dict[str, Any]:
@@ -95,7 +96,7 @@ class ThroughputCallback(TrainerCallback):
         """Floating-point operations per second of all devices together."""
         start = time.perf_counter()
         try:
-            self.device_peak = measured_peak(args.device, training_dtype(args))
+            self.device_peak = measured_peak(args.device, training_dtype(args), self.peak_seconds)
         except torch.OutOfMemoryError:  # during a run that fills the memory: the earlier measurement stays
             if not self.device_peak:
                 raise
