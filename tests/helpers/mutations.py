@@ -42,7 +42,8 @@ def copy_with_mutation(tree: Path, file: str, old: str, new: str) -> Path:
     for script in ROOT.glob("*.py"):
         shutil.copy(script, tree)
     shutil.copy(ROOT / "model_card.md", tree)
-    shutil.copytree(ROOT / "tinystories", tree / "tinystories", ignore=shutil.ignore_patterns("__pycache__"))
+    half_written = shutil.ignore_patterns("*.pyc.*")  # by another process; the compiled modules themselves are copied
+    shutil.copytree(ROOT / "tinystories", tree / "tinystories", ignore=half_written)
     text = (tree / file).read_text(encoding="utf-8")
     assert old in text, f"{file} no longer holds {old!r}: the mutation is out of date"
     (tree / file).write_text(text.replace(old, new), encoding="utf-8")
