@@ -1,16 +1,14 @@
 """A compiler that does not work is reported with its own words, and no run uses what a killed one has half compiled."""
 
-import os
 import shutil
-import subprocess
-import sys
 from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from helpers.runs import ROOT, mistake
+from helpers.forked import fork_command
+from helpers.runs import mistake
 from tinystories.checks.preflight import Facts, check_compiler
 from tinystories.config.recipe import read_recipe
 from tinystories.training.compiler import MESSAGE_END, compiler_cache, use_compiler_if_it_works
@@ -75,12 +73,14 @@ def test_compiler_that_was_not_asked_for(recipe, monkeypatch):
 
 COMPILE = """
 import os, sys, torch
+import torch._inductor.config as inductor
 from types import SimpleNamespace
 from tinystories.console import set_up_logging
 from tinystories.errors import UserError
 from tinystories.training.compiler import compiler_cache
 
 set_up_logging()
+inductor.cpp_cache_precompile_headers = inductor.cpp.vec_isa_ok = False  # compile the kernel and nothing beside it
 def double(x):
     return x * 2 + 1
 try:
@@ -102,16 +102,11 @@ compiler = pytest.mark.skipif(not shutil.which("g++"), reason="there is no C++ c
 @pytest.fixture
 def compile_something(tmp_path):
     """Compile in a process of its own that ends in some way; gives the cache it used, and what it said."""
+    script = tmp_path / "compile_something.py"
+    script.write_text(COMPILE, encoding="utf-8")
 
     def compile_something(end: str = "well"):
-        process = subprocess.run(
-            [sys.executable, "-c", COMPILE, end],
-            cwd=ROOT,
-            env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        process = fork_command(script, end, TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"))
         assert process.returncode == (9 if end == "killed" else 0), process.stderr
         return process.stdout.strip(), process.stderr
 
