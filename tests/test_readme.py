@@ -38,8 +38,11 @@ def test_training_command_is_valid(command):
 
 @pytest.mark.slow
 def test_demo_and_its_checkpoint(tmp_path, capsys, offline):
-    """The first run with fewer steps; then the README's and docs/finetuning.md's code with the checkpoint it wrote."""
-    short = ["--max_steps", "4", "--eval_steps", "2", "--save_steps", "2", "--num_sample_stories", "1500"]
+    """The first run with fewer steps, stories and layers; then the README's and docs/finetuning.md's code on its
+    checkpoint.
+    """
+    short = ["--max_steps", "4", "--eval_steps", "2", "--save_steps", "2", "--num_sample_stories", "500"]
+    short += ["--num_hidden_layers", "2", "--vocab_size", "1024"]
     process = run_command(
         "run_clm.py", ROOT / "configs/demo.yaml", *short, "--data_cache_dir", tmp_path / "cache", cwd=tmp_path
     )
