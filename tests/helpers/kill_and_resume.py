@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 
 ROOT = Path(__file__).parent.parent.parent
 RUN = {
-    "num_sample_stories": 400,
+    "num_sample_stories": 100,
     "vocab_size": 320,
     "block_size": 64,
     "hidden_size": 64,

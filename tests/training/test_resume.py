@@ -63,9 +63,9 @@ def stop(*numbers: int):
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory) -> Path:
-    """A run that was not interrupted, in root/run; the others in root share its cache."""
+    """A run that was not interrupted, in root/run, without guards; the others in root share its cache."""
     folder = tmp_path_factory.mktemp("resume") / "run"
-    small_run(folder, max_steps=STEPS)
+    small_run(folder, "--skip_guards", max_steps=STEPS)
     return folder
 
 
@@ -103,9 +103,9 @@ def test_resume_after_every_kind_of_stop(reference):
         "before the first checkpoint": (lambda: (folder / "recipe.json").exists(), kill, -signal.SIGKILL),
         "SIGTERM, which ends data workers": (lambda: last() >= 40, stop(signal.SIGTERM), 143),  # not resumed yet
         "while a checkpoint is written": (lambda: any(folder.glob("unfinished-*/checkpoint-*/optimizer.pt")), kill, -9),
-        "in an evaluation": (lambda: samples() >= 6, kill, -signal.SIGKILL),
-        "Ctrl-C": (lambda: last() >= 120, stop(signal.SIGINT), 130),
-        "the terminal is closed": (lambda: last() >= 160, stop(signal.SIGHUP), 129),
+        "in an evaluation": (lambda: samples() >= 5, kill, -signal.SIGKILL),
+        "Ctrl-C": (lambda: last() >= 100, stop(signal.SIGINT), 130),
+        "the terminal is closed": (lambda: last() >= 140, stop(signal.SIGHUP), 129),
     }
     for way, (condition, end, status) in ways.items():
         log.unlink(missing_ok=True)
