@@ -146,7 +146,7 @@ def simulated(tmp_path, monkeypatch):
     """A run of one log interval a call: (seconds, tokens) -> its row. `peaks`: what the next measurements find."""
     clock, peaks, measured = Clock(), [], []
 
-    def measure(device, dtype):
+    def measure(device, dtype, seconds):
         clock.now += 0.01
         measured.append(peaks.pop(0) if peaks else measured[-1])
         return measured[-1]
