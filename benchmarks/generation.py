@@ -284,10 +284,13 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
                 "tokens_per_second": speeds(found, vocab_size, 3 if given.quick else given.rounds),
                 "start_processor_seconds": start_seconds(checkpoint, 2 if given.quick else 5),
             }
+            medians = {name: round(statistics.median(v)) for name, v in sizes[size]["tokens_per_second"].items()}
+            print(size, medians, sizes[size]["start_processor_seconds"], file=sys.stderr)
     texts, data = {}, {}
     for name, folder in given.model.items():
         prompts = 10 if given.quick else IDENTICAL_PROMPTS
         texts[name] = identical(*load_checkpoint(folder), prompts, given.threads)
+        print(name, texts[name], file=sys.stderr)
         data[name] = {"source": Path(folder).name, **hash_files(sorted(Path(folder).glob("*.safetensors")))}
     return {
         "provenance": provenance(began, [0], data, LIBRARIES),
