@@ -41,10 +41,6 @@ OVERRIDDEN = {
     "_get_dataloader": (DATALOADER, "makes every loader, and its worker_init_fn may be replaced"),
     "_inner_training_loop": (LOOP, "is the loop that is run again with fewer rows after out of memory"),
     "_evaluate": ("(self, trial, ignore_keys_for_eval, skip_scheduler=False)", "is each evaluation of a training"),
-    "compute_loss": (
-        "(self, model, inputs, return_outputs=False, num_items_in_batch=None)",
-        "passes inputs on to the model, `loss_only` too",
-    ),
     "_track_num_input_tokens": ("(self, inputs)", "is called once for each micro-batch, and adds to the state"),
     "_maybe_log_save_evaluate": (LOG, "logs, evaluates and saves after a step, as control says"),
     "training_step": ("(self, model, inputs, num_items_in_batch=None)", "returns the batch's share of the step's loss"),
@@ -73,6 +69,10 @@ CALLED = {
     "_get_learning_rate": ("(self)", "StoryTrainer._get_grad_norm: the rate of the step, for evaluations.jsonl"),
     "_load_from_checkpoint": ("(self, resume_from_checkpoint, model=None)", "StoryTrainer.restore_finished: weights"),
     "_prepare_inputs": ("(self, inputs)", "loss_spike: a batch on the device"),
+    "compute_loss": (
+        "(self, model, inputs, return_outputs=False, num_items_in_batch=None)",
+        "guards: the loss as training computes it",
+    ),
     "is_world_process_zero": ("(self)", "StoryTrainer and AtomicCheckpointTrainer: who writes"),
     "is_local_process_zero": ("(self)", "AtomicCheckpointTrainer: who writes on each machine"),
     "save_metrics": ("(self, split, metrics, combined=True)", "commands/train: all_results.json"),

@@ -48,6 +48,10 @@ class RecipeTrainer(Trainer):
         """What a checkpoint holds beside the Trainer's own state, to be written as JSON."""
         raise NotImplementedError
 
+    def as_trained(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """What the model is given for a batch in a training step."""
+        raise NotImplementedError
+
     def rehearsal(
         self, model: TinyStoriesForCausalLM, recipe: Recipe, rows: datasets.Dataset, callback: TrainerCallback
     ) -> "RecipeTrainer":

@@ -189,27 +189,20 @@ class StoryTrainer(AtomicCheckpointTrainer):
         with evaluating_in_memory(self.args.per_device_eval_batch_size):
             return super()._evaluate(*args, **kwargs)
 
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> Any:
-        """In training without logits, and with batches of one shape, for which the model is compiled once."""
-        if model.training and self.label_smoother is None:
-            if self.args.torch_compile and model is self.model_wrapped:
-                inputs = with_rows(inputs, self._train_batch_size)
-            inputs = {**inputs, "loss_only": True}
-        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+    def as_trained(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """What the model is given in a step: no logits, and one shape, for which it is compiled once."""
+        if self.args.torch_compile:
+            batch = with_rows(batch, self._train_batch_size)
+        return {**batch, "loss_only": True}
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         if self.visits is not None:
             self.visits.look(inputs)
+        batch, inputs = inputs, self.as_trained(inputs)
         loss = super().training_step(model, inputs, num_items_in_batch)
-        self.loss_spike_guard.record(inputs, loss)
+        self.loss_spike_guard.record(batch, loss)
         return loss
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:

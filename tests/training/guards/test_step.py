@@ -55,7 +55,8 @@ MUTATIONS = {
         "    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):\n"
         "        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)\n"
         "        if model.training:\n"
-        "            loss = 0.9 * loss - 0.1 * outputs.logits.log_softmax(-1).mean()\n"
+        "            logits = self.model.lm_head(outputs.hidden_states[-1])\n"
+        "            loss = 0.9 * loss - 0.1 * logits.log_softmax(-1).mean()\n"
         "        return (loss, outputs) if return_outputs else loss\n\n" + METHOD,
         [],
         REHEARSAL + "the loss is",

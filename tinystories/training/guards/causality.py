@@ -137,7 +137,7 @@ def _states_as_trained(trainer: RecipeTrainer, batch: dict[str, torch.Tensor]) -
     with keep_random_state(trainer.args.device):
         torch.manual_seed(0)
         _, outputs = trainer.compute_loss(
-            trainer.model_wrapped, dict(batch), return_outputs=True, num_items_in_batch=targets
+            trainer.model_wrapped, trainer.as_trained(batch), return_outputs=True, num_items_in_batch=targets
         )
     states = outputs.logits if outputs.hidden_states is None else outputs.hidden_states[-1]
     return states.detach().float()

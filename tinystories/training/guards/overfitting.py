@@ -48,7 +48,7 @@ def _overfit(trainer: RecipeTrainer, model: TinyStoriesForCausalLM, sequence: li
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0)
     warmup = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.05, total_iters=20)
     for _ in range(600):
-        loss, outputs = trainer.compute_loss(model, dict(batch), return_outputs=True)
+        loss, outputs = trainer.compute_loss(model, {**batch, "loss_only": True}, return_outputs=True)
         with torch.no_grad():
             logits = model.lm_head(outputs.hidden_states[-1])[0, :-1]  # training makes none
         likelihood = logits.float().softmax(-1).gather(-1, targets[:, None])
