@@ -121,16 +121,23 @@ def test_uncommitted_code_is_told(written):
         ({"at_least": 5.0, "ratio": 5.0, "low": 5.0}, "5.00", "yes"),
         ({"at_least": 5.0, "ratio": 4.9996, "low": 4.9}, "4.9996", "no"),
         ({"at_least": 5, "ratio": 0.00001234, "low": 0}, "0.0000123", "no"),
-        ({"at_least": None, "at_most": 1.1, "ratio": 1.1, "low": 1}, "1.10", "yes"),
+        ({"at_least": None, "at_most": 1.1, "ratio": 1.1, "low": 1, "high": 1.1}, "1.10", "yes"),
         ({"at_least": None, "at_most": 1.1, "ratio": 1.1004, "low": 1}, "1.1004", "no"),
-        ({"at_least": None, "at_most": 2.5, "ratio": 0, "low": 0}, "0", "yes"),
-        ({"at_least": 9000, "ratio": 12345.6, "low": 1.5, "high": 99999}, "12,346", "yes"),
+        ({"at_least": None, "at_most": 2.5, "ratio": 0, "low": 0, "high": 0}, "0", "yes"),
+        ({"at_least": 9000, "ratio": 12345.6, "low": 9000, "high": 99999}, "12,346", "yes"),
+        ({"at_least": 8.0, "low": 7.9}, "8.10", "yes, not in every repeat"),
+        ({"at_least": None, "at_most": 8.2, "high": 8.3}, "8.10", "yes, not in every repeat"),
     ],
 )
 def test_reached(written, goal, measured, reached):
     """Computed from the ratio; rounding never shows a ratio on the other side of what was asked."""
     row = row_of(written(one=claim(**goal)), "decoding")
     assert (row[2], row[4]) == (measured, reached)
+
+
+def test_nothing_else_was_tried(written):
+    page = written(one=without("did_not_help"))
+    assert "### Decoding is faster" in page and "did not help" not in page
 
 
 def test_measured_once(written):
@@ -167,8 +174,9 @@ REFUSED = {
     "no commit": (without("provenance", "commit"), "has no commit"),
     "no version": (without("provenance", "versions", "torch"), "has no version of torch"),
     "no processor": (without("provenance", "machine", "processor"), "has no processor"),
-    "no list of what did not help": (without("did_not_help"), "has no did_not_help"),
-    "goals alone": ({"provenance": ORIGIN, "goals": [GOAL]}, "has no tables and no did_not_help"),
+    "tables alone": (without("goals"), "has no goals"),
+    "goals alone": (without("tables"), "has no tables"),
+    "trials alone": ({"provenance": ORIGIN, "did_not_help": CLAIM["did_not_help"]}, "has no tables and no goals"),
     "no name": (without("goals", 0, "goal"), "an entry of goals has no goal"),
     "no result": (without("did_not_help", 0, "result"), "an entry of did_not_help has no result"),
     "no cell": (CLAIM | {"tables": [TABLE | {"columns": ["way"]}]}, "one cell for each column"),
