@@ -10,6 +10,7 @@ Nothing was measured on several GPUs. Writes docs/results/scale.json and the tab
 
 import argparse
 import json
+import math
 import os
 import re
 import statistics
@@ -43,7 +44,7 @@ RECORD, DOCUMENT = ROOT / "docs" / "results" / "scale.json", ROOT / "docs" / "di
 BLOCK = re.compile(r"(<!-- scale of a run: tables -->\n).*?(<!-- scale of a run: end -->)", re.DOTALL)
 RECIPES = {"24.6M": "configs/tinystories-24m.yaml", "110M": "configs/ladder/tinystories-110m.yaml"}
 GPUS = (1, 8, 64)
-WORKERS = 2  # data workers of a process, as in both recipes
+WORKERS = 2  # data workers of a process, as in both recipes, where they are enough
 PEAK, REACHED = 989e12, 0.45  # bf16 FLOPS of an H100 SXM without sparsity, and the share of it that is aimed at
 SCORED = json.loads((ROOT / "docs" / "results" / "tinystories-cpu.json").read_text(encoding="utf-8"))["all_results"]
 BYTES_PER_TOKEN = SCORED["eval_bytes"] / SCORED["eval_tokens"]
@@ -81,6 +82,7 @@ def need(sizes: dict[str, int], gpus: int, reader: float, disk: float) -> dict[s
     tokens = gpus * PEAK * REACHED / sizes["flops_per_token"]
     seconds = sizes["tokens_per_step"] / tokens
     weights = FLOAT32 * sizes["parameters"]
+    readers = tokens / gpus / reader
     ring = 2 * (gpus - 1) / gpus * weights
     return {
         "gpus": gpus,
@@ -88,8 +90,8 @@ def need(sizes: dict[str, int], gpus: int, reader: float, disk: float) -> dict[s
         "step_milliseconds": 1000 * seconds,
         "rows_per_gpu": sizes["rows_per_step"] / gpus,
         "data_megabytes_per_second": tokens * BYTES_PER_TOKEN / 1e6,
-        "readers_per_gpu": tokens / gpus / reader,
-        "shards": gpus * WORKERS,
+        "readers_per_gpu": readers,
+        "shards": gpus * max(WORKERS, math.ceil(readers)),
         "ddp_megabytes_per_step": ring / 1e6,
         "ddp_gigabytes_per_second": ring / seconds / 1e9,
         "fsdp_megabytes_per_step": 1.5 * ring / 1e6,
@@ -187,7 +189,7 @@ def with_tables(document: str, record: dict[str, Any]) -> str:
         f"{measured['reader_tokens_per_second'] / 1e6:.2f} million tokens a second into rows, and "
         f"{measured['disk_bytes_per_second'] / 1e6:,.0f} MB of a checkpoint reach the disk in a second. Assumed: "
         f"GPUs of {PEAK / 1e12:.0f} TFLOPS in bf16 of which {REACHED:.0%} are reached, {BYTES_PER_TOKEN:.2f} bytes of "
-        f"text a token, {WORKERS} data workers a process."
+        f"text a token, at least {WORKERS} data workers a process, each with a shard of its own."
     )
     for table in record["tables"]:
         lines += ["", f"**{table['title']}**", "", "| " + " | ".join(table["columns"]) + " |"]

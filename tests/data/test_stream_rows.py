@@ -158,7 +158,7 @@ def test_seed_and_pass_change_the_order(open_stream):
         orders.append(stories_of(stream, first_rows(stream, 40)))
     assert orders[0] != orders[1]
     stream = open_stream([30], stories=STORIES[:30], streaming_sample_stories=30)
-    told, number = stories_of(stream, first_rows(stream, 400)), len(held_in(stream, STORIES[:30]))
+    told, number = stories_of(stream, first_rows(stream, 1300)), len(held_in(stream, STORIES[:30]))
     passes = told[:number], told[number : 2 * number]
     assert passes[0] != passes[1] and sorted(passes[0]) == sorted(passes[1])
 
