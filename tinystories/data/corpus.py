@@ -172,7 +172,9 @@ def _log(report: dict) -> None:
 
 def _kept(rows: Iterable[str | BadRow], on_bad_row: str, report: dict) -> Iterator[str]:
     report |= NO_ROWS
-    return filter(None, (story_of(row, on_bad_row, report) for row in rows))
+    for row in rows:
+        if story := story_of(row, on_bad_row, report):
+            yield story
 
 
 def story_of(row: str | BadRow, on_bad_row: str, report: dict) -> str:
@@ -187,9 +189,11 @@ def story_of(row: str | BadRow, on_bad_row: str, report: dict) -> str:
         report["bad"] += 1
         report["first_bad"] = report["first_bad"] or str(row)
         return ""
-    story = row.replace("\r\n", "\n").replace("\r", "\n").strip()
-    report["stories" if story else "empty"] += 1
-    return story
+    if story := row.replace("\r\n", "\n").replace("\r", "\n").strip():
+        report["stories"] += 1
+        return story
+    report["empty"] += 1
+    return ""
 
 
 def _write_stories(path: Path, stories: Iterable[str]) -> None:
