@@ -29,6 +29,7 @@ FIELDS = {
 TOKENIZER_FIELDS = {
     *("backend", "bos_token", "clean_up_tokenization_spaces", "eos_token", "is_local", "local_files_only"),
     *("model_max_length", "pad_token", "padding_side", "split_special_tokens", "tokenizer_class", "trained_on"),
+    "trained_on_stories",
 }
 WEIGHTS, ADAPTER = "model.safetensors", "adapter_config.json"
 
