@@ -30,6 +30,7 @@ def test_one_bad_metric():
     for bad in (column(1)[BARS[0].name], None):
         found = overall(column(0) | {BARS[0].name: bad}, [column(1)], column(0))
         assert found.value == pytest.approx(1 - 1 / len(BARS))
+        assert found.number == 9  # a leaderboard refuses a result of 0 stories
 
 
 def test_interval():

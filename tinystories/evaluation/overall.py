@@ -25,7 +25,7 @@ ENDS = {"floor": Estimate(0.0, 0.0, 0.0, 0).as_dict(), "people": Estimate(1.0, 1
 def overall(values: Values, floors: Sequence[Values], people: Values) -> Estimate | None:
     """The interval treats floors and people as fixed, and is as wide as if all metrics erred the same way at once.
 
-    `number`: how many stories were measured, of the metric with the fewest.
+    `number`: how many stories were measured, of the metric with the fewest; one that found nothing to judge has none.
     """
     metrics = [metric for metric in METRICS if not metric.alarm]
     shares, numbers = [], []
@@ -38,8 +38,9 @@ def overall(values: Values, floors: Sequence[Values], people: Values) -> Estimat
             continue  # such as endings where the limit of tokens cuts people's stories, too
         value = values.get(metric.name)
         shares.append(between(metric, value, floor, top) if value else (0.0, 0.0, 0.0))
-        numbers.append(int(value["number"]) if value else 0)
-    if not shares:
+        if value:
+            numbers.append(int(value["number"]))
+    if not numbers:
         return None
     low, middle, high = (sum(column) / len(shares) for column in zip(*shares, strict=True))
     return Estimate(middle, low, high, min(numbers))
