@@ -201,6 +201,7 @@ def hub(monkeypatch, tmp_path):
     with FakeHub() as hub:
         hub.connect(monkeypatch, tmp_path / "home")
         monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub.url)
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
         yield hub
 
 
