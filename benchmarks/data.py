@@ -3,7 +3,8 @@
     python benchmarks/data.py --run_clm run_clm.py --train_file train.txt --write
     python benchmarks/data.py --run_clm run_clm.py --sizes 1 --repeats 1
 
-Prints a table; --write also writes docs/results/data.json. About six minutes; `--theirs_up_to 2000` adds half an hour.
+Prints a table; --write also writes docs/results/data.json. About ten minutes; `--theirs_up_to 2000`
+adds half an hour or more.
 
 RUN_CLM is examples/pytorch/language-modeling/run_clm.py of transformers. It is started as it is, without --do_train and
 --do_eval: it reads, tokenizes and groups both files, and ends. Ours reads and packs the same two files with the same

@@ -8,6 +8,7 @@ is skipped and counted (`on_bad_row: skip`).
 import hashlib
 import json
 import logging
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -21,10 +22,10 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from tinystories.config.keys import DataArguments
+from tinystories.data import sample_corpus
 from tinystories.data.cache import cached_folder, content_key, write_arrow
 from tinystories.data.near_copies import CONTROLS, search_copies
 from tinystories.data.readers import STORIES_PER_BATCH, BadRow, check_text_column, list_files, read_stories
-from tinystories.data.sample_corpus import sample_stories
 from tinystories.data.shards import hub_shards, in_turn, open_hub, open_shards
 from tinystories.errors import UserError, one_line
 
@@ -283,9 +284,14 @@ def _sample_corpus(arguments: DataArguments) -> tuple[datasets.Dataset, None, di
     number = arguments.num_sample_stories or 0
     if number < 1:
         raise UserError(f"num_sample_stories must be at least 1, got {number}")
-    stories = sample_stories(number, seed=SAMPLE_CORPUS_SEED)
     label = f"the first {number} stories of the embedded sample corpus"
-    train, report = _stories(label, content_key([READING, "sample", *stories]), stories, arguments, {})
+    code = Path(sample_corpus.__file__).read_bytes()  # the stories follow from it, and take a second to write
+    key = content_key([READING, "sample", number, SAMPLE_CORPUS_SEED, code, sys.version])
+
+    def rows() -> Iterator[str]:
+        yield from sample_corpus.sample_stories(number, seed=SAMPLE_CORPUS_SEED)
+
+    train, report = _stories(label, key, rows(), arguments, {})
     return train, None, {"train": report}
 
 
