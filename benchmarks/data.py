@@ -107,7 +107,7 @@ def varied(stories: list[str], num_bytes: int) -> Iterator[str]:
         copy += 1
 
 
-def write_text(path: Path, stories: list[str], megabytes: int) -> None:
+def write_stories(path: Path, stories: list[str], megabytes: int) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(varied(stories, megabytes * 10**6) if megabytes else [f"{stories[0] * 9}\n{END}\n"])
 
@@ -154,7 +154,7 @@ def _own_mb(process: psutil.Process) -> float:
     try:
         status = Path(f"/proc/{process.pid}/status")
         if status.exists():
-            found = re.search(r"RssAnon:\s+(\d+) kB", status.read_text())
+            found = re.search(r"RssAnon:\s+(\d+) kB", status.read_text(encoding="utf-8"))
             return int(found[1]) * 1024 / 1e6 if found else 0.0
         return process.memory_full_info().uss / 1e6
     except (psutil.Error, OSError):  # it has ended
@@ -201,7 +201,7 @@ def measure_sizes(runs: Runs, stories: list[str], given: argparse.Namespace) -> 
     found: dict[str, dict[str, list[dict]]] = {}
     for size in [0, *given.sizes]:
         text = runs.folder / f"text-{size}.txt"
-        write_text(text, stories, size)
+        write_stories(text, stories, size)
         sides = [OURS, THEIRS, THEIRS_2] if size <= given.theirs_up_to else [OURS]
         found[str(size) if size else START] = by_side = {side: [] for side in sides}
         for _ in range(given.repeats if size < 100 else 1):
@@ -217,7 +217,7 @@ def compare_samples(runs: Runs, stories: list[str], megabytes: int) -> list[dict
     once.write_text("".join(f"{story}\n{END}\n" for story in stories), encoding="utf-8", newline="\n")
     found = [runs.train(once, VOCABULARY, sample) | {"text": "once"} for sample in (len(stories) // 8, 0)]
     found += [runs.train(once, VOCABULARY, len(stories) // 2) | {"text": "once"}]
-    write_text(large, stories, megabytes)
+    write_stories(large, stories, megabytes)
     for vocab_size in (VOCABULARY, 10_000):
         for sample in (50_000, 0):
             found.append(runs.train(large, vocab_size, sample) | {"text": f"{megabytes} MB"})
@@ -297,7 +297,7 @@ def main() -> None:
         runs.held_out.write_text(f"\n{END}\n".join(stories[-HELD_OUT:]), encoding="utf-8", newline="\n")
         stories = stories[:-HELD_OUT]
         text = Path(folder, "for_the_tokenizer.txt")
-        write_text(text, stories, 5)
+        write_stories(text, stories, 5)
         runs.train(text, VOCABULARY, 0, runs.tokenizer)
         sizes = measure_sizes(runs, stories, given)
         samples = compare_samples(runs, stories, given.sample_size) if given.sample_size else []

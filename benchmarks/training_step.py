@@ -31,6 +31,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -215,16 +217,12 @@ def turns_callback(trainer: Any, settings: dict[str, Any], flops: float) -> Any:
 
 
 def peak_memory(on_gpu: bool) -> int:
-    """Bytes, so far: of tensors on a GPU; elsewhere of the process. 0 where the system does not say."""
+    """Bytes: the most of tensors on a GPU so far; elsewhere what the process holds at the end of a turn."""
     import torch
 
     if on_gpu:
         return torch.cuda.max_memory_allocated()
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return psutil.Process().memory_info().rss
 
 
 class counted_syncs(ExitStack):
@@ -561,7 +559,7 @@ def main() -> None:
         for goal in goals[-4:]:
             print(json.dumps(goal), file=sys.stderr)
     record = {
-        "provenance": provenance(began, SEED, {"rows": {"source": "random token ids"}}),
+        "provenance": provenance(began, SEED, {}),
         "peak_flops": peaks,
         "sizes": sizes,
         "tables": tables_of(sizes, peaks),

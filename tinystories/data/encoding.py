@@ -44,18 +44,13 @@ def encode_stories(
 
     workers: threads; default is one for each core, and one where that many would only learn the same words.
     """
-    number = min(workers or (_cores() if len(stories) > FEW_STORIES else 1), MOST_THREADS)
+    number = min(workers or (os.cpu_count() or 1 if len(stories) > FEW_STORIES else 1), MOST_THREADS)
     batches = text_arrays(stories, STORIES_AT_ONCE)
     if not has_known_cuts(tokenizer):  # the library has its own threads
         return (encode_whole(batch, tokenizer) for batch in batches)
     if number == 1:
         return map(StoryEncoder(tokenizer).encode, batches)
     return _in_threads([StoryEncoder(tokenizer) for _ in range(number)], batches)
-
-
-def _cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _in_threads(encoders: list["StoryEncoder"], batches: Iterable[pa.Array]) -> Iterator[Tokens]:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerState
 
 from tinystories.config.arguments import RunArguments
+from tinystories.config.keys import DataArguments
 from tinystories.config.recipe import Recipe
 from tinystories.data.corpus import text_hashes
 from tinystories.data.packing import PackedRows
@@ -38,7 +39,7 @@ def check_streaming(recipe: Recipe) -> None:
     data, training = recipe.data, recipe.training
     if not data.streaming:
         for key in KEYS:
-            if key in recipe.given:
+            if getattr(data, key) != getattr(DataArguments, key):  # the recipe of a run that is repeated names them all
                 raise UserError(f"{key} is for a stream", "give --streaming true, or leave it out")
         return
     config: Any = training.accelerator_config  # an AcceleratorConfig, whatever its annotation says
