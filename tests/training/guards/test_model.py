@@ -142,6 +142,7 @@ ONE_AHEAD = (
     "            seen = torch.ones(key.shape[2], key.shape[2], dtype=torch.bool, device=key.device).tril()\n"
     "            seen[64:] |= torch.ones_like(seen).tril(1)[64:]\n"
     "            attention_mask = seen[None, None]\n"
+    '            attend = ALL_ATTENTION_FUNCTIONS["sdpa"]\n'  # the one for training on a CPU takes no mask
 )
 WINDOW = (
     "        if query.shape[2] == key.shape[2] and query.shape[2] > 1:\n"
