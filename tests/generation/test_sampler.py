@@ -89,7 +89,7 @@ def test_noise(seed):
     """The very numbers of torch's generator, draw after draw; a release of torch may change them."""
     generator, sampler = torch.Generator().manual_seed(seed), Sampler(Settings(**PLAIN), seed)
     for size in (1, 300, 15, 16, 4097):
-        words = sampler._random.randint(0, 1 << 32, size=(size, 2), dtype=np.uint32)
+        words = sampler._words._random.randint(0, 1 << 32, size=(size, 2), dtype=np.uint32)
         drawn = torch.empty(size).exponential_(generator=generator).numpy()
         np.testing.assert_array_almost_equal_nulp(_noise(words), drawn, 1)
 
@@ -147,3 +147,19 @@ def test_from_config():
     assert Settings.of(GenerationConfig(do_sample=False, temperature=None, top_k=None)) == Settings(0, 0, 1.0, 1.0)
     for more in ({"num_beams": 2}, {"no_repeat_ngram_size": 3}, {"min_new_tokens": 5}, {"typical_p": 0.5}):
         assert Settings.of(GenerationConfig(do_sample=True, **more)) is None
+
+
+def test_looking_ahead_changes_nothing():
+    """What is drawn ahead is drawn again, and the tokens after that are those of a sampler that never looked ahead."""
+    settings, random = Settings(0.9, 0, 1.0, 1.3), np.random.default_rng(0)
+    rows = random.normal(size=(12, 50)).astype(np.float32)
+    plain, sampler, story = Sampler(settings, 3), Sampler(settings, 3), [1]
+    for number in range(0, 12, 3):
+        ahead, looking = list(story), sampler.looking_ahead()
+        for row in rows[number : number + 5]:
+            ahead.append(looking.next_token(ahead, row))
+        for row in rows[number : number + 3]:
+            token = sampler.next_token(story, row)
+            assert token == plain.next_token(story, row)
+            story.append(token)
+        assert story == ahead[: len(story)]

@@ -4,8 +4,10 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
+from configuration_tinystories import TinyStoriesConfig
 from helpers.export_sources import small_tokenizer
 from helpers.untrained import untrained_model
+from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.evaluation.text.generation import SEEDS_APART, write_samples
 from tinystories.generation.decoder import Decoder
 from tinystories.generation.presets import PRESETS
@@ -61,6 +63,56 @@ def test_as_generate(name, model):
     assert alone == expected
     samplers = [Sampler(settings, seed) for seed in range(len(prompts))]
     assert dict(continue_stories(decoder, prompts, samplers, {2}, limit)) == dict(enumerate(expected))
+
+
+@pytest.fixture(scope="module")
+def large_model():
+    """Its weights are large enough for guesses, and its head makes of a guess a right one now and then."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 9000, "hidden_size": 256, "intermediate_size": 256}
+    config = TinyStoriesConfig(num_hidden_layers=1, num_attention_heads=4, max_position_embeddings=CONTEXT, **sizes)
+    model = TinyStoriesForCausalLM(config).eval()
+    for weight in model.parameters():
+        if weight.ndim > 1:
+            weight.data.mul_(3)
+    return model
+
+
+class Counted(Decoder):
+    """Notes how many tokens are read at once."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.read = []
+
+    def extend(self, slot, ids, all_logits=False):
+        self.read.append(len(ids))
+        return super().extend(slot, ids, all_logits)
+
+
+@pytest.mark.parametrize("guessing", [True, False])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_guesses_do_not_change_the_text(name, guessing, large_model):
+    """From one token to the end of the context, with guesses and, as on a processor where they do not pay, without."""
+    (fields, settings), decoder, ids = SETTINGS[name], Counted.from_model(large_model), [1, 7, 301, 8000, 12]
+    assert decoder.may_guess
+    decoder.can_guess = (decoder.can_guess or True) and guessing  # whatever is faster here
+    for number in (1, 2, 3, 7, CONTEXT - len(ids)):
+        decoder.read = []
+        expected = generated(large_model, ids, number, number, **fields)
+        assert list(continue_story(decoder, ids, Sampler(settings, number), {2}, number)) == expected
+    lengths, new = decoder.read[1:], CONTEXT - len(ids) - 1  # after the prompt
+    assert (max(lengths) > 2 and len(lengths) < new) if guessing else (set(lengths) == {2} and len(lengths) >= new - 1)
+
+
+def test_end_within_guesses(large_model):
+    """A story ends at its first end, also where more was guessed; the next story begins anew."""
+    decoder, ids = Decoder.from_model(large_model), [1, 7, 301]
+    decoder.can_guess = decoder.can_guess or True  # whatever is faster here
+    whole = list(continue_story(decoder, ids, Sampler(GREEDY, 0), set(), 30))
+    for place in range(0, 30, 3):
+        end = whole[place]
+        assert list(continue_story(decoder, ids, Sampler(GREEDY, 0), {end}, 30)) == whole[: whole.index(end) + 1]
 
 
 def test_sample_story(model, tokenizer):

@@ -32,6 +32,7 @@ EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 LARGE = 1024  # bytes; smaller initializers are part of the graph, where shapes are inferred from them
 STATIC_ROTARY = ("default", "linear", "llama3", "yarn", "proportional")  # whose frequencies are those of any length
 OUR_MODEL_TYPE = "tinystories"
+BLOCK = 64  # numbers of a matrix that share a scale, if they are 8-bit
 ROTATED_AT_ONCE = 8  # the attention operator rotates a multiple of so many pairs, in heads of twice as many numbers
 
 
@@ -141,15 +142,18 @@ def _frequencies(config: Mapping[str, Any]) -> tuple[np.ndarray, float]:
     return frequencies.numpy(), float(scale)
 
 
-def decode_graph(weights: Mapping[str, np.ndarray], sizes: Sizes) -> tuple["onnx.ModelProto", dict[str, np.ndarray]]:
+def decode_graph(
+    weights: Mapping[str, np.ndarray], sizes: Sizes, eight_bit: bool = False
+) -> tuple["onnx.ModelProto", dict[str, np.ndarray]]:
     """The graph, and its initializers by name, which are not part of it: the graph only says that they are elsewhere.
 
     weights: float32, by the names of `TinyStoriesForCausalLM`.
+    eight_bit: matrices are rounded to 8 bits, with a scale for each `BLOCK` numbers of a row: a quarter of the memory.
     """
     from onnx import helper, numpy_helper
 
     graph = Graph(weights)
-    _Network(graph, sizes).write()
+    _Network(graph, sizes, eight_bit).write()
     inputs, outputs = _inputs_and_outputs(sizes)
     large = {name: values for name, values in graph.stored.items() if values.nbytes >= LARGE}
     initializers = [
@@ -195,8 +199,8 @@ def _inputs_and_outputs(sizes: Sizes) -> tuple[list[Any], list[Any]]:
 class _Network:
     """Writes the nodes of `TinyStoriesForCausalLM` into a graph."""
 
-    def __init__(self, graph: Graph, sizes: Sizes):
-        self.graph, self.sizes = graph, sizes
+    def __init__(self, graph: Graph, sizes: Sizes, eight_bit: bool):
+        self.graph, self.sizes, self.eight_bit = graph, sizes, eight_bit
         angles = np.arange(sizes.context, dtype=np.float32)[:, None] * sizes.frequencies.astype(np.float32)
         scale = np.float32(sizes.rotary_scale)
         self.rotation: tuple[str, ...] = (
@@ -231,8 +235,24 @@ class _Network:
 
     def _product(self, tensor: str, name: str, matrix: np.ndarray, output: str | None = None) -> str:
         """The product with a matrix that is stored as in PyTorch: (outputs, inputs)."""
+        if self.eight_bit:
+            return self._rounded_product(tensor, name, matrix, output)
         stored = self.graph.store(name, matrix)
         return self.graph.add("FusedMatMul", tensor, stored, output=output, transB=1, domain=OWN)
+
+    def _rounded_product(self, tensor: str, name: str, matrix: np.ndarray, output: str | None) -> str:
+        outputs, inputs = matrix.shape
+        blocks = -(-inputs // BLOCK)
+        padded = np.pad(matrix, ((0, 0), (0, blocks * BLOCK - inputs))).reshape(outputs, blocks, BLOCK)
+        scales = np.maximum(padded.max(-1), -padded.min(-1)) / np.float32(127)
+        scales[scales == 0] = 1
+        rounded = (np.rint(padded / scales[..., None]) + 128).astype(np.uint8)  # 128 stands for 0
+        stored = self.graph.store(f"{name}.rounded", rounded), self.graph.store(f"{name}.scales", scales)
+        sizes = {"K": inputs, "N": outputs, "bits": 8, "block_size": BLOCK}
+        exactness = 4  # of the sums: int8, the only ones that are fast
+        return self.graph.add(
+            "MatMulNBits", tensor, *stored, output=output, accuracy_level=exactness, domain=OWN, **sizes
+        )
 
     def _add_and_norm(self, hidden: str, added: str, norm: str) -> tuple[str, str]:
         """The sum, and the sum after the norm."""

@@ -14,17 +14,24 @@ whatever the other slots do: each row of a product is summed in the same order, 
 
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinystories.generation.decode_graph import OUR_MODEL_TYPE, Sizes, decode_graph, sizes_of, unsupported
+from tinystories.generation.decode_graph import OUR_MODEL_TYPE, decode_graph, sizes_of, unsupported
 
 
 if TYPE_CHECKING:
+    import onnx
     from transformers import PreTrainedModel
+
+FEW = 8  # tokens
+LEAST_TO_GUESS = 8 << 20  # bytes of weights; smaller ones stay in the processor's own memory
+WORTH_GUESSING = 0.6  # seconds of a guess for one of a step
 
 __all__ = ["OUR_MODEL_TYPE", "Decoder", "unsupported"]
 
@@ -47,11 +54,15 @@ class Decoder:
             raise ValueError(reason)
         self.sizes = sizes_of(config)
         self.slots = slots
-        self._session, self._kept_alive = _session(weights, self.sizes, threads)
+        self.threads = threads
+        self._weights = weights
+        self._session, self._kept_alive = _session(decode_graph(weights, self.sizes), threads)
         shape = (slots, self.sizes.kv_heads, self.sizes.context, self.sizes.stored_head_dim)
         self._cache = [np.zeros(shape, dtype=np.float32) for _ in range(2 * self.sizes.layers)]
         self._lengths = np.zeros(slots, dtype=np.int64)  # tokens of each slot
         self._steps: dict[int, _Pass] = {}  # by the number of rows
+        self._extends: dict[tuple[int, int, bool], _Pass] = {}  # by slot and number of tokens, of `FEW` at most
+        self._guess: _Pass | None = None
 
     @classmethod
     def from_model(cls, model: "PreTrainedModel", slots: int = 1, threads: int | None = None) -> "Decoder":
@@ -95,7 +106,10 @@ class Decoder:
         before = self._lengths[slot : slot + 1]
         if not 0 <= slot < self.slots or not 0 < len(ids) <= self.context - before[0]:
             raise ValueError(f"slot {slot} of {self.slots}, {before} + {len(ids)} tokens of {self.context}")
-        one = _Pass(self, slot, rows=1, new=len(ids), kept=len(ids) if all_logits else 1)
+        shape = (slot, len(ids), all_logits)
+        one = self._extends.get(shape) or _Pass(self, slot, rows=1, new=len(ids), kept=len(ids) if all_logits else 1)
+        if len(ids) <= FEW:
+            self._extends[shape] = one
         logits = one.run([ids], before)
         self._lengths[slot] += len(ids)
         return logits[0] if all_logits else logits[0, 0]
@@ -125,13 +139,52 @@ class Decoder:
         self._lengths[slots] += 1
         return logits if slots == list(range(rows)) else logits[slots]
 
+    def cut(self, slot: int, length: int) -> None:
+        """Leave the first `length` tokens of the text of a slot."""
+        self._lengths[slot] = min(length, self._lengths[slot])
+
+    @cached_property
+    def may_guess(self) -> bool:
+        """Whether `guess` may pay for a network of this size."""
+        return self.slots == 1 and sum(weight.nbytes for weight in self._weights.values()) >= LEAST_TO_GUESS
+
+    @cached_property
+    def can_guess(self) -> bool:
+        """Whether `guess` is so much faster than `step` that guessing pays: the processor decides that too."""
+        if not self.may_guess:
+            return False
+        try:
+            session, kept_alive = _session(decode_graph(self._weights, self.sizes, eight_bit=True), self.threads)
+        except Exception:  # a bare one: this version, or this processor, has no such products
+            return False
+        self._kept_alive += kept_alive
+        self._guess, exact = (_Pass(self, 0, rows=1, new=1, kept=1, session=one) for one in (session, self._session))
+        last = np.array([self.context - 1])  # a place that no text has reached, or that is written again
+        seconds = [min(_timed(one, last) for _ in range(3)) for one in (self._guess, exact)]
+        return seconds[0] < WORTH_GUESSING * seconds[1]
+
+    def guess(self, token: int, place: int) -> np.ndarray:
+        """The logits after `token` at `place` in slot 0, (vocab_size,), by weights of 8 bits. Only if `can_guess`.
+
+        The slot keeps its length: what this writes is overwritten when the network itself reads the tokens there.
+        """
+        assert self._guess is not None
+        logits: np.ndarray = self._guess.run([[token]], np.array([place]))[0, 0]
+        return logits
+
+
+def _timed(one: "_Pass", place: np.ndarray) -> float:
+    begin = time.perf_counter()
+    one.run([[0]], place)
+    return time.perf_counter() - begin
+
 
 class _Pass:
     """One shape of a pass through the network: its buffers, bound once. `first`: the slot of its first row."""
 
-    def __init__(self, decoder: Decoder, first: int, rows: int, new: int, kept: int):
+    def __init__(self, decoder: Decoder, first: int, rows: int, new: int, kept: int, session: Any = None):
         sizes = decoder.sizes
-        self.session, self.new = decoder._session, new
+        self.session, self.new = session or decoder._session, new
         self.ids = np.zeros((rows, new), dtype=np.int64)
         self.lengths = np.zeros(rows, dtype=np.int32)
         self.longest = np.zeros((), dtype=np.int32)
@@ -166,11 +219,11 @@ class _Pass:
         return self.logits
 
 
-def _session(weights: Mapping[str, np.ndarray], sizes: Sizes, threads: int | None) -> tuple[Any, list[Any]]:
-    """The session, and the weights that it reads in place."""
+def _session(made: tuple["onnx.ModelProto", dict[str, np.ndarray]], threads: int | None) -> tuple[Any, list[Any]]:
+    """The session of a graph, and the weights that it reads in place."""
     import onnxruntime
 
-    graph, initializers = decode_graph(weights, sizes)
+    graph, initializers = made
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 1
     options.inter_op_num_threads = 1

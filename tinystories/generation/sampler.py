@@ -9,8 +9,9 @@ exponentially distributed: -log(1 - u), and u are 53 bits of two words of the Me
 CPU). numpy has the same generator, so that the noise is computed only for tokens that may be drawn.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -76,7 +77,8 @@ class Sampler:
     def __init__(self, settings: Settings, seed: int, prompt_tokens: int = 0, adjustments: Adjustments = UNCHANGED):
         self.settings, self.adjustments, self.prompt_tokens = settings, adjustments, prompt_tokens
         self.greedy = settings.temperature == 0
-        self._random = np.random.RandomState(seed & 0xFFFFFFFF)  # torch takes the lower half of a seed as well
+        self._words = _Words(seed)
+        self._ahead: int | None = None  # of a copy that looks ahead: tokens drawn so far
         self._read = 0  # tokens of the story that are in the three below
         self._used = np.empty(0, dtype=np.int64)  # each token of the story once
         self._is_used: set[int] = set()
@@ -94,7 +96,7 @@ class Sampler:
         scores = self._penalized(ids, logits)
         if self.greedy:
             return int(scores.argmax())
-        words = self._random.randint(0, 1 << 32, size=(len(scores), 2), dtype=np.uint32)
+        words = self._next_words(len(scores))
         if self.settings.temperature != 1:
             scores = scores / np.float32(self.settings.temperature)
         tokens, scores = self._likeliest(scores)
@@ -105,6 +107,18 @@ class Sampler:
             kept = chances >= np.float32(self.adjustments.min_p) * chances.max()
             tokens, chances = tokens[kept], _softmax(scores[kept])
         return int(tokens[(chances / _noise(words[tokens])).argmax()])
+
+    def looking_ahead(self) -> "Sampler":
+        """A copy that draws its tokens with the random numbers of the tokens that this sampler draws next."""
+        other = copy(self)
+        other._is_used, other._counts, other._ahead = set(self._is_used), self._counts.copy(), 0
+        return other
+
+    def _next_words(self, number: int) -> np.ndarray:
+        if self._ahead is None:
+            return self._words.take(number)
+        self._ahead += 1
+        return self._words.look(self._ahead - 1, number)
 
     def _penalized(self, ids: Sequence[int], logits: np.ndarray) -> np.ndarray:
         """The logits after penalties and bias; `logits` is not changed."""
@@ -148,6 +162,26 @@ class Sampler:
         least = _largest(scores, number) if 0 < number < len(scores) else -np.inf
         tokens = np.flatnonzero(scores >= least if least > -np.inf else scores > least)
         return tokens, scores[tokens]
+
+
+class _Words:
+    """Two random words for each token of the vocabulary, (vocab_size, 2), drawn for each token of a story."""
+
+    def __init__(self, seed: int):
+        self._random = np.random.RandomState(seed & 0xFFFFFFFF)  # torch takes the lower half of a seed as well
+        self._looked_at: deque[np.ndarray] = deque()
+
+    def take(self, number: int) -> np.ndarray:
+        return self._looked_at.popleft() if self._looked_at else self._draw(number)
+
+    def look(self, ahead: int, number: int) -> np.ndarray:
+        """Those that `take` will return after `ahead` others."""
+        while len(self._looked_at) <= ahead:
+            self._looked_at.append(self._draw(number))
+        return self._looked_at[ahead]
+
+    def _draw(self, number: int) -> np.ndarray:
+        return self._random.randint(0, 1 << 32, size=(number, 2), dtype=np.uint32)
 
 
 def _largest(scores: np.ndarray, number: int) -> float:
