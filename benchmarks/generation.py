@@ -2,9 +2,10 @@
 
     python benchmarks/generation.py --model demo=runs/demo --model story=runs/tinystories-cpu --write
 
-1. Tokens per second at batch 1 for networks of the recipes' sizes with random weights, whose speed is that of trained
-   ones: from the prompt to the last token, the first one included. All programs have the same number of threads, and
-   write one story each in turn; medians over the rounds. llama.cpp only where llama-cpp-python is installed.
+1. Tokens per second at batch 1 for networks of the recipes' sizes: a --model where one has them, else random weights (how
+   many guesses of the decoder are right depends on the weights). From the prompt to the last token, the first one
+   included. All programs have the same number of threads, and write one story each in turn; medians over the rounds.
+   llama.cpp only where llama-cpp-python is installed.
 2. Greedy and sampled text of each --model after beginnings of the sample corpus: the same tokens as `generate`.
 3. Processor seconds of run_generation.py until its first token, for each size.
 
@@ -65,7 +66,7 @@ PROMPT_TOKENS, NEW_TOKENS = 8, 160
 IDENTICAL_PROMPTS, IDENTICAL_TOKENS = 300, 40
 SAMPLED = Settings(**PRESETS["balanced"])
 
-OURS, OURS_GREEDY = "this project, sampled", "this project, greedy"
+OURS, OURS_GREEDY, NO_GUESSES = "this project, sampled", "this project, greedy", "this project, greedy, without guesses"
 GENERATE, GENERATE_GREEDY = "generate, sampled", "generate, greedy"
 STATIC, ONNX, LLAMA_CPP = "generate, static cache, compiled", "onnxruntime, exported file", "llama.cpp, F32"
 
@@ -125,13 +126,25 @@ def checkpoint_of(recipe: str, folder: Path) -> Path:
     return folder
 
 
+def trained_of(recipe: str, models: dict[str, str]) -> Path | None:
+    """The first of the trained models that has the recipe's sizes."""
+    wanted, names = read_recipe([str(find_recipe(recipe))]).model, ("hidden_size", "intermediate_size")
+    for folder in models.values():
+        config = load_checkpoint(folder)[0].config
+        if all(getattr(config, name) == getattr(wanted, name) for name in (*names, "num_hidden_layers")):
+            return Path(folder)
+    return None
+
+
 def writers(checkpoint: Path, folder: Path, threads: int, opened: ExitStack) -> tuple[dict[str, Writer], int]:
     """Every program that is installed, and the number of parameters. opened: closes their files at the end."""
     source = open_source(str(checkpoint))
-    decoder = Decoder.from_folder(checkpoint, threads=threads)
+    decoder, plain = (Decoder.from_folder(checkpoint, threads=threads) for _ in range(2))
+    plain.can_guess = plain.may_guess = False
     found: dict[str, Writer | None] = {
         OURS: by_decoder(decoder, SAMPLED, None),
         OURS_GREEDY: by_decoder(decoder, GREEDY, None),
+        NO_GUESSES: by_decoder(plain, GREEDY, None),
         GENERATE: by_generate(source.model, SAMPLED, None),
         GENERATE_GREEDY: by_generate(source.model, GREEDY, None),
         STATIC: compiled(source.model),
@@ -153,11 +166,16 @@ def _greedy(reader: Reader, prompt: list[int], number: int, seed: int) -> list[i
     return reader.greedy(prompt, number)
 
 
-def speeds(found: dict[str, Writer], vocab_size: int, rounds: int) -> dict[str, list[float]]:
+def prompts_of(checkpoint: Path, number: int) -> list[list[int]]:
+    """Beginnings of stories, of `PROMPT_TOKENS` tokens."""
+    tokenizer = load_checkpoint(str(checkpoint))[1]
+    return [tokenizer(story)["input_ids"][:PROMPT_TOKENS] for story in sample_stories(number, seed=2)]
+
+
+def speeds(found: dict[str, Writer], prompts: list[list[int]]) -> dict[str, list[float]]:
     """Tokens/s of each program in each round. The round before the first warms up."""
     rates: dict[str, list[float]] = {name: [] for name in found}
-    for number in tqdm(range(-1, rounds), desc="rounds", leave=False):
-        prompt = np.random.default_rng(number + 1).integers(3, vocab_size, size=PROMPT_TOKENS).tolist()
+    for number, prompt in enumerate(tqdm(prompts, desc="rounds", leave=False), -1):
         for name, write in found.items():
             start = time.perf_counter()
             written = len(write(prompt, NEW_TOKENS, number + 1))
@@ -245,12 +263,13 @@ def tables_of(sizes: dict[str, Any], texts: dict[str, Any]) -> list[dict[str, An
         each = [found["tokens_per_second"].get(name) for found in sizes.values()]
         rows.append([name, *(round(statistics.median(rates)) if rates else "-" for rates in each)])
     gigabytes = [
-        round(4e-9 * found["parameters"] * statistics.median(found["tokens_per_second"][OURS_GREEDY]), 1)
+        round(4e-9 * found["parameters"] * statistics.median(found["tokens_per_second"][NO_GUESSES]), 1)
         for found in sizes.values()
     ]
     starts = [round(statistics.median(found["start_processor_seconds"]), 2) for found in sizes.values()]
     figures = [
-        ["weights read by this project, greedy, GB/s", *gigabytes],
+        ["weights", *(found["weights"] for found in sizes.values())],
+        ["weights read by this project, greedy, without guesses, GB/s", *gigabytes],
         ["processor seconds of run_generation.py for one token", *starts],
     ]
     same = [[name, found["prompts"], found["greedy"], found["sampled"]] for name, found in texts.items()]
@@ -276,12 +295,14 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     sizes: dict[str, Any] = {}
     for size in ["1M"] if given.quick else RECIPES:
         with tempfile.TemporaryDirectory() as temporary, ExitStack() as opened:
-            checkpoint = checkpoint_of(RECIPES[size], Path(temporary) / "checkpoint")
+            checkpoint = trained_of(RECIPES[size], given.model)
+            weights = "random" if checkpoint is None else "trained"
+            checkpoint = checkpoint or checkpoint_of(RECIPES[size], Path(temporary) / "checkpoint")
             found, parameters = writers(checkpoint, Path(temporary) / "exported", given.threads, opened)
-            vocab_size = load_checkpoint(str(checkpoint))[0].config.vocab_size
             sizes[size] = {
                 "parameters": parameters,
-                "tokens_per_second": speeds(found, vocab_size, 3 if given.quick else given.rounds),
+                "weights": weights,
+                "tokens_per_second": speeds(found, prompts_of(checkpoint, 1 + (3 if given.quick else given.rounds))),
                 "start_processor_seconds": start_seconds(checkpoint, 2 if given.quick else 5),
             }
             medians = {name: round(statistics.median(v)) for name, v in sizes[size]["tokens_per_second"].items()}
