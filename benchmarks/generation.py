@@ -2,8 +2,8 @@
 
     python benchmarks/generation.py --model demo=runs/demo --model story=runs/tinystories-cpu --write
 
-1. Tokens per second at batch 1 for networks of the recipes' sizes: a --model where one has them, else random weights (how
-   many guesses of the decoder are right depends on the weights). From the prompt to the last token, the first one
+1. Tokens per second at batch 1 for networks of the recipes' sizes: a --model where one has them, else random weights
+   (how many guesses of the decoder are right depends on the weights). From the prompt to the last token, the first one
    included. All programs have the same number of threads, and write one story each in turn; medians over the rounds.
    llama.cpp only where llama-cpp-python is installed.
 2. Greedy and sampled text of each --model after beginnings of the sample corpus: the same tokens as `generate`.
