@@ -40,7 +40,9 @@ class EvaluationArguments(ReadingArguments):
     stride: int | None = field(
         default=None, metadata={"help": "Tokens between the windows of a long story (default: half the context)."}
     )
-    batch_size: int = field(default=16, metadata={"help": "Rows at once; the sampled stories depend on it."})
+    batch_size: int = field(
+        default=16, metadata={"help": "Rows at once; stories of other models, or on a GPU, depend on it."}
+    )
     device: str | None = field(default=None, metadata={"help": "cpu, cuda, mps (default: the accelerator, if any)."})
     revision: str | None = field(default=None, metadata={"help": "A branch, tag or commit, if one Hub id is given."})
     trust_remote_code: bool = field(
