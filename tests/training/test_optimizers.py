@@ -24,6 +24,8 @@ from tinystories.checkpoint.loading import new_model
 from tinystories.config.arguments import RunArguments
 from tinystories.config.recipe import read_recipe
 from tinystories.training.finetuning import apply_checkpoint
+from tinystories.training.guards.plain_step import Moments, Settings, muon
+from tinystories.training.muon import Muon
 from tinystories.training.optimizers import check_optimization, make_schedule, muon_and_adamw
 from tinystories.training.resume import check_resumed
 
@@ -89,7 +91,9 @@ def test_settings_of_muon():
     assert [group["lr"] for group in optimizer.param_groups] == [0.003] * 3
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0, 0.3]
     assert [(group["betas"], group["eps"]) for group in (embeddings, norms)] == [((0.8, 0.9), 1e-5)] * 2
-    assert hidden["adjust_lr_fn"] == "match_rms_adamw"
+    assert hidden["momentum"] == 0.95
+    quick = muon_and_adamw(model.named_parameters(), read(optimizer="muon", muon_momentum=0.8).training)
+    assert quick.param_groups[2]["momentum"] == 0.8
     assert "model.norm.weight" not in set().union(*named_groups(model, optimizer)), "a frozen weight is not trained"
     assert muon_and_adamw(model.named_parameters(), read(**RATES).training).param_groups[2]["lr"] == 0.02
 
@@ -112,7 +116,7 @@ def test_closure():
 
 
 def test_update_equals_torchs_optimizers():
-    """Each weight moves as torch's own optimizer of its kind moves it."""
+    """Each weight moves as torch's own optimizer of its kind moves it; Muon's iteration in bfloat16 rounds otherwise."""
     recipe = read(optimizer="muon", **RATES)
     ours, torchs = model_of(recipe), model_of(recipe)
     joint = muon_and_adamw(ours.named_parameters(), recipe.training)
@@ -125,14 +129,48 @@ def test_update_equals_torchs_optimizers():
         torch.optim.AdamW(weights["norms"], weight_decay=0.0, **adamw),
         torch.optim.Muon(weights["hidden"], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
     ]
+    before = [weight.clone() for weight in ours.parameters()]
     ids = torch.arange(2 * 32).view(2, 32) % 97
+    ours(ids, labels=ids).loss.backward()
+    for mine, theirs in zip(ours.parameters(), torchs.parameters(), strict=True):
+        theirs.grad = mine.grad.clone()
+    for optimizer in (joint, *separate):
+        optimizer.step()
+    for start, mine, theirs, name in zip(before, ours.parameters(), torchs.parameters(), dict(ours.named_parameters())):
+        moved = (theirs - start).norm()
+        assert (mine - theirs).norm() <= (0.02 if ".layers." in name and mine.ndim == 2 else 0) * moved, name
+
+
+@pytest.mark.parametrize(
+    ("momentum", "normalization", "cautious"),
+    [(0.0, "none", False), (0.9, "none", True), (0.9, "before", False), (0.9, "after", True)],
+)
+def test_muon_equals_its_formula(momentum, normalization, cautious):
+    """In float32, of many matrices at once, of tall ones and flat ones: as one alone in float64, for several steps."""
+    torch.manual_seed(0)
+    shapes = [(16, 16), (16, 40), (40, 16), (16, 16), (16, 40), (1, 8), (8, 1)]
+    weights = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    alone = [weight.detach().double() for weight in weights]
+    moments = [Moments(torch.zeros_like(weight), torch.zeros_like(weight)) for weight in alone]
+    keys = {"muon_momentum": momentum, "muon_normalization": normalization, "muon_cautious_decay": cautious}
+    settings = Settings.of(read(optimizer="muon", **keys))
+    settings.muon_dtype = torch.float64
+    optimizer = Muon(weights, 0.01, 0.3, momentum, torch.float32, normalization, cautious)
     for _ in range(3):
-        for model, optimizers in ((ours, [joint]), (torchs, separate)):
-            model(ids, labels=ids).loss.backward()
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
-    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), torchs.parameters(), strict=True))
+        for place, weight in enumerate(weights):
+            weight.grad = torch.randn_like(weight)
+            alone[place] = muon(alone[place], weight.grad.double(), moments[place], 0.01, 0.3, settings)
+        optimizer.step()
+    for weight, expected in zip(weights, alone, strict=True):
+        assert torch.allclose(weight.double(), expected, rtol=1e-4, atol=1e-5), weight.shape
+
+
+def test_muon_without_a_gradient():
+    """A matrix without one, or with one of zeros, stays as it is but for its decay; nothing becomes NaN."""
+    unused, still = (torch.nn.Parameter(torch.ones(4, 6)) for _ in range(2))
+    still.grad = torch.zeros(4, 6)
+    Muon([unused, still], lr=0.1, weight_decay=0.5, momentum=0.9, dtype=torch.float32).step()
+    assert torch.equal(unused, torch.ones(4, 6)) and torch.allclose(still, torch.full((4, 6), 0.95))
 
 
 def test_loaded_state_is_used():
@@ -290,8 +328,11 @@ COSINE = ["--lr_scheduler_type", "cosine_with_min_lr", "--lr_scheduler_kwargs"]
         (["--residual_init", "small"], ["residual_init", "'normal', 'zero', 'depth_scaled'"]),
         (["--lr_scheduler_type", "triangle"], ["lr_scheduler_type", "warmup_stable_decay"]),
         (["--muon_learning_rate", "0.1"], ["muon_learning_rate is for optimizer muon"]),
+        (["--muon_momentum", "0.9"], ["muon_momentum is for optimizer muon"]),
+        (["--muon_cautious_decay", "true"], ["muon_cautious_decay is for optimizer muon"]),
         (["--optimizer", "muon", "--optim", "sgd"], ["optim ", "leave them out with muon"]),
         (["--optimizer", "muon", "--muon_learning_rate=-1"], ["muon_learning_rate must be 0 or more", "-1"]),
+        (["--optimizer", "muon", "--muon_momentum", "1"], ["muon_momentum must be from 0 to below 1", "1"]),
         (["--lr_scheduler_type", "cosine_with_min_lr"], ["lr_scheduler_kwargs", "min_lr_rate should be set"]),
         (["--lr_scheduler_kwargs", '{"min_lr_rat": 1}'], ["lr_scheduler_kwargs", "linear", "'min_lr_rat'"]),
         (["--lr_scheduler_kwargs", "5"], ["lr_scheduler_kwargs 5", "must be a JSON object"]),

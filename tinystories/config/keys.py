@@ -233,6 +233,17 @@ class TrainingDefaults:
         default=None,
         metadata={"help": "Peak learning rate of Muon (default: learning_rate, which is then that of AdamW only)."},
     )
+    muon_momentum: float = field(default=0.95, metadata={"help": "Momentum of Muon; lower for runs of few steps."})
+    muon_normalization: str = field(
+        default="none",
+        metadata={
+            "help": "Bring the rows of an update of Muon to one size: before its iteration (MuonEq), or after it (NorMuon).",
+            "choices": ["none", "before", "after"],
+        },
+    )
+    muon_cautious_decay: bool = field(
+        default=False, metadata={"help": "Of Muon's weights, decay only those that the step makes smaller."}
+    )
     adam_beta2: float = field(default=0.95, metadata={"help": "Beta2 of AdamW."})
     weight_decay: float = field(default=0.1, metadata={"help": "Weight decay, on matrices only."})
     include_num_input_tokens_seen: str = field(

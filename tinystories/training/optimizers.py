@@ -1,16 +1,17 @@
 """Optimizers and schedules that a recipe can name beside those of transformers; docs/experiments.md compares them.
 
-    python run_clm.py RECIPE --optimizer muon --muon_learning_rate 5e-3
+    python run_clm.py RECIPE --optimizer muon --muon_learning_rate 5e-3 --muon_momentum 0.9
     python run_clm.py RECIPE --lr_scheduler_type warmup_stable_decay --lr_scheduler_kwargs '{"num_decay_steps": 0.2}'
 
 `optimizer: adamw` is the Trainer's own AdamW. `optimizer: muon` trains the matrices of the layers (query, key, value,
-output, gate, up, down) with Muon, and embeddings and norms with AdamW. In both, matrices decay and vectors do not, and
+output, gate, up, down) with Muon (muon.py), and embeddings and norms with AdamW. In both, matrices decay and vectors do not, and
 one schedule scales the peak learning rate of every group.
 """
 
 import logging
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 
 import torch
 from torch import nn
@@ -19,8 +20,9 @@ from transformers import SchedulerType, Trainer, get_scheduler
 from transformers.training_args import OptimizerNames
 from transformers.utils.import_utils import is_liger_kernel_available
 
-from tinystories.config.arguments import RunArguments
+from tinystories.config.arguments import RunArguments, bf16_is_fast
 from tinystories.errors import UserError, one_line
+from tinystories.training.muon import Muon
 
 
 logger = logging.getLogger(__name__)
@@ -30,13 +32,14 @@ class MuonAndAdamW(torch.optim.Optimizer):
     """Muon for some weights and AdamW for the others, as one optimizer to the Trainer.
 
     Groups and state are kept here, so that one scheduler sets every learning rate and one state_dict holds everything;
-    the two optimizers of torch compute the updates. An update of Muon is scaled to the size of one of AdamW, whatever
-    the shape of the matrix, so that the learning rates of both are comparable.
+    the two optimizers compute the updates. An update of Muon is scaled to the size of one of AdamW, whatever the shape
+    of the matrix, so that the learning rates of both are comparable.
 
     Args:
         muon_weights: matrices, all of which decay.
         adamw_weights: anything; matrices decay, vectors do not.
         muon_lr, lr: peak learning rates of the two.
+        momentum, dtype, normalization, cautious: as of `Muon`.
         weight_decay, betas, eps: as of `torch.optim.AdamW`.
     """
 
@@ -45,6 +48,10 @@ class MuonAndAdamW(torch.optim.Optimizer):
         muon_weights: list[nn.Parameter],
         adamw_weights: list[nn.Parameter],
         muon_lr: float,
+        momentum: float,
+        dtype: torch.dtype,
+        normalization: str,
+        cautious: bool,
         lr: float,
         weight_decay: float,
         betas: tuple[float, float],
@@ -55,9 +62,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
             {"params": [weight for weight in adamw_weights if weight.ndim < 2], "weight_decay": 0.0},
         ]
         self._adamw = torch.optim.AdamW(adamw_groups, lr=lr, betas=betas, eps=eps, fused=True)
-        self._muon = torch.optim.Muon(
-            muon_weights, lr=muon_lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
-        )
+        self._muon = Muon(muon_weights, muon_lr, weight_decay, momentum, dtype, normalization, cautious)
         # AdamW's first: the learning rate that the Trainer logs is that of the first group.
         super().__init__([*self._adamw.param_groups, *self._muon.param_groups], defaults={"lr": lr})
 
@@ -86,6 +91,10 @@ def muon_and_adamw(named_weights: Iterable[tuple[str, nn.Parameter]], args: RunA
         [weight for name, weight in trained.items() if name in hidden],
         [weight for name, weight in trained.items() if name not in hidden],
         muon_lr=args.learning_rate if args.muon_learning_rate is None else args.muon_learning_rate,
+        momentum=args.muon_momentum,
+        dtype=torch.bfloat16 if bf16_is_fast(args.use_cpu) else torch.float32,
+        normalization=args.muon_normalization,
+        cautious=args.muon_cautious_decay,
         lr=args.learning_rate,
         weight_decay=args.weight_decay,
         betas=(args.adam_beta1, args.adam_beta2),
@@ -148,12 +157,10 @@ def check_optimization(args: RunArguments) -> None:
     if args.optimizer == "muon":
         if args.optim != "adamw_torch_fused" or args.optim_args is not None:
             raise UserError("optim and optim_args choose the AdamW of optimizer adamw", "leave them out with muon")
-        try:
-            muon_and_adamw([("model.layers.0.weight", weight)], args)
-        except ValueError as error:
-            raise UserError(one_line(error)) from error
-    elif args.muon_learning_rate is not None:
-        raise UserError("muon_learning_rate is for optimizer muon", "set that too, or leave it out")
+    else:
+        for item in fields(args):
+            if item.name.startswith("muon_") and getattr(args, item.name) != item.default:
+                raise UserError(f"{item.name} is for optimizer muon", "set that too, or leave it out")
     if args.optim_args and any("=" not in part for part in args.optim_args.split(",")):
         raise UserError(f"optim_args must be name=value,name=value, got {args.optim_args!r}")
     if 0 < args.max_steps <= args.warmup_steps:

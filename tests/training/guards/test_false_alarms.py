@@ -126,6 +126,10 @@ HONEST = {
             "lr_scheduler_kwargs": json.dumps({"num_decay_steps": 0.2, "decay_type": "1-sqrt"}),
         },
     ),
+    "Muon with normalized rows": (
+        stories(simple_story),
+        {"optimizer": "muon", "muon_normalization": "after", "muon_momentum": 0.8, "muon_cautious_decay": True},
+    ),
     "stories apart": (stories(simple_story), {"isolate_stories": True, "gradient_accumulation_steps": 2}),
     "bf16, recomputed": (stories(simple_story), {"bf16": True, "gradient_checkpointing": True}),
     "no decay, no clip, no warm-up": (

@@ -225,12 +225,13 @@ class StepWitness(TrainerCallback):
             if self.settings.is_adamw and step > 0 and not state and not self.trainer.args.fp16:
                 return f"the optimizer's state of {name} is lost: it would begin again at step {step + 1}"
             first = state.get("exp_avg", state.get("momentum_buffer"))
-            second = state.get("exp_avg_sq")
+            second = state.get("exp_avg_sq", state.get("row_squares"))
             assert weight.grad is not None  # `_wrong_gradients`
             before = _at(weight, places)
             nothing = torch.zeros_like(before)
             moments = Moments(
-                nothing if first is None else _at(first, places), nothing if second is None else _at(second, places)
+                nothing if first is None else _at(first, places),
+                nothing if second is None else _at(second, places if "exp_avg_sq" in state else None),
             )
             self.samples[name] = Sample(places, before, _at(weight.grad, places), moments, after=before)
         return None
