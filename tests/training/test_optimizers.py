@@ -116,7 +116,7 @@ def test_closure():
 
 
 def test_update_equals_torchs_optimizers():
-    """Each weight moves as torch's own optimizer of its kind moves it; Muon's iteration in bfloat16 rounds otherwise."""
+    """Each weight moves as torch's own optimizer of its kind moves it; Muon's iteration rounds otherwise."""
     recipe = read(optimizer="muon", **RATES)
     ours, torchs = model_of(recipe), model_of(recipe)
     joint = muon_and_adamw(ours.named_parameters(), recipe.training)
@@ -136,7 +136,7 @@ def test_update_equals_torchs_optimizers():
         theirs.grad = mine.grad.clone()
     for optimizer in (joint, *separate):
         optimizer.step()
-    for start, mine, theirs, name in zip(before, ours.parameters(), torchs.parameters(), dict(ours.named_parameters())):
+    for start, (name, mine), theirs in zip(before, ours.named_parameters(), torchs.parameters(), strict=True):
         moved = (theirs - start).norm()
         assert (mine - theirs).norm() <= (0.02 if ".layers." in name and mine.ndim == 2 else 0) * moved, name
 

@@ -237,7 +237,8 @@ class TrainingDefaults:
     muon_normalization: str = field(
         default="none",
         metadata={
-            "help": "Bring the rows of an update of Muon to one size: before its iteration (MuonEq), or after it (NorMuon).",
+            "help": "Bring the rows of an update of Muon to one size: before its iteration (MuonEq) or after it "
+            "(NorMuon).",
             "choices": ["none", "before", "after"],
         },
     )

@@ -1,8 +1,8 @@
 """Muon for many matrices: momentum whose singular values are made equal, all matrices of one shape at once.
 
 `torch.optim.Muon` computes the same, one matrix after the other and always in bfloat16. A GPU spends most of that time
-on starting small kernels, and a CPU without bfloat16 instructions takes far longer than in float32. Keller Jordan's Muon
-is the source of the iteration, and Moonlight (arXiv 2502.16982) of the size of an update.
+on starting small kernels, and a CPU without bfloat16 instructions takes far longer than in float32. Keller Jordan's
+Muon is the source of the iteration, and Moonlight (arXiv 2502.16982) of the size of an update.
 """
 
 import math
@@ -26,8 +26,8 @@ class Muon(torch.optim.Optimizer):
         weights: matrices.
         lr, weight_decay, momentum: as of `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`.
         dtype: of the iteration; bfloat16 where that is fast, else float32.
-        normalization: of the rows of an update: none; before the iteration, each to length 1 (MuonEq); or after it, each
-            by the root of a running mean of its squares (NorMuon, arXiv 2510.05491).
+        normalization: of the rows of an update: none; before the iteration, each to length 1 (MuonEq); or after it,
+            each by the root of a running mean of its squares (NorMuon, arXiv 2510.05491).
         cautious: only the weights that the update makes smaller decay (arXiv 2510.12402).
     """
 

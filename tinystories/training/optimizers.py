@@ -4,8 +4,8 @@
     python run_clm.py RECIPE --lr_scheduler_type warmup_stable_decay --lr_scheduler_kwargs '{"num_decay_steps": 0.2}'
 
 `optimizer: adamw` is the Trainer's own AdamW. `optimizer: muon` trains the matrices of the layers (query, key, value,
-output, gate, up, down) with Muon (muon.py), and embeddings and norms with AdamW. In both, matrices decay and vectors do not, and
-one schedule scales the peak learning rate of every group.
+output, gate, up, down) with Muon (muon.py), and embeddings and norms with AdamW. In both, matrices decay and vectors do
+not, and one schedule scales the peak learning rate of every group.
 """
 
 import logging
