@@ -20,7 +20,7 @@ QUESTIONS = {
     "presets (": "presets.py",
     "write the model card": "model_card.py",
     "complete on disk (": "checkpointing.py",
-    "muon": "optimizers.py",
+    "momentum": "muon.py",
     "the page's streaming": "stream.js",
     "minimal-pair rules": "rules.py",
 }
