@@ -13,7 +13,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import datasets
 import numpy as np
@@ -36,17 +36,26 @@ IGNORED = -100  # the label that the loss leaves out
 LAYOUT = 2  # part of the cache key: increase it when the rows of this module change
 
 
+class Rows(Protocol):
+    """What is needed of packed rows: `datasets.Dataset` has it, and `ReshuffledRows` of reshuffling.py."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: Any) -> dict[str, Any]: ...
+
+    def iter(self, batch_size: int) -> Iterator[dict[str, Any]]: ...
+
+
 @dataclass
 class PackedRows:
     """Rows of tokens and the report of how they were made.
 
-    rows: a dataset with one column `input_ids`, `block_size` tokens each; of a run with `reshuffle_stories` the
-    `ReshuffledRows` of reshuffling.py.
+    rows: with one column `input_ids`, `block_size` tokens each.
     report: numbers of stories, tokens, rows, dropped tokens and padding tokens.
     key: the same only for the same stories, tokenizer and settings.
     """
 
-    rows: Any  # datasets.Dataset | ReshuffledRows
+    rows: Rows
     report: dict
     key: str
 

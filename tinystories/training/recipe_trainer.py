@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.config.arguments import RunArguments
 from tinystories.config.recipe import Recipe
-from tinystories.data.reshuffling import ReshuffledRows
+from tinystories.data.packing import Rows
 from tinystories.evaluation.scoring import ScoringRows
 from tinystories.training.throughput import ThroughputCallback
 
@@ -32,7 +32,7 @@ class RecipeTrainer(Trainer):
     args: RunArguments
     model: TinyStoriesForCausalLM
     processing_class: PreTrainedTokenizerBase
-    train_dataset: datasets.Dataset | ReshuffledRows
+    train_dataset: Rows
     optimizer: torch.optim.Optimizer | None
     lr_scheduler: LRScheduler | None  # type: ignore[assignment]  # the Trainer itself has others than LambdaLR
     hub_model_id: str | None  # type: ignore[assignment]  # annotated as the None that it begins with

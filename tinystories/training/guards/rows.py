@@ -15,7 +15,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from tinystories.data.packing import IGNORED
+from tinystories.data.packing import IGNORED, Rows
 from tinystories.data.readers import STORIES_PER_BATCH
 from tinystories.data.reshuffling import ReshuffledRows
 from tinystories.errors import GuardError
@@ -55,7 +55,7 @@ class RowTokenizer:
 
 
 def check_rows(
-    rows: datasets.Dataset, stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, aligned: bool, sample: Sample
+    rows: Rows, stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, aligned: bool, sample: Sample
 ) -> str:
     """The rows, decoded, are the stories of the corpus: each once, complete, unchanged, between BOS and EOS.
 
@@ -74,9 +74,7 @@ def check_rows(
     )
 
 
-def _check_stream(
-    rows: datasets.Dataset, stories: datasets.Dataset, tools: RowTokenizer, again: set[int]
-) -> tuple[int, int]:
+def _check_stream(rows: Rows, stories: datasets.Dataset, tools: RowTokenizer, again: set[int]) -> tuple[int, int]:
     """Tokens of all stories, and those of them that are dropped at the end."""
     reader = StoryCutter(tools)
     texts = (text for batch in stories.iter(STORIES_PER_BATCH) for text in batch["text"])
@@ -137,7 +135,7 @@ def check_frame(tokens: np.ndarray, tools: RowTokenizer) -> None:
         raise GuardError("padding inside a story: the packed rows are not the stories of the corpus")
 
 
-def blocks(rows: datasets.Dataset | ReshuffledRows, vocab_size: int, epoch: int = 0) -> Iterator[np.ndarray]:
+def blocks(rows: Rows, vocab_size: int, epoch: int = 0) -> Iterator[np.ndarray]:
     """All rows in order, many at once; int64 of shape (rows, block_size). epoch: of rows that differ by epoch."""
     at_once = max(1, TOKENS_PER_BATCH // len(rows[0]["input_ids"]))
     starts = range(0, len(rows), at_once)
@@ -176,7 +174,7 @@ def _difference(number: int, found: str, expected: str | None, following: str | 
     )
 
 
-def _check_aligned(rows: datasets.Dataset, stories: datasets.Dataset, tools: RowTokenizer) -> int:
+def _check_aligned(rows: Rows, stories: datasets.Dataset, tools: RowTokenizer) -> int:
     """Tokens of all stories. Whole stories are compared by a hash of their text, long ones by those of their pieces."""
     whole, pieces, tokens = [np.empty(0, dtype=np.uint64)], [np.empty(0, dtype=np.uint64)], 0
     for block in blocks(rows, len(tools.whole)):
@@ -230,9 +228,7 @@ def hashes(contents: Iterable[bytes]) -> np.ndarray:
     return np.frombuffer(digests, dtype=np.uint64)
 
 
-def _compare_whole(
-    rows: datasets.Dataset, stories: datasets.Dataset, found: np.ndarray, tools: RowTokenizer
-) -> datasets.Dataset:
+def _compare_whole(rows: Rows, stories: datasets.Dataset, found: np.ndarray, tools: RowTokenizer) -> datasets.Dataset:
     """The stories that no row holds as a whole, all copies of them. Raises GuardError: the others differ."""
     wanted = np.concatenate(
         [hashes(text.encode() for text in batch["text"]) for batch in stories.iter(STORIES_PER_BATCH)]
@@ -257,7 +253,7 @@ def _compare_whole(
     return stories.select(np.flatnonzero(np.isin(wanted, keys[held == 0])))
 
 
-def _find_text(rows: datasets.Dataset, key: np.uint64, tools: RowTokenizer) -> str:
+def _find_text(rows: Rows, key: np.uint64, tools: RowTokenizer) -> str:
     """The story of the rows with this hash."""
     for block in blocks(rows, len(tools.whole)):
         texts = tools.decode(_members_of_rows(block, tools)[0])

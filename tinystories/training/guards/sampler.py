@@ -247,8 +247,8 @@ def check_visits(trainer: RecipeTrainer, walks: list[Walk]) -> str:
 def _check_once(visited: np.ndarray, number: int, left_out: int, repeated: int, epoch: int, processes: int) -> None:
     if len(visited) and not (visited.min() >= 0 and visited.max() < number):
         raise GuardError(
-            f"in epoch {epoch + 1} the sampler chooses rows {visited.min()} to {visited.max()} of {number}: it is wrong, "
-            "or was not told the epoch"
+            f"in epoch {epoch + 1} the sampler chooses rows {visited.min()} to {visited.max()} of {number}: it is "
+            "wrong, or was not told the epoch"
         )
     times = np.bincount(visited, minlength=number)
     never, again = int((times == 0).sum()), int((times - 1).clip(min=0).sum())
