@@ -140,6 +140,21 @@ def test_resume_after_every_kind_of_stop(reference):
     assert steps[0] == steps[1], "no sample twice, none missing"
 
 
+@slow
+def test_resume_in_a_reshuffled_epoch(tmp_path):
+    """The third: a run that begins in its middle has its stories in the same order, and the guards pass."""
+    settings = {"reshuffle_stories": True, "isolate_stories": True, "num_sample_stories": 20, "max_steps": 45}
+    settings |= {"eval_steps": 40, "save_steps": 40, "save_log_spaced": False}
+    small_run(tmp_path / "whole", "--skip_guards", **settings)
+    state = json.loads((tmp_path / "whole/checkpoint-40/trainer_state.json").read_text(encoding="utf-8"))
+    assert 2.1 < state["epoch"] < 2.9
+    shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
+    shutil.rmtree(tmp_path / "resumed/checkpoint-45")
+    said = small_run(tmp_path / "resumed", "--resume", **settings)
+    assert "all 19 stories are in the 12" in said
+    assert differing(tmp_path / "resumed", tmp_path / "whole") == []
+
+
 @posix
 def test_signals_of_a_terminal_that_is_closed():
     """Under nohup the run goes on; without it the hang-up is taken once, and only Ctrl-C stops a run at once."""

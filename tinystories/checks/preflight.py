@@ -25,6 +25,7 @@ from tinystories.checks.dry_run import as_dry_run, take_first_steps
 from tinystories.config.recipe import Recipe, read_recipe
 from tinystories.data.corpus import Corpus, load_corpus, pick_stories
 from tinystories.data.packing import PackedRows, encode_story
+from tinystories.data.reshuffling import check_reshuffling
 from tinystories.data.tokenizer import load_or_train_tokenizer, tokenizer_report
 from tinystories.errors import UserError, one_line
 from tinystories.training.budget import check_room_for_checkpoints, planned_steps, readable, times
@@ -149,6 +150,7 @@ def check_recipe(facts: Facts) -> str:
     check_launch(recipe.training)
     check_optimization(recipe.training)
     check_streaming(recipe)
+    check_reshuffling(recipe)
     if recipe.model.model_name_or_path is not None:
         apply_checkpoint(recipe)
     facts.recipe = recipe

@@ -128,6 +128,10 @@ class DataArguments:
         default=False,
         metadata={"help": "Begin every row with a story and pad the rest (first-fit packing), instead of one stream."},
     )
+    reshuffle_stories: bool = field(
+        default=False,
+        metadata={"help": "Put the stories into another order in each epoch before they are packed, not rows alone."},
+    )
     isolate_stories: bool = field(default=False, metadata={"help": "Mask attention between the stories of a row."})
     preprocessing_num_workers: int | None = field(
         default=None, metadata={"help": "Threads that tokenize (default: one for each core)."}

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import datasets
 import numpy as np
@@ -35,16 +36,26 @@ IGNORED = -100  # the label that the loss leaves out
 LAYOUT = 2  # part of the cache key: increase it when the rows of this module change
 
 
+class Rows(Protocol):
+    """What is needed of packed rows: `datasets.Dataset` has it, and `ReshuffledRows` of reshuffling.py."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: Any) -> dict[str, Any]: ...
+
+    def iter(self, batch_size: int) -> Iterator[dict[str, Any]]: ...
+
+
 @dataclass
 class PackedRows:
     """Rows of tokens and the report of how they were made.
 
-    rows: a dataset with one column `input_ids`, `block_size` tokens each.
+    rows: with one column `input_ids`, `block_size` tokens each.
     report: numbers of stories, tokens, rows, dropped tokens and padding tokens.
     key: the same only for the same stories, tokenizer and settings.
     """
 
-    rows: datasets.Dataset
+    rows: Rows
     report: dict
     key: str
 
@@ -55,15 +66,8 @@ def pack(stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, argument
     Raises:
         UserError: a block_size below 2, a tokenizer without BOS, EOS or PAD, too little text for one row.
     """
-    if arguments.block_size < 2:
-        raise UserError(f"block_size must be at least 2, got {arguments.block_size}")
-    missing = [name for name in ("bos", "eos", "pad") if getattr(tokenizer, f"{name}_token_id") is None]
-    if missing:
-        raise UserError(
-            f"the tokenizer has no {' and no '.join(missing)} token", f"train one with {command_name('tokenizer')}"
-        )
-    settings = [LAYOUT, arguments.block_size, arguments.align_to_stories]
-    key = content_key([dataset_key(stories), *_tokenizer_content(tokenizer), *settings])
+    check_packing(tokenizer, arguments)
+    key = packing_key(stories, tokenizer, [LAYOUT, arguments.block_size, arguments.align_to_stories])
 
     def build(folder: Path) -> None:
         report = _write_rows(folder, stories, tokenizer, arguments)
@@ -71,12 +75,7 @@ def pack(stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, argument
 
     folder = cached_folder("rows", key, build, arguments.data_cache_dir)
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    if not report["rows"]:
-        raise UserError(
-            f"the training stories have {report['tokens']} tokens, fewer than one row of block_size "
-            f"{arguments.block_size}",
-            "give more text or a smaller block_size",
-        )
+    check_rows_left(report, arguments.block_size)
     logger.info(
         "packed: %s tokens in %s rows of %d (%d dropped at the end, %d of padding)",
         f"{report['tokens']:,}",
@@ -88,9 +87,35 @@ def pack(stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, argument
     return PackedRows(datasets.Dataset.from_file(str(folder / "rows.arrow")).with_format("numpy"), report, key)
 
 
-def _tokenizer_content(tokenizer: PreTrainedTokenizerBase) -> list:
+def check_packing(tokenizer: PreTrainedTokenizerBase, arguments: DataArguments) -> None:
+    """Raises UserError: a block_size below 2, a tokenizer without BOS, EOS or PAD."""
+    if arguments.block_size < 2:
+        raise UserError(f"block_size must be at least 2, got {arguments.block_size}")
+    missing = [name for name in ("bos", "eos", "pad") if getattr(tokenizer, f"{name}_token_id") is None]
+    if missing:
+        raise UserError(
+            f"the tokenizer has no {' and no '.join(missing)} token", f"train one with {command_name('tokenizer')}"
+        )
+
+
+def check_rows_left(report: dict, block_size: int) -> None:
+    """Raises UserError: too little text for one row."""
+    if not report["rows"]:
+        raise UserError(
+            f"the training stories have {report['tokens']} tokens, fewer than one row of block_size {block_size}",
+            "give more text or a smaller block_size",
+        )
+
+
+def packing_key(stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, settings: list) -> str:
+    """The same only for the same stories, tokenizer and settings."""
     ids = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.split_special_tokens]
-    return [tokenizer.backend_tokenizer.to_str(), *ids]
+    return content_key([dataset_key(stories), tokenizer.backend_tokenizer.to_str(), *ids, *settings])
+
+
+def token_type(tokenizer: PreTrainedTokenizerBase) -> type:
+    """The smallest type on disk that holds every id."""
+    return np.uint16 if len(tokenizer) <= 2**16 else np.uint32
 
 
 def encode_story(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -102,15 +127,14 @@ def encode_story(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def _write_rows(
     folder: Path, stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, arguments: DataArguments
 ) -> dict:
-    dtype = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
     report = {"stories": len(stories), "tokens": 0, "rows": 0, "dropped_tokens": 0, "padding_tokens": 0}
-    tokens = _tokenize(stories, tokenizer, dtype, arguments.preprocessing_num_workers)
+    tokens = tokenized(stories, tokenizer, arguments.preprocessing_num_workers)
     if arguments.align_to_stories:
         rows = _aligned_rows(tokens, arguments.block_size, tokenizer.pad_token_id, report)
     else:
         rows = _stream_rows(tokens, arguments.block_size, report)
 
-    row_type = pa.list_(pa.from_numpy_dtype(dtype), arguments.block_size)
+    row_type = pa.list_(pa.from_numpy_dtype(token_type(tokenizer)), arguments.block_size)
     schema = pa.schema({"input_ids": row_type})
 
     def batches(rows: Iterator[np.ndarray]) -> Iterator[pa.RecordBatch]:
@@ -123,14 +147,12 @@ def _write_rows(
     return report
 
 
-def _tokenize(
-    stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, dtype: type, workers: int | None
-) -> Iterator[Tokens]:
+def tokenized(stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, workers: int | None) -> Iterator[Tokens]:
     """Batches of stories as (tokens of all, shape (tokens,); length of each, shape (stories,))."""
     with tqdm(total=len(stories), desc="tokenizing", unit=" stories", delay=2) as bar:
         for tokens, lengths in encode_stories(stories, tokenizer, workers):
             bar.update(len(lengths))
-            yield tokens.astype(dtype), lengths
+            yield tokens.astype(token_type(tokenizer)), lengths
 
 
 def _stream_rows(tokenized: Iterator[Tokens], block_size: int, report: dict) -> Iterator[np.ndarray]:

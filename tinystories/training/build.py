@@ -10,6 +10,7 @@ from tinystories.config.arguments import RunArguments
 from tinystories.config.recipe import Recipe
 from tinystories.data.corpus import Corpus, dataset_key, load_corpus, pick_stories
 from tinystories.data.packing import PackedRows, pack
+from tinystories.data.reshuffling import reshuffled_rows
 from tinystories.data.streaming import NOT_CHECKED, stream_rows
 from tinystories.data.tokenizer import describe, load_or_train_tokenizer, tokenizer_report
 from tinystories.errors import UserError, one_line
@@ -52,11 +53,13 @@ def prepare_data(recipe: Recipe, resumed: str | None = None) -> tuple[Corpus, Pr
 
 def packed_rows(recipe: Recipe, corpus: Corpus, tokenizer: PreTrainedTokenizerBase) -> PackedRows:
     """All rows; of a stream those of its sample, and the stream."""
+    training = recipe.training
+    seed = training.seed if training.data_seed is None else training.data_seed
+    if recipe.data.reshuffle_stories:
+        return reshuffled_rows(corpus.train, tokenizer, recipe.data, seed)
     packed = pack(corpus.train, tokenizer, recipe.data)
     if not recipe.data.streaming:
         return packed
-    training = recipe.training
-    seed = training.seed if training.data_seed is None else training.data_seed
     logger.info("streaming: the tokenizer, if it is trained here, and the guards see the first stories only")
     logger.info("streaming: not checked: %s", NOT_CHECKED)
     return stream_rows(packed, corpus, tokenizer, recipe.data, seed)

@@ -1,5 +1,6 @@
 """transformers' Trainer with the types that its parts have in this project."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import datasets
@@ -10,6 +11,7 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.config.arguments import RunArguments
 from tinystories.config.recipe import Recipe
+from tinystories.data.packing import Rows
 from tinystories.evaluation.scoring import ScoringRows
 from tinystories.training.throughput import ThroughputCallback
 
@@ -30,7 +32,7 @@ class RecipeTrainer(Trainer):
     args: RunArguments
     model: TinyStoriesForCausalLM
     processing_class: PreTrainedTokenizerBase
-    train_dataset: datasets.Dataset
+    train_dataset: Rows
     optimizer: torch.optim.Optimizer | None
     lr_scheduler: LRScheduler | None  # type: ignore[assignment]  # the Trainer itself has others than LambdaLR
     hub_model_id: str | None  # type: ignore[assignment]  # annotated as the None that it begins with
@@ -42,6 +44,7 @@ class RecipeTrainer(Trainer):
     step_rows: list[torch.Tensor]  # token ids of the micro-batches of the last step
     rows_per_step: int  # of this process
     num_rows: int  # to train on
+    check_epoch: Callable[[int], object] | None = None  # of all its rows, where each epoch has others
     stream: object  # a `StreamFeed` where the rows are not on disk; `train_dataset` is then a sample. Else None
 
     def progress(self) -> dict[str, Any]:

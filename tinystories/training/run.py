@@ -9,6 +9,7 @@ from tinystories.config.arguments import RunArguments
 from tinystories.config.recipe import Recipe
 from tinystories.console import shell_line
 from tinystories.data.corpus import Corpus
+from tinystories.data.reshuffling import check_reshuffling
 from tinystories.errors import UserError, one_line
 from tinystories.evaluation.scoring import nll_of_rows, score_from_tokens, scoring_rows
 from tinystories.generation.sample import fitting_prompts, sample_story
@@ -43,6 +44,7 @@ def run(recipe: Recipe) -> None:
     check_launch(training)
     check_optimization(training)
     check_streaming(recipe)
+    check_reshuffling(recipe)
     with run_folder_taken(training), compiler_cache(training):
         _run(recipe, began)
 

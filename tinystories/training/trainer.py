@@ -33,6 +33,7 @@ from tinystories.checkpoint.hub import check_card_unedited, create_repository, h
 from tinystories.checkpoint.loading import share_weights
 from tinystories.config.recipe import Recipe
 from tinystories.data.packing import IGNORED, PackedRows, StoryCollator
+from tinystories.data.reshuffling import ReshuffledRows, count_rows_by_epoch
 from tinystories.errors import GuardError, UserError
 from tinystories.evaluation.scoring import ScoringRows, token_nll, trainer_metrics
 from tinystories.generation.presets import save_presets
@@ -139,7 +140,12 @@ class StoryTrainer(AtomicCheckpointTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """The feed of a stream needs only what the loop needs: to be iterated."""
-        return cast(DataLoader, self.stream) if self.stream is not None else super().get_train_dataloader()
+        if self.stream is not None:
+            return cast(DataLoader, self.stream)
+        loader = super().get_train_dataloader()
+        if isinstance(self.train_dataset, ReshuffledRows):
+            count_rows_by_epoch(loader, len(self.train_dataset))
+        return loader
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Every row is scored: `dataloader_drop_last`, which the Trainer obeys here as well, is for training only."""

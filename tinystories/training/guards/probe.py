@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
-import datasets
 import numpy as np
 import torch
 
 from modeling_tinystories import TinyStoriesForCausalLM
+from tinystories.data.packing import Rows
 from tinystories.errors import GuardError, one_line
 from tinystories.training.recipe_trainer import RecipeTrainer
 
@@ -48,7 +48,7 @@ class Probe:
         return self.network(input_ids=self.rows, use_cache=False).logits
 
 
-def make_probe(model: TinyStoriesForCausalLM, rows: datasets.Dataset, revive: bool = True) -> Probe:
+def make_probe(model: TinyStoriesForCausalLM, rows: Rows, revive: bool = True) -> Probe:
     """rows: a dataset with the column `input_ids`. revive: see `float64_copy`."""
     random = np.random.default_rng()
     for number in map(int, random.permutation(len(rows))):

@@ -15,8 +15,9 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from tinystories.data.packing import IGNORED
+from tinystories.data.packing import IGNORED, Rows
 from tinystories.data.readers import STORIES_PER_BATCH
+from tinystories.data.reshuffling import ReshuffledRows
 from tinystories.errors import GuardError
 from tinystories.training.guards.samples import Sample
 from tinystories.training.recipe_trainer import RecipeTrainer
@@ -29,7 +30,7 @@ EXCERPT = 40  # characters
 
 
 @dataclass
-class _Tokenizer:
+class RowTokenizer:
     """What reading rows needs of a tokenizer, with its texts decoded as they were encoded: without special tokens."""
 
     whole: PreTrainedTokenizerBase
@@ -54,14 +55,14 @@ class _Tokenizer:
 
 
 def check_rows(
-    rows: datasets.Dataset, stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, aligned: bool, sample: Sample
+    rows: Rows, stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, aligned: bool, sample: Sample
 ) -> str:
     """The rows, decoded, are the stories of the corpus: each once, complete, unchanged, between BOS and EOS.
 
     In one stream they are in the order of the corpus, and less than a row is dropped at the end. With `aligned` no
     story is dropped, a row begins with a story or continues one that is longer than a row, and padding ends a row.
     """
-    tools = _Tokenizer(tokenizer)
+    tools = RowTokenizer(tokenizer)
     again = set(sample.places(len(stories), TOKENIZED_AGAIN).tolist())
     if aligned:
         tokens, dropped = _check_aligned(rows, stories, tools), 0
@@ -73,14 +74,12 @@ def check_rows(
     )
 
 
-def _check_stream(
-    rows: datasets.Dataset, stories: datasets.Dataset, tools: _Tokenizer, again: set[int]
-) -> tuple[int, int]:
+def _check_stream(rows: Rows, stories: datasets.Dataset, tools: RowTokenizer, again: set[int]) -> tuple[int, int]:
     """Tokens of all stories, and those of them that are dropped at the end."""
-    reader = _Stream(tools)
+    reader = StoryCutter(tools)
     texts = (text for batch in stories.iter(STORIES_PER_BATCH) for text in batch["text"])
     number = in_rows = 0
-    for block in _blocks(rows, len(tools.whole)):
+    for block in blocks(rows, len(tools.whole)):
         in_rows += block.size
         found = list(reader.stories(block.reshape(-1)))
         for ids, text in zip(found, tools.decode(found), strict=True):
@@ -106,10 +105,10 @@ def _check_stream(
     return in_rows + dropped, dropped
 
 
-class _Stream:
+class StoryCutter:
     """Cuts a stream of tokens after each EOS."""
 
-    def __init__(self, tools: _Tokenizer):
+    def __init__(self, tools: RowTokenizer):
         self.tools, self.rest = tools, np.empty(0, dtype=np.int64)
 
     def stories(self, tokens: np.ndarray) -> Iterator[np.ndarray]:
@@ -121,7 +120,7 @@ class _Stream:
         return iter(stories)
 
 
-def check_frame(tokens: np.ndarray, tools: _Tokenizer) -> None:
+def check_frame(tokens: np.ndarray, tools: RowTokenizer) -> None:
     """The stream begins with BOS, after each EOS comes BOS and nowhere else, and there is no padding in it."""
     begins, ends = tokens == tools.bos, tokens == tools.eos
     if len(tokens) and not begins.any():
@@ -136,12 +135,13 @@ def check_frame(tokens: np.ndarray, tools: _Tokenizer) -> None:
         raise GuardError("padding inside a story: the packed rows are not the stories of the corpus")
 
 
-def _blocks(rows: datasets.Dataset, vocab_size: int) -> Iterator[np.ndarray]:
-    """All rows in order, many at once; int64 of shape (rows, block_size)."""
+def blocks(rows: Rows, vocab_size: int, epoch: int = 0) -> Iterator[np.ndarray]:
+    """All rows in order, many at once; int64 of shape (rows, block_size). epoch: of rows that differ by epoch."""
     at_once = max(1, TOKENS_PER_BATCH // len(rows[0]["input_ids"]))
     starts = range(0, len(rows), at_once)
     bar = tqdm(starts, desc="comparing rows with stories", unit=" million tokens", delay=2)
-    for _, batch in zip(bar, rows.iter(at_once), strict=True):
+    batches = rows.iter(at_once, epoch) if isinstance(rows, ReshuffledRows) else rows.iter(at_once)
+    for _, batch in zip(bar, batches, strict=True):
         block = np.asarray(batch["input_ids"]).astype(np.int64)
         if block.max() >= vocab_size:
             raise GuardError(
@@ -174,20 +174,20 @@ def _difference(number: int, found: str, expected: str | None, following: str | 
     )
 
 
-def _check_aligned(rows: datasets.Dataset, stories: datasets.Dataset, tools: _Tokenizer) -> int:
+def _check_aligned(rows: Rows, stories: datasets.Dataset, tools: RowTokenizer) -> int:
     """Tokens of all stories. Whole stories are compared by a hash of their text, long ones by those of their pieces."""
     whole, pieces, tokens = [np.empty(0, dtype=np.uint64)], [np.empty(0, dtype=np.uint64)], 0
-    for block in _blocks(rows, len(tools.whole)):
+    for block in blocks(rows, len(tools.whole)):
         found, begun = _members_of_rows(block, tools)
         tokens += int((block != tools.pad).sum())
-        whole.append(_hashes(text.encode() for text in tools.decode(found)))
-        pieces.append(_hashes(piece.tobytes() for piece in begun))
+        whole.append(hashes(text.encode() for text in tools.decode(found)))
+        pieces.append(hashes(piece.tobytes() for piece in begun))
     long_stories = _compare_whole(rows, stories, np.concatenate(whole), tools)
     _compare_pieces(long_stories, np.concatenate(pieces), tools, block.shape[1])
     return tokens
 
 
-def _members_of_rows(block: np.ndarray, tools: _Tokenizer) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _members_of_rows(block: np.ndarray, tools: RowTokenizer) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The whole stories of aligned rows, and the pieces of longer ones."""
     members = [_members(_without_padding(row, tools.pad), tools, block.shape[1]) for row in block]
     whole, pieces = zip(*members, strict=True)
@@ -204,7 +204,7 @@ def _without_padding(row: np.ndarray, pad: int) -> np.ndarray:
     return row[:length]
 
 
-def _members(row: np.ndarray, tools: _Tokenizer, block_size: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _members(row: np.ndarray, tools: RowTokenizer, block_size: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The whole stories of an aligned row, and the pieces of longer ones: its begin if it has no BOS, or all of it."""
     pieces = []
     if row[0] != tools.bos:  # the rest of a long story
@@ -223,17 +223,15 @@ def _members(row: np.ndarray, tools: _Tokenizer, block_size: int) -> tuple[list[
     return np.split(row, np.flatnonzero(row == tools.eos)[:-1] + 1), pieces
 
 
-def _hashes(contents: Iterable[bytes]) -> np.ndarray:
+def hashes(contents: Iterable[bytes]) -> np.ndarray:
     digests = b"".join(hashlib.blake2b(content, digest_size=8).digest() for content in contents)
     return np.frombuffer(digests, dtype=np.uint64)
 
 
-def _compare_whole(
-    rows: datasets.Dataset, stories: datasets.Dataset, found: np.ndarray, tools: _Tokenizer
-) -> datasets.Dataset:
+def _compare_whole(rows: Rows, stories: datasets.Dataset, found: np.ndarray, tools: RowTokenizer) -> datasets.Dataset:
     """The stories that no row holds as a whole, all copies of them. Raises GuardError: the others differ."""
     wanted = np.concatenate(
-        [_hashes(text.encode() for text in batch["text"]) for batch in stories.iter(STORIES_PER_BATCH)]
+        [hashes(text.encode() for text in batch["text"]) for batch in stories.iter(STORIES_PER_BATCH)]
     )
     keys, places, times = np.unique(wanted, return_index=True, return_counts=True)
     found_keys, found_times = np.unique(found, return_counts=True)
@@ -255,22 +253,22 @@ def _compare_whole(
     return stories.select(np.flatnonzero(np.isin(wanted, keys[held == 0])))
 
 
-def _find_text(rows: datasets.Dataset, key: np.uint64, tools: _Tokenizer) -> str:
+def _find_text(rows: Rows, key: np.uint64, tools: RowTokenizer) -> str:
     """The story of the rows with this hash."""
-    for block in _blocks(rows, len(tools.whole)):
+    for block in blocks(rows, len(tools.whole)):
         texts = tools.decode(_members_of_rows(block, tools)[0])
-        at = np.flatnonzero(_hashes(text.encode() for text in texts) == key)
+        at = np.flatnonzero(hashes(text.encode() for text in texts) == key)
         if len(at):
             return texts[at[0]]
     raise AssertionError("no story of the rows has this hash")
 
 
-def _compare_pieces(long_stories: datasets.Dataset, found: np.ndarray, tools: _Tokenizer, block_size: int) -> None:
+def _compare_pieces(long_stories: datasets.Dataset, found: np.ndarray, tools: RowTokenizer, block_size: int) -> None:
     """The pieces of long stories are those that a fresh tokenization gives. Such a story must be longer than a row."""
     known, wanted = np.unique(found), [np.empty(0, dtype=np.uint64)]
     for batch in long_stories.iter(STORIES_PER_BATCH):
         for text, ids in zip(batch["text"], tools.encode(batch["text"]), strict=True):
-            parts = _hashes(ids[i : i + block_size].tobytes() for i in range(0, len(ids), block_size))
+            parts = hashes(ids[i : i + block_size].tobytes() for i in range(0, len(ids), block_size))
             if len(ids) <= block_size or not np.isin(parts, known).all():
                 raise GuardError(
                     f"a story of the corpus is not in the rows: {text[:EXCERPT]!r}... ({len(ids):,} tokens); it was "

@@ -13,6 +13,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from tinystories.data.corpus import Corpus, story_hashes
+from tinystories.data.reshuffling import ReshuffledRows
 from tinystories.random_state import keep_random_state
 from tinystories.training.distributed import on_one_process
 from tinystories.training.guards.causality import check_causality, check_positions
@@ -25,6 +26,7 @@ from tinystories.training.guards.overfitting import check_overfitting
 from tinystories.training.guards.paths import check_paths
 from tinystories.training.guards.probe import probe_of
 from tinystories.training.guards.reference import check_reference
+from tinystories.training.guards.reshuffled import StoriesOfEpochs, check_reshuffled
 from tinystories.training.guards.rows import check_labels, check_rows
 from tinystories.training.guards.sampler import Walk, check_visits, walk
 from tinystories.training.guards.samples import Sample
@@ -85,9 +87,7 @@ def _run_on_one_process(
         "validation": lambda: check_overlap(trainer, corpus.train, train_hashes, validation_hashes),
         "sources": lambda: check_sources(corpus, data),
         "division": lambda: check_division(train_hashes, validation_hashes, data),
-        "packed rows": lambda: check_rows(
-            trainer.train_dataset, corpus.train, tokenizer, data.align_to_stories, sample
-        ),
+        "packed rows": lambda: _check_packing(trainer, corpus, sample),
         "tokenizer training": lambda: check_tokenizer_training(tokenizer, corpus.train, trainer.recipe),
         "near-copies": lambda: check_near_copies(corpus.train, corpus.validation, train_hashes, drawn, sample),
         "kind of text": lambda: check_kind(corpus.train, corpus.validation, sample),
@@ -107,6 +107,16 @@ def _run_on_one_process(
     if trainer.stream is not None:
         guards |= {name: _of_the_sample(guards[name]) for name in OF_THE_STORIES}
     return {name: passed(name, check) for name, check in guards.items()}
+
+
+def _check_packing(trainer: RecipeTrainer, corpus: Corpus, sample: Sample) -> str:
+    """With `reshuffle_stories` each later epoch is compared with the corpus too, when it begins."""
+    rows, tokenizer = trainer.train_dataset, trainer.processing_class
+    if not isinstance(rows, ReshuffledRows):
+        return check_rows(rows, corpus.train, tokenizer, trainer.recipe.data.align_to_stories, sample)
+    compared = StoriesOfEpochs(rows, corpus.train, tokenizer)
+    trainer.check_epoch = compared.compare
+    return check_reshuffled(trainer, compared, sample)
 
 
 def _of_the_sample(check: Callable[[], str]) -> Callable[[], str]:

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from tinystories.data.packing import IGNORED
+from tinystories.data.reshuffling import ReshuffledRows
 from tinystories.errors import GuardError
 from tinystories.random_state import keep_random_state
 from tinystories.training.guards.samples import Sample
@@ -42,8 +43,8 @@ OTHER_SEEDS = 20  # few rows may be in the same order by chance
 class Walk:
     """What one process was given in each of EPOCHS epochs.
 
-    rows: indices of the rows, by epoch, in order. other_seed: those of the first epoch with other seeds, until the
-    order differs. batches: how many were compared. mistake: the first batch that is not what it must be. content: a
+    rows: their numbers in the epoch, by epoch, in order. other_seed: those of the first epoch with other seeds, until
+    the order differs. batches: how many were compared. mistake: the first batch that is not what it must be. content: a
     checksum of all rows. seconds: of processor time.
     """
 
@@ -95,7 +96,8 @@ def _walk_epochs(trainer: RecipeTrainer, found: Walk, sample: Sample) -> None:
     _check_seed(trainer)
     for epoch in range(EPOCHS):
         batches = _batches_of_rows(_loader(trainer, epoch))
-        found.rows.append(np.concatenate([*batches, np.empty(0, dtype=np.int64)]))
+        rows = np.concatenate([*batches, np.empty(0, dtype=np.int64)])
+        found.rows.append(rows - _first_row(trainer, epoch))
         if epoch == 0:
             _compare_batches(trainer, batches, found, sample)
     for seed in range(1, OTHER_SEEDS):
@@ -104,6 +106,11 @@ def _walk_epochs(trainer: RecipeTrainer, found: Walk, sample: Sample) -> None:
         found.other_seed = np.concatenate([*batches, np.empty(0, dtype=np.int64)])
         if not np.array_equal(found.other_seed, found.rows[0]):
             break
+
+
+def _first_row(trainer: RecipeTrainer, epoch: int) -> int:
+    """The index of the first row of an epoch: rows that are made anew in each are counted on."""
+    return epoch * len(trainer.train_dataset) if isinstance(trainer.train_dataset, ReshuffledRows) else 0
 
 
 def _loader(trainer: RecipeTrainer, epoch: int) -> DataLoaderShard:
@@ -239,7 +246,10 @@ def check_visits(trainer: RecipeTrainer, walks: list[Walk]) -> str:
 
 def _check_once(visited: np.ndarray, number: int, left_out: int, repeated: int, epoch: int, processes: int) -> None:
     if len(visited) and not (visited.min() >= 0 and visited.max() < number):
-        raise GuardError(f"the sampler chooses row {visited.max()} of {number}")
+        raise GuardError(
+            f"in epoch {epoch + 1} the sampler chooses rows {visited.min()} to {visited.max()} of {number}: it is "
+            "wrong, or was not told the epoch"
+        )
     times = np.bincount(visited, minlength=number)
     never, again = int((times == 0).sum()), int((times - 1).clip(min=0).sum())
     if never > left_out or again > repeated:
@@ -305,6 +315,8 @@ class VisitWitness:
         with keep_random_state(self.trainer.args.device), _forget_loaders(self.trainer):
             torch.manual_seed(self.trainer.args.seed)  # a resumed run has a later state
             self.epoch, self.batches = epoch, _batches_of_rows(_loader(self.trainer, epoch))
+        if self.trainer.check_epoch is not None and epoch >= EPOCHS:
+            self.trainer.check_epoch(epoch)
 
     def _compare(self, ids: torch.Tensor, epoch: int, number: int) -> None:
         if epoch != self.epoch:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import datasets
 import torch
 from safetensors import safe_open
 
@@ -10,6 +9,7 @@ from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.checkpoint.stock import SHARED_FIELDS, exact_network
 from tinystories.checkpoint.weights import weight_files
+from tinystories.data.packing import Rows
 from tinystories.errors import GuardError
 from tinystories.training.guards.probe import differing_places, make_probe, relative_difference
 
@@ -18,7 +18,7 @@ _ARCHITECTURE = {*SHARED_FIELDS, "embd_pdrop", "resid_pdrop"}
 
 
 @torch.no_grad()
-def check_saved_model(folder: str | Path, rows: datasets.Dataset, trained: TinyStoriesForCausalLM | None = None) -> str:
+def check_saved_model(folder: str | Path, rows: Rows, trained: TinyStoriesForCausalLM | None = None) -> str:
     """Weights in the files equal those in memory, bit by bit; opened, they give the logits of transformers' network.
 
     rows: a dataset with the column `input_ids`. trained: the model that was saved; without it only the files are
