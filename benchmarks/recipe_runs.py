@@ -32,23 +32,32 @@ class Run:
     keys: dict[str, Any]
 
 
-def train(runs: list[Run], work_dir: Path, jobs: int = 1, script: Path = ROOT / "run_clm.py") -> dict[str, dict]:
+def train(
+    runs: list[Run],
+    work_dir: Path,
+    jobs: int = 1,
+    script: Path = ROOT / "run_clm.py",
+    failed: list[str] | None = None,
+) -> dict[str, dict]:
     """The results of all runs by name. jobs: runs at a time, each with one CPU thread if there are several.
 
-    script: what trains one, with the command line of run_clm.py.
+    script: what trains one, with the command line of run_clm.py. failed: where given, takes the names of runs that
+    fail, and the results are those of the others.
 
     Raises:
-        SystemExit: runs that failed, after all others have ended.
+        SystemExit: runs that failed, after all others have ended, unless `failed` takes them.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(runs), unit="run") as bar:
         futures = {run.name: pool.submit(_train, run, work_dir.resolve(), jobs, script) for run in runs}
         for future in futures.values():
             future.add_done_callback(lambda _: bar.update())
-    failed = [name for name, future in futures.items() if future.exception()]
-    if failed:
-        sys.exit(f"failed: {', '.join(failed)}; see {work_dir}/NAME.log")
-    return {name: future.result() for name, future in futures.items()}
+    broken = [name for name, future in futures.items() if future.exception()]
+    if broken and failed is None:
+        sys.exit(f"failed: {', '.join(broken)}; see {work_dir}/NAME.log")
+    if failed is not None:
+        failed += broken
+    return {name: future.result() for name, future in futures.items() if name not in broken}
 
 
 def _train(run: Run, work_dir: Path, jobs: int, script: Path) -> dict:
