@@ -20,8 +20,8 @@ pytestmark = pytest.mark.slow  # it trains a model
 
 CHECKED = (
     "weights, code, special tokens, sampling, graphemes, best checkpoint, weights kept, moved weights, "
-    "derived numbers, record of evaluations, tokens seen, speed, card, likelihoods, generation, reference, causality, "
-    "ways to read"
+    "derived numbers, record of evaluations, tokens seen, training FLOPs, speed, card, likelihoods, generation, "
+    "reference, causality, ways to read"
 )
 
 
@@ -117,6 +117,11 @@ DAMAGES = {
     ),
     "one number edited": (edit_json("all_results.json", eval_perplexity=1.1), "wrong numbers", "eval_perplexity"),
     "bits per byte edited": (edit_json("all_results.json", eval_bits_per_byte=0.1), "wrong numbers", "loss x tokens"),
+    "training FLOPs edited": (
+        edit_json("all_results.json", training_flops=10**9),
+        "wrong numbers",
+        "training_flops is",
+    ),
     "all numbers edited": (other_scale, "wrong numbers", "recorded final score"),
     "bf16": (edit_weights(cast), "broken weights", "BF16"),
     "rounded": (edit_weights(rounded), "broken weights", "rounded to bfloat16"),

@@ -295,6 +295,7 @@ def test_resume(counting_run, interrupted_run):
     )
     assert whole["eval_loss"] == resumed["eval_loss"]
     assert whole["num_input_tokens_seen"] == resumed["num_input_tokens_seen"]
+    assert whole["training_flops"] == resumed["training_flops"]
     assert resumed["resumed_from_step"] == 50 and "resumed_from_step" not in whole
 
 

@@ -240,6 +240,8 @@ def test_last_batch_is_filled(filling_pair):
     assert max(loss[step] for step in range(1, 9)) < TOLERANCE < loss[9]
     seen = [run.logged("num_input_tokens_seen") for run in (one, two)]
     assert [counted[9] - counted[8] for counted in seen] == [4 * 64, 8 * 64]
+    flops = [run.logged("training_flops") for run in (one, two)]
+    assert [counted[9] - counted[8] for counted in flops] == [flops[0][1] / 2, flops[0][1]]
 
 
 @slow

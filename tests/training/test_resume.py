@@ -489,6 +489,7 @@ def test_out_of_memory(tmp_path):
     assert "now 2 rows, accumulated 4 times; a step stays 8 rows" in little.stderr
     results = [json.loads((tmp_path / run / "all_results.json").read_text()) for run in ("enough", "little")]
     assert results[0]["num_input_tokens_seen"] == results[1]["num_input_tokens_seen"]
+    assert results[0]["training_flops"] == results[1]["training_flops"]
     assert results[0]["eval_loss"] == pytest.approx(results[1]["eval_loss"], abs=1e-5)
     recipe = json.loads((tmp_path / "little" / "recipe.json").read_text())
     assert (recipe["per_device_train_batch_size"], recipe["gradient_accumulation_steps"]) == (2, 4)

@@ -96,6 +96,8 @@ def test_killed_and_resumed(options, tmp_path):
     assert differing(broken, whole) == []
     results = [json.loads((folder / "all_results.json").read_text()) for folder in (whole, broken)]
     assert results[0]["stream_rows"] == results[1]["stream_rows"] == 8 * STEPS
+    of_token = json.loads((whole / "environment.json").read_text())["flops_per_token"]
+    assert results[0]["training_flops"] == results[1]["training_flops"] == 8 * STEPS * 64 * of_token
     assert results[0]["stream_stories"] == results[1]["stream_stories"] > 10
     assert [result["epoch"] for result in results] == [1.0, 1.0]
     report = json.loads((whole / "data_report.json").read_text())["stream"]
@@ -119,7 +121,7 @@ def test_two_processes(options, tmp_path):
     assert one.keys() == two.keys() == set(range(1, STEPS + 1))
     assert max(abs(one[step] - two[step]) for step in one) < TOLERANCE
     seen = [json.loads((tmp_path / name / "all_results.json").read_text()) for name in ("one", "two")]
-    for name in ("stream_rows", "stream_stories", "stream_left_out", "num_input_tokens_seen"):
+    for name in ("stream_rows", "stream_stories", "stream_left_out", "num_input_tokens_seen", "training_flops"):
         assert seen[0][name] == seen[1][name] > 0
 
 

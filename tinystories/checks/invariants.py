@@ -36,6 +36,7 @@ from tinystories.training.guards.records import (
     check_evaluation_files,
     check_speed,
     check_tokens_seen,
+    check_training_flops,
 )
 from tinystories.training.guards.samples import Sample
 from tinystories.training.guards.settings import check_code, check_sampling, check_specials, check_story_ends
@@ -160,6 +161,7 @@ def _of_records(opened: Opened, weights: dict[str, np.ndarray]) -> dict[str, Che
         "derived numbers": ("wrong numbers", lambda: check_derived(run)),
         "record of evaluations": ("wrong numbers", lambda: check_evaluation_files(run)),
         "tokens seen": ("wrong numbers", lambda: check_tokens_seen(run, config)),
+        "training FLOPs": ("wrong numbers", lambda: check_training_flops(run, config)),
         "speed": ("wrong numbers", lambda: check_speed(run)),
     }
     final = {key.removeprefix("eval_"): value for key, value in (run.results or {}).items()}

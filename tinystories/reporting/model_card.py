@@ -55,6 +55,7 @@ class CardFacts:
     epoch: float | None = None
     best_step: int | None = None
     tokens_seen: int | None = None
+    training_flops: int | None = None
     elapsed_seconds: float | None = None
     evaluated_stories: int = 0
     last_evaluation: dict[str, Any] | None = None
@@ -84,6 +85,7 @@ def read_facts(folder: str | Path) -> CardFacts | None:
             epoch=state.get("epoch"),
             best_step=state.get("best_global_step") if recipe.get("load_best_model_at_end") else None,
             tokens_seen=state.get("num_input_tokens_seen"),
+            training_flops=results.get("training_flops"),
             elapsed_seconds=results.get("elapsed_seconds"),
             evaluated_stories=int(min(data["validation_stories"], recipe.get("max_eval_samples") or math.inf)),
             last_evaluation=history[-1] if history else None,

@@ -62,6 +62,7 @@ class Results(TypedDict, total=False):
     eval_bytes: int
     elapsed_seconds: float
     num_input_tokens_seen: int
+    training_flops: int
     resumed_from_step: int
 
 

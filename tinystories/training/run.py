@@ -78,6 +78,8 @@ def _run(recipe: Recipe, began: Stopwatch) -> None:
             metrics |= trainer.stream.numbers()
         if checkpoint is not None:
             metrics["resumed_from_step"] = step_of(checkpoint)  # runtime and train_loss are those of the steps since
+    if trainer.flops.total is not None:
+        metrics["training_flops"] = trainer.flops.total
     trainer.save_metrics("train", metrics)
     trainer.save_model(_internal_call=True)  # saves and does not push: the push comes last, with the final numbers
     trainer.save_state()
@@ -113,6 +115,8 @@ def finish(trainer: StoryTrainer, training: RunArguments, corpus: Corpus) -> Non
         final["perplexity"],
         final["bits_per_byte"],
     )
+    if trainer.flops.total is not None:
+        logger.info("training_flops: %.4g, counted (docs/guards.md says how)", trainer.flops.total)
     beginnings = (*training.sample_prompts, "Once upon a time", "Once")
     fitting = fitting_prompts(beginnings, tokenizer, model.config.max_position_embeddings)[:1]
     for prompt in fitting:

@@ -143,6 +143,7 @@ class ThroughputCallback(TrainerCallback):
             "step": state.global_step,
             "epoch": state.epoch,
             "tokens_seen": state.num_input_tokens_seen,
+            **{key: metrics[key] for key in ("training_flops",) if key in metrics},
             "loss": sum(self.losses) / len(self.losses) if self.losses else None,
             **{key: metrics[key] for key in metrics if key.startswith("eval_") and not key.endswith("_per_second")},
             **self.last_step,

@@ -44,6 +44,7 @@ from tinystories.training.callbacks import LossGuard, WeightsMoved
 from tinystories.training.checkpointing import AtomicCheckpointTrainer
 from tinystories.training.distributed import on_one_process
 from tinystories.training.environment import flops_per_token
+from tinystories.training.flops import FlopCount
 from tinystories.training.guards.causality import CausalAsTrained
 from tinystories.training.guards.sampler import VisitWitness
 from tinystories.training.guards.witness import StepWitness
@@ -80,6 +81,7 @@ class StoryTrainer(AtomicCheckpointTrainer):
         callbacks: list[TrainerCallback] | None = None,
     ):
         self.throughput = ThroughputCallback(flops_per_token(model, recipe.data.block_size))
+        self.flops = FlopCount(model)
         self.loss_spike_guard = LossSpikeGuard(recipe.training.max_loss_spike)
         guards: list[TrainerCallback] = [self.loss_spike_guard]
         if not recipe.training.skip_guards:
@@ -164,7 +166,11 @@ class StoryTrainer(AtomicCheckpointTrainer):
     def progress(self) -> dict[str, Any]:
         """What a checkpoint holds beside the Trainer's own state."""
         self.loss_spike_guard.read()
-        progress = {"meters": self.throughput.progress(), "recent_losses": list(self.loss_spike_guard.before)}
+        progress: dict[str, Any] = {
+            "meters": self.throughput.progress(),
+            "recent_losses": list(self.loss_spike_guard.before),
+            "flops": self.flops.state(),
+        }
         return progress | ({"stream": self.stream_state} if self.stream is not None else {})
 
     def _inner_training_loop(
@@ -179,16 +185,22 @@ class StoryTrainer(AtomicCheckpointTrainer):
             progress = read_progress(Path(resume_from_checkpoint))
             self.throughput.earlier = progress["meters"]
             self.loss_spike_guard.before.extend(progress["recent_losses"])
+            self.flops.earlier = progress.get("flops")  # a checkpoint of version 0.1.0 has none
             if self.stream is not None:
                 self.stream.restore(progress.get("stream"), resume_from_checkpoint)
-        self.unread_tokens = 0
-        loop = partial(
+        trained = partial(
             super()._inner_training_loop,
             args=args,
             resume_from_checkpoint=resume_from_checkpoint,
             trial=trial,
             ignore_keys_for_eval=ignore_keys_for_eval,
         )
+
+        def loop(rows: int) -> TrainOutput:
+            self.unread_tokens = 0  # an attempt that ran out of memory may have counted a part of its first step
+            self.flops.restart()
+            return trained(rows)
+
         return train_in_memory(self, loop, batch_size or self._train_batch_size, self.rows_per_step)
 
     def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -207,7 +219,9 @@ class StoryTrainer(AtomicCheckpointTrainer):
         if self.visits is not None:
             self.visits.look(inputs)
         batch, inputs = inputs, self.as_trained(inputs)
+        rows, length = inputs["input_ids"].shape
         loss = super().training_step(model, inputs, num_items_in_batch)
+        self.flops.add(rows, length)
         self.loss_spike_guard.record(batch, loss)
         return loss
 
@@ -230,6 +244,7 @@ class StoryTrainer(AtomicCheckpointTrainer):
         unread = torch.as_tensor(self.unread_tokens, device=self.args.device, dtype=torch.int64)
         self.state.num_input_tokens_seen += int(self.accelerator.gather(unread).sum())
         self.unread_tokens = 0
+        self.flops.gather(self.accelerator)
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         """What is still on the device is read before anything is logged, evaluated or saved."""
@@ -246,6 +261,8 @@ class StoryTrainer(AtomicCheckpointTrainer):
             self._read_tokens()
         if "loss" in logs:
             logs.update(self.throughput.at_log(self.state, self.args))
+        if self.flops.total is not None:
+            logs["training_flops"] = self.flops.total
         super().log(logs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -287,6 +304,8 @@ class StoryTrainer(AtomicCheckpointTrainer):
         if state.global_step < steps and not _stopped_early(state, self.args.early_stopping_patience):
             return False
         self.state = state
+        self.flops.earlier = read_progress(Path(checkpoint)).get("flops")
+        self.flops.restart()
         self._locate_best()
         if self.args.load_best_model_at_end and state.best_model_checkpoint is not None:
             self._load_best_model()
@@ -366,6 +385,7 @@ class StoryTrainer(AtomicCheckpointTrainer):
             step=self.state.global_step,
             epoch=self.state.epoch,
             tokens_seen=self.state.num_input_tokens_seen,
+            training_flops=self.flops.total,
             last_evaluation=evaluations[-1] if evaluations else None,
             evaluated_stories=self.evaluation.num_stories,
             environment=Run(self.args.output_dir).environment,

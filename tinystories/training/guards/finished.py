@@ -38,6 +38,7 @@ from tinystories.training.guards.records import (
     check_evaluation_files,
     check_speed,
     check_tokens_seen,
+    check_training_flops,
     evaluations_of,
     plain,
 )
@@ -115,6 +116,7 @@ def _checks(trainer: RecipeTrainer, corpus: Corpus, final: FinalScore) -> dict[s
         "derived numbers": lambda: check_derived(run),
         "records": lambda: check_evaluation_files(run),
         "tokens seen": lambda: check_tokens_seen(run, config),
+        "training FLOPs": lambda: check_training_flops(run, config),
         "speed": lambda: check_speed(run),
         "plausible": lambda: check_plausible(final, tokens, corpus.train, len(trainer.processing_class)),
     }

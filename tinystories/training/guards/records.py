@@ -138,12 +138,7 @@ def check_tokens_seen(run: Run, config: dict[str, Any]) -> str:
     if not seen or not rows_per_step or not {"rows", "padding_tokens"} <= packing.keys():
         return "not counted"
     rows, block, steps = packing["rows"], recipe["block_size"], state["global_step"]
-    at_once = max(1, rows_per_step // (recipe.get("gradient_accumulation_steps") or 1))
-    per_epoch = rows - rows % at_once if recipe.get("dataloader_drop_last") else rows
-    steps_per_epoch = max(1, math.ceil(per_epoch / rows_per_step))
-    visited = steps // steps_per_epoch * max(per_epoch, 1) + steps % steps_per_epoch * rows_per_step
-    if "stream" in data:  # it has no epochs
-        visited = steps * rows_per_step
+    visited, _, _ = _rows_of_steps(run)
     padding = 0.0 if recipe.get("include_num_input_tokens_seen") == "all" else packing["padding_tokens"] / rows
     expected = visited * (block - padding)
     processes = plain(run.environment).get("processes", 1)
@@ -151,11 +146,51 @@ def check_tokens_seen(run: Run, config: dict[str, Any]) -> str:
     slack = 1e-9 if exact else 0.25
     if abs(seen - expected) > slack * expected + (0 if exact else rows_per_step * block):
         raise GuardError(f"{seen:,} tokens were counted, and {steps:,} steps have {expected:,.0f} in their rows")
-    _check_flops(run, config, block)
     return f"{seen:,} in {steps:,} steps"
 
 
-def _check_flops(run: Run, config: dict[str, Any], row_length: int) -> None:
+def _rows_of_steps(run: Run) -> tuple[int, int, int]:
+    """Rows in all steps so far: those of the data, and with those that fill up last batches; and the epochs begun."""
+    recipe, data, steps = plain(run.recipe), plain(run.data), plain(run.state)["global_step"]
+    rows, rows_per_step = data["packing"]["rows"], data["began_with"]["rows_per_step"]
+    if "stream" in data:  # it has no epochs
+        return steps * rows_per_step, steps * rows_per_step, 1
+    at_once = max(1, rows_per_step // (recipe.get("gradient_accumulation_steps") or 1))
+    per_epoch = max(1, rows - rows % at_once if recipe.get("dataloader_drop_last") else rows)
+    filled = math.ceil(per_epoch / at_once) * at_once
+    epochs, more = divmod(steps, math.ceil(per_epoch / rows_per_step))
+    return epochs * per_epoch + more * rows_per_step, epochs * filled + more * rows_per_step, epochs + 1
+
+
+def check_training_flops(run: Run, config: dict[str, Any]) -> str:
+    """Those of a token are what the sizes in config.json give, those of the run what the rows of its steps give."""
+    data, results = plain(run.data), plain(run.results)
+    if (
+        not plain(run.state)
+        or "rows" not in data.get("packing", {})
+        or "rows_per_step" not in data.get("began_with", {})
+    ):
+        return "not counted"
+    block = plain(run.recipe)["block_size"]
+    of_row = block * _check_flops_per_token(run, config, block)
+    found = results.get("training_flops")
+    if found is None:  # a run of version 0.1.0
+        return f"{of_row:.4g} for each row"
+    fewest, most, epochs = _rows_of_steps(run)
+    if results.get("resumed_from_step") is not None:  # the sessions may differ in what they fill up or drop
+        slack = epochs * data["began_with"]["rows_per_step"]
+        fewest, most = fewest - slack, most + slack
+    elif plain(run.environment).get("processes", 1) == 1:
+        fewest = most = most if plain(run.recipe).get("torch_compile") else fewest
+    if not fewest * of_row <= found <= most * of_row:
+        raise GuardError(
+            f"training_flops is {found:.6g}, and {plain(run.state)['global_step']:,} steps have {fewest:,} to {most:,} "
+            f"rows of {of_row:.6g}"
+        )
+    return f"{found:.4g}, {of_row:.4g} for each row"
+
+
+def _check_flops_per_token(run: Run, config: dict[str, Any], row_length: int) -> int:
     """6 for each weight of a matrix that a token meets, and those of attention, by the sizes in config.json."""
     found = plain(run.environment).get("flops_per_token")
     heads = config["num_attention_heads"] * config["head_dim"]
@@ -165,3 +200,4 @@ def _check_flops(run: Run, config: dict[str, Any], row_length: int) -> None:
     expected = 6 * matrices + 6 * config["num_hidden_layers"] * heads * row_length
     if found is not None:
         _compare("flops_per_token", found, expected, "the sizes of the model")
+    return expected
