@@ -237,6 +237,13 @@ class TrainingDefaults:
         default=None,
         metadata={"help": "Peak learning rate of Muon (default: learning_rate, which is then that of AdamW only)."},
     )
+    ema_decay: float = field(
+        default=0.0,
+        metadata={
+            "help": "Score and save an exponential moving average of the weights, of which this share stays in each "
+            "step (0.998); 0: the weights as they are."
+        },
+    )
     adam_beta2: float = field(default=0.95, metadata={"help": "Beta2 of AdamW."})
     weight_decay: float = field(default=0.1, metadata={"help": "Weight decay, on matrices only."})
     include_num_input_tokens_seen: str = field(
