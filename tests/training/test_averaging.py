@@ -15,7 +15,7 @@ from tinystories.training.averaging import TRAINED, WeightAverage, decay_of_step
 
 
 STEPS = 8
-SETTINGS = {"ema_decay": 0.5, "num_sample_stories": 20, "max_steps": STEPS, "warmup_steps": 0, "eval_steps": 4}
+SETTINGS = {"ema_decay": 0.5, "num_sample_stories": 20, "max_steps": STEPS, "warmup_steps": 0, "eval_steps": 1}
 SETTINGS |= {"save_steps": 1, "save_total_limit": 100, "dataloader_num_workers": 0}
 
 
