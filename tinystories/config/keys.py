@@ -249,6 +249,13 @@ class TrainingDefaults:
     muon_cautious_decay: bool = field(
         default=False, metadata={"help": "Of Muon's weights, decay only those that the step makes smaller."}
     )
+    ema_decay: float = field(
+        default=0.0,
+        metadata={
+            "help": "Score and save an exponential moving average of the weights, of which this share stays in each "
+            "step (0.998); 0: the weights as they are."
+        },
+    )
     adam_beta2: float = field(default=0.95, metadata={"help": "Beta2 of AdamW."})
     weight_decay: float = field(default=0.1, metadata={"help": "Weight decay, on matrices only."})
     include_num_input_tokens_seen: str = field(

@@ -37,7 +37,7 @@ RANGES = (
     (
         "from 0 to below 1",
         lambda value: 0 <= value < 1,
-        "muon_momentum adam_beta1 adam_beta2 label_smoothing_factor embd_pdrop resid_pdrop attention_dropout",
+        "muon_momentum adam_beta1 adam_beta2 ema_decay label_smoothing_factor embd_pdrop resid_pdrop attention_dropout",
     ),
     ("between 0 and 1", lambda value: 0 < value < 1, "validation_fraction"),
     ("above 0 and at most 1", lambda value: 0 < value <= 1, "partial_rotary_factor"),

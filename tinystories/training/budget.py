@@ -63,7 +63,7 @@ def check_room_for_checkpoints(model: nn.Module, training: RunArguments, rows: i
     """
     most = checkpoints_at_a_time(training, rows)
     new = max(0, most - len(checkpoints(Path(training.output_dir))))
-    found = check_disk_room(training.output_dir, bytes_needed(model, ADAM_STATES, new))
+    found = check_disk_room(training.output_dir, bytes_needed(model, ADAM_STATES + bool(training.ema_decay), new))
     return f"{found} ({most} checkpoints at a time)"
 
 

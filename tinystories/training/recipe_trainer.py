@@ -1,6 +1,7 @@
 """transformers' Trainer with the types that its parts have in this project."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import datasets
@@ -53,6 +54,10 @@ class RecipeTrainer(Trainer):
 
     def as_trained(self, batch: dict[str, Any]) -> dict[str, Any]:
         """What the model is given for a batch in a training step."""
+        raise NotImplementedError
+
+    def other_weights(self) -> AbstractContextManager[None]:
+        """In an evaluation of an average of the weights: the trained ones in the model. Else nothing."""
         raise NotImplementedError
 
     def rehearsal(

@@ -107,7 +107,8 @@ def finish(trainer: StoryTrainer, training: RunArguments, corpus: Corpus) -> Non
     if not training.skip_guards:
         check_new_card(folder, final)
     best = training.load_best_model_at_end and trainer.state.best_model_checkpoint
-    logger.info("weights: %s", f"the best checkpoint, {best}" if best else "those of the last step")
+    averaged = f", averaged with ema_decay {training.ema_decay:g}" if training.ema_decay else ""
+    logger.info("weights: %s%s", f"the best checkpoint, {best}" if best else "those of the last step", averaged)
     logger.info(
         "all %s validation stories: loss %.4f nats per token, perplexity %.3f, %.4f bits per byte",
         f"{final['stories']:,}",

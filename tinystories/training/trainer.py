@@ -5,6 +5,7 @@
   device leaves the wrong update out: loss_spike.py), and weights that are not finite are not saved;
 - training makes no logits, and batches of one shape, so that a model is compiled once;
 - a checkpoint is complete or absent (checkpointing.py), holds no pickled arguments, and is a complete Hub repository;
+- evaluations and checkpoints may be of an average of the weights (averaging.py);
 - the optimizer may be Muon, and a schedule may count its decay in shares of the run (optimizers.py);
 - out of memory: a step is cut into smaller batches and keeps its rows (out_of_memory.py);
 - the log holds this project's speed (throughput.py), and data workers leave signals to their parent (signals.py);
@@ -39,12 +40,13 @@ from tinystories.evaluation.scoring import ScoringRows, token_nll, trainer_metri
 from tinystories.generation.presets import save_presets
 from tinystories.reporting.model_card import CardFacts, write_card
 from tinystories.run_files import PROGRESS, Run, read_json
+from tinystories.training.averaging import AveragingTrainer
 from tinystories.training.budget import planned_steps
 from tinystories.training.callbacks import LossGuard, WeightsMoved
-from tinystories.training.checkpointing import AtomicCheckpointTrainer
 from tinystories.training.distributed import on_one_process
 from tinystories.training.environment import flops_per_token
 from tinystories.training.flops import FlopCount
+from tinystories.training.guards.average import AverageWitness
 from tinystories.training.guards.causality import CausalAsTrained
 from tinystories.training.guards.sampler import VisitWitness
 from tinystories.training.guards.witness import StepWitness
@@ -59,7 +61,7 @@ from tinystories.training.throughput import ThroughputCallback
 logger = logging.getLogger(__name__)
 
 
-class StoryTrainer(AtomicCheckpointTrainer):
+class StoryTrainer(AveragingTrainer):
     """Trains on packed rows; evaluates story by story, weighting tokens and not batches.
 
     evaluation: held-out stories. training_stories: some of those trained on, scored in the same pass; may be empty.
@@ -85,7 +87,7 @@ class StoryTrainer(AtomicCheckpointTrainer):
         self.loss_spike_guard = LossSpikeGuard(recipe.training.max_loss_spike)
         guards: list[TrainerCallback] = [self.loss_spike_guard]
         if not recipe.training.skip_guards:
-            guards += [LossGuard(self), StepWitness(self), CausalAsTrained(self)]
+            guards += [LossGuard(self), StepWitness(self), AverageWitness(self), CausalAsTrained(self)]
         super().__init__(
             model=model,
             args=recipe.training,
@@ -188,6 +190,7 @@ class StoryTrainer(AtomicCheckpointTrainer):
             self.flops.earlier = progress.get("flops")  # a checkpoint of version 0.1.0 has none
             if self.stream is not None:
                 self.stream.restore(progress.get("stream"), resume_from_checkpoint)
+        self.begin_average(resume_from_checkpoint)
         trained = partial(
             super()._inner_training_loop,
             args=args,

@@ -84,12 +84,24 @@ class OneTokenChanged(ReshuffledRows):
         return found
 
 
-@pytest.mark.parametrize("column", [0, 30, 62])
-def test_any_token(compared, column):
-    """Also where an epoch ends with a part of a story."""
+@pytest.mark.parametrize(
+    ("column", "reason"), [(0, "not in the corpus"), (30, "not in the corpus"), (63, "which begins no story")]
+)
+def test_any_token(compared, column, reason):
+    """Also in the part of a story with which an epoch ends."""
     found = compared(kind=OneTokenChanged, column=column)
     compare_epochs(found, 2)
-    assert mistake(found.compare, 2)
+    assert reason in mistake(found.compare, 2)
+
+
+class OneRowFewer(ReshuffledRows):
+    def __len__(self):
+        return super().__len__() - 1
+
+
+def test_row_left_out(compared):
+    """All that is in the rows is right, and what is dropped is more than a row."""
+    assert "less than one row of 64 may be dropped" in mistake(compare_epochs, compared(kind=OneRowFewer))
 
 
 MUTATIONS = {

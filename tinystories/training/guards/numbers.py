@@ -261,7 +261,8 @@ class NumbersGuard(TrainerCallback):
         if not rows or not self.trainer.throughput.losses:
             return "of no step yet"
         chosen = np.random.default_rng().permutation(len(rows))[:TRAINING_ROWS]
-        sums = np.array([self._plain_loss(rows[i]) for i in chosen])
+        with self.trainer.other_weights():  # those that were trained
+            sums = np.array([self._plain_loss(rows[i]) for i in chosen])
         sums = sums[sums[:, 1] > 0]
         plain, logged = sums[:, 0].sum() / sums[:, 1].sum(), self.trainer.throughput.losses[-1]
         means = sums[:, 0] / sums[:, 1]
