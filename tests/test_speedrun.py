@@ -268,6 +268,11 @@ def test_one_chance(tmp_path):
     assert contest.spread() == pytest.approx(0.01)
 
 
+def test_single_run():
+    """Three standard deviations are not enough, a little more is."""
+    assert [speedrun.outcome_of_one(better, 0.25) for better in (-1, 0.1, 0.75, 0.76)] == ["no record"] * 3 + ["record"]
+
+
 def test_document(tmp_path):
     """docs/speedrun.md is what the record says; writing it again changes nothing; a figure is drawn."""
     document = (ROOT / "docs" / "speedrun.md").read_text(encoding="utf-8")
