@@ -138,7 +138,7 @@ class Contest:
         ).values()
         better = mean(scores(current)) - found["bits_per_byte"]
         entry = self.entry(name, keys, [found], "single run") | {"spread": spread}
-        return entry | {"outcome": "record" if better > SPREADS * spread else "no record"}
+        return entry | {"outcome": outcome_of_one(better, spread)}
 
     def spread(self) -> float:
         """Standard deviation of a seed on track XS: of its record with the most seeds."""
@@ -267,6 +267,11 @@ def audited(pool: list[float]) -> dict[str, Any]:
 
 def show(name: str, result: dict[str, Any]) -> None:
     print(f"{result['bits_per_byte']:.4f} bits per byte  {name}", flush=True)
+
+
+def outcome_of_one(better: float, spread: float) -> str:
+    """Of a single run that is `better` than the record in bits per byte. spread: standard deviation of a seed."""
+    return "record" if better > SPREADS * spread else "no record"
 
 
 def differences(found: dict[str, list[dict]]) -> list[float]:

@@ -58,7 +58,8 @@ def test_decisions():
     assert (five.outcome, five.pairs, five.p_value) == ("record", 5, pytest.approx(1 / 1.9**5))
     assert judge.decide([]) == judge.Decision("open", 0, 1.0, 1.0)
     assert judge.decide([0.02] * 4, most_pairs=4).outcome == "no record"
-    assert judge.decide([-0.02] * 9).pairs == 4, "12 pairs cannot reach 20 any more"
+    assert judge.decide([-0.02] * 9).pairs == 2, "0.01 x 1.9^10 is less than 20"
+    assert judge.decide([-0.02]).outcome == "open", "0.1 x 1.9^11 is more"
     with pytest.raises(ValueError, match="pair 2 is nan"):
         judge.decide([0.1, float("nan")])
 
@@ -265,6 +266,11 @@ def test_one_chance(tmp_path):
     assert "no record yet" in mistake(contest.compete, "1M", keys)
     assert "has a record" in mistake(contest.enter_first, "XS", keys)
     assert contest.spread() == pytest.approx(0.01)
+
+
+def test_single_run():
+    """Three standard deviations are not enough, a little more is."""
+    assert [speedrun.outcome_of_one(better, 0.25) for better in (-1, 0.1, 0.75, 0.76)] == ["no record"] * 3 + ["record"]
 
 
 def test_document(tmp_path):

@@ -9,7 +9,7 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
-from helpers.runs import ROOT
+from helpers.runs import ROOT, load_benchmark
 from tinystories.config.arguments import RunArguments
 from tinystories.errors import GuardError, UserError
 from tinystories.evaluation.minimal_pairs.rules import RULES
@@ -22,6 +22,9 @@ from tinystories.training.loss_spike import WINDOW
 
 
 SMALL = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+
+
+JUDGE = load_benchmark("sequential_test")
 
 
 def record(name: str) -> Any:
@@ -193,7 +196,12 @@ DEFINED = {
         "times sqrt(64 / width)",
     ],
     "docs/finetuning.md": ["A fifth of the stories is held out", "With ten stories, each would"],
-    "docs/guards.md": ["ends with status 0"],
+    "docs/guards.md": [
+        "ends with status 0",
+        "6 x (weights of the matrices",
+        "+ 6 x layers x width of all heads",
+        "attends to half of its row",
+    ],
     "docs/installation.md": [
         "glibc 2.28 or later (`ldd --version` says which): Debian 10, Ubuntu 20.04, RHEL 8 and later ones",
         "| 3.11 to 3.14 |",
@@ -259,6 +267,16 @@ DEFINED = {
         "runs as uid 1000",
         "the default of ten seconds is too short",  # Docker's
     ],
+    "docs/speedrun.md": [
+        f"wrong in at most {100 * JUDGE.LEVEL:.0f} % of the cases",
+        "better by 3 standard deviations",
+        "One starts with 1 and bets",
+        f"and at most {JUDGE.LARGEST_BET}",
+        f"reach {1 / JUDGE.LEVEL:.0f} with a probability of at most 1/{1 / JUDGE.LEVEL:.0f}",
+        f"At {1 / JUDGE.LEVEL:.0f} or more the candidate is the record, and 1 divided by",
+        f"after {JUDGE.MOST_PAIRS} pairs, or when {1 / JUDGE.LEVEL:.0f} is out of reach",
+        f"earliest record needs {SMALL[JUDGE.decide([1] * 9).pairs]} pairs",
+    ],
     "docs/trackers.md": [
         f"more than `max_loss_spike` nats (default {RunArguments.max_loss_spike:g}), and more than ten times the usual "
         f"spread, above the median of the last {WINDOW} steps",
@@ -284,6 +302,7 @@ GENERATED = {  # blocks between two comments, and the test that compares them wi
     ("corpus size: numbers", "corpus size: end"): "tests/test_corpus_size.py",
     ("guards: costs", "guards: end"): "tests/training/guards/test_guards_document.py",
     ("optimizers: tables", "optimizers: end"): "tests/test_experiments.py",
+    ("speedrun: results", "speedrun: end"): "tests/test_speedrun.py",
     ("pretokenizer: table", "pretokenizer: end"): "tests/test_experiments.py",
     ("ladder: recipes", "ladder: end"): "tests/config/test_ladder.py",
     ("load", "/load"): "tests/server/test_document.py",
