@@ -12,7 +12,8 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,23 +33,31 @@ class Run:
     keys: dict[str, Any]
 
 
-def train(runs: list[Run], work_dir: Path, jobs: int = 1, script: Path = ROOT / "run_clm.py") -> dict[str, dict]:
+def train(
+    runs: list[Run],
+    work_dir: Path,
+    jobs: int = 1,
+    script: Path = ROOT / "run_clm.py",
+    ended: Callable[[str, dict], None] = lambda name, result: None,
+) -> dict[str, dict]:
     """The results of all runs by name. jobs: runs at a time, each with one CPU thread if there are several.
 
-    script: what trains one, with the command line of run_clm.py.
+    script: what trains one, with the command line of run_clm.py. ended: called with name and result as a run ends.
 
     Raises:
         SystemExit: runs that failed, after all others have ended.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(runs), unit="run") as bar:
-        futures = {run.name: pool.submit(_train, run, work_dir.resolve(), jobs, script) for run in runs}
-        for future in futures.values():
-            future.add_done_callback(lambda _: bar.update())
-    failed = [name for name, future in futures.items() if future.exception()]
+        futures = {pool.submit(_train, run, work_dir.resolve(), jobs, script): run.name for run in runs}
+        for future in as_completed(futures):
+            bar.update()
+            if future.exception() is None:
+                ended(futures[future], future.result())
+    failed = [name for future, name in futures.items() if future.exception()]
     if failed:
         sys.exit(f"failed: {', '.join(failed)}; see {work_dir}/NAME.log")
-    return {name: future.result() for name, future in futures.items()}
+    return {name: future.result() for future, name in futures.items()}
 
 
 def _train(run: Run, work_dir: Path, jobs: int, script: Path) -> dict:
