@@ -28,6 +28,7 @@ from transformers import PreTrainedTokenizerBase
 from benchmarks.claims_report import FIGURES, draw, with_blocks
 from benchmarks.claims_run import MEASURES
 from benchmarks.recipe_runs import ROOT, Run, as_option, train
+from tinystories.atomic import write_atomically
 from tinystories.checkpoint.loading import new_model
 from tinystories.config.keys import DataArguments, TokenizerArguments
 from tinystories.config.recipe import read_recipe
@@ -196,7 +197,8 @@ def read_measures(work_dir: Path, name: str) -> dict[str, Any]:
     history = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
     scores = ("loss", "text_bits_per_byte", "article_loss", "other_loss")
     read = {score: results[f"eval_{score}"] for score in scores}
-    read["last_training_loss"] = [row["loss"] for row in history if "loss" in row][-1]
+    logged = [row["loss"] for row in history if "loss" in row]
+    read["last_training_loss"] = logged[-1] if logged else None
     if (folder / MEASURES).exists():
         read["stories_written"] = json.loads((folder / MEASURES).read_text(encoding="utf-8"))
     return read
@@ -216,18 +218,18 @@ def measure(experiment: Experiment, record: dict[str, Any], path: Path, jobs: in
     plans = {name: experiment.plan(name) for name in ARMS}
     settings = json.loads(json.dumps({"budget": experiment.budget, "base": experiment.base, "seeds": SEEDS}))
     settings["arms"] = {name: facts for name, (_, facts) in plans.items()}
-    if any(record.get(key, value) != value for key, value in settings.items()):
-        sys.exit(f"{path} was made with other settings: name another --record, or move it away")
-    began, fresh = Stopwatch(), "provenance" not in record
     files = {role: Path(experiment.data[f"{role}_file"]) for role in ("train", "validation")}
     data = {role: {"source": file.name, **hash_files([file])} for role, file in files.items()}
+    began, fresh = Stopwatch(), "provenance" not in record
+    if not fresh and {key: record[key] for key in settings} | record["provenance"]["data"] != settings | data:
+        sys.exit(f"{path} was made with other settings or texts: name another --record, or move it away")
     record |= settings | {"runs": record.get("runs", []), "refused": record.get("refused", {})}
 
     def write() -> None:
         if fresh:  # one session so far: its time is that of all runs
             record["provenance"] = provenance(began, list(SEEDS), data)
         record["runs"].sort(key=lambda run: (list(ARMS).index(run["arm"]), run["seed"]))
-        path.write_text(as_text(record), encoding="utf-8", newline="\n")
+        write_atomically(path, as_text(record))
 
     def keep(name: str, result: dict[str, Any]) -> None:
         arm, seed = name.rsplit("-", 1)

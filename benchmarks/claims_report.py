@@ -89,7 +89,6 @@ CLAIMS = {
     "tied": [Comparison("untied", (BITS,))],
 }
 COMPARISONS = [comparison for comparisons in CLAIMS.values() for comparison in comparisons]
-POOLED = (BITS, TEXT_BITS)
 LABELS = {
     "base": "base",
     "vocabulary_10k": "vocabulary of 10,000",
@@ -146,9 +145,9 @@ def difference(record: dict[str, Any], comparison: Comparison, measure: Measure)
     if not values:
         return None
     pool = [values]
-    if measure in POOLED and comparison.arm not in record["refused"]:
+    if measure is BITS and comparison.arm not in record["refused"]:
         sound = [other for other in COMPARISONS if other.arm not in record["refused"]]
-        pool = [paired(record, other, measure) for other in sound]
+        pool = [paired(record, other, BITS) for other in sound]
     freedom = sum(len(group) - 1 for group in pool)
     spread = math.sqrt(sum((len(group) - 1) * variance(group) for group in pool) / freedom)
     return Difference(values, fmean(values), t95(freedom) * spread / math.sqrt(len(values)))

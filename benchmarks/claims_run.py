@@ -74,11 +74,11 @@ def article_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def weight_articles() -> None:
-    build.StoryTrainer = ArticlesWeighted  # type: ignore[misc]
+    build.StoryTrainer = ArticlesWeighted
 
 
 def shift_twice() -> None:
-    build.StoryTrainer = ShiftedTwice  # type: ignore[misc]
+    build.StoryTrainer = ShiftedTwice
 
 
 def leave_out_eos() -> None:
@@ -108,7 +108,7 @@ def pad_each_story() -> None:
 def _pack_with(name: str, function: Callable[..., Any]) -> None:
     """Replace a function of packing.py, and its part of the cache key, so that no run takes the rows of another."""
     setattr(packing, name, function)
-    packing.LAYOUT = f"{packing.LAYOUT} {function.__name__}"  # type: ignore[assignment]
+    packing.LAYOUT = f"{packing.LAYOUT} {function.__name__}"
 
 
 VARIANTS = {
@@ -134,7 +134,7 @@ def measure(
     prompts = list(PROMPTS.values())
     longest = max(len(ids) for ids in tokenizer(prompts)["input_ids"])
     room = min(MOST_TOKENS, context_length(model) - longest)
-    model.to("cpu")  # type: ignore[arg-type]  # there the decoder writes
+    model.to("cpu")  # there the decoder writes
     PRESETS["plain"] = PLAIN  # without a penalty that might cost articles; after the run, so that no checkpoint has it
 
     def write(preset: str) -> list[Sample]:
