@@ -122,6 +122,7 @@ class Experiment:
     budget: float
     base: dict[str, Any]
     stories_each: int
+    seeds: tuple[int, ...] = SEEDS
     guarded: tuple[int, ...] = SEEDS[:1]
     corpus: Corpus = field(init=False)
     tokenizers: dict[int, PreTrainedTokenizerBase] = field(init=False)
@@ -216,7 +217,7 @@ def measure(experiment: Experiment, record: dict[str, Any], path: Path, jobs: in
     """Train what the record lacks, and write the record after each run."""
     work_dir = experiment.work_dir
     plans = {name: experiment.plan(name) for name in ARMS}
-    settings = json.loads(json.dumps({"budget": experiment.budget, "base": experiment.base, "seeds": SEEDS}))
+    settings = json.loads(json.dumps({"budget": experiment.budget, "base": experiment.base, "seeds": experiment.seeds}))
     settings["arms"] = {name: facts for name, (_, facts) in plans.items()}
     files = {role: Path(experiment.data[f"{role}_file"]) for role in ("train", "validation")}
     data = {role: {"source": file.name, **hash_files([file])} for role, file in files.items()}
@@ -227,7 +228,7 @@ def measure(experiment: Experiment, record: dict[str, Any], path: Path, jobs: in
 
     def write() -> None:
         if fresh:  # one session so far: its time is that of all runs
-            record["provenance"] = provenance(began, list(SEEDS), data)
+            record["provenance"] = provenance(began, list(experiment.seeds), data)
         record["runs"].sort(key=lambda run: (list(ARMS).index(run["arm"]), run["seed"]))
         write_atomically(path, as_text(record))
 
@@ -238,7 +239,7 @@ def measure(experiment: Experiment, record: dict[str, Any], path: Path, jobs: in
 
     record["people"] = people(experiment.corpus)
     done = {(run["arm"], run["seed"]) for run in record["runs"]}
-    wanted = [(name, seed) for seed in SEEDS for name in ARMS if (name, seed) not in done]
+    wanted = [(name, seed) for seed in experiment.seeds for name in ARMS if (name, seed) not in done]
     runs = [experiment.run(name, seed, plans[name][0], compiled) for name, seed in wanted]
     train(runs, work_dir, jobs, SCRIPT, keep)
     refused = [name for name, arm in ARMS.items() if arm.faulty and name not in record["refused"]]
@@ -305,7 +306,8 @@ def main() -> None:
     files = {"train_file": given.train_file.resolve(), "validation_file": given.validation_file.resolve()}
     settings = {"budget": given.budget, "base": RECIPE, "stories_each": STORIES_EACH}
     if given.quick:
-        settings = {"budget": QUICK_BUDGET, "base": RECIPE | QUICK, "stories_each": 1, "guarded": ()}
+        settings = {"budget": QUICK_BUDGET, "base": RECIPE | QUICK, "stories_each": 1}
+        settings |= {"seeds": SEEDS[:2], "guarded": ()}
         settings["base"]["per_device_train_batch_size"] = 4
         for role, number in (("train_file", QUICK_STORIES), ("validation_file", QUICK_VALIDATION)):
             files[role] = first_stories(files[role], number, work_dir / files[role].name)
