@@ -9,7 +9,12 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
+<<<<<<< HEAD
 from helpers.runs import ROOT, load_benchmark
+=======
+from benchmarks.claims_report import CLAIMS
+from helpers.runs import ROOT
+>>>>>>> h-claims
 from tinystories.config.arguments import RunArguments
 from tinystories.errors import GuardError, UserError
 from tinystories.evaluation.minimal_pairs.rules import RULES
@@ -175,6 +180,24 @@ DEFINED = {
         "characters change names half-way",
         "the first 5 MiB of TinyStories' V2 validation split",
     ],
+    "docs/claims.md": [  # what others say, and what was changed; benchmarks/claims.py has the settings
+        "A difference is that of two runs with one seed",
+        "32,000 tokens are too many for a small application",
+        "had 32K tokens in place of 10K",
+        "The text does not hold 32,000 tokens",
+        "by ten, so that its model would write them",
+        "these tokens counts ten times",
+        "[Khan et al., 2026]",
+        "a quarter was slightly worse",
+        "`partial_rotary_factor: 0.5` against 1.0",
+        "padding wastes half",
+        "[Krell et al., 2021]",
+        "up to half of all tokens can be padding, and packing twice as fast",
+        "have a context of 256",
+        "Half the context and twice as many rows in a step",
+        "with a tenth of it",
+        "[Press and Wolf, 2017]",
+    ],
     "docs/experiments.md": [
         "AdamW (0.9, 0.95)",
         "matrices decay by 0.1",
@@ -305,6 +328,9 @@ GENERATED = {  # blocks between two comments, and the test that compares them wi
     ("speedrun: results", "speedrun: end"): "tests/test_speedrun.py",
     ("pretokenizer: table", "pretokenizer: end"): "tests/test_experiments.py",
     ("ladder: recipes", "ladder: end"): "tests/config/test_ladder.py",
+    ("claims: setting", "claims: end"): "tests/test_claims.py",
+    ("claims: runs", "claims: end"): "tests/test_claims.py",
+    **{(f"claim: {name}", "claim: end"): "tests/test_claims.py" for name in CLAIMS},
     ("load", "/load"): "tests/server/test_document.py",
     ("settings", "/settings"): "tests/server/test_document.py",
     ("errors", "/errors"): "tests/server/test_document.py",
