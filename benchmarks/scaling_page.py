@@ -1,0 +1,180 @@
+"""The document and the figure of benchmarks/scaling.py, from its record and its fit."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from tables import table
+
+from tinystories.checks.prediction import COVERAGE, LAW, Fit, bits_per_byte, short
+from tinystories.reporting.figures import STYLE
+
+
+BEGIN, END = "<!-- scaling: tables -->\n", "<!-- scaling: end -->"
+COLUMNS = ["weights", "vocabulary", "MB of text", "epochs", "FLOPs", "bpb", "by the others", "inside"]
+
+
+def page(document: str, record: dict[str, Any], fit: Fit) -> str:
+    """The document with the block between its two comments made from the record."""
+    before, rest = document.split(BEGIN)
+    return f"{before}{BEGIN}\n{block(record, fit)}\n{END}{rest.split(END)[1]}"
+
+
+def block(record: dict[str, Any], fit: Fit) -> str:
+    parts = [_held_out(record), "What the law was fitted to:\n", _runs(record), _coverage(record), _law(fit)]
+    return "\n".join(parts)
+
+
+def _held_out(record: dict[str, Any]) -> str:
+    """The prediction, and what came of it."""
+    score, time, run = record["prediction"]["score"], record["prediction"]["time"], record["held_out"]
+    rows = [["bits per byte", *(f"{score[name]:.4f}" for name in ("bits_per_byte", "low", "high"))]]
+    rows[0] += [f"{run['bits_per_byte']:.4f}", _yes(score["low"] <= run["bits_per_byte"] <= score["high"])]
+    seconds = training_seconds(time)
+    rows += [["seconds of training", *(f"{seconds[name]:.0f}" for name in ("seconds", "seconds_low", "seconds_high"))]]
+    inside = seconds["seconds_low"] <= run["train_seconds"] <= seconds["seconds_high"]
+    rows[1] += [f"{run['train_seconds']:.0f}", _yes(inside)]
+    plan = run["plan"]
+    text = (
+        f"{short(plan['parameters'])} weights, {plan['vocabulary']:,} tokens, {run['bytes_seen'] / 1e6:.1f} MB in "
+        f"{plan['epochs']:.2g} epochs, {run['training_flops']:.2g} FLOPs, seed {run['seed']}, {run['device']}:\n"
+    )
+    return text + "\n" + table(["", "predicted", "low", "high", "reached", "inside"], rows)
+
+
+def training_seconds(time: dict[str, float]) -> dict[str, float]:
+    """The estimate of the preflight without the final score, which `train_runtime` does not hold."""
+    share = 1 - time["seconds_of_final_score"] / time["seconds"]
+    return {name: time[name] * share for name in ("seconds", "seconds_low", "seconds_high")}
+
+
+def _yes(inside: bool) -> str:
+    return "yes" if inside else "no"
+
+
+def _runs(record: dict[str, Any]) -> str:
+    rows = []
+    for name, check in record["checks"]["each_by_the_others"].items():
+        runs = [run for run in record["runs"] if run["name"] == name]
+        plan = runs[0]["plan"]
+        rows.append(
+            [
+                short(plan["parameters"]),
+                f"{plan['vocabulary']:,}",
+                f"{plan['unique_bytes'] / 1e6:.1f}",
+                f"{plan['epochs']:.2g}",
+                f"{runs[0]['training_flops']:.1e}",
+                ", ".join(f"{run['bits_per_byte']:.4f}" for run in runs),
+                f"{check['predicted']:.3f} ({check['low']:.3f} to {check['high']:.3f})",
+                f"{check['inside']} of {check['runs']}",
+            ]
+        )
+    return table(COLUMNS, rows)
+
+
+def coverage(checked: dict[str, dict[str, Any]]) -> tuple[int, int]:
+    """Runs inside their interval, and all runs."""
+    return sum(one["inside"] for one in checked.values()), sum(one["runs"] for one in checked.values())
+
+
+def _coverage(record: dict[str, Any]) -> str:
+    (held, all_runs), (far, largest) = (coverage(checked) for checked in record["checks"].values())
+    return (
+        f"Of {all_runs} runs {held} are inside the {COVERAGE:.0%} interval that a fit to the other recipes gives; of "
+        f"the {largest} runs of the largest network {far}, by a fit to the smaller networks only.\n"
+    )
+
+
+def _law(fit: Fit) -> str:
+    low, high = np.quantile(fit.draws, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2], axis=0)
+    rows = [[name, *(f"{x:.3g}" for x in values)] for name, *values in zip(LAW, fit.law, low, high, strict=True)]
+    text = (
+        f"Around the law recipes differ by {100 * fit.residual:.2g} %, seeds of one recipe by {100 * fit.seeds:.2g} % "
+        "(standard deviations). Its parameters, with the interval of the bootstrap:\n"
+    )
+    return text + "\n" + table(["parameter", "value", "low", "high"], rows)
+
+
+def claims(record: dict[str, Any]) -> dict[str, Any]:
+    """What benchmarks/tables.py reads of a record; without the run that is held out, nothing is claimed."""
+    if "held_out" not in record:
+        return {}
+    score, reached = record["prediction"]["score"], record["held_out"]["bits_per_byte"]
+    half = (
+        score["high"] - score["bits_per_byte"]
+        if reached > score["bits_per_byte"]
+        else score["bits_per_byte"] - score["low"]
+    )
+    held, all_runs = coverage(record["checks"]["each_by_the_others"])
+    goals = [
+        {
+            "goal": "Held-out run: distance from its prediction, as a share of the distance to the end of the interval",
+            "at_most": 1.0,
+            "ratio": abs(reached - score["bits_per_byte"]) / half,
+        },
+        {
+            "goal": "Share of runs inside the interval of a fit to the others",
+            "at_least": COVERAGE,
+            "ratio": held / all_runs,
+        },
+    ]
+    row = [round(score[name], 4) for name in ("bits_per_byte", "low", "high")]
+    tables = [
+        {
+            "title": "Bits per byte, predicted before training",
+            "columns": ["weights", "FLOPs", "predicted", "low", "high", "reached"],
+            "rows": [
+                [
+                    short(record["held_out"]["plan"]["parameters"]),
+                    f"{record['held_out']['training_flops']:.2g}",
+                    *row,
+                    round(reached, 4),
+                ]
+            ],
+        }
+    ]
+    return {"tables": tables, "goals": goals, "did_not_help": []}
+
+
+def draw(record: dict[str, Any], fit: Fit, path: Path) -> None:
+    """Points: the runs; lines: the law for each network, dashed where the text is the shorter one."""
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": "scaling"}):
+        figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+        axes = figure.add_subplot()
+        runs = [*record["runs"], record["held_out"]]
+        sizes = sorted({run["plan"]["parameters"] for run in runs})
+        longest = max(run["plan"]["unique_bytes"] for run in runs)
+        for size in sizes:
+            colour = matplotlib.colormaps["viridis"](0.9 * sizes.index(size) / max(1, len(sizes) - 1))
+            of_size = [run for run in runs if run["plan"]["parameters"] == size]
+            for unique in sorted({run["plan"]["unique_bytes"] for run in of_size}, reverse=True):
+                some = [run for run in of_size if run["plan"]["unique_bytes"] == unique]
+                whole = unique > 0.9 * longest
+                seen = np.geomspace(
+                    min(run["bytes_seen"] for run in some) / 1.3, 1.3 * max(run["bytes_seen"] for run in some)
+                )
+                law = bits_per_byte(fit.law, np.full_like(seen, size), np.full_like(seen, unique), seen / unique)
+                label = (
+                    f"{short(size)} weights" if unique == max(run["plan"]["unique_bytes"] for run in of_size) else None
+                )
+                axes.plot(seen / 1e6, law, "-" if whole else "--", color=colour, linewidth=1.2, label=label)
+                axes.plot(
+                    [run["bytes_seen"] / 1e6 for run in some],
+                    [run["bits_per_byte"] for run in some],
+                    "o",
+                    color=colour,
+                    markersize=4,
+                    markerfacecolor=colour if whole else "white",
+                )
+        score, last = record["prediction"]["score"], record["held_out"]
+        errors = [[score["bits_per_byte"] - score["low"]], [score["high"] - score["bits_per_byte"]]]
+        axes.errorbar(
+            last["bytes_seen"] / 1e6, score["bits_per_byte"], errors, color="#bf4f0b", capsize=5, label="predicted"
+        )
+        axes.set_xscale("log")
+        axes.set_xlabel("text seen, MB (dashed: of a quarter of the text)")
+        axes.set_ylabel("bits per byte of held-out stories")
+        axes.legend()
+        figure.savefig(path, facecolor="white", metadata={"Date": None})
