@@ -4,13 +4,13 @@
     python benchmarks/scaling.py --train_file train.txt --validation_file valid.txt --quick --work_dir runs/quick
     python benchmarks/scaling.py --render
 
-The runs of the fit (RUNGS) are trained first, `--jobs` at a time; then the law is fitted and what predicting needs is
-written to tinystories/checks/scaling_law.json. Then `check_run.py --predict` predicts the run that is held out (HELD_OUT),
-which has more weights and sees more text than any of the fit; the prediction is in the record before the run begins. It
-is trained alone, so that its seconds compare. Runs that are finished in the work folder are not repeated, so the
-command can be stopped and started again. Writes docs/results/scaling.json, docs/scaling.md and the figure; --render
-writes the last two from the record, and the fit anew. --quick trains tiny runs on a few stories, to see that everything
-works, and writes all of that into the work folder.
+The runs of the fit (RUNGS) are trained first, `--jobs` at a time; then the law is fitted, and what predicting needs of
+it is written to tinystories/checks/scaling_law.json. Then `check_run.py --predict` predicts the run that is held out
+(HELD_OUT), which has more weights and sees more text than any of the fit; the prediction is in the record before that
+run begins. It is trained alone, so that its seconds compare. Runs that are finished in the work folder are not
+repeated, so the command can be stopped and started again. Writes docs/results/scaling.json, docs/scaling.md and the
+figure; --render makes law, document and figure from the record. --quick trains tiny runs on a few stories, to see that
+everything works, and writes all of that into the work folder.
 """
 
 import argparse
@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from recipe_runs import Run, as_option, train
-from scaling_fit import Point, fit, leave_one_out, left_out
+from scaling_fit import SIMPLER, Point, error_of_left_out, fit, leave_one_out, left_out
 from scaling_page import claims, draw, page
 
 from tinystories.checkpoint.loading import new_model
@@ -164,7 +164,7 @@ class Experiment:
             "shape": rung.shape,
             "all_parameters": result["parameters"],
             "embedding": len(read_tokenizer(str(folder))) * rung.shape["hidden_size"],
-            "bytes_seen": round(found.unique_bytes * epochs),
+            "bytes_seen": round(found.bytes_seen),
             "unique_tokens": data["packing"]["tokens"],
             "tokens": result["tokens"],
             "steps": rung.steps,
@@ -210,13 +210,15 @@ def points(runs: list[dict[str, Any]]) -> list[Point]:
 
 
 def checks(record: dict[str, Any]) -> dict[str, Any]:
-    """What intervals hold that were not fitted to it: each rung by the others, the largest network by the rest."""
+    """What intervals hold that were not fitted to it, each rung and the largest network; and the errors of simpler laws."""
     known = points(record["runs"])
     names = list(dict.fromkeys(run["name"] for run in record["runs"]))
     largest = max(point.plan.parameters for point in known)
     small = [point for point in known if point.plan.parameters < largest]
     others = [name for name, point in zip(names, known, strict=True) if point.plan.parameters == largest]
+    errors = {name: error_of_left_out(known, fixed) for name, fixed in {"the law": {}, **SIMPLER}.items()}
     return {
+        "errors_of_left_out": errors,
         "each_by_the_others": dict(zip(names, leave_one_out(known), strict=True)),
         "largest_by_the_rest": dict(zip(others, left_out(small, [p for p in known if p not in small]), strict=True)),
     }

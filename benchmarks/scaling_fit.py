@@ -7,12 +7,12 @@ is far off counts less than by its square (Huber). How uncertain they are is see
 to the same runs with random weights, and with a random centre of what is known before.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tinystories.checks.prediction import LAW, Fit, Plan, bits_per_byte, predict
+from tinystories.checks.prediction import LAW, QUANTITIES, Fit, Plan, bits_per_byte, predict
 
 
 PRIOR = {  # centre of each parameter, and the standard deviation of its logarithm
@@ -25,8 +25,12 @@ PRIOR = {  # centre of each parameter, and the standard deviation of its logarit
     "M": (0.003, 1.0),  # it costs little before a model has seen its text many times
     "m": (2.0, 0.4),
 }
-CENTRE = np.log([PRIOR[name][0] for name in LAW])
-SPREAD = np.array([PRIOR[name][1] for name in LAW])
+SIMPLER = {  # laws with a parameter that is fixed, where it does nothing
+    "no cost of memorizing": {"M": 1e-9},
+    "repeats worth as much as new text": {"R": 1e6},
+    "only weights and text seen, repeated or not": {"M": 1e-9, "R": 1e6},
+}
+FIXED = 1e-6  # standard deviation of a parameter that is not fitted
 NOISE = 0.01  # of a run, relative: what the runs weigh against PRIOR
 FAR = 3.0  # times NOISE: beyond, a run counts by its distance
 DRAWS = 100
@@ -46,15 +50,14 @@ def fit(points: list[Point], seed: int = 0) -> Fit:
     generator = np.random.default_rng(seed)
     weights = np.ones((1 + DRAWS, len(points)))
     weights[1:] = generator.exponential(size=(DRAWS, len(points)))
-    centres = np.tile(CENTRE, (1 + DRAWS, 1))
-    centres[1:] += SPREAD * generator.standard_normal((DRAWS, len(LAW)))
-    found = np.exp(likeliest(points, weights, centres))
+    centre, spread = known_before({})
+    centres = np.tile(centre, (1 + DRAWS, 1))
+    centres[1:] += spread * generator.standard_normal((DRAWS, len(LAW)))
+    found = np.exp(likeliest(points, weights, centres, spread))
     errors = differences(found[0], points)
     freedom = max(1, len(points) - len(LAW))
-    ranges = {
-        item.name: [extreme(getattr(p.plan, item.name) for p in points) for extreme in (min, max)]
-        for item in fields(Plan)
-    }
+    plans = [point.plan for point in points]
+    ranges = {name: [extreme(getattr(plan, name) for plan in plans) for extreme in (min, max)] for name in QUANTITIES}
     return Fit(
         law=found[0],
         draws=found[1:],
@@ -65,6 +68,19 @@ def fit(points: list[Point], seed: int = 0) -> Fit:
         family={},
         profile={},
     )
+
+
+def known_before(fixed: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and standard deviation of the logarithms of the parameters; those in `fixed` have that value."""
+    known = PRIOR | {name: (value, FIXED) for name, value in fixed.items()}
+    return np.log([known[name][0] for name in LAW]), np.array([known[name][1] for name in LAW])
+
+
+def error_of_left_out(points: list[Point], fixed: dict[str, float]) -> float:
+    """Root mean square of the logarithm of a score, less that of its prediction by a fit to all other points."""
+    centre, spread = known_before(fixed)
+    laws = np.exp(likeliest(points, 1 - np.eye(len(points)), np.tile(centre, (len(points), 1)), spread))
+    return float(np.sqrt((np.diag(differences(laws, points)) ** 2).mean()))
 
 
 def differences(law: np.ndarray, points: list[Point]) -> np.ndarray:
@@ -90,17 +106,17 @@ def seed_spread(points: list[Point]) -> float:
     return float(np.sqrt(squares / max(1, sum(len(scores) - 1 for scores in several))))
 
 
-def likeliest(points: list[Point], weights: np.ndarray, centres: np.ndarray) -> np.ndarray:
+def likeliest(points: list[Point], weights: np.ndarray, centres: np.ndarray, spread: np.ndarray) -> np.ndarray:
     """Logarithms of the parameters of each fit, by the method of Levenberg and Marquardt.
 
-    weights: of the points, shape (fits, points). centres: of what is known before, shape (fits, 8).
+    weights: of the points, shape (fits, points). centres, spread: of what is known before, shapes (fits, 8) and (8,).
     """
 
     def residuals(free: np.ndarray) -> np.ndarray:
         off = differences(np.exp(free), points) / NOISE
         size = np.maximum(np.abs(off), 1e-12)
         huber = np.where(size <= FAR, off, np.sign(off) * np.sqrt(np.maximum(2 * FAR * size - FAR**2, 0)))
-        return np.concatenate([np.sqrt(weights) * huber, (free - centres) / SPREAD], axis=1)
+        return np.concatenate([np.sqrt(weights) * huber, (free - centres) / spread], axis=1)
 
     free = centres.copy()
     damping = np.full(len(free), 1.0)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from helpers.runs import ROOT
+from tinystories.checks.prediction import COVERAGE, TEN_MB
 from tinystories.config.arguments import RunArguments
 from tinystories.errors import GuardError, UserError
 from tinystories.evaluation.minimal_pairs.rules import RULES
@@ -212,6 +213,18 @@ DEFINED = {
         "at steps 1, 2, 4, 8, ...",
         "over the seconds of training alone",
     ],
+    "docs/scaling.md": [
+        "What will a recipe score",
+        f"{COVERAGE:.0%} interval ... to ...",
+        "the first steps of the run itself",
+        f"in units of {TEN_MB / 1e6:.0f} MB, in bytes",
+        "epochs after the first",
+        "The first epoch is counted",
+        "the score of nine runs of ten",
+        "the spread of the recipes once more",
+        "(M N / U repeats)^m        D = U (1 + R (1 - exp(-repeats / R)))",
+        "--jobs 10",
+    ],
     "docs/server.md": [
         "running stories have ten more seconds",
         "between two tokens",
@@ -286,6 +299,7 @@ GENERATED = {  # blocks between two comments, and the test that compares them wi
     ("optimizers: tables", "optimizers: end"): "tests/test_experiments.py",
     ("pretokenizer: table", "pretokenizer: end"): "tests/test_experiments.py",
     ("ladder: recipes", "ladder: end"): "tests/config/test_ladder.py",
+    ("scaling: tables", "scaling: end"): "tests/test_scaling.py",
     ("load", "/load"): "tests/server/test_document.py",
     ("settings", "/settings"): "tests/server/test_document.py",
     ("errors", "/errors"): "tests/server/test_document.py",

@@ -2,8 +2,8 @@
 
     python check_run.py configs/NAME.yaml --predict
 
-benchmarks/scaling.py trains the small runs and fits the law; what predicting needs of it is in scaling_law.json, beside this
-module. Bits per byte of held-out stories are predicted as
+benchmarks/scaling.py trains the small runs and fits the law; what predicting needs of it is in scaling_law.json,
+beside this module. Bits per byte of held-out stories are predicted as
 
     E + A / N^a + B / D^b + (M N / U repeats)^m        D = U (1 + R (1 - exp(-repeats / R)))
 
@@ -68,6 +68,14 @@ class Plan:
     learning_rate: float
     muon_learning_rate: float
 
+    @property
+    def bytes_seen(self) -> float:
+        """Of text, in all epochs."""
+        return self.unique_bytes * self.epochs
+
+
+QUANTITIES = (*(item.name for item in fields(Plan)), "bytes_seen")  # each has a range
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -75,7 +83,7 @@ class Fit:
 
     law: shape (8,), in the order of LAW. draws: the same for each bootstrap draw, shape (draws, 8). residual, seeds:
     standard deviations of the logarithm of a score, of recipes around the law and of seeds around a recipe. freedom:
-    recipes less parameters. range: lowest and highest value of each quantity of a `Plan`. family: keys that all runs
+    recipes less parameters. range: lowest and highest value of each of QUANTITIES. family: keys that all runs
     had. profile: shares of trigrams in their text, by place.
     """
 
@@ -160,7 +168,7 @@ def outside_range(plan: Plan, fit: Fit) -> tuple[float, list[str]]:
         if low / ROUNDED <= value <= high * ROUNDED:
             continue
         total += math.log2(low / value if value < low else value / high)
-        words.append(f"{name} {short(value)} (fit: {short(low)} to {short(high)})")
+        words.append(f"{name.replace('_', ' ')} {short(value)} (fit: {short(low)} to {short(high)})")
     return total, words
 
 
@@ -169,7 +177,7 @@ def short(value: float) -> str:
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if value >= size:
             return f"{value / (1000 if letter == 'k' else size):.3g}{letter}"
-    return f"{value:.3g}"
+    return f"{value:.4g}"
 
 
 def student(coverage: float, freedom: int) -> float:
