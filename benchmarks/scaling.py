@@ -210,7 +210,7 @@ def points(runs: list[dict[str, Any]]) -> list[Point]:
 
 
 def checks(record: dict[str, Any]) -> dict[str, Any]:
-    """What intervals hold that were not fitted to it, each rung and the largest network; and the errors of simpler laws."""
+    """What intervals hold that were not fitted to it, for each rung and the largest network; errors of simpler laws."""
     known = points(record["runs"])
     names = list(dict.fromkeys(run["name"] for run in record["runs"]))
     largest = max(point.plan.parameters for point in known)

@@ -114,15 +114,24 @@ def claims(record: dict[str, Any]) -> dict[str, Any]:
     ]
     row = [short(run["plan"]["parameters"]), f"{run['training_flops']:.2g}"]
     row += [round(value, 4) for value in (expected, score["low"], score["high"], reached)]
-    title, columns = (
-        "Bits per byte, predicted before training",
-        ["weights", "FLOPs", "predicted", "low", "high", "reached"],
-    )
-    return {"tables": [{"title": title, "columns": columns, "rows": [row]}], "goals": goals, "did_not_help": []}
+    columns = ["weights", "FLOPs", "predicted", "low", "high", "reached"]
+    tables = [{"title": "Bits per byte, predicted before training", "columns": columns, "rows": [row]}]
+    return {"tables": tables, "goals": goals, "did_not_help": _simpler(record)}
+
+
+def _simpler(record: dict[str, Any]) -> list[dict[str, str]]:
+    """Simpler laws that predict recipes which they were not fitted to no better."""
+    errors = dict(record["checks"]["errors_of_left_out"])
+    own = errors.pop("the law")
+    return [
+        {"tried": f"Law: {name}", "result": f"left-out recipes are {100 * error:.2g} % off, not {100 * own:.2g} %"}
+        for name, error in errors.items()
+        if error >= own
+    ]
 
 
 def draw(record: dict[str, Any], fit: Fit, path: Path) -> None:
-    """Dots: the runs. Lines: the law for each network; dashed, with empty dots, where it reads only a part of the text."""
+    """Dots: the runs. Lines: the law for each network; dashed, with empty dots, where it reads a part of the text."""
     runs, score = [*record["runs"], record["held_out"]], record["prediction"]["score"]
     texts = sorted({(run["plan"]["parameters"], run["plan"]["unique_bytes"]) for run in runs})
     sizes, longest = sorted({size for size, _ in texts}), max(text for _, text in texts)
