@@ -183,7 +183,8 @@ def short(value: float) -> str:
 def student(coverage: float, freedom: int) -> float:
     """Student's t that a share `coverage` of all values is within, as a series in 1 / freedom around the normal one."""
     z = NormalDist().inv_cdf((1 + coverage) / 2)
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    terms = (z, (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384)
+    return sum(term / freedom**power for power, term in enumerate(terms))
 
 
 def family_differences(recipe: Recipe, fit: Fit) -> list[str]:
