@@ -6,6 +6,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from tables import table
 
 from tinystories.checks.prediction import COVERAGE, LAW, Fit, bits_per_byte, short
@@ -143,17 +144,23 @@ def draw(record: dict[str, Any], fit: Fit, path: Path) -> None:
             seen, scores = (np.array([run[name] for run in some]) for name in ("bytes_seen", "bits_per_byte"))
             along = np.geomspace(seen.min() / 1.3, 1.3 * seen.max())
             law = bits_per_byte(fit.law, np.full_like(along, size), np.full_like(along, text), along / text)
-            colour = matplotlib.colormaps["viridis"](0.9 * sizes.index(size) / max(1, len(sizes) - 1))
+            colour = matplotlib.colormaps["viridis"](0.8 * sizes.index(size) / max(1, len(sizes) - 1))
             whole = text > 0.9 * longest  # bytes are counted from tokens, so that vocabularies differ a little
             axes.plot(along / 1e6, law, "-" if whole else "--", color=colour, linewidth=1.2)
             axes.plot(seen / 1e6, scores, "o", color=colour, markersize=4, markerfacecolor=colour if whole else "white")
-            axes.annotate(short(size), (along[-1] / 1e6, law[-1]), (3, -3), textcoords="offset points", color=colour)
+            if text == max(other for owner, other in texts if owner == size):
+                axes.annotate(
+                    short(size), (along[-1] / 1e6, law[-1]), (3, -3), textcoords="offset points", color=colour
+                )
         expected = score["bits_per_byte"]
         interval = [[expected - score["low"]], [score["high"] - expected]]
         at = record["held_out"]["bytes_seen"] / 1e6
         axes.errorbar(at, expected, interval, color=COLOURS["second"], capsize=5, label="predicted before training")
         axes.set_xscale("log")
-        axes.set_xlabel("text seen, MB (dashed: again and again a part of the text)")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("text seen, MB (dashed: a part of the text, again and again)")
         axes.set_ylabel("bits per byte of held-out stories")
         axes.legend()
         figure.savefig(path, facecolor="white", metadata={"Date": None})

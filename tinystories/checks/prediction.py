@@ -168,7 +168,8 @@ def outside_range(plan: Plan, fit: Fit) -> tuple[float, list[str]]:
         if low / ROUNDED <= value <= high * ROUNDED:
             continue
         total += math.log2(low / value if value < low else value / high)
-        words.append(f"{name.replace('_', ' ')} {short(value)} (fit: {short(low)} to {short(high)})")
+        known = short(low) if low == high else f"{short(low)} to {short(high)}"
+        words.append(f"{name.replace('_', ' ')} {short(value)} (fit: {known})")
     return total, words
 
 
