@@ -15,6 +15,7 @@ nothing is wrong, 1 otherwise.
 
 import os
 import sys
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,10 +74,8 @@ def check_recipe(argv: list[str]) -> bool:
     check_keys(recipe)
     from tinystories.checks import preflight  # seconds of imports, for a recipe that is understood
 
-    if arguments.predict:
-        shown, left_out = preflight.PREDICTIONS, preflight.NOT_PREDICTING
-    else:
-        shown, left_out = tuple(preflight.CHECKS), ()
+    shown: Collection[str] = preflight.PREDICTIONS if arguments.predict else preflight.CHECKS
+    left_out = preflight.NOT_PREDICTING if arguments.predict else ()
 
     def report(finding: "Finding") -> None:
         if finding.name in shown or finding.status == "FAIL":
