@@ -129,6 +129,8 @@ def likeliest(points: list[Point], weights: np.ndarray, centres: np.ndarray, spr
         diagonal = np.einsum("fpp->fp", curvature)[:, :, None] * np.eye(free.shape[1])
         move = np.linalg.solve(curvature + damping[:, None, None] * diagonal, gradient[:, :, None])[:, :, 0]
         tried = free - np.clip(move, -1, 1)
+        if np.abs(move).max() < 1e-6:
+            break
         new = residuals(tried)
         better = (new**2).sum(1) < (now**2).sum(1)
         free, now = np.where(better[:, None], tried, free), np.where(better[:, None], new, now)

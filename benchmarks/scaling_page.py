@@ -24,7 +24,14 @@ def page(document: str, record: dict[str, Any], fit: Fit) -> str:
 
 
 def block(record: dict[str, Any], fit: Fit) -> str:
-    parts = [_held_out(record), "What the law was fitted to:\n", _runs(record), _coverage(record), _law(fit)]
+    parts = [
+        _held_out(record),
+        "What the law was fitted to:\n",
+        _runs(record),
+        _coverage(record),
+        _laws(record),
+        _law(fit),
+    ]
     return "\n".join(parts)
 
 
@@ -87,6 +94,13 @@ def _coverage(record: dict[str, Any]) -> str:
         f"Of {all_runs} runs {held} are inside the {COVERAGE:.0%} interval that a fit to the other recipes gives; of "
         f"the {largest} runs of the largest network {far}, by a fit to the smaller networks only.\n"
     )
+
+
+def _laws(record: dict[str, Any]) -> str:
+    """How far left-out recipes are from the law and from simpler ones."""
+    rows = [[name, f"{100 * error:.2g} %"] for name, error in record["checks"]["errors_of_left_out"].items()]
+    text = "How far recipes are from a fit to all others (root mean square), by this law and by simpler ones:\n"
+    return text + "\n" + table(["law", "error"], rows)
 
 
 def _law(fit: Fit) -> str:

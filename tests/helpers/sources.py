@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from helpers.runs import ROOT
-from tinystories.checks.prediction import COVERAGE, TEN_MB
+from tinystories.checks.prediction import COVERAGE
 from tinystories.config.arguments import RunArguments
 from tinystories.errors import GuardError, UserError
 from tinystories.evaluation.minimal_pairs.rules import RULES
@@ -217,7 +217,7 @@ DEFINED = {
         "What will a recipe score",
         f"{COVERAGE:.0%} interval ... to ...",
         "the first steps of the run itself",
-        f"in units of {TEN_MB / 1e6:.0f} MB, in bytes",
+        "in tens of megabytes, in bytes",
         "epochs after the first",
         "The first epoch is counted",
         "the score of nine runs of ten",

@@ -72,7 +72,7 @@ def check_recipe(argv: list[str]) -> bool:
     arguments, recipe = parser.parse_known_args(argv)
     check_output_file(arguments.output_file)
     check_keys(recipe)
-    from tinystories.checks import preflight  # seconds of imports, for a recipe that is understood
+    from tinystories.checks import prediction, preflight  # seconds of imports, for a recipe that is understood
 
     shown: Collection[str] = preflight.PREDICTIONS if arguments.predict else preflight.CHECKS
     left_out = preflight.NOT_PREDICTING if arguments.predict else ()
@@ -81,7 +81,7 @@ def check_recipe(argv: list[str]) -> bool:
         if finding.name in shown or finding.status == "FAIL":
             print(finding, flush=True)
 
-    result = preflight.preflight(recipe, report, left_out, arguments.fit or preflight.FIT)
+    result = preflight.preflight(recipe, report, left_out, arguments.fit or prediction.FIT)
     write_output_file(arguments.output_file, result)
     if arguments.predict:
         return result["ready"] and "refused" not in result["prediction"]
