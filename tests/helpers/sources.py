@@ -14,7 +14,11 @@ from helpers.runs import ROOT, load_benchmark
 =======
 from benchmarks.claims_report import CLAIMS
 from helpers.runs import ROOT
+<<<<<<< HEAD
 >>>>>>> h-claims
+=======
+from tinystories.checks.prediction import COVERAGE
+>>>>>>> h-predict
 from tinystories.config.arguments import RunArguments
 from tinystories.errors import GuardError, UserError
 from tinystories.evaluation.minimal_pairs.rules import RULES
@@ -243,6 +247,18 @@ DEFINED = {
         "at steps 1, 2, 4, 8, ...",
         "over the seconds of training alone",
     ],
+    "docs/scaling.md": [
+        "What will a recipe score",
+        f"{COVERAGE:.0%} interval ... to ...",
+        "the first steps of the run itself",
+        "in tens of megabytes, in bytes",
+        "epochs after the first",
+        "The first epoch is counted",
+        "the score of nine runs of ten",
+        "the spread of the recipes once more",
+        "(M N / U repeats)^m        D = U (1 + R (1 - exp(-repeats / R)))",
+        "--jobs 10",
+    ],
     "docs/server.md": [
         "running stories have ten more seconds",
         "between two tokens",
@@ -328,9 +344,13 @@ GENERATED = {  # blocks between two comments, and the test that compares them wi
     ("speedrun: results", "speedrun: end"): "tests/test_speedrun.py",
     ("pretokenizer: table", "pretokenizer: end"): "tests/test_experiments.py",
     ("ladder: recipes", "ladder: end"): "tests/config/test_ladder.py",
+<<<<<<< HEAD
     ("claims: setting", "claims: end"): "tests/test_claims.py",
     ("claims: runs", "claims: end"): "tests/test_claims.py",
     **{(f"claim: {name}", "claim: end"): "tests/test_claims.py" for name in CLAIMS},
+=======
+    ("scaling: tables", "scaling: end"): "tests/test_scaling.py",
+>>>>>>> h-predict
     ("load", "/load"): "tests/server/test_document.py",
     ("settings", "/settings"): "tests/server/test_document.py",
     ("errors", "/errors"): "tests/server/test_document.py",

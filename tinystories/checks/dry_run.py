@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import psutil
 import torch
 from transformers import PrinterCallback, TrainerCallback
@@ -31,7 +32,9 @@ class DryRun:
 
     steps: int
     warm_up: float
-    batch: float  # forward, backward and optimizer on the rows of one device
+    batch: float  # forward, backward and optimizer on the rows of one device; the median
+    fastest: float  # a tenth of the steps took less than this
+    slowest: float  # a tenth took more
     evaluation: float  # with its sample stories
     final_score: float
     peak_memory: int
@@ -67,6 +70,8 @@ def take_first_steps(trainer: StoryTrainer, validation_stories: int) -> DryRun:
         steps=len(clock.seconds),
         warm_up=sum(clock.seconds[:WARM_UP_STEPS]),
         batch=statistics.median(times),
+        fastest=float(np.quantile(times, 0.1)),
+        slowest=float(np.quantile(times, 0.9)),
         evaluation=scoring + samples,
         final_score=scoring * validation_stories / evaluated,
         peak_memory=memory.peak,

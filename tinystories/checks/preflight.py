@@ -9,10 +9,11 @@ Trainer, which takes some steps in a folder that is removed afterwards (dry_run.
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Never, cast
 
 import numpy as np
@@ -21,7 +22,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from tinystories.checkpoint.loading import describe_model, new_model
-from tinystories.checks.dry_run import as_dry_run, take_first_steps
+from tinystories.checks.dry_run import DryRun, as_dry_run, take_first_steps
+from tinystories.checks.prediction import COMPARED_STORIES, FIT, NoPredictionError, predict_recipe, read_fit
 from tinystories.config.recipe import Recipe, read_recipe
 from tinystories.data.corpus import Corpus, load_corpus, pick_stories
 from tinystories.data.packing import PackedRows, encode_story
@@ -44,6 +46,8 @@ MANY_CUT = 0.2  # warn if a larger share of the stories is longer than a row
 MUCH_PADDING = 0.4  # warn if a larger share of the tokens is padding
 MANY_EPOCHS = 40  # beyond these, repeated text adds almost nothing (Muennighoff et al., 2023)
 COMPUTE_OPTIMAL = 20  # tokens per parameter (Hoffmann et al., 2022); small models are often given many more
+TIME_APART = 0.1  # the time of a whole run is this far from the estimate, beside what its steps differ
+SECONDS = ("seconds", "seconds_low", "seconds_high")
 NEEDED = {
     "recipe": "the recipe is",
     "corpus": "the stories are",
@@ -51,6 +55,7 @@ NEEDED = {
     "packed": "the rows are",
     "model": "the model is",
     "steps": "the length is",
+    "epochs": "the length is",
     "trainer": "whether the guards pass is",
 }
 
@@ -79,10 +84,12 @@ class _Warned(Exception):
 class Facts:
     """The results of the checks so far. Reading one that is missing ends the check that reads it: it is skipped.
 
-    folder: for the dry run. memory: bytes of the device. steps, evaluations: how many the whole run takes.
+    fit: for the score. folder: for the dry run. memory: bytes of the device. steps, evaluations: how many the whole run
+    takes.
     """
 
     argv: list[str]
+    fit: Path
     folder: str
     stack: ExitStack
     recipe: Recipe
@@ -90,12 +97,15 @@ class Facts:
     memory: int
     corpus: Corpus
     tokenizer: PreTrainedTokenizerBase
+    tokenizer_report: dict[str, Any]
     model: PreTrainedModel
     packed: PackedRows
     tokens_per_row: float
     steps: int
     accumulation: int
     evaluations: int
+    epochs: float
+    prediction: dict[str, Any]
     trainer: StoryTrainer
     estimate: dict[str, float]
 
@@ -103,22 +113,32 @@ class Facts:
         raise _NotKnown(name)
 
 
-def preflight(argv: list[str], report: Callable[[Finding], None] = lambda finding: None) -> dict[str, Any]:
-    """All checks of the recipe that `argv` names. report: is called with each finding as soon as it is there.
+def preflight(
+    argv: list[str],
+    report: Callable[[Finding], None] = lambda finding: None,
+    left_out: Collection[str] = (),
+    fit: Path = FIT,
+) -> dict[str, Any]:
+    """The checks of the recipe that `argv` names. report: is called with each finding as soon as it is there.
+    left_out: names of checks that are not made. fit: the file that the score is predicted from.
 
-    Returns {"ready", "checks", "estimate"}; `ready` is false if a check failed. Times are in seconds, memory in bytes.
+    Returns {"ready", "checks", "estimate", "prediction"}; `ready` is false if a check failed. Times are in seconds,
+    memory in bytes. prediction: the score of the run in bits per byte, or `refused` with the reason.
     """
     facts = Facts()
     findings: list[Finding] = []
     with _quiet(), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as facts.folder, ExitStack() as facts.stack:
-        facts.argv = argv
+        facts.argv, facts.fit = argv, fit
         for name, check in CHECKS.items():
+            if name in left_out:
+                continue
             findings.append(_find(name, check, facts))
             report(findings[-1])
     return {
         "ready": all(finding.status in ("ok", "warn") for finding in findings),
         "checks": [asdict(finding) for finding in findings],
         "estimate": vars(facts).get("estimate"),
+        "prediction": vars(facts).get("prediction"),
     }
 
 
@@ -205,12 +225,13 @@ def check_tokenizer(facts: Facts) -> str:
     tokenizer = facts.tokenizer = load_or_train_tokenizer(
         recipe.tokenizer, stories, recipe.data.data_cache_dir, vars(facts).get("resumed")
     )
+    sample = pick_stories(facts.corpus.validation, MEASURED_STORIES)
+    facts.tokenizer_report = tokenizer_report(tokenizer, sample)
     found = f"{len(tokenizer):,} tokens"
     if not given and len(tokenizer) < recipe.tokenizer.vocab_size:
         wanted = recipe.tokenizer.vocab_size
         raise _Warned(f"{found}, not the {wanted:,} of vocab_size", "give more text, or a smaller vocab_size")
-    sample = pick_stories(facts.corpus.validation, MEASURED_STORIES)
-    return f"{found}, {tokenizer_report(tokenizer, sample)['bytes_per_token']:.2f} bytes per token on held-out stories"
+    return f"{found}, {facts.tokenizer_report['bytes_per_token']:.2f} bytes per token on held-out stories"
 
 
 @dataclass
@@ -260,6 +281,7 @@ def check_length(facts: Facts) -> str:
     training = facts.recipe.training
     rows = planned_rows(training, facts.packed)
     facts.steps, epochs = planned_steps(training, rows)
+    facts.epochs = epochs
     facts.accumulation = training.gradient_accumulation_steps
     facts.evaluations = times(training.eval_strategy, training.eval_steps, facts.steps, epochs)
     rows_in_step = training.train_batch_size * training.world_size * facts.accumulation
@@ -274,6 +296,19 @@ def check_length(facts: Facts) -> str:
     if training.get_warmup_steps(facts.steps) >= facts.steps:
         raise _Warned(found, "the run ends before its warm-up: lower warmup_steps")
     return found
+
+
+def check_score(facts: Facts) -> str:
+    """Predict the score of the run, before as_dry_run changes its keys. That there is no prediction is no failure."""
+    texts = pick_stories(facts.corpus.train, COMPARED_STORIES)["text"]
+    reports = {"packing": facts.packed.report, "tokenizer": facts.tokenizer_report}
+    try:
+        found = predict_recipe(facts.recipe, facts.model, reports, facts.epochs, texts, read_fit(facts.fit))
+    except NoPredictionError as error:
+        facts.prediction = {"refused": error.message}
+        return f"no prediction: {error.message}"
+    facts.prediction = asdict(found)
+    return f"the whole run: about {found}"
 
 
 def check_disk(facts: Facts) -> str:
@@ -298,20 +333,37 @@ def check_steps(facts: Facts) -> str:
             f"a step does not fit into the memory ({one_line(error)})",
             "halve per_device_train_batch_size and double gradient_accumulation_steps",
         ) from error
-    step = dry_run.batch * facts.accumulation
-    evaluations = facts.evaluations * dry_run.evaluation
-    seconds = dry_run.warm_up + step * facts.steps + evaluations + dry_run.final_score
-    facts.estimate = {"seconds": seconds, "seconds_per_step": step, "seconds_of_evaluations": evaluations}
-    facts.estimate |= {"seconds_of_final_score": dry_run.final_score, "peak_memory_bytes": dry_run.peak_memory}
+    facts.estimate = estimate(facts, dry_run)
+    seconds, low, high = (timedelta(seconds=round(facts.estimate[name])) for name in SECONDS)
     tokens = facts.recipe.training.train_batch_size * facts.tokens_per_row / dry_run.batch
     found = (
-        f"the whole run: about {timedelta(seconds=round(seconds))} (an estimate from {dry_run.steps} steps: "
-        f"{step:.3g} s a step, {tokens:,.0f} tokens/s; {facts.evaluations} evaluations of {dry_run.evaluation:.3g} s, "
-        f"the final score {dry_run.final_score:.3g} s); memory up to {readable(dry_run.peak_memory)}"
+        f"the whole run: about {seconds}, between {low} and {high} (an estimate from {dry_run.steps} steps: "
+        f"{facts.estimate['seconds_per_step']:.3g} s a step, {tokens:,.0f} tokens/s; {facts.evaluations} evaluations "
+        f"of {dry_run.evaluation:.3g} s, the final score {dry_run.final_score:.3g} s); "
+        f"memory up to {readable(dry_run.peak_memory)}"
     )
     if dry_run.peak_memory > 0.9 * facts.memory:
         raise _Warned(found, "that is nearly all of the memory: halve per_device_train_batch_size")
     return found
+
+
+def estimate(facts: Facts, dry_run: DryRun) -> dict[str, float]:
+    """Seconds of the whole run from its first step to its final score, and bytes of memory.
+
+    Low and high: if all steps were like the faster or the slower ones of the dry run, and TIME_APART beyond.
+    """
+    step = dry_run.batch * facts.accumulation
+    evaluations = facts.evaluations * dry_run.evaluation
+    seconds = dry_run.warm_up + step * facts.steps + evaluations + dry_run.final_score
+    return {
+        "seconds": seconds,
+        "seconds_low": seconds * dry_run.fastest / dry_run.batch / (1 + TIME_APART),
+        "seconds_high": seconds * dry_run.slowest / dry_run.batch * (1 + TIME_APART),
+        "seconds_per_step": step,
+        "seconds_of_evaluations": evaluations,
+        "seconds_of_final_score": dry_run.final_score,
+        "peak_memory_bytes": dry_run.peak_memory,
+    }
 
 
 CHECKS = {
@@ -324,7 +376,10 @@ CHECKS = {
     "model": check_model,
     "rows": check_rows,
     "length": check_length,
+    "score": check_score,
     "disk": check_disk,
     "guards": check_guards,
     "steps": check_steps,
 }
+PREDICTIONS = ("score", "steps")  # what --predict shows
+NOT_PREDICTING = ("output_dir", "disk")  # what it needs no answer to

@@ -1,6 +1,7 @@
 """Find out what is wrong with a recipe, a model or a text, why, and what to do.
 
     python check_run.py configs/demo.yaml       will this run work, and how long?
+    python check_run.py configs/demo.yaml --predict   what will it score, and how long?
     python check_run.py runs/demo               what is wrong with this model?
     python check_run.py --data stories.txt      what is wrong with this text?
     python check_run.py --data stories.txt --clean out.txt  and write a clean copy
@@ -14,6 +15,7 @@ nothing is wrong, 1 otherwise.
 
 import os
 import sys
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,7 @@ from tinystories.output_file import check_output_file, write_output_file
 
 
 if TYPE_CHECKING:
+    from tinystories.checks.preflight import Finding
     from tinystories.data.quality import Examined
 
 RECIPES = (".yaml", ".yml", ".json")
@@ -62,13 +65,26 @@ def is_recipe(name: str) -> bool:
 def check_recipe(argv: list[str]) -> bool:
     parser = StrictParser((), add_help=False)
     parser.add_argument("--output_file", help="write the findings to this JSON file")
+    parser.add_argument("--predict", action="store_true", help="predict score and time only, for any output_dir")
+    parser.add_argument(
+        "--fit", type=Path, help="a scaling_law.json of benchmarks/scaling.py (default: the project's own)"
+    )
     arguments, recipe = parser.parse_known_args(argv)
     check_output_file(arguments.output_file)
     check_keys(recipe)
-    from tinystories.checks.preflight import preflight  # seconds of imports, for a recipe that is understood
+    from tinystories.checks import prediction, preflight  # seconds of imports, for a recipe that is understood
 
-    result = preflight(recipe, report=lambda finding: print(finding, flush=True))
+    shown: Collection[str] = preflight.PREDICTIONS if arguments.predict else preflight.CHECKS
+    left_out = preflight.NOT_PREDICTING if arguments.predict else ()
+
+    def report(finding: "Finding") -> None:
+        if finding.name in shown or finding.status == "FAIL":
+            print(finding, flush=True)
+
+    result = preflight.preflight(recipe, report, left_out, arguments.fit or prediction.FIT)
     write_output_file(arguments.output_file, result)
+    if arguments.predict:
+        return result["ready"] and "refused" not in result["prediction"]
     print("ready" if result["ready"] else "not ready")
     return result["ready"]
 
