@@ -9,16 +9,9 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
-<<<<<<< HEAD
-from helpers.runs import ROOT, load_benchmark
-=======
 from benchmarks.claims_report import CLAIMS
-from helpers.runs import ROOT
-<<<<<<< HEAD
->>>>>>> h-claims
-=======
+from helpers.runs import ROOT, load_benchmark
 from tinystories.checks.prediction import COVERAGE
->>>>>>> h-predict
 from tinystories.config.arguments import RunArguments
 from tinystories.errors import GuardError, UserError
 from tinystories.evaluation.minimal_pairs.rules import RULES
@@ -344,13 +337,10 @@ GENERATED = {  # blocks between two comments, and the test that compares them wi
     ("speedrun: results", "speedrun: end"): "tests/test_speedrun.py",
     ("pretokenizer: table", "pretokenizer: end"): "tests/test_experiments.py",
     ("ladder: recipes", "ladder: end"): "tests/config/test_ladder.py",
-<<<<<<< HEAD
     ("claims: setting", "claims: end"): "tests/test_claims.py",
     ("claims: runs", "claims: end"): "tests/test_claims.py",
     **{(f"claim: {name}", "claim: end"): "tests/test_claims.py" for name in CLAIMS},
-=======
     ("scaling: tables", "scaling: end"): "tests/test_scaling.py",
->>>>>>> h-predict
     ("load", "/load"): "tests/server/test_document.py",
     ("settings", "/settings"): "tests/server/test_document.py",
     ("errors", "/errors"): "tests/server/test_document.py",
