@@ -47,6 +47,7 @@ DOCUMENT = ROOT / "docs" / "scaling.md"
 FIGURE = ROOT / "docs" / "figures" / "scaling.svg"
 FAMILY = {  # what all runs share; a recipe that differs in one of these gets a wider interval or no prediction
     "optimizer": "muon",
+    "muon_momentum": 0.9,
     "lr_scheduler_type": "warmup_stable_decay",
     "lr_scheduler_kwargs": {"num_decay_steps": 0.2, "decay_type": "1-sqrt"},
     "warmup_steps": 0.05,
@@ -54,7 +55,7 @@ FAMILY = {  # what all runs share; a recipe that differs in one of these gets a 
     "max_grad_norm": 1.0,
     "resid_pdrop": 0.0,
 }
-RATES = {"muon_learning_rate": 8e-3, "learning_rate": 4e-3}  # at WIDTH; docs/experiments.md
+RATES = {"muon_learning_rate": 8e-3, "learning_rate": 8e-3}  # at WIDTH
 SETTINGS = {  # what does not change the score
     "block_size": 512,
     "per_device_train_batch_size": 16,
