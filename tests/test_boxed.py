@@ -129,7 +129,7 @@ def test_prompt_alone(words, elsewhere):
 
 @pytest.mark.parametrize(
     "word",
-    ["runs/demoo", "runs\\demoo", "my runs/demoo", "demoo", "Once", ".", "boxed", "/", "here is one", "some folder"],
+    ["runs/demoo", "my runs\\demoo", "my runs/demoo", "demoo", "Once", ".", "boxed", "/", "here is one", "some folder"],
 )
 def test_mistyped_path_is_no_prompt(word, elsewhere):
     """A mistyped checkpoint that becomes the beginning of a story."""
@@ -178,6 +178,7 @@ def test_other_commands_know_the_name(elsewhere):
     assert evaluate.parse(["boxed", "other"])[0] == [folder, "other"]
     assert export.parse(["boxed", "--format", "llama"]).checkpoint == folder
     assert push.parse(["boxed", "me/name"]).checkpoint == folder
+    assert mistake(check.main, ["boxed", "--device", "nowhere"]).startswith("cannot use the device nowhere")
     recipe = read_recipe(
         ["finetune", "--model_name_or_path", "boxed", "--tokenizer_name", "boxed", "--train_file", "x"]
     )
