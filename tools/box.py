@@ -72,6 +72,7 @@ def main(argv: list[str]) -> None:
         folder = aside / BOXED.name
         folder.mkdir()
         write_checkpoint(folder, given.run)
+        size_of(folder)  # before minutes of scoring
         write_records(folder, run, given)
         results = score_again(folder, run)
         write_evaluation(folder, given.quick)
@@ -164,6 +165,11 @@ def check(folder: Path) -> int:
     check_complete(folder)
     if open_quickly(str(folder)) is None:
         raise UserError(f"{folder}: checkpoint/quick.py does not open it", "teach it the new field")
+    return size_of(folder)
+
+
+def size_of(folder: Path) -> int:
+    """Its bytes. Raises UserError: too many."""
     size = sum(path.stat().st_size for path in folder.iterdir())
     if size > MOST_BYTES:
         raise UserError(f"the boxed model would have {size:,} bytes, and at most {MOST_BYTES:,} are carried")
