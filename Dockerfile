@@ -1,6 +1,7 @@
 # The server with one checkpoint, as a container. docs/server.md explains how to run it.
 #
 #     docker build -t tinystories .
+#     docker run --rm --init -p 127.0.0.1:7779:7779 tinystories
 #     docker run --rm --init -p 127.0.0.1:7779:7779 -v "$PWD/runs/demo:/checkpoint:ro" tinystories
 
 # the version of Python that constraints.txt was tested with
@@ -31,6 +32,9 @@ COPY README.md LICENSE model_card.md configuration_tinystories.py modeling_tinys
 COPY configs configs
 COPY tinystories tinystories
 RUN python -m pip install --no-cache-dir --no-deps --no-build-isolation -e .
+
+# The boxed model, until another checkpoint is mounted in its place.
+COPY tinystories/boxed /checkpoint
 
 USER 1000
 

@@ -3,7 +3,8 @@
     python report_run.py runs/demo
     python report_run.py runs/demo --output_dir somewhere/else
 
-RUN_FOLDER is the output_dir of run_clm.py, finished or not. The page is RUN_FOLDER/report/index.html.
+RUN_FOLDER is the output_dir of run_clm.py, finished or not. The page is RUN_FOLDER/report/index.html; of `boxed`, the
+model that comes with the package, it is boxed-report/index.html.
 """
 
 from tinystories.commands.report import main

@@ -1,11 +1,14 @@
 """Write a story with a checkpoint: streams to the terminal and stops where the story ends.
 
+    python run_generation.py "Once upon a time"
     python run_generation.py runs/demo "Once upon a time"
     python run_generation.py runs/demo "One day, a fox" --preset creative --seed 7 --output_file story.json
 
-CHECKPOINT is a folder or a Hub id. It ends early, with exit status 0, when nobody reads what it prints any more
-(`| head -c 100`) and no --output_file is named. The presets are those of tinystories/generation/presets.py; single
-settings override them.
+CHECKPOINT is a folder, a Hub id, or `boxed`, the model that comes with the package. A prompt alone is continued by that
+model. It has at least two words and no slash, and no file has its name: anything else may be a mistyped checkpoint.
+
+The command ends early, with exit status 0, when nobody reads what it prints any more (`| head -c 100`) and no
+--output_file is named. The presets are those of tinystories/generation/presets.py; single settings override them.
 """
 
 from tinystories.commands.generate import main

@@ -17,6 +17,7 @@ from helpers.runs import TINY, as_options, mistake, run_command, write_counting_
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.commands import check, train
 from tinystories.config.keys import DataArguments
+from tinystories.config.packaged import BOXED
 from tinystories.config.recipe import read_recipe
 from tinystories.data.cache import cached_folder
 from tinystories.data.corpus import load_corpus
@@ -260,23 +261,23 @@ def test_mapping_not_json(mapping, tmp_path):
 
 
 @pytest.mark.slow
-def test_incomplete_checkpoint(counting_run, tmp_path):
+def test_incomplete_checkpoint(tmp_path):
     """The message names the missing file."""
     files = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
     for missing in ("config.json", "tokenizer.json"):
         (tmp_path / missing).mkdir()
         for name in files:
             if not name.startswith(missing.removesuffix(".json")):
-                shutil.copy(counting_run / name, tmp_path / missing)
+                shutil.copy(BOXED / name, tmp_path / missing)
         assert mistake(load_checkpoint, str(tmp_path / missing)).endswith(f"it has no {missing}")
     (tmp_path / "empty").mkdir()
     assert "config.json and no tokenizer.json" in mistake(load_checkpoint, str(tmp_path / "empty"))
 
 
 @pytest.mark.slow
-def test_config_json_is_not_a_recipe(counting_run):
+def test_config_json_is_not_a_recipe():
     for name in ("config.json", "generation_config.json"):
-        assert f"give the folder, {counting_run}" in mistake(check.main, [str(counting_run / name)])
+        assert f"give the folder, {BOXED}" in mistake(check.main, [str(BOXED / name)])
 
 
 def test_options_of_check(tmp_path):

@@ -20,6 +20,7 @@ from helpers.runs import mistake
 from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.checkpoint.foreign import open_model
 from tinystories.checkpoint.loading import CodeNotTrustedError, load_checkpoint
+from tinystories.config.packaged import BOXED
 from tinystories.data.sample_corpus import sample_stories
 from tinystories.evaluation.scoring import score, scoring_rows
 
@@ -254,19 +255,19 @@ def test_fitting_tokenizer_is_found(peer, vocabulary, tmp_path):
 
 
 @pytest.mark.slow
-def test_our_checkpoint(counting_run):
+def test_our_checkpoint():
     """It is opened without its code files."""
-    model, tokenizer, facts = open_model(str(counting_run))
+    model, tokenizer, facts = open_model(str(BOXED))
     assert type(model).__module__ == "modeling_tinystories"
-    assert facts["model"] == counting_run.name and facts["parameters"] == model.num_parameters()
+    assert facts["model"] == BOXED.name and facts["parameters"] == model.num_parameters()
     assert facts["vocabulary"] == len(tokenizer) and facts["notes"] == []
 
 
 @pytest.mark.slow
-def test_foreign_code(counting_run, tmp_path):
+def test_foreign_code(tmp_path):
     """It runs only with trust_remote_code."""
     folder = tmp_path / "stranger"
-    shutil.copytree(counting_run, folder, ignore=shutil.ignore_patterns("checkpoint-*"))
+    shutil.copytree(BOXED, folder, ignore=shutil.ignore_patterns("checkpoint-*"))
     witness = tmp_path / "ran"
     config = (folder / "config.json").read_text(encoding="utf-8")
     (folder / "config.json").write_text(config.replace('"tinystories"', '"stranger"'), encoding="utf-8")

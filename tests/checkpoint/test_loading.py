@@ -18,6 +18,7 @@ from transformers import GenerationConfig
 
 from helpers.runs import COUNTING, ROOT, mistake, output_of, run_with_transformers_only
 from tinystories.checkpoint.loading import load_checkpoint
+from tinystories.config.packaged import BOXED
 from tinystories.data.packing import StoryCollator
 from tinystories.generation.presets import PRESETS
 
@@ -186,8 +187,14 @@ run_report.write_report({str(counting_run)!r}, "report")
 from tinystories.config.packaged import find_recipe
 assert str(find_recipe("demo")).startswith({site!r}) and find_recipe("tinystories-1m").exists()
 assert loading.Path({site!r}, "tinystories", "py.typed").exists()
+from tinystories.checkpoint.quick import open_quickly
+from tinystories.config.packaged import BOXED, find_checkpoint
+assert find_checkpoint("boxed") == str(BOXED) and str(BOXED).startswith({site!r})
+assert open_quickly(str(BOXED)) is not None
+print(json.dumps({{file.name: file.stat().st_size for file in BOXED.iterdir() if file.is_file()}}))
 """
-    output_of(run_with_transformers_only(code, tmp_path))
+    boxed = json.loads(output_of(run_with_transformers_only(code, tmp_path)).splitlines()[-1])
+    assert boxed == {file.name: file.stat().st_size for file in BOXED.iterdir() if file.is_file()}
     saved = {file.name for file in (tmp_path / "saved").iterdir()}
     assert saved >= {"configuration_tinystories.py", "modeling_tinystories.py", "config.json", "README.md"}
     assert (tmp_path / "report" / "index.html").exists()

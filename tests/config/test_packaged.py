@@ -69,4 +69,11 @@ def test_every_package_is_listed():
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
     folders = {path.parent for path in (ROOT / "tinystories").rglob("__init__.py")}
     names = {folder.relative_to(ROOT).as_posix().replace("/", ".") for folder in folders}
-    assert names == set(listed) - {"tinystories.recipes"}
+    assert names == set(listed) - {"tinystories.recipes", "tinystories.boxed"}
+
+
+def test_wheel_carries_the_whole_boxed_model():
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    assert "tinystories.boxed" in setuptools["packages"]
+    assert setuptools["package-data"]["tinystories.boxed"] == ["*"]
+    assert all(path.is_file() for path in packaged.BOXED.iterdir() if path.name != "__pycache__")

@@ -106,7 +106,12 @@ class TokenizerOfSize:
 
 def load_benchmark(name: str):
     """benchmarks/`name`.py as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    return load_script(f"benchmarks/{name}.py")
+
+
+def load_script(name: str):
+    """A script of the project, such as tools/box.py, as a module."""
+    spec = importlib.util.spec_from_file_location(Path(name).stem, ROOT / name)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

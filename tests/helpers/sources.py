@@ -66,7 +66,7 @@ def number_words(number: int) -> str:
 
 DEMO, CPU, OPTIMIZERS, PROCESSES = map(record, ("demo", "tinystories-cpu", "optimizers", "two-processes"))
 GPU = record("tinystories-gpu")
-GUARDS = record("guards")
+GUARDS, BOXED, FIRST_STORY = map(record, ("guards", "boxed", "first_story"))
 RECIPE, FIRST_RUN, CHECKED = OPTIMIZERS.recipe, OPTIMIZERS.runs[0], record("minimal_pairs_checked").pairs
 SEEDS = number_words(len({run.seed for run in OPTIMIZERS.runs} - {0}))  # seed 0 is that of the sweep
 DIFFERENCE = f"{PROCESSES.largest_difference.loss:.1e}".replace("e-0", "e-")
@@ -104,6 +104,10 @@ MEASURED = {
         f"makes no difference that {SEEDS} seeds could show",
     ],
     "docs/guards.md": [f"with {GUARDS.provenance.data.train.bytes / 1e6:.1f} MB of stories"],
+    "docs/installation.md": [
+        f"takes {FIRST_STORY.goals[0].ratio:.1f} seconds of processor time after an installation",
+        f"{BOXED.parameters:,} parameters in bfloat16, {BOXED.bytes / 1e6:.1f} MB with its tokenizer",
+    ],
     "docs/server.md": [f"model opened: demo, {DEMO.parameters:,} parameters, cpu"],
 }
 
@@ -226,6 +230,7 @@ DEFINED = {
         "glibc 2.28 or later (`ldd --version` says which): Debian 10, Ubuntu 20.04, RHEL 8 and later ones",
         "| 3.11 to 3.14 |",
         "| macOS 14 or later |",
+        "it has two words or more",
         "macOS 11 to 13 on Apple silicon",
         "the last PyTorch for these Macs is 2.2, and this project needs 2.9",
         "(CentOS 7, Ubuntu 18.04)",

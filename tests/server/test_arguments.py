@@ -11,7 +11,7 @@ from tinystories.server.arguments import RENAMED, ServerArguments
 
 
 def test_errors():
-    assert "no checkpoint" in mistake(parse, [])
+    assert "is empty" in mistake(parse, [""])
     assert "did you mean port?" in mistake(parse, ["x", "--prot", "1"])
     assert "port" in mistake(parse, ["x", "--port", "99999"])
     assert "dtype" in mistake(parse, ["x", "--dtype", "int8"])

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 
 from helpers.runs import ROOT
 from tinystories.commands.serve import parse
+from tinystories.config.packaged import BOXED
 from tinystories.server.app import add_health
 from tinystories.server.arguments import ServerArguments
 
@@ -187,6 +188,13 @@ def test_compose_mount():
     """A checkpoint that is mounted where the server does not look."""
     (volume,) = SERVICE["volumes"]
     assert volume["target"] == ENVIRONMENT["CHECKPOINT_PATH"] and volume["read_only"]
+
+
+def test_boxed_model():
+    """An image that serves nothing until a checkpoint is mounted; a service whose default folder does not exist."""
+    assert f"tinystories/boxed {ENVIRONMENT['CHECKPOINT_PATH']}" in those("COPY")
+    (volume,) = SERVICE["volumes"]
+    assert volume["source"] == "${CHECKPOINT:-./tinystories/boxed}" and BOXED == ROOT / "tinystories/boxed"
 
 
 def test_stop_grace_period():

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -124,7 +125,7 @@ def _checks(opened: Opened, found: Invariants) -> dict[str, Check]:
     else:
         checks |= _of_records(opened, weights)
     try:
-        network = SecondPath(json.loads((opened.folder / "config.json").read_text(encoding="utf-8")), weights)
+        network = SecondPath(_config(opened.folder), weights)
     except NotKnownError as error:
         found.not_checked["likelihoods and generation by a second computation"] = str(error)
         return checks
@@ -134,12 +135,18 @@ def _checks(opened: Opened, found: Invariants) -> dict[str, Check]:
 def _of_files(opened: Opened, weights: dict[str, np.ndarray]) -> Iterator[tuple[str, Check]]:
     folder = opened.folder
     tokens = StoryTokens(folder)
-    yield "weights", ("broken weights", lambda: check_whole(folder, weights))
+    stored = str(_config(folder).get("dtype") or "float32")  # another one where they were converted since
+    yield "weights", ("broken weights", lambda: check_whole(folder, weights, stored))
     yield "code", ("wrong code", lambda: _check_code(folder))
     yield "special tokens", ("wrong settings", lambda: check_specials(folder, tokens))
     yield "sampling", ("wrong settings", lambda: check_sampling(folder))
     stories = datasets.Dataset.from_dict({"text": opened.texts})
     yield "graphemes", ("wrong tokenizer", lambda: check_graphemes(opened.tokenizer, [stories], Sample()))
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config
 
 
 def _check_code(folder: str | Path) -> str:

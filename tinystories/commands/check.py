@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinystories.config.keys import DataArguments, QualityArguments, ReadingArguments
-from tinystories.config.packaged import packaged_recipe
+from tinystories.config.packaged import find_checkpoint, packaged_recipe
 from tinystories.config.parser import StrictParser
 from tinystories.config.recipe import check_keys
 from tinystories.console import check_printed, command_name, program_name
@@ -92,7 +92,7 @@ def check_recipe(argv: list[str]) -> bool:
 def check_model(argv: list[str]) -> bool:
     description = "Find out what is wrong with a model. Exit status: 0 if nothing is wrong, 1 otherwise."
     parser = StrictParser((ReadingArguments,), prog=program_name("check"), description=description)
-    parser.add_argument("checkpoint", help="folder or Hub id")
+    parser.add_argument("checkpoint", help="folder, Hub id or boxed")
     parser.add_argument("--revision", help="a branch, tag or commit of a Hub id")
     parser.add_argument("--data", help="a file of held-out stories (default: those of its run)")
     parser.add_argument("--prompt", help="show the likeliest tokens after this")
@@ -109,6 +109,7 @@ def check_model(argv: list[str]) -> bool:
 
     from tinystories.checks.diagnosis import describe, diagnose
 
+    arguments["checkpoint"] = find_checkpoint(arguments["checkpoint"])
     arguments["device"] = arguments["device"] or torch.accelerator.current_accelerator() or "cpu"
     result = diagnose(**arguments, reading=reading)
     print(*describe(result), sep="\n")

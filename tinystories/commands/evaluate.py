@@ -11,6 +11,7 @@ number means: docs/evaluation.md. A command that was stopped continues when it i
 
 from pathlib import Path
 
+from tinystories.config.packaged import find_checkpoint
 from tinystories.config.parser import StrictParser
 from tinystories.console import command_name, program_name
 from tinystories.errors import UserError
@@ -32,7 +33,9 @@ def parse(argv: list[str]) -> tuple[list[str], EvaluationArguments]:
         usage=f"{command_name('evaluate')} CHECKPOINT [CHECKPOINT ...] [--key value ...]",
         description="Measure how good a story model is.",
     )
-    parser.add_argument("checkpoints", nargs="+", help="folders, Hub ids or llama2.c files", metavar="CHECKPOINT")
+    parser.add_argument(
+        "checkpoints", nargs="+", help="folders, Hub ids, llama2.c files or boxed", metavar="CHECKPOINT"
+    )
     parser.check(argv)
     arguments, other = parser.build(argv)
     if len(set(other.checkpoints)) < len(other.checkpoints):
@@ -40,7 +43,7 @@ def parse(argv: list[str]) -> tuple[list[str], EvaluationArguments]:
     check_output_folder(arguments.output_dir)
     if arguments.leaderboard:
         check_leaderboard(Path(arguments.leaderboard))
-    return other.checkpoints, arguments
+    return [find_checkpoint(name) for name in other.checkpoints], arguments
 
 
 def check_leaderboard(path: Path) -> None:

@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from tinystories.config.packaged import find_checkpoint
 from tinystories.config.parser import StrictParser
 from tinystories.console import program_name
 from tinystories.errors import UserError
@@ -54,7 +55,7 @@ def _proof(proof: dict[str, Any]) -> str:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = StrictParser((), prog=program_name("export"), description="Export a checkpoint to other programs.")
-    parser.add_argument("checkpoint", help="folder or Hub id")
+    parser.add_argument("checkpoint", help="folder, Hub id or boxed")
     parser.add_argument("--format", nargs="+", default=[], metavar="FORMAT", help=f"one or more: {', '.join(FORMATS)}")
     parser.add_argument("--output_dir", help="a folder that does not exist yet (default: exports/NAME)")
     parser.add_argument("--overwrite", action="store_true", help="replace an export in output_dir")
@@ -62,6 +63,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--revision", help="a branch, tag or commit of a Hub id")
     parser.add_argument("--output_file", help="write the content of export.json to this file too")
     arguments = parser.parse_exactly(argv)
+    arguments.checkpoint = find_checkpoint(arguments.checkpoint)
     arguments.format = parse_formats(arguments.format, "--format")
     if arguments.revision is not None and Path(arguments.checkpoint).is_dir():
         raise UserError(f"{arguments.checkpoint} is a folder, which has no --revision {arguments.revision}")

@@ -1,14 +1,18 @@
 """Write a story with a checkpoint: streams to the terminal and stops where the story ends.
 
+    python run_generation.py "Once upon a time"
     python run_generation.py runs/demo "Once upon a time"
     python run_generation.py runs/demo "One day, a fox" --preset creative --seed 7 --output_file story.json
 
-CHECKPOINT is a folder or a Hub id. It ends early, with exit status 0, when nobody reads what it prints any more
-(`| head -c 100`) and no --output_file is named. The presets are those of tinystories/generation/presets.py; single
-settings override them.
+CHECKPOINT is a folder, a Hub id, or `boxed`, the model that comes with the package. A prompt alone is continued by that
+model. It has at least two words and no slash, and no file has its name: anything else may be a mistyped checkpoint.
+
+The command ends early, with exit status 0, when nobody reads what it prints any more (`| head -c 100`) and no
+--output_file is named. The presets are those of tinystories/generation/presets.py; single settings override them.
 """
 
 import argparse
+import os
 import secrets
 import time
 from collections.abc import Callable
@@ -16,8 +20,9 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from tinystories.config.packaged import BOXED, find_checkpoint
 from tinystories.config.parser import StrictParser
-from tinystories.console import check_printed, program_name
+from tinystories.console import check_printed, command_name, program_name, shell_line
 from tinystories.errors import UserError
 from tinystories.generation.presets import DEFAULT_PRESET, PRESETS
 from tinystories.output_file import check_output_file, write_output_file
@@ -54,7 +59,7 @@ def generate(arguments: argparse.Namespace) -> None:
     ended = new[-1] == writer.end
     print(
         f"[{len(new)} new tokens in {seconds:.2f} s, {len(new) / seconds:.1f} tokens/s; "
-        f"{'the story ended' if ended else 'stopped at the limit of tokens'}]"
+        f"{'the story ended' if ended else 'stopped at the limit of tokens'}{_by(arguments)}]"
     )
     if arguments.output_file:
         result = {
@@ -70,6 +75,11 @@ def generate(arguments: argparse.Namespace) -> None:
         write_output_file(arguments.output_file, result)
     else:
         check_printed()
+
+
+def _by(arguments: argparse.Namespace) -> str:
+    """Which model wrote, where the command line does not say it."""
+    return "; by the boxed model" if arguments.folder == str(BOXED) else ""
 
 
 def _settings(arguments: argparse.Namespace) -> "Settings":
@@ -101,8 +111,9 @@ def _open(arguments: argparse.Namespace) -> "_WithDecoder | _WithGenerate":
     """Without transformers and torch where nothing needs them: their imports take longer than a story."""
     from tinystories.checkpoint.quick import open_quickly
 
-    on_cpu = arguments.device == "cpu" or (arguments.device is None and not _has_accelerator())
-    if on_cpu and not arguments.revision and (quick := open_quickly(arguments.checkpoint)):
+    small = arguments.folder == str(BOXED)  # it writes a story sooner than torch is imported
+    on_cpu = arguments.device == "cpu" or (arguments.device is None and (small or not _has_accelerator()))
+    if on_cpu and not arguments.revision and (quick := open_quickly(arguments.folder)):
         return _WithDecoder(quick.decoder, quick.tokenizer, quick.end)
     import torch
 
@@ -110,7 +121,7 @@ def _open(arguments: argparse.Namespace) -> "_WithDecoder | _WithGenerate":
     from tinystories.generation.sample import decoder_of
 
     device = arguments.device or (torch.accelerator.current_accelerator() or torch.device("cpu"))
-    model, tokenizer = load_checkpoint(arguments.checkpoint, device, arguments.revision)
+    model, tokenizer = load_checkpoint(arguments.folder, device, arguments.revision)
     decoder, end = decoder_of(model), tokenizer.eos_token_id
     if decoder is None:
         return _WithGenerate(model, tokenizer, end)
@@ -204,9 +215,17 @@ class _WithGenerate:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = StrictParser((), prog=program_name("generate"), description="Write a story with a checkpoint.")
-    parser.add_argument("checkpoint", help="folder or Hub id")
-    parser.add_argument("prompt", help="how the story begins")
+    parser = StrictParser(
+        (),
+        prog=program_name("generate"),
+        usage=f"{command_name('generate')} [CHECKPOINT] PROMPT [--key value ...]",
+        description="Write a story with a checkpoint.",
+    )
+    for name, text in (
+        ("checkpoint", f"folder, Hub id or {BOXED.name} (the default)"),
+        ("prompt", "how the story begins"),
+    ):
+        parser.add_argument(name, help=text).required = False  # what a single one is: `_named`
     parser.add_argument("--revision", help="a branch, tag or commit of a Hub id")
     parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="sampling settings")
     parser.add_argument("--temperature", type=float, help="above 1: more random; below 1: less")
@@ -227,4 +246,24 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if arguments.seed is not None and not 0 <= arguments.seed < 2**63:
         raise UserError(f"seed must be between 0 and {2**63 - 1}, got {arguments.seed}")
     check_output_file(arguments.output_file)
+    return _named(arguments)
+
+
+def _named(arguments: argparse.Namespace) -> argparse.Namespace:
+    """The same with the `folder` to open (or Hub id); a word alone is the prompt, if it cannot be a checkpoint.
+
+    Raises:
+        UserError: it could be one.
+    """
+    if arguments.prompt is not None:
+        arguments.folder = find_checkpoint(arguments.checkpoint)
+        return arguments
+    alone = arguments.checkpoint or ""
+    if len(alone.split()) < 2 or "/" in alone or "\\" in alone or os.path.exists(alone):
+        known = alone if alone.strip() else "Once upon a time"
+        raise UserError(
+            f"no prompt: {alone!r} may be the name of a checkpoint" if alone.strip() else "no prompt",
+            f"{shell_line('generate', BOXED.name, known)} begins a story with it",
+        )
+    arguments.checkpoint, arguments.prompt, arguments.folder = BOXED.name, alone, str(BOXED)
     return arguments

@@ -14,6 +14,7 @@ import argparse
 from contextlib import nullcontext
 from pathlib import Path
 
+from tinystories.config.packaged import find_checkpoint
 from tinystories.config.parser import StrictParser
 from tinystories.console import program_name, shell_line
 from tinystories.errors import UserError
@@ -60,6 +61,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--output_file", help="write the repository and the commit to this JSON file")
     arguments = parser.parse_exactly(argv)
+    arguments.checkpoint = find_checkpoint(arguments.checkpoint)
     if not Path(arguments.checkpoint).is_dir():
         raise UserError(f"{arguments.checkpoint} is not a folder", "name a run folder, or a checkpoint-N in one")
     if arguments.formats:

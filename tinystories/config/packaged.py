@@ -1,15 +1,39 @@
-"""Recipes by name: `tinystories train demo` works in any folder, from an installed package and from a checkout.
+"""What comes with the package, by name, in any folder: the recipes and the boxed model.
 
-The recipes are those of configs/. A wheel carries them as package data, in tinystories/recipes.
+The recipes are those of configs/. A wheel carries them as package data, in tinystories/recipes. The boxed model is a
+checkpoint, tinystories/boxed, in a checkout as in a wheel; tools/box.py makes it.
 """
 
+import logging
+import os
 from difflib import get_close_matches
 from pathlib import Path
 
 from tinystories.errors import UserError
 
 
+logger = logging.getLogger(__name__)
+
 PACKAGE = Path(__file__).parent.parent
+BOXED = PACKAGE / "boxed"
+
+
+def find_checkpoint(name: str) -> str:
+    """The folder of the boxed model for the name `boxed`; any other folder or Hub id as it is.
+
+    A folder of that name in the working directory comes first, and the log says so.
+    """
+    if name != BOXED.name:
+        return name
+    if os.path.isdir(name):
+        logger.info("%s is the folder here, not the model that comes with tinystories", name)
+        return name
+    return str(BOXED)
+
+
+def is_boxed(folder: str | Path) -> bool:
+    """Whether `folder` is that of the boxed model, into which no command writes."""
+    return Path(folder).resolve() == BOXED.resolve()
 
 
 def recipes_folder() -> Path:

@@ -19,7 +19,7 @@ from yaml.reader import ReaderError
 from tinystories.atomic import write_atomically
 from tinystories.config.keys import DataArguments, ModelArguments, TokenizerArguments
 from tinystories.config.outside import word_from_outside
-from tinystories.config.packaged import find_recipe, recipe_names
+from tinystories.config.packaged import find_checkpoint, find_recipe, recipe_names
 from tinystories.config.parser import StrictParser
 from tinystories.config.training_keys import training_keys
 from tinystories.console import command_name, program_name
@@ -89,6 +89,11 @@ def read_recipe(argv: list[str]) -> Recipe:
         raise UserError("attn_implementation flex_attention cannot train on a CPU, only generate", "use sdpa")
     values = {key: value for key, value in vars(namespace).items() if key not in _NOT_RECORDED}
     values |= {"bf16": training.bf16}
+    named: tuple[tuple[Any, str], ...] = ((model, "model_name_or_path"), (tokenizer, "tokenizer_name"))
+    for part, key in named:
+        if values[key]:
+            values[key] = find_checkpoint(values[key])
+            setattr(part, key, values[key])
     return Recipe(model, data, tokenizer, training, values, given=_names(words))
 
 

@@ -9,6 +9,7 @@ from transformers.utils import logging as transformers_logging
 
 from tinystories.atomic import write_atomically
 from tinystories.checkpoint.loading import load_checkpoint
+from tinystories.config.packaged import is_boxed
 from tinystories.evaluation import leaderboard
 from tinystories.evaluation.arguments import EvaluationArguments
 from tinystories.evaluation.overall import OVERALL
@@ -64,8 +65,10 @@ def judged(judgement: dict[str, Any] | None) -> list[str]:
 
 
 def save_beside_the_weights(folder: Path, found: dict[str, Any]) -> None:
-    """Write the result into the checkpoint and on its card, unless it is not of a run or its card was edited."""
-    if not (folder / TRAINER_STATE).exists():
+    """Write the result into the checkpoint and on its card, unless it is not of a run, its card was edited, or it came
+    with the package.
+    """
+    if is_boxed(folder) or not (folder / TRAINER_STATE).exists():
         return
     run = Run(folder)
     known = run.evaluation

@@ -18,6 +18,7 @@ import torch
 import transformers
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
+from transformers.utils import CONFIG_NAME
 
 from tinystories.atomic import write_atomically
 from tinystories.reporting.format import cell, spread
@@ -28,6 +29,7 @@ from tinystories.run_files import (
     EvaluationRow,
     Run,
     SampleRow,
+    read_json,
     without_local_paths,
 )
 
@@ -46,7 +48,8 @@ class CardFacts:
 
     recipe, data: as in recipe.json and data_report.json. step: of the last optimizer step. best_step: of the weights
     that a finished run has kept, where load_best_model_at_end chose them. final: the scores of all validation stories,
-    by the names of all_results.json without "eval_". evaluation: as in evaluation.json.
+    by the names of all_results.json without "eval_". evaluation: as in evaluation.json. stored: number format of the
+    weights.
     """
 
     recipe: dict[str, Any]
@@ -64,6 +67,7 @@ class CardFacts:
     environment: Environment | None = None
     samples: list[SampleRow] = field(default_factory=list)
     evaluation: Evaluation | None = None
+    stored: str = "float32"
 
 
 def read_facts(folder: str | Path) -> CardFacts | None:
@@ -94,6 +98,7 @@ def read_facts(folder: str | Path) -> CardFacts | None:
             environment=run.environment,
             samples=[row for row in run.samples if row["step"] <= step],
             evaluation=run.evaluation,
+            stored=str((read_json(Path(folder) / CONFIG_NAME, logger.warning) or {}).get("dtype") or "float32"),
         )
     for problem in run.problems:
         logger.warning("%s: %s", folder, problem)

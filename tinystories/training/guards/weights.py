@@ -13,12 +13,14 @@ from tinystories.training.guards.records import plain
 
 Weights = dict[str, np.ndarray]
 
+STORED_AS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}  # as safetensors names them
 
-def check_whole(folder: str | Path, weights: Weights) -> str:
-    """Every weight is a finite float32 number, and no matrix or norm is all zeros."""
+
+def check_whole(folder: str | Path, weights: Weights, dtype: str = "float32") -> str:
+    """Every weight is a finite number stored as `dtype`, not rounded before, and no matrix or norm is all zeros."""
     formats = stored_dtypes(folder)
-    if formats != {"F32"}:
-        raise GuardError(f"the weights in {folder} are stored as {', '.join(sorted(formats))}, and the run has float32")
+    if formats != {STORED_AS.get(dtype)}:
+        raise GuardError(f"the weights in {folder} are stored as {', '.join(sorted(formats))}, and should be {dtype}")
     rounded = []
     for name, weight in weights.items():
         if not np.isfinite(weight).all():
@@ -27,9 +29,9 @@ def check_whole(folder: str | Path, weights: Weights) -> str:
             raise GuardError(f"{name} in {folder} is all zeros")
         if weight.ndim > 1:
             rounded.append(not (np.ascontiguousarray(weight).view(np.uint32) & 0xFFFF).any())
-    if all(rounded):
+    if all(rounded) and dtype == "float32":
         raise GuardError(f"the weights in {folder} were rounded to bfloat16 before they were saved")
-    return f"{len(weights)} tensors, {sum(weight.size for weight in weights.values()):,} finite float32 numbers"
+    return f"{len(weights)} tensors, {sum(weight.size for weight in weights.values()):,} finite {dtype} numbers"
 
 
 def check_equal(weights: Weights, others: Weights, found: str, expected: str) -> str:
