@@ -41,7 +41,7 @@ from tinystories.evaluation.text.generation import write_samples
 from tinystories.evaluation.text.metrics import METRICS, available_metrics
 from tinystories.evaluation.text.prompts import PROMPTS
 from tinystories.evaluation.text.samples import Sample, human_stories
-from tinystories.generation.presets import PRESETS
+from tinystories.generation.presets import DEFAULT_PRESET, PRESETS
 from tinystories.provenance import Stopwatch, hash_files, provenance
 from tinystories.reporting.format import cell
 from tinystories.run_files import read_json
@@ -94,7 +94,7 @@ def measure(arguments: argparse.Namespace) -> dict:
         train_file=arguments.train_file,
         stories=arguments.stories,
         pairs=arguments.pairs,
-        presets=["balanced"],
+        presets=[DEFAULT_PRESET],
         seeds=[1, 2],
         output_dir=arguments.output_dir,
         critic=arguments.critic,

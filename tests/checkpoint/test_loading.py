@@ -33,6 +33,7 @@ FILES = {
     "generation_config_balanced.json",
     "generation_config_conservative.json",
     "generation_config_creative.json",
+    "generation_config_natural.json",
     "model.safetensors",
     "modeling_tinystories.py",
     "tokenizer.json",
@@ -110,7 +111,7 @@ def test_files_of_every_checkpoint(counting_run):
         for preset in (None, *PRESETS):
             name = f"generation_config_{preset}.json" if preset else "generation_config.json"
             generation = GenerationConfig.from_pretrained(folder, name)
-            for key, value in PRESETS[preset or "balanced"].items():
+            for key, value in PRESETS[preset or "natural"].items():
                 assert getattr(generation, key) == value
             for token in ("bos", "eos", "pad"):
                 assert getattr(generation, f"{token}_token_id") == config[f"{token}_token_id"]

@@ -52,11 +52,13 @@ def test_context_limit(counting_run, tmp_path):
         assert "stopped at the limit of tokens" in process.stdout
 
 
-@pytest.mark.parametrize("preset", ["balanced", "conservative", "creative"])
+@pytest.mark.parametrize("preset", [None, "natural", "balanced", "conservative", "creative"])
 def test_presets(preset, counting_run, tmp_path):
+    """Each by its name; natural where none is named."""
     wanted = {"balanced": (0.8, 50, 0.95, 1.2), "conservative": (0.7, 40, 0.9, 1.3), "creative": (0.9, 60, 0.95, 1.1)}
+    wanted["natural"] = wanted[None] = (0.8, 50, 0.95, 1.0)
     output = tmp_path / "story.json"
-    options = ["--preset", preset, "--max_new_tokens", "2", "--output_file", output]
+    options = [*(["--preset", preset] if preset else []), "--max_new_tokens", "2", "--output_file", output]
     process = run_command("run_generation.py", counting_run, "Story", *options)
     assert process.returncode == 0, process.stderr[-2000:]
     used = json.loads(output.read_text())["generation_config"]

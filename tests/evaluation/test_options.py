@@ -12,7 +12,7 @@ from tinystories.evaluation.text.prompts import PROMPTS
 
 
 MISTAKES = {
-    "no such preset": (["run", "--presets", "wild"], "presets must be some of balanced, conservative, creative, got w"),
+    "no such preset": (["run", "--presets", "wild"], "presets must be some of natural, balanced, conservative, creat"),
     "too many prompts": (["run", "--prompts", "1000"], f"prompts must be at most {len(PROMPTS)}, got 1000"),
     "no pairs": (["run", "--pairs", "0"], "pairs must be at least 1"),
     "a seed twice": (["run", "--seeds", "1", "1"], "seeds must be different"),

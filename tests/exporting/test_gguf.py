@@ -193,7 +193,7 @@ def test_files_and_modelfile(written):
     assert sizes == sorted(sizes, reverse=True)
     lines = (folder / "Modelfile").read_text().splitlines()
     assert lines[:2] == ["FROM ./small-Q8_0.gguf", 'TEMPLATE """{{ .Prompt }}"""']
-    for line in ("temperature 0.8", "top_k 50", "top_p 0.95", "repeat_penalty 1.2", "repeat_last_n -1"):
+    for line in ("temperature 0.8", "top_k 50", "top_p 0.95", "repeat_penalty 1.0", "repeat_last_n -1"):
         assert f"PARAMETER {line}" in lines
     for line in ("num_ctx 64", "num_predict 40", 'stop "<|eos|>"'):
         assert f"PARAMETER {line}" in lines

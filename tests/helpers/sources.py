@@ -264,7 +264,7 @@ DEFINED = {
             f'"{key}": {value}'
             for key, value in (("seed", 1), ("prompt_tokens", 7), ("max_tokens", 6), ("new_tokens", 6))
         ),
-        '"settings": {"temperature": 0.8, "top_k": 50, "top_p": 0.95, "repetition_penalty": 1.2}',
+        '"settings": {"temperature": 0.8, "top_k": 50, "top_p": 0.95, "repetition_penalty": 1.0}',
         '"tokens": 1}',
         '"seconds": ...',
         f"| `prompt` | 1 to {BOUNDS['prompt'][1]:,} characters",
@@ -329,6 +329,7 @@ GENERATED = {  # blocks between two comments, and the test that compares them wi
     ("alarms: numbers", "alarms: end"): "tests/evaluation/test_metric_scale.py",
     ("penalties: numbers", "penalties: end"): "tests/evaluation/test_metric_scale.py",
     ("overall: numbers", "overall: end"): "tests/evaluation/test_metric_scale.py",
+    ("presets: numbers", "presets: end"): "tests/evaluation/test_default_preset.py",
     ("damages: numbers", "damages: end"): "tests/evaluation/test_metric_scale.py",
     ("other damages: numbers", "other damages: end"): "tests/evaluation/test_metric_scale.py",
     ("checkpoints: numbers", "checkpoints: end"): "tests/evaluation/test_metric_scale.py",

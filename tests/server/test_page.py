@@ -471,7 +471,7 @@ def test_watch_it_learn(page):
     assert [body["model"] for body in sent] == ["checkpoint-1", "checkpoint-50", "checkpoint-100", "run"]
     assert len({(body["prompt"], body["seed"], body["preset"]) for body in sent}) == 1
     titles = page.locator(".sheet .title").all_text_contents()
-    assert titles == ["step 1, balanced", "step 50, balanced", "step 100, balanced", "run, balanced"]
+    assert titles == ["step 1, natural", "step 50, natural", "step 100, natural", "run, natural"]
     expect(page.locator("#add")).to_be_hidden()
     page.locator("#columns .remove").first.click()
     expect(page.locator("#columns li")).to_have_count(3)

@@ -211,7 +211,7 @@ RULES = (
         _undertrained,
         "train longer (--resume, more steps), or check the learning_rate",
     ),
-    Rule("sampling too hot", _too_hot, "lower temperature, top_k, top_p or repetition_penalty (--preset balanced)"),
+    Rule("sampling too hot", _too_hot, "lower temperature, top_k, top_p or repetition_penalty (--preset natural)"),
 )
 
 AFTER_INVARIANTS = RULES[1]  # a tokenizer that does not fit explains most of what an invariant may find
