@@ -238,15 +238,15 @@ def measure(experiment: Experiment, record: dict[str, Any], path: Path, jobs: in
         write()
 
     record["people"] = people(experiment.corpus)
-    done = {(run["arm"], run["seed"]) for run in record["runs"]}
-    wanted = [(name, seed) for seed in experiment.seeds for name in ARMS if (name, seed) not in done]
-    runs = [experiment.run(name, seed, plans[name][0], compiled) for name, seed in wanted]
-    train(runs, work_dir, jobs, SCRIPT, keep)
     refused = [name for name, arm in ARMS.items() if arm.faulty and name not in record["refused"]]
     with ThreadPoolExecutor(jobs) as pool:
         found = pool.map(lambda name: refusal(name, plans[name][0], work_dir), refused)
         record["refused"] |= dict(zip(refused, found, strict=True))
     write()
+    done = {(run["arm"], run["seed"]) for run in record["runs"]}
+    wanted = [(name, seed) for seed in experiment.seeds for name in ARMS if (name, seed) not in done]
+    runs = [experiment.run(name, seed, plans[name][0], compiled) for name, seed in wanted]
+    train(runs, work_dir, jobs, SCRIPT, keep)
 
 
 def people(corpus: Corpus) -> dict[str, Any]:
@@ -291,6 +291,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=BUDGET, help="floating-point operations of a run")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--torch_compile", action="store_true", help="compile each model; pays for long runs only")
+    parser.add_argument("--skip_guards", action="store_true", help="no run with the guards; else one of each sound arm")
     parser.add_argument("--quick", action="store_true", help="tiny models, a few steps: does everything work?")
     parser.add_argument("--record", type=Path, default=RECORD)
     parser.add_argument("--work_dir", type=Path, default=ROOT / "runs" / "claims", help="run folders and logs")
@@ -311,6 +312,8 @@ def main() -> None:
         settings["base"]["per_device_train_batch_size"] = 4
         for role, number in (("train_file", QUICK_STORIES), ("validation_file", QUICK_VALIDATION)):
             files[role] = first_stories(files[role], number, work_dir / files[role].name)
+    if given.skip_guards:
+        settings["guarded"] = ()
     experiment = Experiment({role: str(file) for role, file in files.items()}, work_dir, **settings)
     measure(experiment, read_record(given.record), given.record, given.jobs, given.torch_compile)
 

@@ -23,7 +23,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.shifted_labels import ShiftedTwice
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.config.recipe import read_recipe
 from tinystories.console import run_command
@@ -64,6 +63,16 @@ class ArticlesWeighted(StoryTrainer):
         weights[:, 0] = 0  # nothing predicts the first token
         nll = token_nll(model(input_ids=inputs["input_ids"]).logits, labels)
         return (weights * nll).sum() / weights.sum()
+
+
+class ShiftedTwice(StoryTrainer):
+    """Shifts the labels, although the model shifts them too."""
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        labels = torch.nn.functional.pad(inputs["labels"][:, 1:], (0, 1), value=IGNORED)
+        return super().compute_loss(model, {**inputs, "labels": labels}, return_outputs, num_items_in_batch)
 
 
 def article_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
