@@ -3,7 +3,8 @@
 - evaluation is exact: tokens are weighted and not batches, and no row is dropped;
 - a step that goes wrong stops the run before the optimizer applies it (on a GPU it may stop one step later, and the
   device leaves the wrong update out: loss_spike.py), and weights that are not finite are not saved;
-- training makes no logits, and batches of one shape, so that a model is compiled once;
+- training makes no logits; batches have one shape, for which a model is compiled once, or on a CPU, where it is not
+  compiled, no columns of padding alone;
 - a checkpoint is complete or absent (checkpointing.py), holds no pickled arguments, and is a complete Hub repository;
 - the optimizer may be Muon, and a schedule may count its decay in shares of the run (optimizers.py);
 - out of memory: a step is cut into smaller batches and keeps its rows (out_of_memory.py);
@@ -190,9 +191,14 @@ class StoryTrainer(AtomicCheckpointTrainer):
             return super()._evaluate(*args, **kwargs)
 
     def as_trained(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """What the model is given in a step: no logits, and one shape, for which it is compiled once."""
+        """What the model is given in a step: no logits, and one shape, for which it is compiled once.
+
+        Not compiled on a CPU, where the time of a step is that of its columns: those with a target only.
+        """
         if self.args.torch_compile:
             batch = with_rows(batch, self._train_batch_size)
+        elif self.args.device.type == "cpu":
+            batch = without_padding(batch)
         return {**batch, "loss_only": True}
 
     def training_step(
@@ -374,6 +380,13 @@ def with_rows(batch: dict[str, torch.Tensor], rows: int) -> dict[str, torch.Tens
     added = {name: tensor[:1].expand(missing, -1) for name, tensor in batch.items()}
     added["labels"] = torch.full_like(added["labels"], IGNORED)
     return {name: torch.cat([tensor, added[name]]) for name, tensor in batch.items()}
+
+
+def without_padding(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The batch without the last columns, if they have no label in any row: no other column depends on them."""
+    labelled = (batch["labels"] != IGNORED).any(dim=0).nonzero()
+    length = int(labelled[-1]) + 1 if len(labelled) else 1
+    return {name: tensor[:, :length] for name, tensor in batch.items()}
 
 
 def read_progress(checkpoint: Path) -> dict[str, Any]:
