@@ -11,6 +11,7 @@ one schedule scales the peak learning rate of every group.
 import logging
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,11 +20,55 @@ from transformers import SchedulerType, Trainer, get_scheduler
 from transformers.training_args import OptimizerNames
 from transformers.utils.import_utils import is_liger_kernel_available
 
-from tinystories.config.arguments import RunArguments
+from tinystories.config.arguments import RunArguments, bf16_is_fast
 from tinystories.errors import UserError, one_line
 
 
 logger = logging.getLogger(__name__)
+
+
+def multiplies_bfloat16(device_type: str) -> bool:
+    """Whether Muon iterates in bfloat16 on this device: everywhere but on a CPU without instructions for it."""
+    return device_type != "cpu" or bf16_is_fast(use_cpu=True)
+
+
+class Muon(torch.optim.Muon):
+    """torch's Muon, with its iteration in float32 on a CPU that has no bfloat16 and emulates it slowly."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """One step, as torch's."""
+        if closure is not None or multiplies_bfloat16(self.param_groups[0]["params"][0].device.type):
+            return super().step(closure)
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    _step_in_float32(weight, self.state[weight], group)
+        return None
+
+
+def _step_in_float32(weight: nn.Parameter, state: dict[str, torch.Tensor], group: dict[str, Any]) -> None:
+    """What torch's Muon does to one matrix, with `adjust_lr_fn="match_rms_adamw"`."""
+    assert weight.grad is not None
+    momentum = state.setdefault("momentum_buffer", torch.zeros_like(weight.grad))
+    momentum.lerp_(weight.grad, 1 - group["momentum"])
+    update = weight.grad.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
+    update = orthogonalized(update, group["ns_coefficients"], group["ns_steps"], group["eps"])
+    weight.mul_(1 - group["lr"] * group["weight_decay"])
+    weight.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(weight.shape)))
+
+
+def orthogonalized(
+    matrix: torch.Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
+) -> torch.Tensor:
+    """The matrix with singular values near 1, by Muon's Newton-Schulz iteration, in the dtype of the matrix."""
+    a, b, c = coefficients
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    wide = wide / wide.norm().clamp(min=eps)
+    for _ in range(steps):
+        gram = wide @ wide.T
+        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
@@ -55,9 +100,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
             {"params": [weight for weight in adamw_weights if weight.ndim < 2], "weight_decay": 0.0},
         ]
         self._adamw = torch.optim.AdamW(adamw_groups, lr=lr, betas=betas, eps=eps, fused=True)
-        self._muon = torch.optim.Muon(
-            muon_weights, lr=muon_lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
-        )
+        self._muon = Muon(muon_weights, lr=muon_lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
         # AdamW's first: the learning rate that the Trainer logs is that of the first group.
         super().__init__([*self._adamw.param_groups, *self._muon.param_groups], defaults={"lr": lr})
 

@@ -17,18 +17,24 @@ from transformers import SchedulerType, get_scheduler
 
 from tinystories.config.recipe import Recipe
 from tinystories.data.packing import IGNORED
+from tinystories.training.optimizers import multiplies_bfloat16
 
 
 Rates = Callable[[int], tuple[float, float]]
 
 # Of what float32 computes: an update is exact to 1e-6 of itself; a sum of many terms that cancel is not.
 OF_UPDATE, OF_RATE, ULPS = 1e-4, 2e-5, 4
-OF_MUON = 0.05  # its iteration is in bfloat16
+OF_MUON = 0.05  # its iteration may be in bfloat16
+MUON_MOMENTUM, MUON_ITERATIONS, MUON_COEFFICIENTS = 0.95, 5, (3.4445, -4.775, 2.0315)  # torch's defaults
 
 
 @dataclass
 class Settings:
-    """What a recipe asks of its optimizer. muon_rate: peak of the matrices of the layers; None without Muon."""
+    """What a recipe asks of its optimizer. muon_rate: peak of the matrices of the layers; None without Muon.
+
+    muon_in_bfloat16: what torch's Muon rounds to. Noise that this adds to a matrix of low rank becomes as large as the
+    update, so that another precision has another result.
+    """
 
     rate: float
     muon_rate: float | None
@@ -40,6 +46,7 @@ class Settings:
     schedule_options: dict[str, Any]
     warmup: float
     is_adamw: bool  # that of torch, without options of its own
+    muon_in_bfloat16: bool
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Settings":
@@ -63,6 +70,7 @@ class Settings:
             schedule_options=json.loads(options) if isinstance(options, str) else dict(options),
             warmup=values["warmup_steps"],
             is_adamw=optim in ("adamw_torch", "adamw_torch_fused") and not values["optim_args"],
+            muon_in_bfloat16=multiplies_bfloat16(recipe.training.device.type),
         )
 
     def uses_muon(self, name: str, weight: torch.Tensor) -> bool:
@@ -157,8 +165,14 @@ def adamw(
     return weight - rate * decay * weight - rate * direction / size
 
 
-def muon(weight: torch.Tensor, gradient: torch.Tensor, moments: Moments, rate: float, decay: float) -> torch.Tensor:
-    """The matrix after a step of torch's own Muon, and `moments` with it."""
+def muon(
+    weight: torch.Tensor, gradient: torch.Tensor, moments: Moments, rate: float, decay: float, in_bfloat16: bool
+) -> torch.Tensor:
+    """The matrix after a step of Muon, and `moments` with it; in float64, or what torch's own makes of it."""
+    if not in_bfloat16:
+        moments.first = MUON_MOMENTUM * moments.first + (1 - MUON_MOMENTUM) * gradient
+        update = newton_schulz((1 - MUON_MOMENTUM) * gradient + MUON_MOMENTUM * moments.first)
+        return weight - rate * decay * weight - rate * 0.2 * math.sqrt(max(weight.shape)) * update
     alone = torch.nn.Parameter(weight.float().clone())
     alone.grad = gradient.float()
     optimizer = torch.optim.Muon([alone], lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
@@ -166,6 +180,16 @@ def muon(weight: torch.Tensor, gradient: torch.Tensor, moments: Moments, rate: f
     optimizer.step()
     moments.first = optimizer.state[alone]["momentum_buffer"].double()
     return alone.detach().double()
+
+
+def newton_schulz(matrix: torch.Tensor) -> torch.Tensor:
+    """The matrix with every singular value near 1, by an odd polynomial of the matrix that is applied repeatedly."""
+    a, b, c = MUON_COEFFICIENTS
+    matrix = matrix / matrix.norm().clamp(min=1e-7)
+    for _ in range(MUON_ITERATIONS):
+        cubic = matrix @ (matrix.T @ matrix)
+        matrix = a * matrix + b * cubic + c * cubic @ (matrix.T @ matrix)
+    return matrix
 
 
 def error_of_update(

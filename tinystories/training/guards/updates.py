@@ -131,7 +131,7 @@ def wrong_change(
 
     def expected(decay: float, moments: Moments, rate: float = rate) -> torch.Tensor:
         if uses_muon:
-            return muon(before, gradient, moments, rate, decay)
+            return muon(before, gradient, moments, rate, decay, settings.muon_in_bfloat16)
         return adamw(before, gradient, moments, step, rate, decay, settings)
 
     untouched = Moments(moments.first, moments.second)
