@@ -258,7 +258,7 @@ def test_muon_is_that_of_the_precision(capability, shape, rank, monkeypatch):
         optimizer.step()
         name, gradient = "model.layers.0.weight", weight.grad.double()
         kept = Moments(moments.first)
-        assert wrong_change(name, before, weight, gradient, moments, step, 0.01, plain) is None
+        assert wrong_change(name, before, weight.detach(), gradient, moments, step, 0.01, plain) is None
         other = before + 1.1 * (weight.detach().double() - before)
         assert "is not that of Muon" in wrong_change(name, before, other, gradient, kept, step, 0.01, plain)
 
