@@ -59,7 +59,7 @@ from tinystories.provenance import Stopwatch, hash_files, provenance
 ROOT = Path(__file__).parent.parent
 RECORD = ROOT / "docs" / "results" / "generation.json"
 LIBRARIES = ("onnx", "onnxruntime", "llama-cpp-python")
-RECIPES = {"1M": "demo", "5.9M": "tinystories-cpu", "24.6M": "tinystories-24m"}
+RECIPES = {"1M": "tinystories-1m", "5.9M": "tinystories-cpu", "24.6M": "tinystories-24m"}
 GOALS = {"1M": 5.0, "5.9M": 5.0, "24.6M": 3.0}
 LLAMA_CPP_GOAL, START_GOAL = 2.5, 3.0
 PROMPT_TOKENS, NEW_TOKENS = 8, 160

@@ -1,7 +1,7 @@
 """What a busy machine costs: a training step beside equal neighbours, under each wait policy of OpenMP's threads.
 
     python benchmarks/shared_machine.py --write
-    python benchmarks/shared_machine.py --sizes demo --rounds 1 --seconds 1
+    python benchmarks/shared_machine.py --sizes ladder/tinystories-1m --rounds 1 --seconds 1
     python benchmarks/shared_machine.py --preload libiomp5.so
 
 OpenMP's threads wait for one another at barriers many times in a step. A thread that spins there keeps the core that
@@ -38,7 +38,7 @@ from tinystories.provenance import Stopwatch, provenance
 
 ROOT = Path(__file__).parent.parent
 RECORD = ROOT / "docs" / "results" / "shared_machine.json"
-SIZES = {"demo": "1.07M", "tinystories-cpu": "5.9M"}  # recipe: parameters
+SIZES = {"ladder/tinystories-1m": "1M", "tinystories-cpu": "5.9M"}  # recipe: parameters
 NEIGHBOURS = (0, 1, 2)
 DEFAULT, PASSIVE, ONE_THREAD = "default", "passive", "one thread"
 POLICIES = {

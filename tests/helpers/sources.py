@@ -75,9 +75,9 @@ DEMO_SCORE, CPU_SCORE = DEMO.all_results, CPU.all_results
 
 MEASURED = {
     "README.md": [
-        f"(seed {DEMO.provenance.seed}; {minutes(DEMO.provenance.processor_seconds)} of processor time with "
+        f"(seed {DEMO.provenance.seed}; {DEMO.provenance.processor_seconds:.0f} seconds of processor time with "
         f"{threads(DEMO.provenance.machine)} on an {DEMO.provenance.machine.processor}; "
-        f"{minutes(DEMO.provenance.seconds)} by the clock{others(DEMO.provenance.machine)})",
+        f"{DEMO.provenance.seconds:.0f} seconds by the clock{others(DEMO.provenance.machine)})",
         f"all {DEMO_SCORE.eval_stories:,} validation stories: loss {DEMO_SCORE.eval_loss:.4f} nats per token, "
         f"perplexity {DEMO_SCORE.eval_perplexity:.3f}, {DEMO_SCORE.eval_bits_per_byte:.4f} bits per byte",
         DEMO.story.text,

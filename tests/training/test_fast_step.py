@@ -19,7 +19,7 @@ from tinystories.data.packing import IGNORED, PackedRows
 from tinystories.errors import GuardError
 from tinystories.evaluation.scoring import ScoringRows
 from tinystories.training.loss_spike import FEWEST, is_spike, went_wrong
-from tinystories.training.trainer import StoryTrainer, with_rows
+from tinystories.training.trainer import StoryTrainer, with_rows, without_padding
 
 
 SUMMATION_ORDER = 1e-10  # relative, in float64: what is left after a few steps of AdamW
@@ -164,6 +164,24 @@ def test_last_batch_keeps_its_shape():
     model = make_model()
     losses = [model(**one, loss_only=True, num_items_in_batch=21, use_cache=False).loss for one in (batch, longer)]
     torch.testing.assert_close(*losses, rtol=1e-12, atol=0)
+
+
+def test_padding_columns_are_left_out():
+    """Those after the last label of all rows, and none between; the loss is the same."""
+    ids = tokens(3, 8)
+    labels = ids.clone()
+    labels[:, 6:] = labels[1, 3:] = labels[2, :5] = IGNORED
+    batch = {"input_ids": ids, "labels": labels, "position_ids": torch.arange(8).expand(3, 8)}
+    shorter = without_padding(batch)
+    assert {name: tensor.tolist() for name, tensor in shorter.items()} == {
+        name: tensor[:, :6].tolist() for name, tensor in batch.items()
+    }
+    model = make_model()
+    losses = [model(**one, loss_only=True, use_cache=False).loss for one in (batch, shorter)]
+    torch.testing.assert_close(*losses, rtol=1e-12, atol=0)
+    full = batch | {"labels": ids}
+    assert torch.equal(without_padding(full)["labels"], ids)
+    assert without_padding(batch | {"labels": torch.full_like(ids, IGNORED)})["input_ids"].shape == (3, 1)
 
 
 class Numbers(TokenizerOfSize):

@@ -173,6 +173,39 @@ def test_muon_without_a_gradient():
     assert torch.equal(unused, torch.ones(4, 6)) and torch.allclose(still, torch.full((4, 6), 0.95))
 
 
+def test_muon_without_bf16(monkeypatch):
+    """On a CPU that emulates bfloat16 the iteration is in float32: torch's, and far nearer to one in float64."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    recipe = read(optimizer="muon", **RATES)
+    model, ids = model_of(recipe), torch.arange(32).view(1, 32)
+    optimizer = muon_and_adamw(model.named_parameters(), recipe.training)
+    hidden = optimizer.param_groups[2]["params"]
+    assert {weight.shape for weight in hidden} == {(64, 64), (128, 64), (64, 128)}, "square, tall and wide"
+    frozen, momenta = hidden[0], [torch.zeros_like(weight).double() for weight in hidden]
+    frozen.requires_grad_(False)
+    for _ in range(2):
+        before = [weight.detach().double() for weight in hidden]
+        model(ids, labels=ids).loss.backward()
+        optimizer.step()
+        assert frozen.grad is None and torch.equal(frozen.double(), before[0])
+        for i, weight in enumerate(hidden[1:], 1):
+            gradient = weight.grad.double()
+            momenta[i] = 0.95 * momenta[i] + 0.05 * gradient
+            direction = newton_schulz(0.05 * gradient + 0.95 * momenta[i]) * 0.2 * max(weight.shape) ** 0.5
+            change = (weight - before[i] * (1 - 0.02 * 0.1)) / -0.02
+            assert (change - direction).norm() < 1e-4 * direction.norm(), "bfloat16 is wrong by 1e-2"
+        optimizer.zero_grad()
+
+
+def newton_schulz(matrix: torch.Tensor) -> torch.Tensor:
+    """Muon's five steps, on the singular values of the matrix."""
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    values = values / values.norm()
+    for _ in range(5):
+        values = 3.4445 * values - 4.775 * values**3 + 2.0315 * values**5
+    return left * values @ right
+
+
 def test_loaded_state_is_used():
     """A loaded state_dict replaces groups and state: the two optimizers inside must not use the old ones."""
     recipe = read(optimizer="muon", **RATES)

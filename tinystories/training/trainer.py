@@ -3,7 +3,8 @@
 - evaluation is exact: tokens are weighted and not batches, and no row is dropped;
 - a step that goes wrong stops the run before the optimizer applies it (on a GPU it may stop one step later, and the
   device leaves the wrong update out: loss_spike.py), and weights that are not finite are not saved;
-- training makes no logits, and batches of one shape, so that a model is compiled once;
+- training makes no logits; batches have one shape, for which a model is compiled once, or on a CPU, where it is not
+  compiled, no columns of padding alone;
 - a checkpoint is complete or absent (checkpointing.py), holds no pickled arguments, and is a complete Hub repository;
 - evaluations and checkpoints may be of an average of the weights (averaging.py);
 - the optimizer may be Muon, and a schedule may count its decay in shares of the run (optimizers.py);
@@ -211,9 +212,14 @@ class StoryTrainer(AveragingTrainer):
             return super()._evaluate(*args, **kwargs)
 
     def as_trained(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """What the model is given in a step: no logits, and one shape, for which it is compiled once."""
+        """What the model is given in a step: no logits, and one shape, for which it is compiled once.
+
+        Not compiled on a CPU, where the time of a step is that of its columns: those with a target only.
+        """
         if self.args.torch_compile:
             batch = with_rows(batch, self._train_batch_size)
+        elif self.args.device.type == "cpu":
+            batch = without_padding(batch)
         return {**batch, "loss_only": True}
 
     def training_step(
@@ -222,9 +228,8 @@ class StoryTrainer(AveragingTrainer):
         if self.visits is not None:
             self.visits.look(inputs)
         batch, inputs = inputs, self.as_trained(inputs)
-        rows, length = inputs["input_ids"].shape
         loss = super().training_step(model, inputs, num_items_in_batch)
-        self.flops.add(rows, length)
+        self.flops.add(len(inputs["input_ids"]), batch["input_ids"].shape[1])
         self.loss_spike_guard.record(batch, loss)
         return loss
 
@@ -403,6 +408,13 @@ def with_rows(batch: dict[str, torch.Tensor], rows: int) -> dict[str, torch.Tens
     added = {name: tensor[:1].expand(missing, -1) for name, tensor in batch.items()}
     added["labels"] = torch.full_like(added["labels"], IGNORED)
     return {name: torch.cat([tensor, added[name]]) for name, tensor in batch.items()}
+
+
+def without_padding(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The batch without the last columns, if they have no label in any row: no other column depends on them."""
+    labelled = (batch["labels"] != IGNORED).any(dim=0).nonzero()
+    length = int(labelled[-1]) + 1 if len(labelled) else 1
+    return {name: tensor[:, :length] for name, tensor in batch.items()}
 
 
 def read_progress(checkpoint: Path) -> dict[str, Any]:

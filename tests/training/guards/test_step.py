@@ -12,6 +12,7 @@ from tinystories.config.recipe import read_recipe
 from tinystories.data.packing import IGNORED
 from tinystories.training.guards.plain_step import Moments, Settings, adamw, learning_rates, targets_of
 from tinystories.training.guards.updates import wrong_change, wrong_groups
+from tinystories.training.muon import Muon
 from tinystories.training.optimizers import make_schedule
 
 
@@ -242,6 +243,25 @@ def test_plain_adamw_is_that_of_torch():
         mine = adamw(mine, weight.grad, moments, step, 0.1, 0.3, plain)
         optimizer.step()
         assert torch.allclose(mine, weight, atol=1e-12)
+
+
+@pytest.mark.parametrize(("shape", "rank"), [((48, 48), 48), ((24, 64), 24), ((64, 24), 1)])
+@pytest.mark.parametrize("capability", ["avx2", "avx512_bf16"])
+def test_muon_is_that_of_the_precision(capability, shape, rank, monkeypatch):
+    """The guard follows Muon with bfloat16 and without; in a gradient of rank 1 the noise of bfloat16 is an update."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True})
+    plain, weight = settings(*MUON), torch.nn.Parameter(torch.randn(shape))
+    dtype = torch.bfloat16 if capability == "avx512_bf16" else torch.float32
+    optimizer, moments = Muon([weight], 0.01, 0.1, 0.95, dtype), Moments(torch.zeros(shape).double())
+    for step in (1, 2, 3):
+        weight.grad = torch.randn(shape[0], rank) @ torch.randn(rank, shape[1])
+        before = weight.detach().clone().double()
+        optimizer.step()
+        name, gradient = "model.layers.0.weight", weight.grad.double()
+        kept = Moments(moments.first)
+        assert wrong_change(name, before, weight.detach(), gradient, moments, step, 0.01, plain) is None
+        other = before + 1.1 * (weight.detach().double() - before)
+        assert "is not that of Muon" in wrong_change(name, before, other, gradient, kept, step, 0.01, plain)
 
 
 @pytest.mark.parametrize(

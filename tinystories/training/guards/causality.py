@@ -96,7 +96,7 @@ def check_causality_as_trained(trainer: RecipeTrainer) -> str:
     if not trainer.args.torch_compile:
         number = min(number, UNCOMPILED_ROWS)
     numbers = random.choice(len(trainer.train_dataset), size=number, replace=number > len(trainer.train_dataset))
-    batch = collate(trainer, [trainer.train_dataset[int(i)] for i in numbers])
+    batch = trainer.as_trained(collate(trainer, [trainer.train_dataset[int(i)] for i in numbers]))
     length, first = batch["input_ids"].shape[1], 1 if number > 1 else 0
     spread = (np.arange(number - first) + random.random(number - first)) / (number - first)
     places = dict(enumerate((spread * length).astype(int).tolist(), start=first))
@@ -130,15 +130,14 @@ def _end_of_story(batch: dict[str, torch.Tensor], row: int, t: int) -> int:
 def _states_as_trained(trainer: RecipeTrainer, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """The last hidden states of a forward pass as in a step, gradients recorded, with the same dropout each time.
 
-    A step has no logits; those of a token would be a product of its hidden state alone.
+    batch: as `trainer.as_trained` gives it. It has no logits; those of a token would be a product of its hidden state
+    alone.
     """
     trainer.model_wrapped.train()
     targets = trainer._get_num_items_in_batch([batch], trainer.args.device)  # in the dtype that a step gives it
     with keep_random_state(trainer.args.device):
         torch.manual_seed(0)
-        _, outputs = trainer.compute_loss(
-            trainer.model_wrapped, trainer.as_trained(batch), return_outputs=True, num_items_in_batch=targets
-        )
+        _, outputs = trainer.compute_loss(trainer.model_wrapped, batch, return_outputs=True, num_items_in_batch=targets)
     states = outputs.logits if outputs.hidden_states is None else outputs.hidden_states[-1]
     return states.detach().float()
 
