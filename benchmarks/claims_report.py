@@ -101,8 +101,8 @@ LABELS = {
     "first_fit_rows": "whole stories fitted into rows",
     "half_context": "half the context",
     "dropout": "dropout 0.1",
-    "few_stories": "a tenth of the stories",
-    "few_stories_dropout": "a tenth of the stories, dropout 0.1",
+    "few_stories": "a hundredth of the stories",
+    "few_stories_dropout": "a hundredth of the stories, dropout 0.1",
     "untied": "output layer not tied",
 }
 

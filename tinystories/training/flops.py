@@ -2,8 +2,8 @@
 
 `training_flops` is the sum, over all rows that were trained on (forward and backward), of their length x
 `flops_per_token` at that length (environment.py): all steps, processes and sessions of the run. Padding counts, since
-it costs the same on a GPU; so do rows that fill up the last batch of an epoch for a compiled model or for several processes. Not
-counted: the optimizer, evaluations, guards, and a second forward by gradient_checkpointing.
+it costs the same on a GPU; so do rows that fill up the last batch of an epoch for a compiled model or for several
+processes. Not counted: the optimizer, evaluations, guards, and a second forward by gradient_checkpointing.
 """
 
 import torch
