@@ -16,7 +16,6 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from transformers import PreTrainedTokenizerBase
 
 from benchmarks.claims_report import FIGURES, draw, with_blocks
 from benchmarks.claims_run import MEASURES
-from benchmarks.recipe_runs import ROOT, Run, as_option, train
+from benchmarks.recipe_runs import ROOT, Run, as_option, first_stories, train
 from tinystories.atomic import write_atomically
 from tinystories.checkpoint.loading import new_model
 from tinystories.config.keys import DataArguments, TokenizerArguments
@@ -270,13 +269,6 @@ def as_text(record: dict[str, Any]) -> str:
 
 def read_record(path: Path = RECORD) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def first_stories(path: Path, number: int, copy: Path) -> Path:
-    """Copy the first stories of a .txt file, in which each ends with <|endoftext|>."""
-    stories = path.read_text(encoding="utf-8").split("<|endoftext|>")
-    copy.write_text("".join(f"{story}<|endoftext|>" for story in islice(stories, number)), encoding="utf-8")
-    return copy
 
 
 def render(path: Path) -> None:

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,13 @@ def _call(command: list[str], log: int) -> None:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+def first_stories(path: Path, number: int, copy: Path) -> Path:
+    """Copy the first stories of a .txt file, in which each ends with <|endoftext|>."""
+    stories = path.read_text(encoding="utf-8").split("<|endoftext|>")
+    copy.write_text("".join(f"{story}<|endoftext|>" for story in islice(stories, number)), encoding="utf-8")
+    return copy
 
 
 def as_option(value: object) -> str:

@@ -28,7 +28,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from recipe_runs import Run, as_option, train
+from recipe_runs import Run, as_option, first_stories, train
 from scaling_fit import SIMPLER, Point, error_of_left_out, fit, leave_one_out, left_out
 from scaling_page import claims, draw, page
 
@@ -58,7 +58,7 @@ FAMILY = {  # what all runs share; a recipe that differs in one of these gets a 
 RATES = {"muon_learning_rate": 8e-3, "learning_rate": 8e-3}  # at WIDTH
 SETTINGS = {  # what does not change the score
     "block_size": 512,
-    "per_device_train_batch_size": 16,
+    "per_device_train_batch_size": 4,
     "per_device_eval_batch_size": 64,
     "eval_strategy": "no",
     "save_strategy": "no",
@@ -84,24 +84,20 @@ class Rung:
     seeds: tuple[int, ...] = (1,)
 
 
-TINY, SMALL = shape(64, 2, 512), shape(96, 4, 1024)
-MIDDLE, LARGE = shape(128, 5, 2048), shape(192, 6, 2048)
-QUARTER = 3577  # stories: a quarter of the text, to be repeated more often
+TINY, SMALL, MIDDLE = shape(64, 2, 512), shape(96, 4, 1024), shape(128, 5, 2048)
+FEW = 894  # stories: a sixteenth of the text, to be repeated more often
 RUNGS = [
-    *(Rung(f"tiny-{steps}", TINY, steps) for steps in (183, 366, 732)),
-    *(Rung(f"small-{steps}", SMALL, steps) for steps in (183, 732)),
-    Rung("small-366", SMALL, 366, seeds=(1, 2, 3)),
-    Rung("small-4k-366", SMALL | {"vocab_size": 4096}, 366),
-    *(Rung(f"middle-{steps}", MIDDLE, steps) for steps in (183, 366, 732)),
-    *(Rung(f"large-{steps}", LARGE, steps) for steps in (183, 732)),
-    Rung("large-366", LARGE, 366, seeds=(1, 2, 3)),
-    *(Rung(f"tiny-quarter-{steps}", TINY, steps, QUARTER) for steps in (183, 366, 732)),
-    *(Rung(f"small-quarter-{steps}", SMALL, steps, QUARTER) for steps in (183, 366, 732)),
-    *(Rung(f"middle-quarter-{steps}", MIDDLE, steps, QUARTER) for steps in (183, 732)),
-    Rung("middle-quarter-366", MIDDLE, 366, QUARTER, seeds=(1, 2, 3)),
-    *(Rung(f"large-quarter-{steps}", LARGE, steps, QUARTER) for steps in (183, 366, 732)),
+    *(Rung(f"tiny-{steps}", TINY, steps) for steps in (137, 274, 549)),
+    *(Rung(f"small-{steps}", SMALL, steps) for steps in (137, 549)),
+    Rung("small-274", SMALL, 274, seeds=(1, 2, 3)),
+    Rung("small-4k-274", SMALL | {"vocab_size": 4096}, 274),
+    *(Rung(f"middle-{steps}", MIDDLE, steps) for steps in (137, 274, 549)),
+    *(Rung(f"tiny-few-{steps}", TINY, steps, FEW) for steps in (137, 274, 549)),
+    *(Rung(f"small-few-{steps}", SMALL, steps, FEW) for steps in (137, 274, 549)),
+    *(Rung(f"middle-few-{steps}", MIDDLE, steps, FEW) for steps in (137, 274)),
 ]
-HELD_OUT = Rung("held-out", shape(256, 6, 4096), 1456)  # the network and the tokens of tinystories-cpu
+HELD_OUT = Rung("held-out", shape(192, 4, 4096), 600)  # three times the cost of the largest of the fit
+VALIDATION = 1_000  # stories, the first, on which every run is scored
 QUICK = [
     Rung(f"quick-{layers}-{width}-{steps}-{stories}", shape(width, layers, 300 + width), steps, stories)
     for width, layers in ((32, 1), (48, 2), (64, 2))
@@ -260,7 +256,8 @@ def main() -> None:
         if not (given.train_file and given.validation_file):
             parser.error("--train_file and --validation_file are needed")
         work_dir.mkdir(parents=True, exist_ok=True)
-        common = {"train_file": given.train_file, "validation_file": given.validation_file}
+        held_out_stories = first_stories(given.validation_file, VALIDATION, work_dir / "validation.txt")
+        common = {"train_file": given.train_file, "validation_file": held_out_stories}
         common = {name: str(path.resolve()) for name, path in common.items()} | {
             "data_cache_dir": str(work_dir / "cache")
         }
