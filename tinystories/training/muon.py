@@ -45,21 +45,21 @@ class Muon(torch.optim.Optimizer):
         self.dtype, self.normalization, self.cautious = dtype, normalization, cautious
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One step of all weights that have a gradient. There is no closure: the caller computes the gradients."""
         for group in self.param_groups:
-            trained = [weight for weight in group["params"] if weight.grad is not None]
+            trained: list[torch.Tensor] = [weight for weight in group["params"] if weight.grad is not None]
             for weights in by_shape(trained):
                 self._step(weights, group["lr"], group["weight_decay"], group["momentum"])
 
-    def _step(self, weights: list[nn.Parameter], lr: float, weight_decay: float, momentum: float) -> None:
+    def _step(self, weights: list[torch.Tensor], lr: float, weight_decay: float, momentum: float) -> None:
         for weight in weights:
             if "momentum_buffer" not in self.state[weight]:
                 self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
         buffers = [self.state[weight]["momentum_buffer"] for weight in weights]
-        gradients = [weight.grad for weight in weights]
+        gradients = [weight.grad for weight in weights if weight.grad is not None]  # of all of them
         torch._foreach_lerp_(buffers, gradients, 1 - momentum)
-        ahead = torch._foreach_lerp(gradients, buffers, momentum)
+        ahead = list(torch._foreach_lerp(gradients, buffers, momentum))
         if self.normalization == "before":
             ahead = [update / update.norm(dim=1, keepdim=True).clamp(min=SMALLEST) for update in ahead]
         wide = torch.stack([lying(update) for update in ahead])
@@ -75,7 +75,7 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_mul_(weights, 1 - lr * weight_decay)
         torch._foreach_add_(weights, updates, alpha=-lr * size)
 
-    def _normalized(self, update: torch.Tensor, weight: nn.Parameter) -> torch.Tensor:
+    def _normalized(self, update: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """The update with rows of about one size, and a root mean square of 1."""
         state = self.state[weight]
         squares = update.square().mean(dim=1, keepdim=True)
@@ -100,9 +100,9 @@ def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def by_shape(weights: list[nn.Parameter]) -> list[list[nn.Parameter]]:
+def by_shape(weights: list[torch.Tensor]) -> list[list[torch.Tensor]]:
     """A matrix and its transpose are of one shape."""
-    groups: dict[tuple[int, ...], list[nn.Parameter]] = {}
+    groups: dict[tuple[int, ...], list[torch.Tensor]] = {}
     for weight in weights:
         groups.setdefault(tuple(sorted(weight.shape)), []).append(weight)
     return list(groups.values())
