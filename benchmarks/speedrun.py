@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from recipe_runs import Run, train
 from sequential_test import MOST_PAIRS, decide
-from speedrun_page import claims, compared, numbers_of, render, scores
+from speedrun_page import claims, compared, numbers_of, render, scores, spread_of
 from speedrun_rules import (
     SCORED,
     TRACKS,
@@ -141,12 +141,11 @@ class Contest:
         return entry | {"outcome": outcome_of_one(better, spread)}
 
     def spread(self) -> float:
-        """Standard deviation of a seed on track XS: of its record with the most seeds."""
-        several = [scores(entry) for entry in self.record["records"] if entry["track"] == "XS"]
-        several = [found for found in several if len(found) > 1]
-        if not several:
+        """Standard deviation of a seed on track XS."""
+        found = spread_of(self.record)
+        if found is None:
             raise UserError("track XS has no record with several seeds, whose spread a single run would take", "run XS")
-        return stdev(max(several, key=len))
+        return found
 
     def compete(self, name: str, keys: dict[str, Any]) -> dict[str, Any]:
         """Candidate against record, pair by pair, until the test decides."""

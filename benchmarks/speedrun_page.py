@@ -153,10 +153,21 @@ def compared(entry: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def did_not_help(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """The arms of all searches that were not clearly better than the first arm there; with their result in words."""
+    """The arms of all searches that were not clearly better than the first arm there; with their result in words.
+
+    The error of one seed is that of a difference of two runs of track XS.
+    """
     arms = [arm for entry in record["search"] for arm in compared(entry)]
-    unclear = [arm for arm in arms if arm["difference"] > -CLEAR * (arm["error"] or 0)]
+    one_seed = 2**0.5 * (spread_of(record) or 0)
+    unclear = [arm for arm in arms if arm["difference"] > -CLEAR * (one_seed if arm["error"] is None else arm["error"])]
     return [arm | {"result": "{} bits per byte, {}".format(*numbers_of(arm))} for arm in unclear]
+
+
+def spread_of(record: dict[str, Any]) -> float | None:
+    """Standard deviation of a seed on track XS: of its record with the most seeds; None if none has several."""
+    several = [scores(entry) for entry in record["records"] if entry["track"] == "XS"]
+    several = [found for found in several if len(found) > 1]
+    return stdev(max(several, key=len)) if several else None
 
 
 def numbers_of(arm: dict[str, Any]) -> list[str]:
