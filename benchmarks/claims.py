@@ -298,7 +298,9 @@ def main() -> None:
     work_dir = given.work_dir.resolve()
     work_dir.mkdir(parents=True, exist_ok=True)
     files = {"train_file": given.train_file.resolve(), "validation_file": given.validation_file.resolve()}
-    files["validation_file"] = first_stories(files["validation_file"], VALIDATION, work_dir / "validation.txt")
+    files["validation_file"] = first_stories(
+        files["validation_file"], VALIDATION, work_dir / f"first-{VALIDATION}-stories.txt"
+    )
     settings = {"budget": given.budget, "base": RECIPE, "stories_each": STORIES_EACH}
     if given.quick:
         settings = {"budget": QUICK_BUDGET, "base": RECIPE | QUICK, "stories_each": 1}

@@ -256,7 +256,9 @@ def main() -> None:
         if not (given.train_file and given.validation_file):
             parser.error("--train_file and --validation_file are needed")
         work_dir.mkdir(parents=True, exist_ok=True)
-        held_out_stories = first_stories(given.validation_file, VALIDATION, work_dir / "validation.txt")
+        held_out_stories = first_stories(
+            given.validation_file, VALIDATION, work_dir / f"first-{VALIDATION}-stories.txt"
+        )
         common = {"train_file": given.train_file, "validation_file": held_out_stories}
         common = {name: str(path.resolve()) for name, path in common.items()} | {
             "data_cache_dir": str(work_dir / "cache")
