@@ -91,10 +91,10 @@ RUNGS = [
     *(Rung(f"small-{steps}", SMALL, steps) for steps in (137, 549)),
     Rung("small-274", SMALL, 274, seeds=(1, 2, 3)),
     Rung("small-4k-274", SMALL | {"vocab_size": 4096}, 274),
-    *(Rung(f"middle-{steps}", MIDDLE, steps) for steps in (137, 274, 549)),
-    *(Rung(f"tiny-few-{steps}", TINY, steps, FEW) for steps in (137, 274, 549)),
-    *(Rung(f"small-few-{steps}", SMALL, steps, FEW) for steps in (137, 274, 549)),
-    *(Rung(f"middle-few-{steps}", MIDDLE, steps, FEW) for steps in (137, 274)),
+    *(Rung(f"middle-{steps}", MIDDLE, steps) for steps in (137, 274)),
+    *(Rung(f"tiny-few-{steps}", TINY, steps, FEW) for steps in (137, 549)),
+    *(Rung(f"small-few-{steps}", SMALL, steps, FEW) for steps in (137, 549)),
+    Rung("middle-few-274", MIDDLE, 274, FEW),
 ]
 HELD_OUT = Rung("held-out", shape(192, 4, 4096), 600)  # three times the cost of the largest of the fit
 VALIDATION = 1_000  # stories, the first, on which every run is scored
