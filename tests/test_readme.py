@@ -20,9 +20,10 @@ COMMANDS = [part.strip() for line in BASH for part in line.split(";") if part.st
 
 
 def test_first_commands():
-    """One command installs and trains, one installs and tests; both come first."""
-    assert COMMANDS[:4] == [
+    """Install, a story, a model of one's own, the tests: they come first."""
+    assert COMMANDS[:5] == [
         "python -m pip install -c constraints.txt -e .",
+        'tinystories generate "Once upon a time" --seed 1',
         "python run_clm.py configs/demo.yaml",
         'python -m pip install -c constraints.txt -e ".[dev]"',
         "python -m pytest -n auto --dist loadfile",
