@@ -55,7 +55,7 @@ SPREADS = 3  # standard deviations by which a single run must be better
 KEPT = ("bits_per_byte", "training_flops", "parameters", "tokens", "train_seconds", "curve")
 AUDIT = Track(1e13)
 CONTESTS, REDRAWN = 40, 4000
-POOL = 36  # runs of one recipe; a contest draws 2 x MOST_PAIRS of them
+POOL = 24  # runs of one recipe; a contest draws 2 x MOST_PAIRS of them
 AUDITED = {  # a recipe of seconds
     "num_sample_stories": 300,
     "vocab_size": 384,
