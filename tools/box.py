@@ -116,7 +116,7 @@ def write_records(folder: Path, run: Run, given: argparse.Namespace) -> None:
     recipe = dict(run.recipe or {})
     for key in ("train_file", "validation_file", "data_license"):
         recipe[key] = getattr(given, key) or recipe.get(key)
-    recipe["model_license"] = LICENSE
+    recipe["model_license"], recipe["output_dir"] = LICENSE, BOXED.name
     if data_license(recipe) is None:
         raise UserError(f"{given.run}: its recipe does not say the licence of its stories", "give --data_license")
     write_json(folder / RECIPE, recipe)
