@@ -91,7 +91,7 @@ def test_dry_run_uses_no_callback_of_a_run(options):
     for name in ("recipe", "stories", "tokenizer", "rows", "guards"):
         CHECKS[name](facts)
     ours = {type(callback).__name__ for callback in facts.trainer.callback_handler.callbacks}
-    guards = {"LossGuard", "LossSpikeGuard", "StepWitness", "CausalAsTrained", "NumbersGuard"}
+    guards = {"LossGuard", "LossSpikeGuard", "StepWitness", "AverageWitness", "CausalAsTrained", "NumbersGuard"}
     assert ours == guards | {"DefaultFlowCallback", "PrinterCallback", "ThroughputCallback", "WeightsMoved"}
 
 

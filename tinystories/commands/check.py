@@ -1,7 +1,7 @@
 """Find out what is wrong with a recipe, a model or a text, why, and what to do.
 
     python check_run.py configs/demo.yaml       will this run work, and how long?
-    python check_run.py configs/demo.yaml --predict   what will it score, and how long?
+    python check_run.py configs/demo.yaml --predict    what will it score?
     python check_run.py runs/demo               what is wrong with this model?
     python check_run.py --data stories.txt      what is wrong with this text?
     python check_run.py --data stories.txt --clean out.txt  and write a clean copy

@@ -172,7 +172,7 @@ def test_attention_across_stories(mutated_tree, tmp_path):
 def test_rows_of_another_tokenizer(mutated_tree, tmp_path):
     """Rows of another tokenizer are found even if the cache returns them, because its key has no tokenizer."""
     corpus = write_counting_corpus(tmp_path)
-    tree = mutated_tree("tinystories/data/packing.py", "*_tokenizer_content(tokenizer), ", "")
+    tree = mutated_tree("tinystories/data/packing.py", "tokenizer.backend_tokenizer.to_str(), *ids, ", "")
     swapped = tmp_path / "tokenizer"
     for vocab_size in (290, 280):
         shutil.rmtree(swapped, ignore_errors=True)
