@@ -20,13 +20,13 @@ COMMANDS = [part.strip() for line in BASH for part in line.split(";") if part.st
 
 
 def test_first_commands():
-    """Install, a story, a model of one's own, the tests: they come first."""
+    """Install, a story, the tests, a model of one's own: they come first."""
     assert COMMANDS[:5] == [
         "python -m pip install -c constraints.txt -e .",
         'tinystories generate "Once upon a time" --seed 1',
-        "python run_clm.py configs/demo.yaml",
         'python -m pip install -c constraints.txt -e ".[dev]"',
         "python -m pytest -n auto --dist loadfile",
+        "python run_clm.py configs/demo.yaml",
     ]
 
 

@@ -74,6 +74,9 @@ DEMO_SCORE, CPU_SCORE = DEMO.all_results, CPU.all_results
 
 MEASURED = {
     "README.md": [
+        f"A story, {FIRST_STORY.goals[0].ratio:.1f} seconds of processor time later, by the model of "
+        f"{BOXED.parameters:,} parameters",
+        FIRST_STORY.stories[0].text,
         f"(seed {DEMO.provenance.seed}; {DEMO.provenance.processor_seconds:.0f} seconds of processor time with "
         f"{threads(DEMO.provenance.machine)} on an {DEMO.provenance.machine.processor}; "
         f"{DEMO.provenance.seconds:.0f} seconds by the clock{others(DEMO.provenance.machine)})",
