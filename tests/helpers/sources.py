@@ -196,7 +196,7 @@ DEFINED = {
         "up to half of all tokens can be padding, and packing twice as fast",
         "have a context of 256",
         "Half the context and twice as many rows in a step",
-        "with a tenth of it",
+        "with a hundredth",
         "[Press and Wolf, 2017]",
     ],
     "docs/experiments.md": [
