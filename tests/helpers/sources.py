@@ -65,6 +65,7 @@ def number_words(number: int) -> str:
 
 
 DEMO, CPU, OPTIMIZERS, PROCESSES = map(record, ("demo", "tinystories-cpu", "optimizers", "two-processes"))
+GPU = record("tinystories-gpu")
 GUARDS, BOXED, FIRST_STORY = map(record, ("guards", "boxed", "first_story"))
 RECIPE, FIRST_RUN, CHECKED = OPTIMIZERS.recipe, OPTIMIZERS.runs[0], record("minimal_pairs_checked").pairs
 SEEDS = number_words(len({run.seed for run in OPTIMIZERS.runs} - {0}))  # seed 0 is that of the sweep
@@ -90,6 +91,8 @@ MEASURED = {
         f"{CPU.provenance.seed}) it reached {CPU_SCORE.eval_bits_per_byte:.4f} bits per byte on "
         f"{CPU_SCORE.eval_stories:,} held-out stories, after {minutes(CPU_SCORE.train_runtime)} of training on "
         f"{cores(CPU.provenance.machine)} {amx(CPU.provenance.machine)} AMX",
+        f"On one {GPU.provenance.machine.accelerator} the whole command took {GPU.provenance.seconds:.0f} seconds and "
+        f"reached {GPU.all_results.eval_bits_per_byte:.4f}",
         f"| [tinystories-cpu](configs/tinystories-cpu.yaml) | {CPU.parameters:,} | a text file |",
         f"more than the spread of {SEEDS} seeds",
     ],
