@@ -25,6 +25,9 @@ import torch
 
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent))
+
+from recipe_runs import TokenizerOfSize
 
 from tinystories.checkpoint.loading import new_model
 from tinystories.config.keys import DataArguments, TokenizerArguments
@@ -50,23 +53,11 @@ SCORED = json.loads((ROOT / "docs" / "results" / "tinystories-cpu.json").read_te
 BYTES_PER_TOKEN = SCORED["eval_bytes"] / SCORED["eval_tokens"]
 
 
-class _Tokenizer:
-    """As much of one as building a model needs."""
-
-    bos_token_id, eos_token_id, pad_token_id = 1, 2, 0
-
-    def __init__(self, size: int):
-        self.size = size
-
-    def __len__(self) -> int:
-        return self.size
-
-
 def sizes_of(path: str) -> dict[str, int]:
     """Parameters, FLOP a token, tokens and rows of a step, bytes of a checkpoint: from the recipe."""
     recipe = read_recipe([str(ROOT / path), "--bf16", "false"])
     with torch.device("meta"):
-        model = new_model(recipe.model, _Tokenizer(recipe.tokenizer.vocab_size), recipe.data.block_size)
+        model = new_model(recipe.model, TokenizerOfSize(recipe.tokenizer.vocab_size), recipe.data.block_size)
     rows = recipe.training.per_device_train_batch_size * recipe.training.gradient_accumulation_steps
     return {
         "parameters": model.num_parameters(),

@@ -13,7 +13,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from recipe_runs import as_option
+from recipe_runs import TokenizerOfSize, as_option
 
 from tinystories.checkpoint.loading import new_model
 from tinystories.config.recipe import read_recipe
@@ -81,23 +81,11 @@ def as_json(keys: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(keys, default=str))
 
 
-class _Tokenizer:
-    """As much of one as building a model needs."""
-
-    bos_token_id, eos_token_id, pad_token_id = 1, 2, 0
-
-    def __init__(self, size: int):
-        self.size = size
-
-    def __len__(self) -> int:
-        return self.size
-
-
 def flops_of_step(keys: dict[str, Any]) -> int:
     """`training_flops` of a step with a full batch."""
     recipe = read_recipe([word for key, value in keys.items() for word in (f"--{key}", as_option(value))])
     with torch.device("meta"):
-        model = new_model(recipe.model, _Tokenizer(recipe.tokenizer.vocab_size), recipe.data.block_size)
+        model = new_model(recipe.model, TokenizerOfSize(recipe.tokenizer.vocab_size), recipe.data.block_size)
     rows = recipe.training.per_device_train_batch_size * recipe.training.gradient_accumulation_steps
     return rows * recipe.data.block_size * flops_per_token(model, recipe.data.block_size)
 
