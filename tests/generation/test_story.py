@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerate import Accelerator
 from transformers import GenerationConfig
 
 from configuration_tinystories import TinyStoriesConfig
@@ -159,3 +160,13 @@ def test_changed_network(model, caplog):
     model.double()
     assert decoder_of(model) is None
     model.float()
+
+
+def test_mixed_precision(tokenizer, caplog):
+    """A model that trains in bfloat16 is compared by its own `forward`: its samples need no `generate`, and no warning."""
+    model = untrained_model(tokenizer, context=CONTEXT).eval()
+    expected = sample_story(model, tokenizer, "Once upon", 4)
+    prepared = Accelerator(mixed_precision="bf16", cpu=True).prepare_model(model)
+    assert decoder_of(prepared) is not None
+    assert sample_story(prepared, tokenizer, "Once upon", 4) == expected
+    assert not caplog.records
