@@ -166,7 +166,7 @@ def load_or_train_tokenizer(
     key = content_key(["tokenizer", TRAINING, *SPECIAL_TOKENS, *settings, repr(earlier), dataset_key(chosen)])
 
     def build(folder: Path) -> None:
-        logger.info("training a tokenizer on %d of %d stories", len(chosen), len(stories))
+        logger.info("training a tokenizer on %s of %s stories", f"{len(chosen):,}", f"{len(stories):,}")
         train_tokenizer(stories, arguments, earlier).save_pretrained(folder)
 
     return load_tokenizer(str(cached_folder("tokenizer", key, build, cache_root)))
@@ -226,11 +226,12 @@ def tokenizer_report(tokenizer: PreTrainedTokenizerBase, held_out: datasets.Data
     }
 
 
-def describe(report: dict) -> str:
-    """`tokenizer_report` as one line of text."""
-    articles = ", ".join(f"{text!r} = {' '.join(tokens)}" for text, tokens in report["articles"].items())
+def describe(report: dict, articles: bool = True) -> str:
+    """`tokenizer_report` as one line of text. articles: with the tokens of "a", "an" and "the"."""
+    tokens = ", ".join(f"{text!r} = {' '.join(tokens)}" for text, tokens in report["articles"].items())
     return (
         f"tokenizer: {report['vocab_size']:,} tokens, {report['bytes_per_token']:.2f} bytes per token "
-        f"on {report['held_out_stories']:,} held-out stories; {articles}"
+        f"on {report['held_out_stories']:,} held-out stories"
+        + f"; {tokens}" * articles
         + (f"; trained on {report[TRAINED_ON_STORIES]:,} stories" if TRAINED_ON_STORIES in report else "")
     )
