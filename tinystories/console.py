@@ -23,7 +23,7 @@ from tinystories.atomic import is_no_room
 from tinystories.errors import Interrupted, UserError, one_line
 from tinystories.library_noise import silence_libraries
 from tinystories.streams import lost_output, open_streams, reader_is_gone
-from tinystories.terminal import RED, YELLOW, print_above, styled
+from tinystories.terminal import RED, YELLOW, print_above, styled, wrapped
 
 
 LAUNCHER_WAIT_SECONDS = 60
@@ -78,22 +78,20 @@ def version() -> str:
 
 
 class _AboveProgressBar(logging.Handler):
+    """Writes the message alone. One that asks for attention says so in its first word; `extra={"style": BOLD}`."""
+
     def emit(self, record: logging.LogRecord) -> None:
-        print_above(self.format(record))
-
-
-class _Lines(logging.Formatter):
-    """The message alone; one that asks for attention says so in its first word."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        message = super().format(record)
-        return f"{styled('warning:', YELLOW)} {message}" if record.levelno >= logging.WARNING else message
+        message = self.format(record)
+        if record.levelno >= logging.WARNING:
+            print_above(wrapped(f"warning: {message}").replace("warning:", styled("warning:", YELLOW), 1))
+        else:
+            print_above(styled(wrapped(message), getattr(record, "style", "")))
 
 
 def set_up_logging(level: int = logging.INFO) -> None:
     """Send the log of this library to stderr, one plain line a message, without tearing a progress bar."""
     handler = _AboveProgressBar()
-    handler.setFormatter(_Lines("%(message)s"))
+    handler.setFormatter(logging.Formatter("%(message)s"))
     silence_libraries()
     logger = logging.getLogger("tinystories")
     logger.handlers, logger.propagate = [handler], False

@@ -5,15 +5,15 @@ Log lines go above a bar (`tqdm.write`); every bar of this project is one of `pr
 
 import os
 import sys
+import textwrap
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 from tqdm import tqdm
 
 
-Item = TypeVar("Item")
-
 BOLD, DIM, RED, YELLOW = "1", "2", "31", "33"  # codes of ECMA-48, which every terminal of today knows
+USUAL_COLUMNS = 80  # of a terminal that does not know its size
 NOT_WATCHED = ("CI", "JPY_PARENT_PID")  # set in CI, and in the kernel of a notebook, whose cells may have a terminal
 
 
@@ -28,17 +28,34 @@ def styled(text: str, code: str) -> str:
 
     A Windows console knows these codes too: tqdm imports colorama there, which turns them on.
     """
-    return f"\x1b[{code}m{text}\x1b[0m" if is_live() and not os.environ.get("NO_COLOR") else text
+    return f"\x1b[{code}m{text}\x1b[0m" if code and is_live() and not os.environ.get("NO_COLOR") else text
 
 
-def progress_bar(items: Iterable[Item] | None = None, **options: Any) -> "tqdm[Item]":
+def progress_bar(items: Iterable[Any] | None = None, disable: bool = False, **options: Any) -> "tqdm[Any]":
     """A bar on the last line of a terminal, after two seconds of waiting; nothing elsewhere. options: tqdm's."""
-    defaults = {"delay": 2, "dynamic_ncols": True, "leave": False, "file": sys.stderr, "disable": False}
-    chosen = defaults | options
-    chosen["disable"] = chosen["disable"] or not is_live()
-    return tqdm(items, **chosen)
+    shown: dict[str, Any] = {"delay": 2, "dynamic_ncols": True, "leave": False, "file": sys.stderr}
+    return tqdm(items, disable=disable or not is_live(), **(shown | options))
 
 
-def print_above(line: str) -> None:
-    """Print a line on stderr, above the bars that are shown."""
-    tqdm.write(line, file=sys.stderr)
+def columns() -> int | None:
+    """The width of the terminal that stderr is; None where nobody looks."""
+    if not is_live():
+        return None
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or USUAL_COLUMNS
+    except (OSError, ValueError):
+        return USUAL_COLUMNS
+
+
+def wrapped(text: str, indent: str = "  ") -> str:
+    """`text` with the lines that are wider than the terminal broken between words. A path stays whole."""
+    width = columns()
+    if width is None:
+        return text
+    wrapper = textwrap.TextWrapper(width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(line if len(line) <= width else wrapper.fill(line) for line in text.split("\n"))
+
+
+def print_above(text: str) -> None:
+    """Print on stderr, above the bars that are shown."""
+    tqdm.write(text, file=sys.stderr)

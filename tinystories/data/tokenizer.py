@@ -6,7 +6,6 @@ packing adds EOS.
 """
 
 import logging
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from tinystories.console import command_name
 from tinystories.data.cache import ContentKey, cached_folder, content_key
 from tinystories.data.corpus import dataset_key, text_arrays
 from tinystories.errors import UserError, one_line
+from tinystories.terminal import progress_bar
 
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def train_tokenizer(
         min_frequency=arguments.min_frequency,
         special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=sys.stdout.isatty(),  # its bar goes to stdout, which may be a pipe
+        show_progress=False,  # its bar goes to stdout, in lines that stay
     )
     seen = ContentKey()
     backend.train_from_iterator(_noted(_batches(stories), seen), trainer, length=len(stories))
@@ -136,8 +136,10 @@ def _all_for_an_earlier_run(
 
 
 def _batches(stories: datasets.Dataset) -> Iterator[list[str]]:
-    for texts in text_arrays(stories):
-        yield texts.to_pylist()
+    with progress_bar(total=len(stories), desc="training a tokenizer", unit=" stories") as bar:
+        for texts in text_arrays(stories):
+            yield texts.to_pylist()
+            bar.update(len(texts))
 
 
 def _noted(batches: Iterable[list[str]], seen: ContentKey) -> Iterator[list[str]]:

@@ -12,7 +12,6 @@ The numbers are those that trackers and the files of the run get in full; throug
 
 import logging
 import re
-import shutil
 import textwrap
 import time
 from typing import Any
@@ -23,7 +22,7 @@ from transformers.trainer_utils import has_length
 from tinystories.config.arguments import RunArguments
 from tinystories.console import printable
 from tinystories.reporting.format import power_of_ten, short, short_count, short_duration
-from tinystories.terminal import BOLD, is_live, progress_bar, styled
+from tinystories.terminal import BOLD, USUAL_COLUMNS, columns, is_live, progress_bar
 from tinystories.training.environment import training_dtype
 from tinystories.training.throughput import ThroughputCallback
 
@@ -79,7 +78,7 @@ class TrainingLog(TrainerCallback):
         logs = logs or {}
         if "eval_loss" in logs:
             self.apart = True
-            logger.info("\n%s", styled(evaluation_line(logs, state, args), BOLD))
+            logger.info("\n%s", evaluation_line(logs, state, args), extra={"style": BOLD})
         elif "loss" in logs:
             self.last = logs
             self._after_evaluation(step_line(logs, state))
@@ -115,12 +114,12 @@ class StatusLine:
         if now - self.shown < SECONDS_BETWEEN:
             return
         self.shown = now
-        columns = (self.bar.format_dict["ncols"] or shutil.get_terminal_size().columns) - 1
+        width = (columns() or USUAL_COLUMNS) - 1
         text = _place(state)
         for field in fields:
-            if len(f"{text} | {field}") <= columns:
+            if len(f"{text} | {field}") <= width:
                 text = f"{text} | {field}"
-        self.bar.bar_format = "{desc} |{bar}|" if columns - len(text) > SMALLEST_BAR else "{desc}"
+        self.bar.bar_format = "{desc} |{bar}|" if width - len(text) > SMALLEST_BAR else "{desc}"
         self.bar.n = state.global_step
         self.bar.set_description_str(text)
 
@@ -167,10 +166,11 @@ def end_line(logs: dict[str, Any], state: TrainerState, first_step: int) -> str:
 
 def set_off(story: str) -> str:
     """A sample story behind a rule; on a terminal in lines of its width. Characters that control it are escaped."""
-    columns = min(shutil.get_terminal_size().columns - len(RULE) - 1, WIDEST) if is_live() else 0
+    width = columns()
     lines = [printable(line) for line in re.split(r"\n\s*", story.strip())]
-    if columns > 0:
-        lines = [part for line in lines for part in textwrap.wrap(line, columns) or [""]]
+    if width is not None:
+        narrow = max(1, min(width - len(RULE), WIDEST))
+        lines = [part for line in lines for part in textwrap.wrap(line, narrow) or [""]]
     return "\n".join(RULE + line for line in lines)
 
 

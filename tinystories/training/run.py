@@ -1,6 +1,7 @@
 """One run from its recipe to the finished, scored and described checkpoint."""
 
 import logging
+import sys
 
 from transformers import set_seed
 
@@ -16,6 +17,7 @@ from tinystories.generation.sample import fitting_prompts, sample_story
 from tinystories.provenance import Stopwatch
 from tinystories.reporting.model_card import read_facts, write_card
 from tinystories.run_files import step_of
+from tinystories.terminal import wrapped
 from tinystories.training.budget import check_room_for_checkpoints
 from tinystories.training.build import make_trainer, prepare_data
 from tinystories.training.compiler import compiler_cache, use_compiler_if_it_works
@@ -121,7 +123,8 @@ def finish(trainer: StoryTrainer, training: RunArguments, corpus: Corpus) -> Non
     beginnings = (*training.sample_prompts, "Once upon a time", "Once")
     fitting = fitting_prompts(beginnings, tokenizer, model.config.max_position_embeddings)[:1]
     for prompt in fitting:
-        print(*map(printable, sample_story(model, tokenizer, prompt, training.seed).split("\n")), sep="\n")
+        story = "\n".join(map(printable, sample_story(model, tokenizer, prompt, training.seed).split("\n")))
+        print(wrapped(story, indent="") if sys.stdout.isatty() else story)
     print(f"\nYour model: {folder}")
     for prompt in fitting:
         print(f"Write more: {shell_line('generate', folder, prompt)}")

@@ -11,9 +11,9 @@ Definitions:
   measured when training begins, again when `tokens_per_second` changes, and when `mfu` would exceed 1, which is
   impossible. If a new measurement is not higher either, the run's own speed is the peak, with a warning;
 - `elapsed_seconds`: wall clock of all training so far, with evaluations, saves and earlier sessions;
-- `eta_seconds`: time to the end of the training: steps left x seconds of the last 100 steps (without the first one, which
-  may compile), and the evaluations and regular saves still to come x seconds of the last few. One that follows this
-  row of the log is still to come. Before the first evaluation or save its time is not known and counts as 0;
+- `eta_seconds`: time to the end of the training: steps left x seconds of the last 100 steps (without the first one,
+  which may compile), and the evaluations and regular saves still to come x seconds of the last few. One that follows
+  this row of the log is still to come. Before the first evaluation or save its time is not known and counts as 0;
 - `memory_gb`: on a GPU the peak memory of tensors; elsewhere the largest resident memory at the end of a step. Of the
   first process, in GB of 1e9 bytes.
 

@@ -9,7 +9,8 @@
 - evaluations and checkpoints may be of an average of the weights (averaging.py);
 - the optimizer may be Muon, and a schedule may count its decay in shares of the run (optimizers.py);
 - out of memory: a step is cut into smaller batches and keeps its rows (out_of_memory.py);
-- the log is one for people (log.py) and holds this project's speed (throughput.py), and data workers leave signals to their parent (signals.py);
+- the log is made for people (log.py) and holds this project's speed (throughput.py);
+- data workers leave signals to their parent (signals.py);
 - pushing to the Hub uploads a folder as it is on disk, and what would stop it stops the run before its first step.
 
 The loop, accumulation, mixed precision and processes are those of transformers and accelerate. Many of the methods are
