@@ -136,7 +136,7 @@ def _all_for_an_earlier_run(
 
 
 def _batches(stories: datasets.Dataset) -> Iterator[list[str]]:
-    with progress_bar(total=len(stories), desc="training a tokenizer", unit=" stories") as bar:
+    with progress_bar(total=len(stories), desc="tokenizer", unit=" stories") as bar:
         for texts in text_arrays(stories):
             yield texts.to_pylist()
             bar.update(len(texts))

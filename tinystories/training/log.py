@@ -130,7 +130,7 @@ class StatusLine:
 def beginning(args: RunArguments, state: TrainerState) -> str:
     """What begins: "training: 500 steps of 8 rows, bf16 on cpu"."""
     rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    steps = f"{state.max_steps:,} steps"
+    steps = _steps(state.max_steps)
     if state.global_step:
         steps = f"resumed at step {state.global_step:,} of {state.max_steps:,}, steps"
     precision = str(training_dtype(args)).removeprefix("torch.").replace("bfloat16", "bf16").replace("float16", "fp16")
@@ -159,7 +159,7 @@ def evaluation_line(logs: dict[str, Any], state: TrainerState, args: RunArgument
 
 def end_line(logs: dict[str, Any], state: TrainerState, first_step: int) -> str:
     """train_loss and train_runtime are those of this session, and the time is with evaluations and saves."""
-    steps = f"{state.global_step:,} steps" if not first_step else f"steps {first_step + 1:,} to {state.global_step:,}"
+    steps = f"steps {first_step + 1:,} to {state.global_step:,}" if first_step else _steps(state.global_step)
     flops = f" | {power_of_ten(logs['training_flops'], 4)} FLOPs" if "training_flops" in logs else ""
     return f"trained {steps} in {short_duration(logs['train_runtime'])} | mean loss {short(logs['train_loss'])}{flops}"
 
@@ -172,6 +172,10 @@ def set_off(story: str) -> str:
         narrow = max(1, min(width - len(RULE), WIDEST))
         lines = [part for line in lines for part in textwrap.wrap(line, narrow) or [""]]
     return "\n".join(RULE + line for line in lines)
+
+
+def _steps(number: int) -> str:
+    return f"{number:,} step" + "s" * (number != 1)
 
 
 def _place(state: TrainerState) -> str:
