@@ -70,7 +70,8 @@ class TrainingLog(TrainerCallback):
     def on_prediction_step(self, args, state, control, eval_dataloader=None, **kwargs):
         self.scored_batches += 1
         if self.status is not None and has_length(eval_dataloader):
-            self.status.show(state, [f"evaluating {self.scored_batches}/{len(eval_dataloader)}"])
+            fields = [f"evaluating {self.scored_batches}/{len(eval_dataloader)}"]
+            self.status.show(state, fields, at_once=self.scored_batches == 1)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not state.is_world_process_zero:
@@ -109,9 +110,9 @@ class StatusLine:
         self.bar = progress_bar(total=state.max_steps, delay=0, bar_format="{desc}")
         self.show(state, [])
 
-    def show(self, state: TrainerState, fields: list[str]) -> None:
+    def show(self, state: TrainerState, fields: list[str], at_once: bool = False) -> None:
         now = time.monotonic()
-        if now - self.shown < SECONDS_BETWEEN:
+        if now - self.shown < SECONDS_BETWEEN and not at_once:
             return
         self.shown = now
         width = (columns() or USUAL_COLUMNS) - 1
