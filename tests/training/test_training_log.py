@@ -16,7 +16,7 @@ import pytest
 from transformers import TrainerState
 
 from helpers.forked import ForkedCommand, fork_command
-from helpers.runs import ROOT, TINY, as_options, write_counting_corpus
+from helpers.runs import ROOT, TINY, as_options, load_benchmark, write_counting_corpus
 from tinystories.config.arguments import RunArguments
 from tinystories.reporting.format import power_of_ten, short, short_count, short_duration
 from tinystories.training.log import evaluation_line, set_off
@@ -295,6 +295,16 @@ def test_what_a_terminal_gets(environment, bar, colour):
     assert ("\x1b[33m" in terminal.sent) == colour and ("\x1b" in terminal.sent) == colour
     assert lines[-1].strip() == "", "the bar is gone at the end"
     assert (len(lines) == 4) == bar, "broken between words, or one line"
+
+
+def test_sample_of_the_document():
+    """docs/long_runs.md shows lines of a recorded run, and they are of the form that runs print."""
+    benchmark = load_benchmark("training_log")
+    record = json.loads(benchmark.RECORD.read_text(encoding="utf-8"))
+    document = (ROOT / "docs/long_runs.md").read_text(encoding="utf-8")
+    assert benchmark.with_sample(document, record) == document
+    shown = benchmark.excerpt(record["log"])
+    assert steps_of("\n".join(shown)) and any(EVAL.fullmatch(line) for line in shown)
 
 
 def test_place_of_an_evaluation():
