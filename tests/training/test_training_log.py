@@ -1,6 +1,5 @@
 """The log of a run: one line an event, with the true numbers. In a pipe nothing else; on a terminal a status line."""
 
-import fcntl
 import json
 import os
 import re
@@ -8,9 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
-import termios
 import threading
-import tty
 
 import pytest
 from transformers import TrainerState
@@ -21,6 +18,11 @@ from tinystories.config.arguments import RunArguments
 from tinystories.reporting.format import power_of_ten, short, short_count, short_duration
 from tinystories.training.log import evaluation_line, set_off
 
+
+if os.name == "posix":
+    import fcntl
+    import termios
+    import tty
 
 slow = pytest.mark.slow
 posix = pytest.mark.skipif(os.name != "posix", reason="opens a pseudo-terminal")
