@@ -27,9 +27,9 @@ RECORD = ROOT / "docs" / "results" / "guards.json"
 DOCUMENT = ROOT / "docs" / "guards.md"
 RECIPE = "configs/tinystories-cpu.yaml"
 SHORT = {"max_steps": 2, "torch_compile": False, "eval_strategy": "no", "save_strategy": "no"}
-SHORT |= {"load_best_model_at_end": False, "disable_tqdm": True, "logging_steps": 1}
+SHORT |= {"load_best_model_at_end": False, "disable_tqdm": True, "logging_steps": 1, "log_level": "debug"}
 PASSED = re.compile(r"^guard passed: ([^:]+): .*\(([\d.]+) s\)$", re.MULTILINE)
-FIRST = "all guards passed"
+FIRST = "\nguards: "  # the summary, after those before the first step
 MARKS = ("<!-- guards: costs -->", "<!-- guards: end -->")
 
 

@@ -19,11 +19,11 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from tinystories.atomic import is_no_room
 from tinystories.errors import Interrupted, UserError, one_line
+from tinystories.library_noise import silence_libraries
 from tinystories.streams import lost_output, open_streams, reader_is_gone
+from tinystories.terminal import RED, YELLOW, print_above, styled, wrapped
 
 
 LAUNCHER_WAIT_SECONDS = 60
@@ -78,25 +78,24 @@ def version() -> str:
 
 
 class _AboveProgressBar(logging.Handler):
+    """Writes the message alone. One that asks for attention says so in its first word; `extra={"style": BOLD}`."""
+
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        message = self.format(record)
+        if record.levelno >= logging.WARNING:
+            print_above(wrapped(f"warning: {message}").replace("warning:", styled("warning:", YELLOW), 1))
+        else:
+            print_above(styled(wrapped(message), getattr(record, "style", "")))
 
 
 def set_up_logging(level: int = logging.INFO) -> None:
     """Send the log of this library to stderr, one plain line a message, without tearing a progress bar."""
     handler = _AboveProgressBar()
     handler.setFormatter(logging.Formatter("%(message)s"))
-    _hide_small_progress_bars()
+    silence_libraries()
     logger = logging.getLogger("tinystories")
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(level)
-
-
-def _hide_small_progress_bars() -> None:
-    """Those of transformers and huggingface_hub, for a file or two. The Trainer's own bar is another."""
-    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # both read it when they are imported
-    if "transformers" in sys.modules:
-        sys.modules["transformers"].logging.disable_progress_bar()
 
 
 def share_cores() -> None:
@@ -119,7 +118,7 @@ def run_command(main: Callable[[list[str]], None]) -> None:
     except UserError as error:
         if debug:
             raise
-        _say_once(f"error: {error}")
+        _say_once(str(error), error=True)
         _end(error.exit_status)
     except Interrupted as stopped:
         _say_once(str(stopped), wait=0)
@@ -131,7 +130,7 @@ def run_command(main: Callable[[list[str]], None]) -> None:
         mistake = _full_disk_or_memory(error)
         if debug or mistake is None:
             raise
-        _say_once(f"error: {mistake}")
+        _say_once(mistake, error=True)
         _end(UserError.exit_status)
     finally:
         if _processes():  # threads of the process group that still run at exit may abort the process
@@ -195,7 +194,7 @@ def _is_out_of_memory(error: Exception) -> bool:
     return should_reduce_batch_size(error)
 
 
-def _say_once(message: str, wait: float = LAUNCHER_WAIT_SECONDS) -> None:
+def _say_once(message: str, wait: float = LAUNCHER_WAIT_SECONDS, error: bool = False) -> None:
     """Print `message` once on a machine, though all its processes make the same mistake.
 
     The first process prints it. The others wait `wait` seconds for the launcher, which ends them as soon as the
@@ -206,7 +205,7 @@ def _say_once(message: str, wait: float = LAUNCHER_WAIT_SECONDS) -> None:
         if not wait:
             return
         time.sleep(wait)
-    print(printable(message), file=sys.stderr, flush=True)
+    print(f"{styled('error:', RED)} " * error + printable(message), file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:

@@ -92,7 +92,7 @@ def test_dry_run_uses_no_callback_of_a_run(options):
         CHECKS[name](facts)
     ours = {type(callback).__name__ for callback in facts.trainer.callback_handler.callbacks}
     guards = {"LossGuard", "LossSpikeGuard", "StepWitness", "AverageWitness", "CausalAsTrained", "NumbersGuard"}
-    assert ours == guards | {"DefaultFlowCallback", "PrinterCallback", "ThroughputCallback", "WeightsMoved"}
+    assert ours == guards | {"DefaultFlowCallback", "TrainingLog", "ThroughputCallback", "WeightsMoved"}
 
 
 def test_failed_guard_and_warnings(options, tmp_path):

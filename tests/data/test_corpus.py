@@ -411,8 +411,8 @@ def test_changed_while_read(write, data, monkeypatch):
             file.write("\n\nThree.")
         return unchanged(*arguments, **options)
 
-    unchanged = corpus.tqdm
-    monkeypatch.setattr(corpus, "tqdm", append)  # the bar of the reading: it runs between digest and text
+    unchanged = corpus.progress_bar
+    monkeypatch.setattr(corpus, "progress_bar", append)  # the bar of the reading: it runs between digest and text
     assert "was changed while it was read" in mistake(read_files, str(path), data())
     monkeypatch.undo()
     assert texts(read_files(str(path), data())[0]) == ["One.", "Two.", "Three."]

@@ -341,6 +341,7 @@ GENERATED = {  # blocks between two comments, and the test that compares them wi
     ("doors: table", "doors: end"): "tests/test_doors.py",
     ("scale of a run: tables", "scale of a run: end"): "tests/test_scale_arithmetic.py",
     ("corpus size: numbers", "corpus size: end"): "tests/test_corpus_size.py",
+    ("training log: sample", "training log: end"): "tests/training/test_training_log.py",
     ("guards: costs", "guards: end"): "tests/training/guards/test_guards_document.py",
     ("optimizers: tables", "optimizers: end"): "tests/test_experiments.py",
     ("speedrun: results", "speedrun: end"): "tests/test_speedrun.py",

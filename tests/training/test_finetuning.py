@@ -40,7 +40,8 @@ def test_weights_and_tokenizer_are_kept(counting_run, tmp_path):
     """At a learning rate of almost 0 the run ends with the weights, tokenizer and config of the checkpoint."""
     process = more(tmp_path, counting_run, train_file=write_counting_corpus(tmp_path), learning_rate=1e-6)
     assert process.returncode == 0, process.stderr[-3000:]
-    assert "guard passed: known loss" in process.stderr and "guard passed: fresh loss" not in process.stderr
+    guards = json.loads((tmp_path / "more" / "data_report.json").read_text())["guards"]
+    assert "known loss" in guards and "fresh loss" not in guards
     before, after = (load_file(folder / "model.safetensors") for folder in (counting_run, tmp_path / "more"))
     assert before.keys() == after.keys()
     assert all(torch.allclose(before[name], after[name], rtol=0, atol=2e-6) for name in before)

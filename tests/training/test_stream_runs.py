@@ -85,9 +85,10 @@ def test_killed_and_resumed(options, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     process = fork_command("run_clm.py", *options(whole, resid_pdrop=0.1, dataloader_num_workers=2))
     assert process.returncode == 0, process.stderr[-3000:]
-    assert "guard passed: stream: 8 rows of 3 lanes, each once" in process.stderr
-    assert "guard passed: visits: not checked: a stream" in process.stderr
-    assert "guard passed: packed rows: only of the first stories of the stream: " in process.stderr
+    found = json.loads((whole / "data_report.json").read_text())["guards"]
+    assert found["stream"].startswith("8 rows of 3 lanes, each once")
+    assert found["packed rows"].startswith("only of the first stories of the stream: ")
+    assert "\n  visits: not checked: a stream" in process.stderr, "a guard that could not check says so"
     assert "2 readers (processes x data workers) share 3 lanes: each reads 2 times what it trains on" in process.stderr
     killed = fork_command("run_clm.py", *options(broken, resid_pdrop=0.1, skip_guards=True), code=KILLED)
     assert killed.returncode == -9 and (broken / "checkpoint-5").exists() and not (broken / "checkpoint-10").exists()

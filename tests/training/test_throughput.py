@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import TrainerState
 
 from configuration_tinystories import TinyStoriesConfig
 from helpers.forked import fork_command
@@ -28,7 +29,7 @@ from tinystories.run_files import read_lines
 from tinystories.training.environment import flops_per_token, measured_peak
 from tinystories.training.loss_spike import FEWEST, is_spike
 from tinystories.training.resume import prepare_run_folder
-from tinystories.training.throughput import ThroughputCallback, append_evaluation
+from tinystories.training.throughput import ThroughputCallback, append_evaluation, to_come
 
 
 slow = pytest.mark.slow
@@ -82,14 +83,15 @@ def small_model():
 
 
 def test_time_to_go(tmp_path, monkeypatch):
-    """It is that of the steps and evaluations to come.
+    """It is that of the steps, evaluations and saves to come.
 
-    A simulated run: a first step of 30 s that compiles, steps of 2 s, and 7 s of evaluation after each 10 steps.
+    A simulated run: a first step of 30 s that compiles, steps of 2 s, and after each 10 steps 7 s of evaluation and 3 s
+    of saving.
     """
     clock = Clock()
     monkeypatch.setattr("tinystories.training.throughput.time", clock)
-    args = RunArguments(output_dir=str(tmp_path), use_cpu=True, bf16=False)
-    state = SimpleNamespace(global_step=0, max_steps=40, num_input_tokens_seen=0, epoch=0.0, is_world_process_zero=True)
+    args = RunArguments(output_dir=str(tmp_path), use_cpu=True, bf16=False, eval_strategy="steps")
+    state = TrainerState(max_steps=40, eval_steps=10, save_steps=10, num_input_tokens_seen=0, epoch=0.0)
     throughput = ThroughputCallback(flops_per_token=3.0)
     throughput.earlier = {"elapsed_seconds": 1000.0}  # of an earlier session
     throughput.on_train_begin(args, state, None, small_model())
@@ -104,20 +106,56 @@ def test_time_to_go(tmp_path, monkeypatch):
         if step % 10 == 0:
             clock.now += 7
             throughput.on_evaluate(args, state, None, {"eval_loss": 1.0, "eval_steps_per_second": 9.9, "epoch": 1})
+            clock.now += 3
+            throughput.on_save(args, state, None)
     assert rows[5]["eta_seconds"] == pytest.approx(35 * 2), "evaluations are not known yet"
-    assert rows[15]["eta_seconds"] == pytest.approx(25 * 2 + 2.5 * 7)
-    assert rows[35]["eta_seconds"] == pytest.approx(5 * 2 + 0.5 * 7)
-    assert rows[40]["eta_seconds"] == 0
+    assert rows[15]["eta_seconds"] == pytest.approx(25 * 2 + 3 * 10)
+    assert rows[20]["eta_seconds"] == pytest.approx(20 * 2 + 3 * 10), "those of this step are still to come"
+    assert rows[35]["eta_seconds"] == pytest.approx(5 * 2 + 10)
+    assert rows[40]["eta_seconds"] == pytest.approx(10)
     assert rows[10]["tokens_per_second"] == rows[15]["tokens_per_second"] == 250, (
         "with and without an evaluation before"
     )
     assert rows[15]["mfu"] == pytest.approx(250 * 3 / rows[15]["peak_flops"])
-    assert rows[40]["elapsed_seconds"] == pytest.approx(1000 + 30 + 39 * 2 + 3 * 7)
+    assert rows[40]["elapsed_seconds"] == pytest.approx(1000 + 30 + 39 * 2 + 3 * 10)
     table = read_lines(tmp_path / "evaluations.jsonl")
     assert [row["loss"] for row in table] == [pytest.approx(4 - (first + 4.5) / 10) for first in (1, 11, 21, 31)]
     assert [row["tokens_per_second"] for row in table] == [pytest.approx(5000 / 48), 250, 250, 250]
     assert set(table[0]) >= {"tokens_seen", "eval_loss", "learning_rate", "grad_norm", "memory_gb"}
     assert "eval_steps_per_second" not in table[0]
+
+
+def test_time_to_go_is_of_recent_steps(tmp_path, monkeypatch):
+    """A machine that is shared becomes slower: the average of the whole run would say half of the time."""
+    clock = Clock()
+    monkeypatch.setattr("tinystories.training.throughput.time", clock)
+    args = RunArguments(output_dir=str(tmp_path), use_cpu=True, bf16=False)
+    state = TrainerState(max_steps=1000, num_input_tokens_seen=0, epoch=0.0)
+    throughput = ThroughputCallback(flops_per_token=3.0)
+    throughput.on_train_begin(args, state, None, small_model())
+    for step in range(1, 501):
+        clock.now += 1 if step <= 400 else 10
+        state.global_step = step
+        throughput.on_step_end(args, state, None)
+    assert throughput.eta(state, args) == pytest.approx(500 * 10)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "at", "left"),
+    [
+        *(("steps", 0, 3), ("steps", 1, 3), ("steps", 10, 3), ("steps", 11, 2), ("steps", 20, 2), ("steps", 21, 1)),
+        *(("steps", 25, 1), ("no", 0, 0), ("epoch", 0, 2), ("epoch", 12, 2), ("epoch", 13, 1), ("epoch", 25, 1)),
+    ],
+)
+def test_evaluations_to_come(strategy, at, left):
+    """Of 25 steps, which are two epochs: at 10, 20 and the end, and in epochs after 12.5 and 25."""
+    state = TrainerState(max_steps=25, global_step=at, num_train_epochs=2, epoch=at / 12.5)
+    assert to_come(strategy, 10, state) == left
+
+
+def test_evaluations_after_a_delay():
+    state = TrainerState(max_steps=25, global_step=3, num_train_epochs=2, epoch=0.24)
+    assert [to_come("steps", 10, state, first=delay) for delay in (10, 11, 21)] == [3, 2, 1]
 
 
 def test_flops_of_a_token():
@@ -154,7 +192,7 @@ def simulated(tmp_path, monkeypatch):
     monkeypatch.setattr("tinystories.training.throughput.time", clock)
     monkeypatch.setattr("tinystories.training.throughput.measured_peak", measure)
     args = RunArguments(output_dir=str(tmp_path), use_cpu=True, bf16=False)
-    state = SimpleNamespace(global_step=0, max_steps=99, num_input_tokens_seen=0, epoch=0.0, is_world_process_zero=True)
+    state = TrainerState(max_steps=99, num_input_tokens_seen=0, epoch=0.0)
     throughput = ThroughputCallback(flops_per_token=1.0)
     peaks.append(1000.0)
     throughput.on_train_begin(args, state, None, small_model())

@@ -96,6 +96,7 @@ EVENTS = {
     "on_log": {"logs"},
     "on_epoch_end": set(),
     "on_evaluate": {"model", "processing_class", "metrics"},
+    "on_prediction_step": {"eval_dataloader"},
     "on_save": set(),
     "on_train_end": {"model"},
 }
@@ -191,6 +192,11 @@ def test_order_of_a_step():
     ]
     places = [loop.index(f"self.{call}(") for call in ("training_step", "_get_grad_norm", "optimizer.step")]
     assert places == sorted(places)
+
+
+def test_printers_of_the_trainer():
+    """It adds one of these two, which are taken out: another one would print every row a second time, as Python."""
+    assert "PrinterCallback if self.args.disable_tqdm else DEFAULT_PROGRESS_CALLBACK" in TRAINER_SOURCE
 
 
 @pytest.mark.parametrize("event", EVENTS)

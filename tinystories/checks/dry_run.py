@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import psutil
 import torch
-from transformers import PrinterCallback, TrainerCallback
+from transformers import TrainerCallback
 
 from tinystories.config.arguments import RunArguments
 from tinystories.evaluation.scoring import nll_of_rows
 from tinystories.generation.sample import sample_story
+from tinystories.training.log import TrainingLog
 from tinystories.training.trainer import StoryTrainer
 
 
@@ -58,7 +59,7 @@ def take_first_steps(trainer: StoryTrainer, validation_stories: int) -> DryRun:
         GuardError: the loss is not a number.
     """
     clock = _StepClock()
-    trainer.remove_callback(PrinterCallback)  # the Trainer's own
+    trainer.remove_callback(TrainingLog)
     trainer.add_callback(clock)
     with PeakMemory(trainer.args.device) as memory:
         trainer.train()

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.data.packing import IGNORED
@@ -20,6 +19,7 @@ from tinystories.errors import UserError
 from tinystories.evaluation.scoring import article_tokens, begin_of_story, context_length, windows
 from tinystories.generation.presets import PRESETS
 from tinystories.random_state import keep_random_state
+from tinystories.terminal import progress_bar
 
 
 NUMBERS_AT_ONCE = 2**26  # logits of a batch: 256 MB in float32
@@ -142,7 +142,7 @@ def _read(
     vocab_size, eos = vocabulary_of(model), tokenizer.eos_token_id
     sums = _Sums(vocab_size)
     size = max(1, NUMBERS_AT_ONCE // (context * vocab_size))
-    for start in tqdm(range(0, len(rows), size), desc="reading", delay=2):
+    for start in progress_bar(range(0, len(rows), size), desc="reading"):
         ids, targets, is_article = _batch(rows[start : start + size])
         log_p = model(input_ids=ids.to(model.device)).logits.float().log_softmax(-1).cpu()
         scored = targets != IGNORED

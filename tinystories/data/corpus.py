@@ -19,7 +19,6 @@ from weakref import WeakKeyDictionary
 import datasets
 import numpy as np
 import pyarrow as pa
-from tqdm.auto import tqdm
 
 from tinystories.config.keys import DataArguments
 from tinystories.data import sample_corpus
@@ -28,6 +27,7 @@ from tinystories.data.near_copies import CONTROLS, search_copies
 from tinystories.data.readers import STORIES_PER_BATCH, BadRow, check_text_column, list_files, read_stories
 from tinystories.data.shards import hub_shards, in_turn, open_hub, open_shards
 from tinystories.errors import UserError, one_line
+from tinystories.terminal import progress_bar
 
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def load_corpus(arguments: DataArguments) -> Corpus:
     if not len(train):
         raise UserError("no training stories are left", "check the data source, remove_overlap and max_train_samples")
     report |= {"train_stories": len(train), "validation_stories": len(validation)}
-    logger.info("corpus: %d training stories, %d validation stories", len(train), len(validation))
+    logger.info("corpus: %s training stories, %s validation stories", f"{len(train):,}", f"{len(validation):,}")
     return Corpus(train, validation, report)
 
 
@@ -198,7 +198,7 @@ def story_of(row: str | BadRow, on_bad_row: str, report: dict) -> str:
 
 
 def _write_stories(path: Path, stories: Iterable[str]) -> None:
-    stories = iter(tqdm(stories, desc="reading stories", unit=" stories", delay=2))
+    stories = iter(progress_bar(stories, desc="reading stories", unit=" stories"))
 
     def batches() -> Iterator[pa.RecordBatch]:
         while batch := list(islice(stories, STORIES_PER_BATCH)):

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import datasets
 import numpy as np
 import regex
-from tqdm.auto import tqdm
 
 from tinystories.data.readers import STORIES_PER_BATCH
+from tinystories.terminal import progress_bar
 
 
 WINDOW = 12  # bytes: two or three English words
@@ -83,7 +83,7 @@ def search_copies(
     best, most_like = np.zeros(number), np.zeros(number, dtype=np.int64)
     alike: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     starts = range(0, len(train), STORIES_PER_BATCH)
-    bar = tqdm(starts, desc="searching for near-copies", unit=" thousand stories", delay=2)
+    bar = progress_bar(starts, desc="searching for near-copies", unit=" thousand stories")
     for start, batch in zip(bar, train.iter(STORIES_PER_BATCH), strict=True):
         story, found, share = index.shares(batch["text"])
         story += start

@@ -19,7 +19,6 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from tinystories.config.keys import DataArguments
@@ -28,6 +27,7 @@ from tinystories.data.cache import cached_folder, content_key, write_arrow
 from tinystories.data.corpus import dataset_key
 from tinystories.data.encoding import Tokens, encode_stories
 from tinystories.errors import UserError
+from tinystories.terminal import progress_bar
 
 
 logger = logging.getLogger(__name__)
@@ -77,12 +77,12 @@ def pack(stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, argument
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     check_rows_left(report, arguments.block_size)
     logger.info(
-        "packed: %s tokens in %s rows of %d (%d dropped at the end, %d of padding)",
+        "packed: %s tokens in %s rows of %d, %.1f%% padding (%d dropped at the end)",
         f"{report['tokens']:,}",
         f"{report['rows']:,}",
         arguments.block_size,
+        100 * report["padding_tokens"] / (report["rows"] * arguments.block_size),
         report["dropped_tokens"],
-        report["padding_tokens"],
     )
     return PackedRows(datasets.Dataset.from_file(str(folder / "rows.arrow")).with_format("numpy"), report, key)
 
@@ -149,7 +149,7 @@ def _write_rows(
 
 def tokenized(stories: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, workers: int | None) -> Iterator[Tokens]:
     """Batches of stories as (tokens of all, shape (tokens,); length of each, shape (stories,))."""
-    with tqdm(total=len(stories), desc="tokenizing", unit=" stories", delay=2) as bar:
+    with progress_bar(total=len(stories), desc="tokenizing", unit=" stories") as bar:
         for tokens, lengths in encode_stories(stories, tokenizer, workers):
             bar.update(len(lengths))
             yield tokens.astype(token_type(tokenizer)), lengths

@@ -20,7 +20,6 @@ from typing import Any
 
 import datasets
 import numpy as np
-from tqdm.auto import tqdm
 
 from tinystories.config.keys import DataArguments, QualityArguments
 from tinystories.data.corpus import read_sources, text_hashes
@@ -29,6 +28,7 @@ from tinystories.data.readers import STORIES_PER_BATCH, story_places
 from tinystories.data.separators import END_OF_TEXT
 from tinystories.errors import UserError, one_line
 from tinystories.output_file import check_output_file
+from tinystories.terminal import progress_bar
 
 
 HTML_NAMES = (
@@ -151,7 +151,7 @@ def _first_copies(hashes: np.ndarray, dropped: np.ndarray) -> np.ndarray:
 def _batches(stories: datasets.Dataset, description: str | None) -> Iterator[tuple[int, list[str]]]:
     """The index of the first story of each batch, and the texts of the batch."""
     starts = range(0, len(stories), STORIES_PER_BATCH)
-    bar = tqdm(starts, desc=description, unit=" thousand stories", delay=2, disable=description is None)
+    bar = progress_bar(starts, desc=description, unit=" thousand stories", disable=description is None)
     for start, batch in zip(bar, stories.iter(STORIES_PER_BATCH), strict=True):
         yield start, batch["text"]
 

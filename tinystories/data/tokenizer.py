@@ -6,7 +6,6 @@ packing adds EOS.
 """
 
 import logging
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from tinystories.console import command_name
 from tinystories.data.cache import ContentKey, cached_folder, content_key
 from tinystories.data.corpus import dataset_key, text_arrays
 from tinystories.errors import UserError, one_line
+from tinystories.terminal import progress_bar
 
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def train_tokenizer(
         min_frequency=arguments.min_frequency,
         special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=sys.stdout.isatty(),  # its bar goes to stdout, which may be a pipe
+        show_progress=False,  # its bar goes to stdout, in lines that stay
     )
     seen = ContentKey()
     backend.train_from_iterator(_noted(_batches(stories), seen), trainer, length=len(stories))
@@ -136,8 +136,10 @@ def _all_for_an_earlier_run(
 
 
 def _batches(stories: datasets.Dataset) -> Iterator[list[str]]:
-    for texts in text_arrays(stories):
-        yield texts.to_pylist()
+    with progress_bar(total=len(stories), desc="tokenizer", unit=" stories") as bar:
+        for texts in text_arrays(stories):
+            yield texts.to_pylist()
+            bar.update(len(texts))
 
 
 def _noted(batches: Iterable[list[str]], seen: ContentKey) -> Iterator[list[str]]:
@@ -166,7 +168,7 @@ def load_or_train_tokenizer(
     key = content_key(["tokenizer", TRAINING, *SPECIAL_TOKENS, *settings, repr(earlier), dataset_key(chosen)])
 
     def build(folder: Path) -> None:
-        logger.info("training a tokenizer on %d of %d stories", len(chosen), len(stories))
+        logger.info("training a tokenizer on %s of %s stories", f"{len(chosen):,}", f"{len(stories):,}")
         train_tokenizer(stories, arguments, earlier).save_pretrained(folder)
 
     return load_tokenizer(str(cached_folder("tokenizer", key, build, cache_root)))
@@ -226,11 +228,12 @@ def tokenizer_report(tokenizer: PreTrainedTokenizerBase, held_out: datasets.Data
     }
 
 
-def describe(report: dict) -> str:
-    """`tokenizer_report` as one line of text."""
-    articles = ", ".join(f"{text!r} = {' '.join(tokens)}" for text, tokens in report["articles"].items())
+def describe(report: dict, articles: bool = True) -> str:
+    """`tokenizer_report` as one line of text. articles: with the tokens of "a", "an" and "the"."""
+    tokens = ", ".join(f"{text!r} = {' '.join(tokens)}" for text, tokens in report["articles"].items())
     return (
         f"tokenizer: {report['vocab_size']:,} tokens, {report['bytes_per_token']:.2f} bytes per token "
-        f"on {report['held_out_stories']:,} held-out stories; {articles}"
+        f"on {report['held_out_stories']:,} held-out stories"
+        + f"; {tokens}" * articles
         + (f"; trained on {report[TRAINED_ON_STORIES]:,} stories" if TRAINED_ON_STORIES in report else "")
     )

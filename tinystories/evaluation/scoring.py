@@ -25,12 +25,12 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 from transformers import BatchEncoding, EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.data.packing import IGNORED
 from tinystories.data.readers import STORIES_PER_BATCH
 from tinystories.errors import GuardError, UserError
+from tinystories.terminal import progress_bar
 
 
 DEFAULT_CONTEXT = 1024  # for a model whose configuration names no context length
@@ -279,7 +279,7 @@ def nll_of_rows(
     """The `token_nll` of every row, with padding after it. The longest row should come first. Sets eval mode."""
     model.eval()
     nll: list[np.ndarray] = []
-    for start in tqdm(range(0, len(rows), batch_size), desc="scoring", delay=2):
+    for start in progress_bar(range(0, len(rows), batch_size), desc="scoring"):
         batch = rows[start : start + batch_size]
         longest = max(len(row["input_ids"]) for row in batch)
         input_ids = torch.full((len(batch), longest), pad_token_id or 0)

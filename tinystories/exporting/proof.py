@@ -16,7 +16,6 @@ from typing import Any, Protocol
 import datasets
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from tinystories.data.held_out import find_held_out
@@ -24,6 +23,7 @@ from tinystories.errors import UserError
 from tinystories.exporting.source import Source
 from tinystories.exporting.texts import proof_texts
 from tinystories.run_files import Run
+from tinystories.terminal import progress_bar
 
 
 NUM_BEGINNINGS, LETTERS_OF_BEGINNING, NEW_TOKENS = 4, 24, 100
@@ -109,7 +109,7 @@ def expected_of(source: Source, data: str | None = None) -> Expected:
         stories=rows,
         stories_from=origin,
         story_bytes=sum(_num_bytes(source, ids) for ids in rows),
-        nats=sum(nats(logits_of(source.model, ids), ids) for ids in tqdm(rows, desc="scoring the checkpoint", delay=2)),
+        nats=sum(nats(logits_of(source.model, ids), ids) for ids in progress_bar(rows, desc="scoring the checkpoint")),
     )
 
 
@@ -137,7 +137,7 @@ def prove(expected: Expected, reader: Reader) -> dict[str, Any]:
         float(np.abs(reader.logits(beginning.ids + beginning.new_ids) - beginning.logits)[:-1].max())
         for beginning in expected.beginnings
     ]
-    total = sum(nats(reader.logits(ids), ids) for ids in tqdm(expected.stories, desc=f"scoring {what}", delay=2))
+    total = sum(nats(reader.logits(ids), ids) for ids in progress_bar(expected.stories, desc=f"scoring {what}"))
     found, wanted = total / math.log(2) / expected.story_bytes, expected.bits_per_byte
     if not abs(found - wanted) <= (EXACT if reader.exact else REDUCED) * wanted:  # "not": also what is no number
         raise ProofError(

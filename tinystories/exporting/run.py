@@ -16,8 +16,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from tinystories.atomic import discard, write_atomically
 from tinystories.checkpoint.stock import rotates_all
 from tinystories.console import version
@@ -29,6 +27,7 @@ from tinystories.exporting.source import Source, open_source
 from tinystories.lock import HeldError, held
 from tinystories.output_file import check_output_folder
 from tinystories.run_files import EXPORT
+from tinystories.terminal import progress_bar
 
 
 def export(
@@ -81,7 +80,7 @@ def written(source: Source, formats: Sequence[str], folder: Path, data: str | No
         "tinystories": version(),
         "formats": {},
     }
-    for name in tqdm(formats, desc="exporting", delay=2):
+    for name in progress_bar(formats, desc="exporting"):
         report["formats"][name] = one_format(source, name, folder / FORMATS[name], expected)
     for result in report["formats"].values():  # at the end: ONNX changes the tokenizer of its folder
         result["bytes"] = {file: (folder / result["folder"] / file).stat().st_size for file in result["files"]}

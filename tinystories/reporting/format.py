@@ -30,6 +30,41 @@ def duration(seconds: float | None) -> str:
     return " ".join(part for part in parts if part)
 
 
+def short(value: float, digits: int = 3) -> str:
+    """A number of a log line, with so many significant digits: 2.76, 0.449, 12, 1.2e-4."""
+    if 1e-3 <= abs(value) < 10**digits - 0.5:
+        return f"{value:#.{digits}g}".removesuffix(".")
+    return power_of_ten(value, digits) if abs(value) < 1e-3 or abs(value) >= 1e5 else f"{value:.0f}"
+
+
+def power_of_ten(value: float, digits: int = 2) -> str:
+    """0.0039 -> "3.9e-3"."""
+    if not value or not math.isfinite(value):
+        return f"{value:g}"
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def short_count(value: float) -> str:
+    """Two or three digits: "980", "4.9k", "12k", "1.2M"."""
+    for unit in ("", "k", "M", "G"):
+        if value < 999.5:
+            return f"{value:.1f}{unit}" if unit and value < 9.95 else f"{value:.0f}{unit}"
+        value /= 1000
+    return f"{value:.0f}T"
+
+
+def short_duration(seconds: float) -> str:
+    """Its two largest units: "42s", "3m46s", "1h05m", "2d03h"."""
+    if round(seconds) < 60:
+        return f"{seconds:.0f}s"
+    if round(seconds) < 3600:
+        return "{}m{:02}s".format(*divmod(round(seconds), 60))
+    if round(seconds / 60) < 24 * 60:
+        return "{}h{:02}m".format(*divmod(round(seconds / 60), 60))
+    return "{}d{:02}h".format(*divmod(round(seconds / 3600), 24))
+
+
 def is_number(value: Any) -> TypeGuard[int | float]:
     """Whether this is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -47,7 +47,7 @@ def prepare_data(recipe: Recipe, resumed: str | None = None) -> tuple[Corpus, Pr
             "rows_per_step": training.train_batch_size * training.gradient_accumulation_steps * training.world_size,
         },
     }
-    logger.info(describe(corpus.report["tokenizer"]))
+    logger.info(describe(corpus.report["tokenizer"], articles=False))
     return corpus, tokenizer, packed
 
 

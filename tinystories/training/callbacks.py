@@ -13,6 +13,7 @@ from tinystories.errors import UserError
 from tinystories.generation.sample import sample_story
 from tinystories.run_files import SAMPLES
 from tinystories.training.guards.loss import check_next_token_loss
+from tinystories.training.log import set_off
 from tinystories.training.recipe_trainer import RecipeTrainer
 
 
@@ -32,7 +33,7 @@ class SampleStories(TrainerCallback):
             return
         with (Path(args.output_dir) / SAMPLES).open("a", encoding="utf-8") as file:
             for prompt, text in zip(self.prompts, texts, strict=True):
-                logger.info("step %d: %s\n", state.global_step, text)
+                logger.info("%s", set_off(text))
                 row = {"step": state.global_step, "prompt": prompt, "seed": args.seed, "text": text}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
 

@@ -1,13 +1,14 @@
 """One run from its recipe to the finished, scored and described checkpoint."""
 
 import logging
+import sys
 
 from transformers import set_seed
 
 from tinystories.checkpoint.loading import load_checkpoint
 from tinystories.config.arguments import RunArguments
 from tinystories.config.recipe import Recipe
-from tinystories.console import shell_line
+from tinystories.console import printable, shell_line
 from tinystories.data.corpus import Corpus
 from tinystories.data.reshuffling import check_reshuffling
 from tinystories.errors import UserError, one_line
@@ -16,6 +17,7 @@ from tinystories.generation.sample import fitting_prompts, sample_story
 from tinystories.provenance import Stopwatch
 from tinystories.reporting.model_card import read_facts, write_card
 from tinystories.run_files import step_of
+from tinystories.terminal import wrapped
 from tinystories.training.budget import check_room_for_checkpoints
 from tinystories.training.build import make_trainer, prepare_data
 from tinystories.training.compiler import compiler_cache, use_compiler_if_it_works
@@ -41,6 +43,8 @@ def run(recipe: Recipe) -> None:
     training, began = recipe.training, Stopwatch()
     if not training.should_log:
         logger.setLevel(logging.ERROR)
+    elif training.log_level != "passive":
+        logger.setLevel(training.get_process_log_level())
     check_launch(training)
     check_optimization(training)
     check_streaming(recipe)
@@ -116,12 +120,11 @@ def finish(trainer: StoryTrainer, training: RunArguments, corpus: Corpus) -> Non
         final["perplexity"],
         final["bits_per_byte"],
     )
-    if trainer.flops.total is not None:
-        logger.info("training_flops: %.4g, counted (docs/guards.md says how)", trainer.flops.total)
     beginnings = (*training.sample_prompts, "Once upon a time", "Once")
     fitting = fitting_prompts(beginnings, tokenizer, model.config.max_position_embeddings)[:1]
     for prompt in fitting:
-        print(sample_story(model, tokenizer, prompt, training.seed))
+        story = "\n".join(map(printable, sample_story(model, tokenizer, prompt, training.seed).split("\n")))
+        print(wrapped(story, indent="") if sys.stdout.isatty() else story)
     print(f"\nYour model: {folder}")
     for prompt in fitting:
         print(f"Write more: {shell_line('generate', folder, prompt)}")

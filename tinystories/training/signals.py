@@ -20,6 +20,7 @@ from accelerate.utils import reduce
 from transformers import TrainerCallback, TrainerControl
 
 from tinystories.errors import Interrupted
+from tinystories.terminal import is_live
 from tinystories.training.checkpointing import at_the_end_of_an_epoch
 
 
@@ -76,7 +77,8 @@ class GracefulStopCallback(TrainerCallback):
             if os.environ.get("LOCAL_RANK", "0") == "0":
                 # not print or logging: the signal may have interrupted either
                 with suppress(OSError):  # the terminal is gone
-                    os.write(2, b"\nstopping: this step is finished and saved first (Ctrl-C: stop now)\n")
+                    begin = "\r\x1b[K" if is_live() else "\n"  # in place of the status line
+                    os.write(2, f"{begin}stopping: this step is finished and saved first (Ctrl-C: stop now)\n".encode())
         elif self.alone and number in FROM_KEYBOARD:  # with a launcher this may be the same Ctrl-C, passed on
             self._restore()
             raise KeyboardInterrupt

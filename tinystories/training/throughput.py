@@ -11,9 +11,9 @@ Definitions:
   measured when training begins, again when `tokens_per_second` changes, and when `mfu` would exceed 1, which is
   impossible. If a new measurement is not higher either, the run's own speed is the peak, with a warning;
 - `elapsed_seconds`: wall clock of all training so far, with evaluations, saves and earlier sessions;
-- `eta_seconds`: steps left x (seconds of training a step + seconds of evaluating and saving a step), both measured in
-  this session; training without its first step, which may compile. Before the first evaluation or save the second term
-  is not known and counts as 0;
+- `eta_seconds`: time to the end of the training: steps left x seconds of the last 100 steps (without the first one,
+  which may compile), and the evaluations and regular saves still to come x seconds of the last few. One that follows
+  this row of the log is still to come. Before the first evaluation or save its time is not known and counts as 0;
 - `memory_gb`: on a GPU the peak memory of tensors; elsewhere the largest resident memory at the end of a step. Of the
   first process, in GB of 1e9 bytes.
 
@@ -25,6 +25,8 @@ import json
 import logging
 import math
 import time
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,7 @@ logger = logging.getLogger(__name__)
 
 SPEED_CHANGE = 0.15  # relative change of tokens/s after which the peak is measured again
 MEASURING_SHARE = 0.005  # largest share of the run's time for that
+RECENT_STEPS, RECENT_PAUSES = 100, 5  # from which the time left is estimated
 
 
 @dataclass
@@ -55,7 +58,7 @@ class Lap:
 
 
 class ThroughputCallback(TrainerCallback):
-    """Measures the run. Must be the last callback, so that what others do at an evaluation is not counted as training.
+    """Measures the run. Must come after all that do something at an evaluation, so that it does not count as training.
 
     flops_per_token: as `environment.flops_per_token` gives it.
     """
@@ -81,8 +84,11 @@ class ThroughputCallback(TrainerCallback):
         if state.is_world_process_zero:
             self._write_environment(args, model)
         self.earlier_seconds = self.earlier.get("elapsed_seconds", 0.0)
-        self.first_step = self.paused_until_step = state.global_step
-        self.training_seconds = self.paused_seconds = self.first_step_seconds = 0.0
+        self.training_seconds = self.paused_seconds = self.seconds_at_step = 0.0
+        self.step_seconds: deque[float] = deque(maxlen=RECENT_STEPS)
+        self.evaluation_seconds: deque[float] = deque(maxlen=RECENT_PAUSES)
+        self.save_seconds: deque[float] = deque(maxlen=RECENT_PAUSES)
+        self.first_step = state.global_step
         self.usual_speed: float | None = None  # tokens/s in the first interval after the peak was measured
         self.log_lap = Lap(state.num_input_tokens_seen, peak_flops=self.peak_flops)
         lap_tokens = self.earlier.get("lap_tokens", state.num_input_tokens_seen)
@@ -125,19 +131,24 @@ class ThroughputCallback(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         self.training_seconds += self._lap(args.device)
-        if state.global_step == self.first_step + 1:
-            self.first_step_seconds = self.training_seconds
+        if state.global_step == self.first_step + 2:
+            self.step_seconds.clear()
+        self.step_seconds.append(self.training_seconds - self.seconds_at_step)
+        self.seconds_at_step = self.training_seconds
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" in logs:
             self.unlogged = []
 
     def on_save(self, args, state, control, **kwargs):
-        self.paused_seconds += self._lap(args.device)
-        self.paused_until_step = state.global_step
+        self._pause(self.save_seconds, args)
+
+    def _pause(self, kind: deque[float], args: RunArguments) -> None:
+        kind.append(self._lap(args.device))
+        self.paused_seconds += kind[-1]
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
-        self.on_save(args, state, control)
+        self._pause(self.evaluation_seconds, args)
         self._update_peak(self._speed(state, self.evaluation_lap), args)
         row = {
             "step": state.global_step,
@@ -162,7 +173,7 @@ class ThroughputCallback(TrainerCallback):
         self._update_peak(speed, args, self._speed_changed(speed))
         speed = self._speed(state, self.log_lap)
         self.log_lap = Lap(state.num_input_tokens_seen, self.training_seconds, self.peak_flops)
-        return speed | self._so_far() | {"eta_seconds": self._eta(state)}
+        return speed | self._so_far() | {"eta_seconds": self.eta(state, args)}
 
     def _update_peak(self, speed: dict[str, float], args: RunArguments, changed: bool = False) -> None:
         """Measure the devices again if `changed`, or if the MFU is impossible: in all processes or in none.
@@ -218,13 +229,25 @@ class ThroughputCallback(TrainerCallback):
         elapsed = self.earlier_seconds + self.training_seconds + self.paused_seconds
         return {"memory_gb": self.memory / 1e9, "elapsed_seconds": elapsed}
 
-    def _eta(self, state: TrainerState) -> float:
-        steps = state.global_step - self.first_step
-        training, steps = self.training_seconds, max(1, steps)
-        if steps > 1:
-            training, steps = training - self.first_step_seconds, steps - 1
-        pausing = self.paused_seconds / max(1, self.paused_until_step - self.first_step)
-        return (state.max_steps - state.global_step) * (training / steps + pausing)
+    def eta(self, state: TrainerState, args: RunArguments) -> float:
+        """Seconds to the end of the training."""
+        training = (state.max_steps - state.global_step) * _mean(self.step_seconds)
+        evaluations = to_come(args.eval_strategy, state.eval_steps, state, first=args.eval_delay)
+        saves = to_come(args.save_strategy, state.save_steps, state)
+        return training + evaluations * _mean(self.evaluation_seconds) + saves * _mean(self.save_seconds)
+
+
+def to_come(strategy: str, every: int, state: TrainerState, first: float = 0) -> int:
+    """How often a run does what it does every `every` steps, and at its end, or each epoch: from this step on."""
+    if strategy == "steps":
+        return math.ceil(state.max_steps / every) - (max(state.global_step, math.ceil(first), 1) - 1) // every
+    if strategy == "epoch":
+        return max(0, state.num_train_epochs + 1 - max(1, math.ceil(max(state.epoch or 0.0, first) - 1e-9)))
+    return 0
+
+
+def _mean(seconds: Sequence[float]) -> float:
+    return sum(seconds) / len(seconds) if seconds else 0.0
 
 
 def append_evaluation(folder: Path, row: dict[str, Any]) -> None:

@@ -9,7 +9,8 @@
 - evaluations and checkpoints may be of an average of the weights (averaging.py);
 - the optimizer may be Muon, and a schedule may count its decay in shares of the run (optimizers.py);
 - out of memory: a step is cut into smaller batches and keeps its rows (out_of_memory.py);
-- the log holds this project's speed (throughput.py), and data workers leave signals to their parent (signals.py);
+- the log is made for people (log.py) and holds this project's speed (throughput.py);
+- data workers leave signals to their parent (signals.py);
 - pushing to the Hub uploads a folder as it is on disk, and what would stop it stops the run before its first step.
 
 The loop, accumulation, mixed precision and processes are those of transformers and accelerate. Many of the methods are
@@ -26,8 +27,14 @@ import torch
 from huggingface_hub import CommitInfo, HfApi
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainerState
-from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    TrainerCallback,
+    TrainerState,
+)
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK, TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy, TrainOutput
 
 from modeling_tinystories import TinyStoriesForCausalLM
@@ -51,6 +58,7 @@ from tinystories.training.guards.average import AverageWitness
 from tinystories.training.guards.causality import CausalAsTrained
 from tinystories.training.guards.sampler import VisitWitness
 from tinystories.training.guards.witness import StepWitness
+from tinystories.training.log import TrainingLog
 from tinystories.training.loss_spike import LossSpikeGuard
 from tinystories.training.optimizers import make_schedule, muon_and_adamw
 from tinystories.training.out_of_memory import evaluating_in_memory, train_in_memory
@@ -84,6 +92,7 @@ class StoryTrainer(AveragingTrainer):
         callbacks: list[TrainerCallback] | None = None,
     ):
         self.throughput = ThroughputCallback(flops_per_token(model, recipe.data.block_size))
+        self.training_log = TrainingLog(self.throughput)
         self.flops = FlopCount(model)
         self.loss_spike_guard = LossSpikeGuard(recipe.training.max_loss_spike)
         guards: list[TrainerCallback] = [self.loss_spike_guard]
@@ -102,8 +111,10 @@ class StoryTrainer(AveragingTrainer):
             # `loss` among them replaces the Trainer's own eval_loss, which is a mean over batches.
             preprocess_logits_for_metrics=token_nll,
             compute_metrics=partial(trainer_metrics, stories=evaluation, training_stories=training_stories),
-            callbacks=[*guards, *(callbacks or []), WeightsMoved(), self.throughput],
+            callbacks=[*guards, *(callbacks or []), WeightsMoved(), self.throughput, self.training_log],
         )
+        for shown in (PrinterCallback, DEFAULT_PROGRESS_CALLBACK):  # the Trainer's own: rows of the log as Python
+            self.remove_callback(shown)
         self.loss_spike_guard.trainer = self
         self.unread_tokens: torch.Tensor | int = 0  # of the steps since the last log, evaluation or save
         self.recipe = recipe
@@ -205,7 +216,10 @@ class StoryTrainer(AveragingTrainer):
             self.flops.restart()
             return trained(rows)
 
-        return train_in_memory(self, loop, batch_size or self._train_batch_size, self.rows_per_step)
+        try:
+            return train_in_memory(self, loop, batch_size or self._train_batch_size, self.rows_per_step)
+        finally:
+            self.training_log.close()
 
     def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         with evaluating_in_memory(self.args.per_device_eval_batch_size):

@@ -1,6 +1,7 @@
 """Letters and their marks: this project's tokenizer keeps them together in every script, and a guard finds one that
 does not, which gives every text back and still never learns a word."""
 
+import json
 import logging
 import unicodedata
 
@@ -160,7 +161,8 @@ def test_named_tokenizer(tmp_path):
         processes[name] = small_run(tmp_path / name, corpus, "--tokenizer_name", str(tokenizer))
     assert_stopped(processes["hindi"], "of the letters apart, such as 'छो' into")
     assert processes["english"].returncode == 0, processes["english"].stderr[-2000:]
-    assert "guard passed: graphemes: no letter of 200 stories" in processes["english"].stderr
+    found = json.loads((tmp_path / "english" / "run" / "data_report.json").read_text(encoding="utf-8"))["guards"]
+    assert found["graphemes"].startswith("no letter of 200 stories")
 
 
 @pytest.mark.slow

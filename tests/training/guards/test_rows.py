@@ -1,5 +1,7 @@
 """Rows, batches and visits: each mutation loses, doubles or changes something that no printed number shows."""
 
+import json
+
 import datasets
 import numpy as np
 import pytest
@@ -213,7 +215,7 @@ def test_honest_settings_pass(options, tmp_path):
     """Workers, dropped rows, fewer rows than a batch, an order that the user asks for."""
     process = small_run(tmp_path, write_corpus(tmp_path), *options)
     assert process.returncode == 0, process.stderr[-2000:]
-    assert "guard passed: visits" in process.stderr
+    assert "visits" in json.loads((tmp_path / "run" / "data_report.json").read_text(encoding="utf-8"))["guards"]
 
 
 @pytest.fixture(scope="module")

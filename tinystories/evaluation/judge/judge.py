@@ -23,12 +23,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from tinystories.errors import UserError
 from tinystories.evaluation.estimates import Z
 from tinystories.evaluation.judge.chat_client import KEY_VARIABLE, Chat, ChatFailed, Endpoint
 from tinystories.evaluation.text.samples import Sample
+from tinystories.terminal import progress_bar
 
 
 GRADES = ("grammar", "creativity", "consistency", "plot")
@@ -137,7 +136,7 @@ def _ask_all(
     try:
         with path.open("a", encoding="utf-8", newline="\n") as file:
             asked = {pool.submit(_ask, chat, story): key for key, story in stories.items()}
-            for done in tqdm(as_completed(asked), total=len(asked), desc="judging", delay=2):
+            for done in progress_bar(as_completed(asked), total=len(asked), desc="judging"):
                 key = asked[done]
                 try:
                     answers[key] = {"key": key} | done.result()

@@ -24,7 +24,6 @@ from pathlib import Path
 
 import datasets
 import numpy as np
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.data.corpus import story_hashes
@@ -32,6 +31,7 @@ from tinystories.errors import UserError, one_line
 from tinystories.evaluation.estimates import Estimate, share
 from tinystories.evaluation.minimal_pairs.rules import EXCHANGED, RULES, Change, Sentence, fits, sentences_in_context
 from tinystories.evaluation.scoring import continuation_nll
+from tinystories.terminal import progress_bar
 
 
 NUMBER = 200
@@ -95,7 +95,7 @@ def build_pairs(
     order = np.lexsort((np.arange(len(stories)), story_hashes(stories, seed)))
     texts, drawn = stories["text"], random.Random(seed)
     chosen = {rule: _Chosen(number, rule) for rule in rules}
-    for index in tqdm(order, desc="finding pairs", unit=" stories", delay=2):
+    for index in progress_bar(order, desc="finding pairs", unit=" stories"):
         open_rules = [rule for rule, pairs in chosen.items() if not pairs.full]
         if not open_rules:
             break

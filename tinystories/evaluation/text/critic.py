@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.evaluation.estimates import Estimate, mean, ratio
@@ -22,6 +21,7 @@ from tinystories.evaluation.scoring import begin_of_story, context_length
 from tinystories.evaluation.text.names import names_in
 from tinystories.evaluation.text.samples import Sample
 from tinystories.evaluation.text.words import WORD, first_words, half_way
+from tinystories.terminal import progress_bar
 
 
 OTHER_PROMPTS = 3
@@ -64,7 +64,7 @@ class Critic:
         """Score the text of each pair; no pair is scored twice."""
         plain = [_plain(pair) for pair in pairs]
         new = sorted(set(plain) - self.known.keys(), key=lambda pair: (-len("".join(pair)), pair))
-        for start in tqdm(range(0, len(new), BATCH), desc="reading stories", delay=2):
+        for start in progress_bar(range(0, len(new), BATCH), desc="reading stories"):
             batch = new[start : start + BATCH]
             self.known |= zip(batch, self._score(batch), strict=True)
         return [self.known[pair] for pair in plain]

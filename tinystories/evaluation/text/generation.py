@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import torch
-from tqdm.auto import tqdm
 from transformers import GenerationConfig, GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.errors import UserError
@@ -15,6 +14,7 @@ from tinystories.generation.sample import decoder_of
 from tinystories.generation.sampler import Sampler, Settings
 from tinystories.generation.story import continue_stories
 from tinystories.random_state import keep_random_state
+from tinystories.terminal import progress_bar
 
 
 # Between the random numbers of two prompts: with the same ones, stories would tend to the same words at the same place.
@@ -50,7 +50,7 @@ def write_samples(
     settings = Settings.of(config)
     decoder = None if settings is None else decoder_of(model, slots=max(1, min(batch_size, len(ids))))
     samples = []
-    with keep_random_state(model.device), tqdm(total=len(seeds) * len(prompts), desc="writing", delay=2) as bar:
+    with keep_random_state(model.device), progress_bar(total=len(seeds) * len(prompts), desc="writing") as bar:
         for seed in seeds:
             if settings is not None and decoder is not None:
                 written = _decoded(decoder, ids, settings, seed, config)

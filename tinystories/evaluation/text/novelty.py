@@ -12,12 +12,12 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from tinystories.data.readers import STORIES_PER_BATCH
 from tinystories.evaluation.estimates import Estimate, mean, ratio, share
 from tinystories.evaluation.text.samples import Sample
 from tinystories.evaluation.text.words import ngrams, split_words
+from tinystories.terminal import progress_bar
 
 
 ORDERS = range(2, 9)
@@ -47,7 +47,7 @@ def look_up(texts: Iterable[str], training: Iterable[str]) -> dict[str, Copied]:
     """What each text has in common with the training stories. They are read once, in order."""
     search = _Search(sorted(set(texts)))
     number = 0
-    for stories in _batches(tqdm(training, desc="comparing with the training stories", delay=2)):
+    for stories in _batches(progress_bar(training, desc="comparing with the training stories")):
         search.read(stories, number)
         number += len(stories)
     return search.results()

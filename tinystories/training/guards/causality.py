@@ -86,7 +86,7 @@ class CausalAsTrained(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if not self.checked:
             self.checked = True
-            logger.info("guard passed: causality as trained: %s", check_causality_as_trained(self.trainer))
+            logger.debug("guard passed: causality as trained: %s", check_causality_as_trained(self.trainer))
 
 
 def check_causality_as_trained(trainer: RecipeTrainer) -> str:

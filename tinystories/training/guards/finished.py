@@ -42,7 +42,7 @@ from tinystories.training.guards.records import (
     evaluations_of,
     plain,
 )
-from tinystories.training.guards.run import passed
+from tinystories.training.guards.run import log_summary, passed
 from tinystories.training.guards.saved import check_saved_model
 from tinystories.training.guards.settings import (
     check_code,
@@ -90,7 +90,7 @@ def run_finished_guards(trainer: RecipeTrainer, corpus: Corpus, final: FinalScor
         for name in SCORES:
             Path(folder, name).unlink(missing_ok=True)
         raise GuardError(f"{error}; the weights are in {folder}, without scores and card") from error
-    logger.info("the finished run was checked in %.1f s of processor time", time.process_time() - begin)
+    log_summary("guards of the finished run", found, time.process_time() - begin)
     return found
 
 

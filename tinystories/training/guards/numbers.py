@@ -223,7 +223,7 @@ class NumbersGuard(TrainerCallback):
         with keep_random_state(args.device):
             found = on_one_process(lambda: self._check_evaluation(metrics or {}, state.global_step))
         if found:
-            logger.info("step %d: %s", state.global_step, found)
+            logger.debug("step %d: %s", state.global_step, found)
 
     def _check_evaluation(self, metrics: dict[str, Any], step: int) -> str:
         where, rows, known = f"evaluation at step {step}", self.trainer.evaluation, self.trainer.training_stories

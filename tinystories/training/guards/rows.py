@@ -12,13 +12,13 @@ from itertools import chain, zip_longest
 import datasets
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from tinystories.data.packing import IGNORED, Rows
 from tinystories.data.readers import STORIES_PER_BATCH
 from tinystories.data.reshuffling import ReshuffledRows
 from tinystories.errors import GuardError
+from tinystories.terminal import progress_bar
 from tinystories.training.guards.samples import Sample
 from tinystories.training.recipe_trainer import RecipeTrainer
 
@@ -139,7 +139,7 @@ def blocks(rows: Rows, vocab_size: int, epoch: int = 0) -> Iterator[np.ndarray]:
     """All rows in order, many at once; int64 of shape (rows, block_size). epoch: of rows that differ by epoch."""
     at_once = max(1, TOKENS_PER_BATCH // len(rows[0]["input_ids"]))
     starts = range(0, len(rows), at_once)
-    bar = tqdm(starts, desc="comparing rows with stories", unit=" million tokens", delay=2)
+    bar = progress_bar(starts, desc="comparing rows with stories", unit=" million tokens")
     batches = rows.iter(at_once, epoch) if isinstance(rows, ReshuffledRows) else rows.iter(at_once)
     for _, batch in zip(bar, batches, strict=True):
         block = np.asarray(batch["input_ids"]).astype(np.int64)

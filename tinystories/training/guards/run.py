@@ -1,7 +1,8 @@
 """All guards of a run, in order: cheapest first, each with its processor time.
 
-A guard is a function that returns what it measured, for the log, or raises `GuardError`: one line with the reason and
-the remedy, exit status 2. `--skip_guards` trains without them and logs a warning.
+A guard is a function that returns what it measured, for data_report.json, or raises `GuardError`: one line with the
+reason and the remedy, exit status 2. The log has one line for all of them and one for each that could not check;
+`--log_level debug` shows what each one found. `--skip_guards` trains without them and logs a warning.
 """
 
 import logging
@@ -15,6 +16,8 @@ from transformers import TrainingArguments
 from tinystories.data.corpus import Corpus, story_hashes
 from tinystories.data.reshuffling import ReshuffledRows
 from tinystories.random_state import keep_random_state
+from tinystories.run_files import DATA_REPORT
+from tinystories.terminal import progress_bar
 from tinystories.training.distributed import on_one_process
 from tinystories.training.guards.causality import check_causality, check_positions
 from tinystories.training.guards.corpus import check_kind, check_near_copies, check_overlap, check_sizes, check_text
@@ -61,7 +64,7 @@ def run_guards(trainer: RecipeTrainer, corpus: Corpus, numbers: NumbersGuard) ->
             findings["stream"] = passed("stream", lambda: check_stream(trainer))
         findings["learning rates"] = passed("learning rates", lambda: check_schedule(trainer))
         findings["step"] = passed("step", lambda: check_step(trainer))
-    logger.info("all guards passed in %.1f s of processor time", time.process_time() - begin)
+    log_summary("guards", findings, time.process_time() - begin, f"; {DATA_REPORT} says what each found")
     return findings
 
 
@@ -106,7 +109,13 @@ def _run_on_one_process(
     }
     if trainer.stream is not None:
         guards |= {name: _of_the_sample(guards[name]) for name in OF_THE_STORIES}
-    return {name: passed(name, check) for name, check in guards.items()}
+    found = {}
+    with progress_bar(total=len(guards), desc="guards") as bar:
+        for name, check in guards.items():
+            bar.set_postfix_str(name)
+            found[name] = passed(name, check)
+            bar.update()
+    return found
 
 
 def _check_packing(trainer: RecipeTrainer, corpus: Corpus, sample: Sample) -> str:
@@ -150,5 +159,14 @@ def passed(name: str, check: Callable[[], str]) -> str:
     """What `check` found, logged with its processor time. Raises GuardError: what it found is a mistake."""
     begin = time.process_time()
     found = check()
-    logger.info("guard passed: %s: %s (%.1f s)", name, found, time.process_time() - begin)
+    logger.debug("guard passed: %s: %s (%.1f s)", name, found, time.process_time() - begin)
     return found
+
+
+def log_summary(what: str, findings: dict[str, str], seconds: float, where: str = "") -> None:
+    """A line for all guards, and one for each that says that it could not check. where: more words for the first."""
+    unchecked = {name: found for name, found in findings.items() if found.startswith("not ") or "not checked" in found}
+    number = len(findings) - len(unchecked)
+    logger.info("%s: %d passed in %.1f s of processor time%s", what, number, seconds, where)
+    for name, found in unchecked.items():
+        logger.info("  %s: %s", name, found)

@@ -23,7 +23,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 from torch.func import functional_call
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import PrinterCallback, TrainerCallback
+from transformers import TrainerCallback
 
 from modeling_tinystories import TinyStoriesForCausalLM
 from tinystories.checkpoint.stock import fuse_projections, stock_twin
@@ -34,6 +34,7 @@ from tinystories.training.budget import planned_steps
 from tinystories.training.guards.batches import narrow_copy
 from tinystories.training.guards.plain_step import Settings, Targets, clipping_factor, learning_rates, targets_of
 from tinystories.training.guards.updates import WeightsBefore, gradients_left, wrong_dtype, wrong_groups
+from tinystories.training.log import TrainingLog
 from tinystories.training.recipe_trainer import RecipeTrainer
 
 
@@ -87,7 +88,7 @@ def check_step(trainer: RecipeTrainer) -> str:
         comparison = Comparison(model, settings, _targets(trainer, rows))
         dataset = datasets.Dataset.from_dict({"input_ids": [row.tolist() for row in rows]}).with_format("numpy")
         rehearsal = trainer.rehearsal(model, recipe, dataset, comparison)
-        rehearsal.remove_callback(PrinterCallback)  # the Trainer's own
+        rehearsal.remove_callback(TrainingLog)
         comparison.trainer, rehearsal.throughput.peak_seconds = rehearsal, 0.0
         try:
             rehearsal.train()

@@ -291,7 +291,7 @@ class StepWitness(TrainerCallback):
             )
 
     def on_train_end(self, args, state, control, **kwargs):
-        logger.info(
+        logger.debug(
             "%d steps watched: losses within %.0e nats of plain ones (%.1f s)",
             self.watched,
             self.furthest,
