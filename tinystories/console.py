@@ -22,8 +22,8 @@ from pathlib import Path
 from tinystories.atomic import is_no_room
 from tinystories.errors import Interrupted, UserError, one_line
 from tinystories.library_noise import silence_libraries
+from tinystories.progress import RED, YELLOW, print_above, styled, wrapped
 from tinystories.streams import lost_output, open_streams, reader_is_gone
-from tinystories.terminal import RED, YELLOW, print_above, styled, wrapped
 
 
 LAUNCHER_WAIT_SECONDS = 60

@@ -269,7 +269,7 @@ def test_status_line_is_turned_off(run):
 
 
 SHOWN = """
-from tinystories.terminal import *
+from tinystories.progress import *
 with progress_bar(total=9, delay=0, desc="reading"):
     print_above(styled(wrapped("a warning of " + "nine words " * 9), YELLOW))
 """

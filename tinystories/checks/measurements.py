@@ -18,8 +18,8 @@ from tinystories.data.packing import IGNORED
 from tinystories.errors import UserError
 from tinystories.evaluation.scoring import article_tokens, begin_of_story, context_length, windows
 from tinystories.generation.presets import PRESETS
+from tinystories.progress import progress_bar
 from tinystories.random_state import keep_random_state
-from tinystories.terminal import progress_bar
 
 
 NUMBERS_AT_ONCE = 2**26  # logits of a batch: 256 MB in float32

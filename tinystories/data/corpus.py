@@ -27,7 +27,7 @@ from tinystories.data.near_copies import CONTROLS, search_copies
 from tinystories.data.readers import STORIES_PER_BATCH, BadRow, check_text_column, list_files, read_stories
 from tinystories.data.shards import hub_shards, in_turn, open_hub, open_shards
 from tinystories.errors import UserError, one_line
-from tinystories.terminal import progress_bar
+from tinystories.progress import progress_bar
 
 
 logger = logging.getLogger(__name__)

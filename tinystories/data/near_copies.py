@@ -20,7 +20,7 @@ import numpy as np
 import regex
 
 from tinystories.data.readers import STORIES_PER_BATCH
-from tinystories.terminal import progress_bar
+from tinystories.progress import progress_bar
 
 
 WINDOW = 12  # bytes: two or three English words

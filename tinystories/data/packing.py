@@ -27,7 +27,7 @@ from tinystories.data.cache import cached_folder, content_key, write_arrow
 from tinystories.data.corpus import dataset_key
 from tinystories.data.encoding import Tokens, encode_stories
 from tinystories.errors import UserError
-from tinystories.terminal import progress_bar
+from tinystories.progress import progress_bar
 
 
 logger = logging.getLogger(__name__)

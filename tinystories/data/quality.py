@@ -28,7 +28,7 @@ from tinystories.data.readers import STORIES_PER_BATCH, story_places
 from tinystories.data.separators import END_OF_TEXT
 from tinystories.errors import UserError, one_line
 from tinystories.output_file import check_output_file
-from tinystories.terminal import progress_bar
+from tinystories.progress import progress_bar
 
 
 HTML_NAMES = (

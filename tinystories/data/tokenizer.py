@@ -23,7 +23,7 @@ from tinystories.console import command_name
 from tinystories.data.cache import ContentKey, cached_folder, content_key
 from tinystories.data.corpus import dataset_key, text_arrays
 from tinystories.errors import UserError, one_line
-from tinystories.terminal import progress_bar
+from tinystories.progress import progress_bar
 
 
 logger = logging.getLogger(__name__)

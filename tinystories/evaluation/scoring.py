@@ -30,7 +30,7 @@ from transformers import BatchEncoding, EvalPrediction, PreTrainedModel, PreTrai
 from tinystories.data.packing import IGNORED
 from tinystories.data.readers import STORIES_PER_BATCH
 from tinystories.errors import GuardError, UserError
-from tinystories.terminal import progress_bar
+from tinystories.progress import progress_bar
 
 
 DEFAULT_CONTEXT = 1024  # for a model whose configuration names no context length

@@ -22,8 +22,8 @@ from tinystories.data.held_out import find_held_out
 from tinystories.errors import UserError
 from tinystories.exporting.source import Source
 from tinystories.exporting.texts import proof_texts
+from tinystories.progress import progress_bar
 from tinystories.run_files import Run
-from tinystories.terminal import progress_bar
 
 
 NUM_BEGINNINGS, LETTERS_OF_BEGINNING, NEW_TOKENS = 4, 24, 100

@@ -26,8 +26,8 @@ from tinystories.exporting.proof import Expected, expected_of, prove
 from tinystories.exporting.source import Source, open_source
 from tinystories.lock import HeldError, held
 from tinystories.output_file import check_output_folder
+from tinystories.progress import progress_bar
 from tinystories.run_files import EXPORT
-from tinystories.terminal import progress_bar
 
 
 def export(

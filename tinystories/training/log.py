@@ -21,8 +21,8 @@ from transformers.trainer_utils import has_length
 
 from tinystories.config.arguments import RunArguments
 from tinystories.console import printable
+from tinystories.progress import BOLD, USUAL_COLUMNS, columns, is_live, progress_bar
 from tinystories.reporting.format import power_of_ten, short, short_count, short_duration
-from tinystories.terminal import BOLD, USUAL_COLUMNS, columns, is_live, progress_bar
 from tinystories.training.environment import training_dtype
 from tinystories.training.throughput import ThroughputCallback
 

@@ -14,10 +14,10 @@ from tinystories.data.reshuffling import check_reshuffling
 from tinystories.errors import UserError, one_line
 from tinystories.evaluation.scoring import nll_of_rows, score_from_tokens, scoring_rows
 from tinystories.generation.sample import fitting_prompts, sample_story
+from tinystories.progress import wrapped
 from tinystories.provenance import Stopwatch
 from tinystories.reporting.model_card import read_facts, write_card
 from tinystories.run_files import step_of
-from tinystories.terminal import wrapped
 from tinystories.training.budget import check_room_for_checkpoints
 from tinystories.training.build import make_trainer, prepare_data
 from tinystories.training.compiler import compiler_cache, use_compiler_if_it_works

@@ -20,7 +20,7 @@ from accelerate.utils import reduce
 from transformers import TrainerCallback, TrainerControl
 
 from tinystories.errors import Interrupted
-from tinystories.terminal import is_live
+from tinystories.progress import is_live
 from tinystories.training.checkpointing import at_the_end_of_an_epoch
 
 

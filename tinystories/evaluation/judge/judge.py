@@ -27,7 +27,7 @@ from tinystories.errors import UserError
 from tinystories.evaluation.estimates import Z
 from tinystories.evaluation.judge.chat_client import KEY_VARIABLE, Chat, ChatFailed, Endpoint
 from tinystories.evaluation.text.samples import Sample
-from tinystories.terminal import progress_bar
+from tinystories.progress import progress_bar
 
 
 GRADES = ("grammar", "creativity", "consistency", "plot")

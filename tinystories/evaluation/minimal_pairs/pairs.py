@@ -31,7 +31,7 @@ from tinystories.errors import UserError, one_line
 from tinystories.evaluation.estimates import Estimate, share
 from tinystories.evaluation.minimal_pairs.rules import EXCHANGED, RULES, Change, Sentence, fits, sentences_in_context
 from tinystories.evaluation.scoring import continuation_nll
-from tinystories.terminal import progress_bar
+from tinystories.progress import progress_bar
 
 
 NUMBER = 200

@@ -21,7 +21,7 @@ from tinystories.evaluation.scoring import begin_of_story, context_length
 from tinystories.evaluation.text.names import names_in
 from tinystories.evaluation.text.samples import Sample
 from tinystories.evaluation.text.words import WORD, first_words, half_way
-from tinystories.terminal import progress_bar
+from tinystories.progress import progress_bar
 
 
 OTHER_PROMPTS = 3

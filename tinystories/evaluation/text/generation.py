@@ -13,8 +13,8 @@ from tinystories.generation.presets import generation_config
 from tinystories.generation.sample import decoder_of
 from tinystories.generation.sampler import Sampler, Settings
 from tinystories.generation.story import continue_stories
+from tinystories.progress import progress_bar
 from tinystories.random_state import keep_random_state
-from tinystories.terminal import progress_bar
 
 
 # Between the random numbers of two prompts: with the same ones, stories would tend to the same words at the same place.

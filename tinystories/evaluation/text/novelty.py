@@ -17,7 +17,7 @@ from tinystories.data.readers import STORIES_PER_BATCH
 from tinystories.evaluation.estimates import Estimate, mean, ratio, share
 from tinystories.evaluation.text.samples import Sample
 from tinystories.evaluation.text.words import ngrams, split_words
-from tinystories.terminal import progress_bar
+from tinystories.progress import progress_bar
 
 
 ORDERS = range(2, 9)

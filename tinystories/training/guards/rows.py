@@ -18,7 +18,7 @@ from tinystories.data.packing import IGNORED, Rows
 from tinystories.data.readers import STORIES_PER_BATCH
 from tinystories.data.reshuffling import ReshuffledRows
 from tinystories.errors import GuardError
-from tinystories.terminal import progress_bar
+from tinystories.progress import progress_bar
 from tinystories.training.guards.samples import Sample
 from tinystories.training.recipe_trainer import RecipeTrainer
 

@@ -15,9 +15,9 @@ from transformers import TrainingArguments
 
 from tinystories.data.corpus import Corpus, story_hashes
 from tinystories.data.reshuffling import ReshuffledRows
+from tinystories.progress import progress_bar
 from tinystories.random_state import keep_random_state
 from tinystories.run_files import DATA_REPORT
-from tinystories.terminal import progress_bar
 from tinystories.training.distributed import on_one_process
 from tinystories.training.guards.causality import check_causality, check_positions
 from tinystories.training.guards.corpus import check_kind, check_near_copies, check_overlap, check_sizes, check_text
