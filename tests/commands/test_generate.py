@@ -19,11 +19,11 @@ def test_story_ends(counting_run, tmp_path):
     options = ["--greedy", "--repetition_penalty", "1.0", "--output_file", output]
     process = run_command("run_generation.py", counting_run, "Story 7. one two", *options)
     assert process.returncode == 0, process.stderr[-2000:]
-    assert process.stdout.startswith(f"Story 7. {COUNTING}\n")
+    assert process.stdout == f"Story 7. {COUNTING}\n"
     result = json.loads(output.read_text())
     assert result["text"] == f"Story 7. {COUNTING}"
     assert result["finish_reason"] == "stop"
-    counted, rate = re.search(r"\[(\d+) new tokens in [\d.]+ s, ([\d.]+) tokens/s", process.stdout).groups()
+    counted, rate = re.search(r"\[(\d+) new tokens in [\d.]+ s, ([\d.]+) tokens/s", process.stderr).groups()
     assert int(counted) == result["new_tokens"]
     assert float(rate) == pytest.approx(result["new_tokens"] / result["seconds"], rel=0.01)
 
@@ -49,7 +49,7 @@ def test_context_limit(counting_run, tmp_path):
     result = json.loads(output.read_text())
     assert result["new_tokens"] < 64
     if result["finish_reason"] == "length":
-        assert "stopped at the limit of tokens" in process.stdout
+        assert "stopped at the limit of tokens" in process.stderr
 
 
 @pytest.mark.parametrize("preset", [None, "natural", "balanced", "conservative", "creative"])
@@ -69,7 +69,10 @@ def test_presets(preset, counting_run, tmp_path):
     ("arguments", "message"),
     [
         (["nowhere/at-all", "Once"], "cannot open nowhere/at-all as a checkpoint"),
-        (["RUN", "Once", "--temperature", "0"], "temperature must be between"),
+        (
+            ["RUN", "Once", "--temperature", "-0.1"],
+            "temperature must be 0, for always the likeliest token, or between 0.001 and 10",
+        ),
         (["RUN", "Once", "--preset", "wild"], "invalid choice: 'wild'"),
         (["RUN", "word " * 200], "the context is 64"),
         (["RUN"], "prompt"),
