@@ -220,7 +220,7 @@ def test_first_story(elsewhere):
     code = (
         "import sys; from tinystories.commands.generate import main\n"
         "for seed in '112': main(['Once upon a time', '--seed', seed, '--max_new_tokens', '30'])\n"
-        "print(sorted(sys.modules.keys() & {'torch', 'transformers', 'huggingface_hub'}))"
+        "print(sorted(sys.modules.keys() & {'torch', 'transformers', 'huggingface_hub', 'prompt_toolkit'}))"
     )
     environment = {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)

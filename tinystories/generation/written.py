@@ -79,6 +79,7 @@ class Story:
         finally:
             self.seconds += time.perf_counter() - begin
         if self.is_over:
+            self.leave()
             show(self._text.rest())
 
     def _again(self) -> Iterator[int]:
@@ -87,7 +88,7 @@ class Story:
         return islice(self.writer.tokens(prompt, self.settings, self.seed), self.new_tokens, None)
 
     def leave(self) -> None:
-        """Give back what is kept to go on with the story."""
+        """Give back what is kept to go on with the story at once."""
         self._tokens = None
 
     def summary(self) -> str:

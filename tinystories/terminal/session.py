@@ -26,7 +26,7 @@ Write how a story begins and press Enter. Ctrl-C stops the story.
   set NAME VALUE   {", ".join(SAMPLING[:3])},
                    {", ".join([*SAMPLING[3:], "max_new_tokens"])}
   preset NAME      {", ".join(PRESETS)}
-  seed NUMBER      the same seed writes the same story; seed random: another each
+  seed NUMBER      the same seed writes the same story; random: a new one each
   settings         how the next story is written
   save FILE        the stories of this session: .txt, .json or .jsonl
   quit             so does Ctrl-D
