@@ -5,9 +5,13 @@ import re
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from helpers.export_sources import small_tokenizer
 from helpers.runs import COUNTING, mistake, run_command
+from helpers.untrained import save
 from tinystories.checkpoint.loading import load_checkpoint
+from tinystories.commands import generate
 from tinystories.evaluation.text.generation import write_samples
 
 
@@ -63,6 +67,28 @@ def test_presets(preset, counting_run, tmp_path):
     assert process.returncode == 0, process.stderr[-2000:]
     used = json.loads(output.read_text())["generation_config"]
     assert tuple(used[name] for name in ("temperature", "top_k", "top_p", "repetition_penalty")) == wanted[preset]
+
+
+def test_temperature_zero(capsys):
+    """As on the server: always the likeliest token, whatever the seed; just above it, as before."""
+    texts = []
+    for options in (["--temperature", "0", "--seed", "1"], ["--temperature", "0"], ["--greedy"]):
+        generate.main(["Once upon a time", "--max_new_tokens", "40", *options])
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] == texts[2]
+    generate.main(["Once upon a time", "--max_new_tokens", "2", "--temperature", "0.001"])
+
+
+def test_stderr_is_ours(tmp_path):
+    """A model of others and all that it imports: no progress bar, no advice of a library; on stdout the story."""
+    tokenizer = small_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
+    folder = save(LlamaForCausalLM(config), tokenizer, tmp_path / "llama")
+    process = run_command("run_generation.py", folder, "Once", "--max_new_tokens", "3", "--device", "cpu", fresh=True)
+    assert process.stdout.startswith("Once") and "new tokens" not in process.stdout
+    assert re.fullmatch(r"\[3 new tokens in [^\n]*\]\n", process.stderr)
 
 
 @pytest.mark.parametrize(

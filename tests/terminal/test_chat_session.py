@@ -88,6 +88,7 @@ COMMANDS = {
     "settle down": Beginning("settle down"),
     " set temperature 0.9": Beginning("set temperature 0.9"),
     "Once\n\tupon": Beginning("Once\n\tupon"),
+    "caf\udcc3\udca9": Beginning("caf\u00e9"),  # of a system in another encoding
 }
 
 
@@ -109,7 +110,7 @@ def test_command_or_beginning(line):
         ("a\x1b[2Jb", r"a control character ('\x1b')"),
         ("a\x7f", "a control character"),
         ("a\x9bb", "a control character"),
-        ("a\0b", "a control character"),
+        ("a\0b", "contains a zero byte"),
         ("caf\udcff", "is not UTF-8"),
         ("set temprature 0.9", "no setting 'temprature'; did you mean temperature?"),
         ("set temp 0.9", "did you mean temperature?"),
@@ -125,7 +126,7 @@ def test_command_or_beginning(line):
         ("seed -1", "seed must be between 0 and"),
         (f"seed {2**63}", "seed must be between 0 and"),
         ("preset wild", "no preset 'wild'; the presets are natural"),
-        ("preset natrual", "did you mean natural?"),
+        ("preset naturall", "did you mean natural?"),
         ("again", "there is no story yet"),
         ("continue", "there is no story yet"),
         ("save a.txt", "there is no story yet"),
@@ -315,6 +316,7 @@ def test_pieces_are_the_text(data, boxed):
         (["a \x1b[2J\r\x9b"], 80, r"a \x1b[2J\r\x9b"),
         (["a  b"], 80, "a  b"),
         (["a"], 1, "a"),
+        ([" " * 9 + "ab c"], 4, "ab c"),
     ],
 )
 def test_lines_end_between_words(pieces, width, expected):

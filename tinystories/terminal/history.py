@@ -54,5 +54,5 @@ def _shorten(file: Path) -> None:
 
 class _Kept(FileHistory):
     def store_string(self, string: str) -> None:
-        with suppress(OSError, UnicodeError):  # a full disk, bytes that are not UTF-8: only this session knows the line
+        with suppress(OSError):  # a full disk: only this session knows the line
             super().store_string(string)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from tinystories.config.outside import word_from_outside
 from tinystories.errors import UserError
 
 
@@ -38,6 +39,7 @@ def read_line(line: str) -> Command | Beginning | None:
     Raises:
         UserError: a slash and no command, too many words for a command, a text that no story can begin with.
     """
+    line = word_from_outside("prompt", line)
     text = line.strip()
     if not text:
         return None
@@ -66,11 +68,7 @@ def _command(name: str, rest: str) -> Command:
 
 
 def check_text(text: str) -> None:
-    """Raises UserError: bytes that are not UTF-8, or a control character, which no story has."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UserError("the text is not UTF-8") from None
+    """Raises UserError: a control character, which no story has, and which would be a command to a terminal."""
     for character in text:
         if (character < " " and character not in "\t\n") or "\x7f" <= character < "\xa0":
             raise UserError(f"the text has a control character ({character!r})", "leave it out")

@@ -29,7 +29,7 @@ def write_without_prompt(arguments: argparse.Namespace) -> None:
         write_from_stdin(arguments)
         return
     if arguments.output_file:
-        raise UserError("output_file: there is no prompt", "give one, or leave it out: in a session, save FILE writes")
+        raise UserError("output_file needs a prompt", "without one, save FILE writes the stories of a session")
     from tinystories.checkpoint.writer import open_writer
 
     writer = open_writer(arguments.folder, arguments.device, arguments.revision)

@@ -40,8 +40,8 @@ class WordWrap:
         """Show a word that may not be complete."""
         if not self.word:
             return
-        if self.column and self.column + len(self.space) + _width(self.word) > self.columns():
-            self.space, self.column = "\n", -1
+        if self.column + len(self.space) + _width(self.word) > self.columns():
+            self.space, self.column = ("\n", -1) if self.column else ("", 0)
         self.show(self.space + self.word)
         self.column += len(self.space) + _width(self.word)
         self.space, self.word = "", ""
