@@ -77,25 +77,24 @@ def install(venv: Path, wheel: Path, libraries_here: bool) -> Path:
 def tell(program: Path, folder: Path, seed: int) -> dict[str, Any]:
     """A story, and what the command for it took."""
     before, begin = os.times(), time.perf_counter()
-    printed = run([str(program), "generate", PROMPT, "--seed", str(seed)], folder)
+    story, counts = run([str(program), "generate", PROMPT, "--seed", str(seed)], folder)
     seconds, after = time.perf_counter() - begin, os.times()
     processor = after.children_user + after.children_system - before.children_user - before.children_system
-    text, _, last = printed.rstrip().rpartition("\n")
     return {
         "seed": seed,
         "processor_seconds": round(processor, 2),
         "seconds": round(seconds, 2),
-        "ended": "the story ended" in last,
-        "text": text,
+        "ended": "the story ended" in counts,
+        "text": story.rstrip(),
     }
 
 
-def run(command: list[str], folder: Path) -> str:
-    """What a command prints; its failure ends the measurement."""
+def run(command: list[str], folder: Path) -> tuple[str, str]:
+    """What a command writes to stdout and to stderr; its failure ends the measurement."""
     process = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, encoding="utf-8")
     if process.returncode:
         raise SystemExit(f"{command} ended with {process.returncode}:\n{process.stderr[-2000:]}")
-    return process.stdout
+    return process.stdout, process.stderr
 
 
 def described(stories: list[dict[str, Any]], wheel_bytes: int, libraries_here: bool) -> dict[str, Any]:

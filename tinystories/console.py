@@ -48,7 +48,7 @@ SCRIPTS = {
 def program_name(command: str) -> str:
     """What usage messages call a command: `run_clm.py` where a script was started, else `tinystories train`."""
     started_as_script = Path(sys.argv[0]).name in SCRIPTS.values()
-    return SCRIPTS[command] if started_as_script else f"tinystories {command}"
+    return SCRIPTS[command] if started_as_script and command in SCRIPTS else f"tinystories {command}"
 
 
 def command_name(command: str) -> str:

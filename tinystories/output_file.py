@@ -8,13 +8,16 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from tinystories.atomic import new_folder, second_file, write_atomically
 from tinystories.errors import UserError, one_line
+
+
+LINES = ".jsonl"  # the ending of a file with a JSON object in each line
 
 
 def check_output_file(output_file: str | None, key: str = "output_file") -> None:
@@ -63,16 +66,42 @@ def check_output_folder(output_dir: str | Path, key: str = "output_dir") -> None
 
 
 def write_output_file(output_file: str | None, result: dict[str, Any]) -> None:
-    """Write `result` as JSON, if a file was named; UserError if that fails, and the file is as it was."""
+    """Write `result` as JSON, if a file was named; UserError if that fails, and the file is as it was.
+
+    In a file .jsonl it is a single line.
+    """
     if not output_file:
         return
-    text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+    indent = None if output_file.endswith(LINES) else 2
+    text = json.dumps(result, indent=indent, ensure_ascii=False) + "\n"
     try:
         path = Path(output_file)
         if path.is_symlink() or (path.exists() and not path.is_file()):  # such as that of stdout: it stays
             path.write_text(text, encoding="utf-8")
         else:
             write_atomically(path, text)
+    except OSError as error:
+        raise UserError(f"output_file {output_file}: cannot be written ({one_line(error)})") from error
+
+
+@contextmanager
+def lines_of_output(output_file: str | None) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A function that writes a result as a line, if a file was named. What is written stays, if more cannot be.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    if not output_file:
+        yield lambda result: None
+        return
+    try:
+        with open(output_file, "w", encoding="utf-8", newline="\n") as file:
+
+            def write(result: dict[str, Any]) -> None:
+                file.write(json.dumps(result, ensure_ascii=False) + "\n")
+                file.flush()
+
+            yield write
     except OSError as error:
         raise UserError(f"output_file {output_file}: cannot be written ({one_line(error)})") from error
 

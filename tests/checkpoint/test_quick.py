@@ -118,4 +118,4 @@ def test_without_heavy_imports(checkpoint):
     command = [sys.executable, "-c", code, checkpoint, "Once", "--device", "cpu", "--max_new_tokens", "3"]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr[-2000:]
-    assert "[3 new tokens" in process.stdout
+    assert "[3 new tokens" in process.stderr

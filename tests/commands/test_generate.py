@@ -5,9 +5,13 @@ import re
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from helpers.export_sources import small_tokenizer
 from helpers.runs import COUNTING, mistake, run_command
+from helpers.untrained import save
 from tinystories.checkpoint.loading import load_checkpoint
+from tinystories.commands import generate
 from tinystories.evaluation.text.generation import write_samples
 
 
@@ -19,11 +23,11 @@ def test_story_ends(counting_run, tmp_path):
     options = ["--greedy", "--repetition_penalty", "1.0", "--output_file", output]
     process = run_command("run_generation.py", counting_run, "Story 7. one two", *options)
     assert process.returncode == 0, process.stderr[-2000:]
-    assert process.stdout.startswith(f"Story 7. {COUNTING}\n")
+    assert process.stdout == f"Story 7. {COUNTING}\n"
     result = json.loads(output.read_text())
     assert result["text"] == f"Story 7. {COUNTING}"
     assert result["finish_reason"] == "stop"
-    counted, rate = re.search(r"\[(\d+) new tokens in [\d.]+ s, ([\d.]+) tokens/s", process.stdout).groups()
+    counted, rate = re.search(r"\[(\d+) new tokens in [\d.]+ s, ([\d.]+) tokens/s", process.stderr).groups()
     assert int(counted) == result["new_tokens"]
     assert float(rate) == pytest.approx(result["new_tokens"] / result["seconds"], rel=0.01)
 
@@ -49,7 +53,7 @@ def test_context_limit(counting_run, tmp_path):
     result = json.loads(output.read_text())
     assert result["new_tokens"] < 64
     if result["finish_reason"] == "length":
-        assert "stopped at the limit of tokens" in process.stdout
+        assert "stopped at the limit of tokens" in process.stderr
 
 
 @pytest.mark.parametrize("preset", [None, "natural", "balanced", "conservative", "creative"])
@@ -65,11 +69,36 @@ def test_presets(preset, counting_run, tmp_path):
     assert tuple(used[name] for name in ("temperature", "top_k", "top_p", "repetition_penalty")) == wanted[preset]
 
 
+def test_temperature_zero(capsys):
+    """As on the server: always the likeliest token, whatever the seed; just above it, as before."""
+    texts = []
+    for options in (["--temperature", "0", "--seed", "1"], ["--temperature", "0"], ["--greedy"]):
+        generate.main(["Once upon a time", "--max_new_tokens", "40", *options])
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] == texts[2]
+    generate.main(["Once upon a time", "--max_new_tokens", "2", "--temperature", "0.001"])
+
+
+def test_stderr_is_ours(tmp_path):
+    """A model of others and all that it imports: no progress bar, no advice of a library; on stdout the story."""
+    tokenizer = small_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
+    folder = save(LlamaForCausalLM(config), tokenizer, tmp_path / "llama")
+    process = run_command("run_generation.py", folder, "Once", "--max_new_tokens", "3", "--device", "cpu", fresh=True)
+    assert process.stdout.startswith("Once") and "new tokens" not in process.stdout
+    assert re.fullmatch(r"\[3 new tokens in [^\n]*\]\n", process.stderr)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nowhere/at-all", "Once"], "cannot open nowhere/at-all as a checkpoint"),
-        (["RUN", "Once", "--temperature", "0"], "temperature must be between"),
+        (
+            ["RUN", "Once", "--temperature", "-0.1"],
+            "temperature must be 0, for always the likeliest token, or between 0.001 and 10",
+        ),
         (["RUN", "Once", "--preset", "wild"], "invalid choice: 'wild'"),
         (["RUN", "word " * 200], "the context is 64"),
         (["RUN"], "prompt"),

@@ -35,7 +35,7 @@ def parsers(monkeypatch) -> dict[str, list[StrictParser]]:
     monkeypatch.setattr(StrictParser, "__init__", note)
     mistyped, found = load_benchmark("command_start").MISTYPED, {}
     for command in COMMANDS:
-        starts = [mistyped[SCRIPTS[command]]]
+        starts = [mistyped[SCRIPTS[command]] if command in SCRIPTS else ["runs/demo", "--nonsense"]]
         if command == "check":  # which is three
             starts += [["some/model", "--nonsense"], ["demo", "--nonsense"], ["--data", "a", "--nonsense"]]
         made.clear()
@@ -68,7 +68,14 @@ def test_home_folder_in_every_option(parsers, home):
     assert seen > {
         *("train train_file", "train validation_file", "train data_cache_dir", "train output_dir"),
         *("train model_name_or_path", "train resume_from_checkpoint", "train deepspeed", "tokenizer output_dir"),
-        *("generate checkpoint", "generate output_file", "evaluate checkpoints", "evaluate leaderboard"),
+        *(
+            "generate checkpoint",
+            "generate output_file",
+            "chat checkpoint",
+            "chat output_file",
+            "evaluate checkpoints",
+            "evaluate leaderboard",
+        ),
         *("serve checkpoint", "serve tokenizer_path", "check data", "check clean", "check output_file"),
         *("report run_folder", "report output_dir", "push checkpoint", "push output_file"),
     }

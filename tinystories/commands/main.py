@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "train a model from a recipe: text to checkpoint",
     "tokenizer": "train a tokenizer alone",
     "generate": "write a story with a checkpoint",
+    "chat": "write one story after another, in a terminal",
     "evaluate": "measure how good models are, and compare them",
     "serve": "a web page and an API that write stories",
     "check": "find out what is wrong with a recipe, a model or a text",
