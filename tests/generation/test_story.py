@@ -163,7 +163,7 @@ def test_changed_network(model, caplog):
 
 
 def test_mixed_precision(tokenizer, caplog):
-    """A model that trains in bfloat16 is compared by its own `forward`: its samples need no `generate`, and no warning."""
+    """A model that trains in bfloat16 is compared by its own `forward`: no `generate` for its samples, no warning."""
     model = untrained_model(tokenizer, context=CONTEXT).eval()
     expected = sample_story(model, tokenizer, "Once upon", 4)
     prepared = Accelerator(mixed_precision="bf16", cpu=True).prepare_model(model)
