@@ -185,7 +185,7 @@ def test_length(stories):
 def test_sentences(stories):
     """Each begins with a capital and ends with a mark."""
     whole = re.compile(r'"?[A-Z].*[.!?]"?')
-    tag = re.compile(r'[.!?]" (?=[a-z])(?!(she|he|they|everybody|(his|her|their) \w+) |(asked|cried|called|shouted) )')
+    tag = re.compile(r'[.!?]" (?=[a-z])(?!(she|he|everybody|(his|her|the) \w+) |(asked|cried|called|shouted) )')
     bad = []
     for story in stories:
         for paragraph in story.split("\n"):
@@ -269,8 +269,9 @@ def test_pronouns(stories, names, sex, wrong):
 
 def test_many_different_names(names):
     assert not names["girl"] & names["boy"]
-    assert len(names["girl"]) >= 30
-    assert len(names["boy"]) >= 30
+    assert len(names["girl"]) >= 8
+    assert len(names["boy"]) >= 8
+    assert not [story for story in stories if len(re.findall(r" named ", story)) > 1]
 
 
 def test_every_plot_occurs(stories):
