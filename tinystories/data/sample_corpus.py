@@ -196,16 +196,19 @@ class Teller:
         return self.fill(f"[{TOYS[noun]} {color}|{TOYS[noun]} {color}|{TOYS[noun]}|{color}] {noun}"), noun
 
     def opening(self, hero: Hero, day: str, did: str, about: str) -> str:
-        """Tell who the story is about, and what happened on the day when it begins."""
+        """Tell who the story is about, and what happened on the day when it begins.
+
+        Some begin with a name and no more, as many a reader's beginning does.
+        """
         who, home = hero.who, self.pick(*HOMES)
         draw = self.rng.random()
-        if draw < 0.2:
-            return f"{day}, {who} {did}. {about}"
+        if draw < 0.3:
+            return f"{day}, {self.pick(who, str(hero)) if hero.kind in PRONOUNS else who} {did}. {about}"
         once = f"""[there was {who}|there was {who}|there was {who} who lived {home}|{who} lived {home}|
             {home}, there lived {who}]"""
         other = f"""[{cap(home)}, there lived {who}|Long ago, there was {who} who lived {home}|
             {hero} was {hero.what} who lived {home}|There was once {who}]"""
-        return f"{f'Once upon a time, {once}' if draw < 0.72 else other}. {about} {day}, {hero} {did}."
+        return f"{f'Once upon a time, {once}' if draw < 0.78 else other}. {about} {day}, {hero} {did}."
 
     def ending(self, hero: Hero, morals: str) -> str:
         glad = f"""[That night, {hero} fell asleep with a smile.|{hero} was very happy.|It was a day that {hero} never
