@@ -4,7 +4,7 @@
     python run_clm.py configs/demo.yaml --seed 7 --output_dir runs/demo-7
     python run_clm.py configs/demo.yaml --seed 1 --output_dir runs/demo-1
     for run in demo demo-7 demo-1; do
-        python run_evaluation.py runs/$run --presets natural --pairs 20 --output_dir evaluation/$run
+        python run_evaluation.py runs/$run --presets natural --pairs 20 --output_dir runs/evaluation
     done
     python benchmarks/demo_stories.py runs/demo runs/demo-7 runs/demo-1
 
