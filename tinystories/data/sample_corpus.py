@@ -33,17 +33,14 @@ def words(text: str) -> list[str]:
     return text.split()
 
 
-GIRLS = words("""Ada Aisha Amara Anna Carmen Elif Ella Emma Esther Fatima Freya Grace Hana Imani Ingrid Jaya Kiri Leila
-Lily Ling Lucia Maya Mei Mia Molly Nina Noor Olga Priya Rosa Ruth Salma Sofia Sue Tara Yuki Zara Zuri""")
-BOYS = words("""Ali Amir Arjun Bao Ben Chen Diego Eli Emil Finn Hugo Ivan Jack Jamal Jun Kenji Kofi Kwame Leo Luca Mateo
-Max Musa Nico Noah Omar Oscar Otto Pablo Ravi Sam Samir Tariq Theo Tim Tom Tomek Yusuf""")
-ANIMAL_NAMES = words("""Acorn Biscuit Bramble Clover Cocoa Dot Fern Fuzzy Ginger Hazel Maple Mango Mossy Nutmeg Patch
-Pebble Pepper Pip Plum Poppy Pumpkin Rusty Sunny Tuck Twig Willow""")
+GIRLS = words("Ada Lily Mei Mia Noor Rosa Tara Zuri")
+BOYS = words("Amir Ben Finn Kofi Leo Max Sam Tom")
+ANIMAL_NAMES = words("Clover Cocoa Hazel Nutmeg Pebble Pip Plum Poppy")
 ANIMALS = words("""bear deer duck elephant fox frog goat hedgehog lamb monkey mouse otter owl rabbit squirrel turtle
 unicorn""")
 RUNNERS = words("bear deer elephant fox goat hedgehog monkey mouse pony puppy rabbit squirrel turtle unicorn")
-ELDERS = {"mom": "girl", "dad": "boy", "grandma": "girl", "grandpa": "boy"}
-PRONOUNS = {"girl": ("she", "her", "her"), "boy": ("he", "him", "his"), "pair": ("they", "them", "their")}
+ELDERS = ("mom", "dad", "grandma", "grandpa")
+PRONOUNS = {"girl": ("she", "her", "her"), "boy": ("he", "him", "his")}
 
 TRAIT = "[little|little|little|young|happy|curious|cheerful|clever|funny|playful|lively]"
 KIND_TRAIT = f"[{TRAIT}|kind|gentle|friendly]"
@@ -65,8 +62,6 @@ FAIR_DAY = """[One day|One day|One day|One sunny morning|One fine day|One warm a
 One quiet afternoon|Early one morning|One spring day|One summer day|One Saturday]"""
 ANY_DAY = "[One day|One day|One morning|One afternoon|One Sunday|After lunch one day|One cold day]"
 NIGHT = "[One night|One night|One winter night|One rainy night|One windy night]"
-SCENERY = """[The sky was blue.|Birds sang in the trees.|A soft wind was blowing.|The air smelled of flowers.|
-White clouds moved slowly across the sky.|Bees flew from flower to flower.|The grass was soft and green.|||||]"""
 GREEN_PLACE = "[the park|the meadow|the garden|the playground|the old orchard|a field of flowers|a green field]"
 ROOM_SPOTS = (
     "under the bed",
@@ -105,12 +100,16 @@ umbrella with yellow ducks|orange kite|music box|hat with a blue feather]"""
 NEW_LINE = re.compile(r"\|\n\s*")
 CHOICE = re.compile(r"\[([^\[\]]*)\]")
 TAG = re.compile(r'([.?!])"\s+<([^<>]+)>')
+BEGINNING = re.compile(r"(?:^|(?<=[.!?] ))the ", re.MULTILINE)
 ARTICLE = re.compile(r"\b([Aa])n? (?=([a-z]+))")
 
 
 @dataclass(frozen=True)
 class Hero:
-    """Somebody in a story, or two of them together, with the words that stand for them."""
+    """The one with a name in a story, with the words that stand for them.
+
+    A story has one name: a model this small holds one, and mixes up two.
+    """
 
     name: str
     kind: str
@@ -118,7 +117,6 @@ class Hero:
     he: str
     him: str
     his: str
-    was: str = "was"
 
     def __str__(self) -> str:
         return self.name
@@ -129,11 +127,23 @@ class Hero:
 
     @property
     def He(self) -> str:
-        return cap(self.he)
+        """The beginning of a sentence: more often the name than the pronoun."""
+        return f"[{cap(self.he)}|{self}|{self}]"
 
     @property
     def His(self) -> str:
         return cap(self.his)
+
+
+@dataclass(frozen=True)
+class Friend:
+    """An animal without a name: "a kind fox", and then "the fox"."""
+
+    who: str
+    kind: str
+
+    def __str__(self) -> str:
+        return f"the {self.kind}"
 
 
 def cap(text: str) -> str:
@@ -174,40 +184,36 @@ class Teller:
     def hero(self, kinds: Iterable[str] = ANIMALS) -> Hero:
         return self.child() if self.rng.random() < 0.6 else self.animal(kinds)
 
-    def friend(self, hero: Hero, kinds: Iterable[str] = ANIMALS) -> Hero:
-        return self.child(KIND_TRAIT) if hero.kind in PRONOUNS else self.animal(kinds, KIND_TRAIT)
+    def friend(self, kinds: Iterable[str] = ANIMALS) -> Friend:
+        kind = self.new(kinds)
+        return Friend(self.fill(f"a {KIND_TRAIT} {kind}"), kind)
 
-    def pair(self) -> Hero:
-        one, two = self.child(), self.child()
-        same = {"girl": "|sisters", "boy": "|brothers"}[one.kind] if one.kind == two.kind else ""
-        what = self.fill(f"two {TRAIT} [children{same}]")
-        return Hero(f"{one} and {two}", "pair", what, *PRONOUNS["pair"], was="were")
-
-    def elder(self) -> Hero:
-        name = self.pick(*ELDERS)
-        return Hero(name, "elder", f"a {name}", *PRONOUNS[ELDERS[name]])
+    def elder(self) -> str:
+        return self.pick(*ELDERS)
 
     def toy(self) -> tuple[str, str]:
         noun, color = self.pick(*TOYS), self.pick(*COLORS)
         return self.fill(f"[{TOYS[noun]} {color}|{TOYS[noun]} {color}|{TOYS[noun]}|{color}] {noun}"), noun
 
     def opening(self, hero: Hero, day: str, did: str, about: str) -> str:
-        """Tell who the story is about, and what happened on the day when it begins."""
-        who, was, home = hero.who, hero.was, self.pick(*HOMES)
+        """Tell who the story is about, and what happened on the day when it begins.
+
+        Some begin with a name and no more, as many a reader's beginning does.
+        """
+        who, home = hero.who, self.pick(*HOMES)
         draw = self.rng.random()
-        if draw < 0.2:
-            return f"{day}, {who} {did}. {about}"
-        once = f"""[there {was} {who}|there {was} {who}|there {was} {who} who lived {home}|{who} lived {home}|
+        if draw < 0.3:
+            return f"{day}, {self.pick(who, str(hero)) if hero.kind in PRONOUNS else who} {did}. {about}"
+        once = f"""[there was {who}|there was {who}|there was {who} who lived {home}|{who} lived {home}|
             {home}, there lived {who}]"""
-        other = f"""[{cap(home)}, there lived {who}|Long ago, there {was} {who} who lived {home}|
-            {hero} {was} {hero.what} who lived {home}|There {was} once {who}]"""
-        return f"{f'Once upon a time, {once}' if draw < 0.72 else other}. {about} {day}, {hero} {did}."
+        other = f"""[{cap(home)}, there lived {who}|Long ago, there was {who} who lived {home}|
+            {hero} was {hero.what} who lived {home}|There was once {who}]"""
+        return f"{f'Once upon a time, {once}' if draw < 0.78 else other}. {about} {day}, {hero} {did}."
 
     def ending(self, hero: Hero, morals: str) -> str:
-        last = f"""[It was a day that {hero} never forgot.|It was the best day of the whole week.|
-            What a good day it was for {hero}!]"""
-        glad = f"[That night, {hero} fell asleep with a smile.|{hero} {hero.was} very happy.|{last}]"
-        return f"[{glad}|{morals}|{morals}|{morals}|{morals} {last}]"
+        glad = f"""[That night, {hero} fell asleep with a smile.|{hero} was very happy.|It was a day that {hero} never
+            forgot.|What a good day it was for {hero}!]"""
+        return f"[{glad}|{morals}|{morals}|{morals}]"
 
     def fill(self, text: str) -> str:
         text = NEW_LINE.sub("|", text)
@@ -224,7 +230,8 @@ class Teller:
     def tell(self, *paragraphs: str) -> str:
         text = TAG.sub(self.tag, self.fill("\n\n".join(paragraphs)))
         text = ARTICLE.sub(lambda match: match[1] + article(match[2])[1:] + " ", text)
-        return "\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+        text = "\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+        return BEGINNING.sub("The ", text)
 
 
 # The plots. Each one is a story with a beginning, a problem, a turn and an end.
@@ -232,7 +239,7 @@ class Teller:
 
 def lost_toy(t: Teller) -> str:
     h, elder, (full, toy) = t.child(), t.elder(), t.toy()
-    first, second, last = (t.new(ROOM_SPOTS) for _ in range(3))
+    first, last = (t.new(ROOM_SPOTS) for _ in range(2))
     moral = f"""[From that day on, {h} put the {toy} back in its place every night.|Now {h} always knew where it was.|
         {h} learned that it helps to stay calm and think.]"""
     return t.tell(
@@ -245,24 +252,21 @@ def lost_toy(t: Teller) -> str:
         {h.He} played with {h.his} {full} every day.]""",
         ),
         f"""
-        "[Where is my {toy}|Oh no, where is my {toy}]?" <{h}>. {h.He} looked {first}, but it was not there. Then
-        {h.he} looked {second}, but {h.he} found only {JUNK}. [A tear rolled down {h.his} cheek.|{h} sat down on the
-        floor and began to cry.|{h.He} felt very sad.]
+        "[Where is my {toy}|Oh no, where is my {toy}]?" <{h}>. {h.He} looked {first}, but {h.he} found only {JUNK}.
 
         {h.His} {elder} [sat down beside {h.him}|heard {h.him} and came into the room]. "[Where did you play with it
         last|Can you remember when you had it last|Where were you when you played with it]?" <{h.his} {elder}>. {h}
-        [thought for a long time|thought and thought|closed {h.his} eyes and thought hard]. "[Now I remember|I know
-        where it is|Oh! I think I know]!" <[{h}|{h.he}]>.
+        [thought for a long time|thought and thought|closed {h.his} eyes and thought hard].
 
-        {h} ran to look {last}. [There was the {toy}|The {toy} was there, safe and sound]! [{h} held it tight and
-        laughed.|{h.He} jumped for joy.|"Thank you, {cap(elder.name)}!" <{h}>. "[You helped me think|I am so glad]."]
+        Then {h} ran to look {last}. [There was the {toy}|The {toy} was there, safe and sound]! [{h} held it tight and
+        laughed.|{h.He} jumped for joy.|"Thank you, {cap(elder)}!" <{h}>. "[You helped me think|I am so glad]."]
         {t.ending(h, moral)}""",
     )
 
 
 def sharing(t: Teller) -> str:
     h, (full, toy) = t.hero(), t.toy()
-    f = t.friend(h)
+    f = t.friend()
     moral = f"""[{h} learned that a toy is more fun when you share it.|From that day on, {h} and {f} were good friends.|
         After that, {h} was always happy to share.|"Two are better than one," {h} said to {f}.]"""
     return t.tell(
@@ -274,18 +278,16 @@ def sharing(t: Teller) -> str:
         {h.He} liked to keep all {h.his} toys to {h.him}self.|{h.He} never let anybody touch {h.his} toys.]""",
         ),
         f"""
-        {SCENERY} [{cap(f.who)} came by and saw the {toy}.|Soon {f.who} came along.] "[May I play with you|Can I have a
-        turn|What a nice {toy}! Can we play together]?" <{f}>. "[No, this is my {toy}.|No, it is mine.|No! It is mine!|
-        Go away!]" <{h}>. {f} [looked down and walked away|went to sit under a tree, all alone|felt hurt and did not
-        say a word].
+        [{cap(f.who)} came by and saw the {toy}.|Soon {f.who} came along.] "[May I play with you|Can I have a turn|What
+        a nice {toy}! Can we play together]?" <{f}>. "[No, this is my {toy}.|No, it is mine.|No! It is mine!|Go away!]"
+        <{h}>. {f} [looked down and walked away|went to sit under a tree].
 
-        {h} played [alone, but it was not much fun|for a while, but soon {h.he} was bored]. [There was nobody to laugh
-        with.|Nobody clapped and nobody laughed.|It was much too quiet.] Then {h} [looked over at {f} and felt bad|saw
-        how sad {f} was]. "I am sorry[| that I said no| that I was not nice]." <{h}>. "[Come and play with me!|Do
-        you want to play now?|Here, you can have the {toy} first.]"
+        {h} played [alone, but it was not much fun|for a while, but soon {h.he} was bored]. "I am sorry[| that I said
+        no| that I was not nice]." <{h}>. "[Come and play with me!|Do you want to play now?|Here, you can have the {toy}
+        first.]"
 
-        [{f} smiled and ran over.|{f} jumped up with a big smile.|"Thank you!" <{f}>.] They [took turns and laughed a
-        lot|played together for an hour|played until the sun went down|made up a new game and laughed and laughed].
+        They [took turns and laughed a lot|played together for an hour|played until the sun went down|made up a new game
+        and laughed and laughed].
         {t.ending(h, moral)}""",
     )
 
@@ -310,20 +312,17 @@ def afraid_of_the_dark(t: Teller) -> str:
         {h.He} was not afraid of dogs or bees, but {h.he} was afraid of the dark.]""",
         ),
         f"""
-        There was [something big and black|a strange shape] [near the door|by the window|in the corner|next to the
-        closet]. It looked like [a monster|a giant with long arms|a hungry wolf|a witch]. {h} [felt {h.his} heart beat
-        fast|was too scared to move|hid under the blanket]. "{cap(elder.name)}[! Please come|, there is a monster in my
-        room|, help me]!" <{h}>.
+        {h} saw [a monster|a giant with long arms|a hungry wolf|a witch] [near the door|by the window|in the corner|next
+        to the closet]. {h.He} [felt {h.his} heart beat fast|was too scared to move|hid under the blanket].
+        "{cap(elder)}[! Please come|, there is a monster in my room|, help me]!" <{h}>.
 
         {h.His} {elder} came in and held {h.his} hand. "[Let us look at it together|Do not worry. We will look
         together]." <{h.his} {elder}>. [{h} turned on the little lamp|They turned on the light]. It was only {shape}!
         [{h} began to laugh|They both laughed|{h} felt much better].
 
-        "[The dark hides things, but it does not change them|The room is the same at night as in the day|When you are
-        afraid, a little light can help]." <{h.his} {elder}>. {h} [said good night to the funny shape|turned off the
-        light without any help|lay down again and listened to the quiet house]. [Soon {h.he} was fast asleep|After that
-        night, {h} was not afraid of the dark anymore|{h.He} slept well until the morning|Now the dark felt soft and
-        warm, like a blanket].""",
+        {h} [said good night to the funny shape|turned off the light without any help|lay down again and listened to the
+        quiet house]. [Soon {h.he} was fast asleep|After that night, {h} was not afraid of the dark anymore|{h.He} slept
+        well until the morning|Now the dark felt soft and warm, like a blanket].""",
     )
 
 
@@ -349,22 +348,18 @@ def hurt_animal(t: Teller) -> str:
         ),
         f"""
         [In the grass, {h} heard a soft cry|Suddenly, {h} heard a small sound under a bush]. It was a [little|tiny|
-        young] {animal} with a hurt {part}. [It was cold and scared|It could not get away]. "[Do not be afraid|Oh, you
-        poor thing|Please hold still, little one]." <{h}>. "I will [help you|take care of you]." {h.He} carried it home
-        [very gently|in {h.his} hat|in {h.his} warm hands].
+        young] {animal} with a hurt {part}. "[Do not be afraid|Oh, you poor thing|Please hold still, little one]."
+        <{h}>. {h.He} carried it home [very gently|in {h.his} hat|in {h.his} warm hands].
 
-        "[Can we help it|What can we do|Will it get better]?" <{h}>. "[We can try, but we must be gentle|Yes, but it
-        needs time and rest|We can give it time and love]." <{h.his} {elder}>. They put a clean cloth around the {part}
-        and made a bed in [a box|an old basket].
+        "[Can we help it|What can we do|Will it get better]?" <{h}>. "[We must be gentle|It needs time and rest|We can
+        give it time and love]." <{h.his} {elder}>.
 
-        Every day, {h} gave the {animal} some water and {food}. [{h.He} sang to it too|At night, {h.he} sat beside it
-        and told it stories|Day by day, it grew stronger]. [After two weeks|One fine morning|At last], the {part} was
-        well again.
+        Every day, {h} gave the {animal} some water and {food}. [After two weeks|One fine morning|At last], the {part}
+        was well again.
 
-        {h} took the {animal} {outside}. It looked back once, and then it {left}. [{h} was a little sad, but
-        glad too.|{h.He} waved for a long time.|"Goodbye, my friend!" <{h}>.] [Sometimes the {animal} came back to
-        visit.|Helping the {animal} made {h} feel warm inside.|A kind heart can do big
-        things.|"You were a very good friend to it." <{h.his} {elder}>.]""",
+        {h} took the {animal} {outside}, and it {left}. [{h} was a little sad, but glad too.|"Goodbye, my friend!"
+        <{h}>.|Sometimes the {animal} came back to visit.|Helping the {animal} made {h} feel warm inside.|A kind heart
+        can do big things.|"You were a very good friend to it." <{h.his} {elder}>.]""",
     )
 
 
@@ -413,20 +408,17 @@ def baking(t: Teller) -> str:
             f"[{h.He} liked to help in the kitchen.|{h.He} loved the smell of warm food.|{h.He} loved to bake.|]",
         ),
         f"""
-        {h.His} {elder} [came to help|found a big bowl and a wooden spoon|put the milk and butter on the table].
         {wrong} "[Oh no, look what I did!|Now everything is ruined!|What should I do now?]" <[{h}|{h.he}]>.
 
-        "[Do not be sad|It is all right|That happens to everybody]." <{h.his} {elder}>. "[We can try again.|A mistake
-        helps us learn.|Let us start again.]" {remedy}
+        "[Do not be sad|It is all right|That happens to everybody]." <{h.his} {elder}>. {remedy}
 
-        [Soon the {noun} {was} done and smelled sweet|This time, the {noun} came out just right]. [Everybody asked for
-        more.|It was a lovely treat, and not one crumb was left.|"It was a lot of work,
-        but it was worth it." <{h}>.|"I am glad that we did not give up." <{h}>.] {t.ending(h, moral)}""",
+        [Soon the {noun} {was} done and smelled sweet|This time, the {noun} came out just right].
+        {t.ending(h, moral)}""",
     )
 
 
 def rainy_day(t: Teller) -> str:
-    h, elder = t.pick(t.child, t.pair)(), t.elder()
+    h, elder = t.child(), t.elder()
     goal = t.pick("the beach", "the park", "the zoo", "the lake", "the playground")
     made, source, game = t.pick(
         ("a castle", "pillows and blankets", "guarded the gate from a dragon"),
@@ -447,14 +439,10 @@ def rainy_day(t: Teller) -> str:
             f"[{h.He} loved to play outside.|{h.He} liked to run and jump all day long.|]",
         ),
         f"""
-        But [big drops of rain began to fall|the sky turned gray, and it began to rain]. [It rained and rained|The
-        water ran down the window|Soon the whole street was wet]. "[Now we have to stay inside.|There is nothing to do
-        inside.|Now we cannot go to {goal}!|Will it ever stop?]" <{h}>. {h.He} [{h.was} bored and sad|looked out of the
-        window for an hour].
-
-        Then {h.his} {elder} [had an idea|came in with a smile]. "[Do you want to play with {source}|What can we make
-        from {source}|Could you make something from {source}]?" <{h.his} {elder}>. So {h} made {made} from
-        {source}. {h.He} {game}. [{h.His} {elder} played along|{h.He} laughed so much that {h.he} forgot the rain].
+        But [big drops of rain began to fall|the sky turned gray, and it began to rain]. "[Now we have to stay inside.|
+        There is nothing to do inside.|Now we cannot go to {goal}!|Will it ever stop?]" <{h}>. Then {h.his} {elder} [had
+        an idea|came in with a smile]. "[Do you want to play with {source}|What can we make from {source}|Could you make
+        something from {source}]?" <{h.his} {elder}>. So {h} made {made} from {source}. {h.He} {game}.
 
         [When the rain stopped, {h} did not see it, because the game was so much fun.|Later, the sun came out, and {h}
         jumped in the puddles.|In the evening, the clouds went away, and there was a rainbow over the roofs.|After the
@@ -464,7 +452,7 @@ def rainy_day(t: Teller) -> str:
 
 def new_friend(t: Teller) -> str:
     h = t.hero()
-    f, place = t.friend(h), "[the pond|the old oak tree|the hill|the stream|the big rock]"
+    f, place = t.friend(), "[the pond|the old oak tree|the hill|the stream|the big rock]"
     hobby = t.pick(
         "sing",
         "paint",
@@ -488,19 +476,14 @@ def new_friend(t: Teller) -> str:
         {h.He} wished for a friend to play with.]""",
         ),
         f"""
-        {SCENERY} Then {h} saw {f.who}. {f} [was all alone too|looked a little sad|was humming a soft tune]. {h}
-        [wanted to say hello, but {h.he} was afraid|did not know what to say]. [What if the answer was no?|{h.He}
-        looked at the ground.|{h.His} heart beat fast.]
+        Then {h} saw {f.who}. {h} [wanted to say hello, but {h.he} was afraid|did not know what to say]. [At last, {h}
+        took a deep breath and walked over|{h} took one small step, and then one more]. "Hello, I am {h}." <{h.he}>.
+        "[May I sit with you|Do you live near here]?"
 
-        [At last, {h} took a deep breath and walked over|{h} took one small step, and then one more]. "Hello, I am
-        {h}." <{h.he}>. "[What is your name|May I sit with you|Do you live near here]?"
+        "[Yes, I am happy to meet you|Yes, and I am glad that you came]." <{f}>. "Do you like to {hobby}?" "[Yes, very
+        much|Yes, I do it every day|Yes, I love that]." <{h}>.
 
-        "[Hi, I am {f}|My name is {f}|I am {f}, and I am happy to meet you]." <{f}>. "[I like to {hobby}. Do you like
-        that too|Do you like to {hobby}]?" "[Yes, very much|Yes, I do it every day|Yes, I love that]." <{h}>.
-
-        So [{h} and {f}|they] began to {hobby} together. [Then they shared {TREAT}.|{f} had {TREAT}, and there was
-        enough for two.|The time went by fast.] "[Will you come back tomorrow?|Can we meet again tomorrow?|I like you.
-        You are fun.]" <[{h}|{f}]>. {t.ending(h, moral)}""",
+        So [{h} and {f}|they] began to {hobby} together. {t.ending(h, moral)}""",
     )
 
 
@@ -524,42 +507,38 @@ def planting(t: Teller) -> str:
         ),
         f"""
         "[What is it good for?|It is so small.|What should I do with it?]" <{h}>. "[Plant it and give it some water|Put
-        it in the ground and take care of it]." <{h.his} {elder}>. "Then you [must wait|will see something wonderful]."
-        So {h} made a hole [in the garden|near the old wall|beside the path|in a sunny spot] and put the {seed} in it.
+        it in the ground and take care of it]." <{h.his} {elder}>. So {h} made a hole [in the garden|near the old
+        wall|beside the path|in a sunny spot] and put the {seed} in it.
 
-        Every [morning|day], {h} [gave it some water|ran outside to look]. But [there was nothing to see|nothing
-        happened|there was only dirt]. "[Is it asleep?|Why does it take so long?|Maybe it is broken.|Did I do it
-        wrong?]" <{h}>. "[Give it time|Good things take time|Be patient, and do not dig it up]." <{h.his} {elder}>. [It
-        rained for three days, and then the sun came out|So {h} waited some more|{h} sang to it and waited].
+        Every [morning|day], {h} [gave it some water|ran outside to look]. "[Is it asleep?|Why does it take so long?|
+        Maybe it is broken.|Did I do it wrong?]" <{h}>. "[Give it time|Good things take time|Be patient, and do not dig
+        it up]." <{h.his} {elder}>. [So {h} waited some more|{h} sang to it and waited].
 
-        [Then one morning, there was a tiny green leaf|At last, a little green leaf came up]! [{h} danced around it.|
-        "[Look! It is alive|It is growing! It is growing]!" <{h}>.] Week by week it grew, and in the end, there was a
-        {plant}. {use} [{h} learned that good things need time and care.|It was worth the wait.|{h} was very proud of
+        [Then one morning, there was a tiny green leaf|At last, a little green leaf came up]! Week by week it grew, and
+        in the end, there was a {plant}. [{use}|{h} learned that good things need time and care.|{h} was very proud of
         it.|"Next year, I will plant another one." <{h}>.]""",
     )
 
 
 def race(t: Teller) -> str:
     h = t.hero(RUNNERS)
-    f = t.friend(h, RUNNERS)
+    f = t.friend(RUNNERS)
     goal = t.pick("the old bridge", "the oak tree", "the red gate", "the top of the hill", "the old mill", "the well")
     course = t.pick(
-        f"""{h} ran in front, and {f} was close behind. Then {f} tripped over a [root|stone|branch] and fell. [{h}
-        heard a cry and looked back|{h} was close to {goal}, but {h.he} stopped]. "[Are you hurt?|Take my hand!|I will
-        help you.]" <{h}>. {h.He} helped {f} up, and they went on side by side.
+        f"""{h} ran in front, and {f} was close behind. Then {f} tripped over a [root|stone|branch] and fell. "[Are you
+        hurt?|Take my hand!|I will help you.]" <{h}>. {h.He} helped {f} up.
 
-        They came to {goal} together, and everybody clapped. "[You could have won. Thank you|Thank you for coming
-        back]." <{f}>. "[A friend is better than a prize|It is more fun with you]." <{h}>.""",
+        They came to {goal} together, and everybody clapped. "[A friend is better than a prize|It is more fun with
+        you]." <{h}>.""",
         f"""{f} was very fast and soon ran far ahead. Then {f} lay down under a tree to rest. {h} was not so fast, but
-        {h.he} did not stop. [{h.His} legs were tired|The sun was hot|The path was long]. "One more step." <{h}>.
+        {h.he} did not stop. "One more step." <{h}>.
 
-        When {f} woke up, it was too late. {h} was already at {goal}! "[How did you do that?|You are a good runner.]"
-        <{f}>. "I [just did not stop|took one step at a time]." <{h}>.""",
+        When {f} woke up, it was too late. {h} was already at {goal}! "I [just did not stop|took one step at a time]."
+        <{h}>.""",
         f"""{f} was first, and many others ran by too. {h} was the last one of all. {h.He} wanted to [sit down and
-        cry|give up|stop and go home]. But {h.his} friends did not go away. "[Keep going|You can do it]!" <they>.
+        cry|give up|stop and go home]. "[Keep going|You can do it]!" <{f}>.
 
-        So {h} ran on and came to {goal} at last. Everybody clapped and cheered. "[I am glad that you did not give
-        up|You tried hard, and that was brave]." <{f}>.""",
+        So {h} ran on and came to {goal} at last. Everybody clapped and cheered.""",
     )
     moral = f"""[{h} and {f} were friends from that day on.|Doing your best is what counts.|{h} felt like a winner.|
         Then they all had a picnic in the grass.|Then they shared {TREAT}.]"""
@@ -571,7 +550,7 @@ def race(t: Teller) -> str:
             f"[{h.He} loved to run.|{h.He} loved games.|{h.He} ran every morning.]",
         ),
         f"""
-        {cap(f.who)} wanted to win too. {SCENERY} "Ready, set, go!" [called an old owl|called a gray goose|cried the
+        {cap(f.who)} wanted to win too. "Ready, set, go!" [called an old owl|called a gray goose|cried the
         crowd]. [Off they went|They all began to run]!
 
         {course} {t.ending(h, moral)}""",
@@ -593,21 +572,16 @@ def broken_thing(t: Teller) -> str:
         ),
         f"""
         Crash! {h.His} {elder}'s {color} {noun} fell down and broke. [{h} stood very still|{h} felt cold all over|
-        {h}'s face turned red]. {h.He} [hid the pieces under the rug|put the pieces in a drawer|pushed the
-        pieces behind the couch]. "[I can say that the cat did it,|Maybe nobody will see it,|What will happen now?]"
-        {h} thought.
+        {h}'s face turned red]. {h.He} [hid the pieces under the rug|put the pieces in a drawer|pushed the pieces behind
+        the couch].
 
         [Soon {h.his} {elder} came in|Then {h} heard steps. It was {h.his} {elder}]. "[Where is|Did you see] my
-        {noun}?" <{h.his} {elder}>. [{h}'s tummy began to hurt|{h} looked at the floor|{h} wanted to tell a lie, but it
-        felt wrong]. "[I broke it|It was me|I was not careful, and it broke]." <{h}>. "[I am very sorry|I am sorry that
-        I hid it|Please do not be angry]."
+        {noun}?" <{h.his} {elder}>. "[I broke it|It was me|I was not careful, and it broke]." <{h}>.
 
-        {h.His} {elder} [was quiet, and then gave {h.him} a hug|looked sad, but not angry]. "[Thank you for telling|It
-        was brave to tell] me the truth." <{h.his} {elder}>. "[We can mend it|Let us fix it together|You matter more
-        than a {noun}]."
+        {h.His} {elder} gave {h.him} a hug. "[Thank you for telling|It was brave to tell] me the truth." <{h.his}
+        {elder}>.
 
-        They [put the pieces together with glue|took the pieces and some glue and went to work]. [It did not look new,
-        but it looked nice|The {noun} had many lines now, but it was whole again]. {moral}""",
+        They [put the pieces together with glue|took the pieces and some glue and went to work]. {moral}""",
     )
 
 
@@ -695,24 +669,21 @@ def learning(t: Teller) -> str:
             f"[All {h.his} friends could {doing} already.|{h.He} liked to learn new things.|]",
         ),
         f"""
-        First, {h} {tried}, but {failed}. {h.He} tried [again, and it went wrong again|three times, but it did not
-        work]. "[I will never learn it!|It is too hard!|I cannot do it.|Why is it so hard?]" <{h}>. {h.He} [sat down
-        and did not want to try anymore|felt like crying|was angry and sad].
+        First, {h} {tried}, but {failed}. "[I will never learn it!|It is too hard!|I cannot do it.|Why is it so hard?]"
+        <{h}>.
 
-        {h.His} {elder} [smiled at {h.him}|sat down next to {h.him}]. "[I could not do it at first|Nobody can do it on
-        the first day|It is all right to make mistakes]." <{h.his} {elder}>. "{tip}." [So {h} tried again the next day,
-        and the day after that|So {h} got up and tried again and again|{h} listened and took a deep breath. Then {h.he}
-        tried once more].
+        "[I could not do it at first|Nobody can do it on the first day|It is all right to make mistakes]." <{h.his}
+        {elder}>. "{tip}." [So {h} tried again the next day, and the day after that|So {h} got up and tried again and
+        again|{h} listened and took a deep breath. Then {h.he} tried once more].
 
-        And then it happened! {h} {won}. "[Look at me|I did it! I did it|{cap(elder.name)}, I can do it]!" <{h}>.
-        [{h.His} {elder} clapped and cheered|{h.His} {elder} was very proud|It was a wonderful feeling].
+        And then it happened! {h} {won}. "[Look at me|I did it! I did it|{cap(elder)}, I can do it]!" <{h}>.
         {t.ending(h, moral)}""",
     )
 
 
 def birthday(t: Teller) -> str:
     h, elder = t.hero(), t.elder()
-    f = t.friend(h)
+    f = t.friend()
     return t.tell(
         t.opening(
             h,
@@ -723,29 +694,24 @@ def birthday(t: Teller) -> str:
             f"[{h.He} loved parties.|{h.His} best friend was {f.who}.|{h.He} liked cake and balloons.]",
         ),
         f"""
-        But {h.his} {elder} only said, "[Good morning|Eat your oats|I am very busy today]." [Then {h} went to see
-        {h.his} friend {f}, but {f} ran by without a word.|Even {h.his} friend {f} had no time to play.] [There was no
-        cake and no song|Nobody sang, and nobody smiled|There was not one balloon]. "[Did they all forget my birthday?|
-        Nobody remembers my day,]" {h} thought.
+        But {h.his} {elder} only said, "[Good morning|Eat your oats|I am very busy today]." [Then {h} went to see {f},
+        but {f} ran by without a word.|Even {h.his} friend, {f}, had no time to play.] "[Did they all forget my
+        birthday?|Nobody remembers my day,]" {h} thought.
 
-        {h} [went for a long walk|sat by the pond for an hour|sat under an old tree, all alone]. {h.He} [threw small
-        stones and felt sad|tried not to cry|hummed a slow song]. [When the sun went down|In the evening|At last],
-        {h.he} walked home. [The house was dark and quiet|There was no light in the window].
+        {h} [went for a long walk|sat by the pond for an hour|sat under an old tree, all alone]. [When the sun went
+        down|In the evening|At last], {h.he} walked home.
 
-        {h} opened the door. "[Surprise|Happy birthday]!" [cried many voices|everybody shouted]. [Lights went on, and
-        there was a big cake with candles|There were balloons and lights in every corner]. {f} was there too and gave
-        {h.him} a {GIFT}. "[We did not forget.|We had to keep it a secret.|Did we surprise you?]" <{f}>.
-
-        [{h} laughed and hugged everybody|{h} was so happy that {h.he} danced|{h} made a wish and ate a piece of cake].
+        {h} opened the door. "[Surprise|Happy birthday]!" [cried many voices|everybody shouted]. {f} was there too and
+        gave {h.him} a {GIFT}. {h} [laughed and hugged everybody|was so happy that {h.he} danced|made a wish and ate a
+        piece of cake].
         [It was the best birthday ever.|{h} knew that {h.he} was loved.|"This is better than any dream." <{h.he}>.|Good
         friends do not forget.]""",
     )
 
 
 def kite(t: Teller) -> str:
-    h, elder = t.pick(t.child, t.pair)(), t.elder()
+    h = t.child()
     full = t.pick(*COLORS) + " kite[|| with a long tail| in the shape of a fish| in the shape of a bird]"
-    my, me = ("my", "I") if h.was == "was" else ("our", "we")
     helper = t.pick(
         "a tall farmer came by. The farmer had a long ladder and climbed up to the kite.",
         "an old woman with an umbrella came by. With her umbrella, the woman pulled the branch down.",
@@ -761,19 +727,17 @@ def kite(t: Teller) -> str:
             f"[{h.He} loved windy days.|{h.He} had waited for wind all week.|{h.He} liked to look up at the sky.]",
         ),
         f"""
-        [The kite went up, up, up|The wind took the kite high into the air]. [It danced in front of the clouds|{h.He}
-        laughed and held on to the string]. [Then a strong wind came, and|But all at once,] the kite flew into [a|an
-        old|a very tall] apple tree. It was stuck! "[Oh no, {my} kite!|How can {me} get it down?|Come down, kite!]"
-        <[{h}|{h.he}]>.
+        [The kite went up, up, up|The wind took the kite high into the air]. [Then a strong wind came, and|But all at
+        once,] the kite flew into [a|an old|a very tall] apple tree. It was stuck! "[Oh no, my kite!|How can I get it
+        down?|Come down, kite!]" <[{h}|{h.he}]>.
 
         {h.He} [jumped as high as {h.he} could, but the branch was too high|pulled the string, but it did not help|threw
-        a stick, but the stick got stuck too]. {h.He} [{h.was} almost ready to give up|sat down and looked sad].
+        a stick, but the stick got stuck too].
 
-        Just then, {helper} [Down came the kite|The kite came down like a leaf]! "[Thank you! Thank you|You saved {my}
-        kite|{cap(me)} thought it was lost. Thank you]!" <{h}>.
+        Just then, {helper} [Down came the kite|The kite came down like a leaf]! "[Thank you! Thank you|You saved my
+        kite|I thought it was lost. Thank you]!" <{h}>.
 
-        The kite had [a small hole|a bent corner], but {h.his} {elder} fixed it with [some tape|some glue]. The next
-        day, {h.he} flew it again, far from the trees. [It is good to ask for help.|It flew even higher than
+        The next day, {h} flew it again, far from the trees. [It is good to ask for help.|It flew even higher than
         before.|{h} never forgot the kind helper.|{h.He} laughed and waved to the tree.]""",
     )
 
