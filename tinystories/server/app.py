@@ -138,8 +138,8 @@ def add_health(app: FastAPI, engine: Engine) -> None:
 
 def add_info(app: FastAPI, engine: Engine, admission: AdmissionController) -> None:
     @app.get("/api/info", responses={503: {"description": "the model is being loaded", "model": ErrorResponse}})
-    async def info() -> dict[str, Any]:
-        """What the page shows: models, presets, bounds, limits and load."""
+    async def info(request: Request) -> dict[str, Any]:
+        """What the page shows: models, presets, bounds, load, and the limits for the client that asks."""
         pool = engine.pool
         batcher = pool.batchers.get(pool.default)
         if batcher is None:
@@ -162,7 +162,7 @@ def add_info(app: FastAPI, engine: Engine, admission: AdmissionController) -> No
             },
             "defaults": {"max_tokens": min(DEFAULT_MAX_TOKENS, batcher.decoder.context)},
             "limits": {
-                "requests_per_minute": admission.requests_per_minute,
+                "requests_per_minute": admission.limit_of(request),
                 "running": engine.limits.running,
                 "waiting": engine.limits.waiting,
                 "seconds": engine.limits.seconds,

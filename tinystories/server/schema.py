@@ -76,6 +76,7 @@ class ErrorResponse(BaseModel):
     error: str
     field: str | None = None
     bounds: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+    retry_after: int | None = None  # seconds, with 429: the number of the header
 
 
 class GenerateResponse(BaseModel):
@@ -122,12 +123,16 @@ def error_answer(
     path: str, status: int, body: dict[str, Any], headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     """An error as the clients of a route expect it: OpenAI's have a form of their own."""
+    if status == 429 and headers:
+        body = {**body, "retry_after": int(headers["Retry-After"])}
     return JSONResponse(openai_error(status, body) if path.startswith("/v1/") else body, status, headers)
 
 
 def openai_error(status: int, body: dict[str, Any]) -> dict[str, Any]:
     kind = "rate_limit_error" if status == 429 else "invalid_request_error" if status < 500 else "server_error"
-    return {"error": {"message": body["error"], "type": kind, "param": body.get("field"), "code": body.get("code")}}
+    wait = body.get("retry_after")  # has no place of its own in this form
+    message = f"{body['error']}: try again in {wait} seconds" if wait else body["error"]
+    return {"error": {"message": message, "type": kind, "param": body.get("field"), "code": body.get("code")}}
 
 
 def _field(error: dict[str, Any]) -> str | None:
