@@ -95,8 +95,19 @@ def test_addresses_of_this_machine(address):
 
 
 @pytest.mark.parametrize(
-    "address", ["10.0.0.1", "203.0.113.1", "::ffff:128.0.0.1", "126.255.255.255", "128.0.0.0", "fe80::1", "::2", "unknown", ""]
-)  # fmt: skip
+    "address",
+    [
+        "10.0.0.1",
+        "::ffff:128.0.0.1",
+        "126.255.255.255",
+        "128.0.0.0",
+        "fe80::1",
+        "::2",
+        "::ffff:10.0.0.1",
+        "unknown",
+        "",
+    ],
+)
 def test_other_addresses(address):
     """Guards: an address that is compared by its first digits."""
     assert not is_local(scope(address))

@@ -55,17 +55,19 @@ class AdmissionController:
         if name is None:
             return self.engine.pool.default
         if name not in self.engine.pool.entries:
-            message = "model: no model has this name; GET /api/info lists them"
+            names = list(self.engine.pool.entries)
+            others = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            message = f"model: no model has this name; this server has {', '.join(names[:3])}{others}"
             raise HTTPException(422, {"error": message, "field": "model"})
         return name
 
-    def check_length(self, field: str, text: str, shortest: int = 1) -> None:
+    def check_length(self, field: str, text: str, shortest: int = 1, remedy: str = "") -> None:
         """Raises:
         HTTPException: 422 for a text of fewer characters than `shortest` or more than `longest_prompt`.
         """
         bounds = [shortest, self.longest_prompt]
         if not bounds[0] <= len(text) <= bounds[1]:
-            message = "{}: must have {} to {} characters".format(field, *bounds)
+            message = "{}: must have {} to {} characters".format(field, *bounds) + f": {remedy}" * bool(remedy)
             raise HTTPException(422, {"error": message, "field": field, "bounds": bounds})
 
     def limit_of(self, request: Request) -> int | None:
