@@ -28,7 +28,7 @@ from tinystories.data.tokenizer import train_tokenizer
 from tinystories.server.run import build_server, listen
 
 
-OPTIONS = ("--device", "cpu", "--requests_per_minute", "100000")
+OPTIONS = ("--device", "cpu")
 LOGGERS = ("tinystories", "uvicorn.error", "asyncio")
 
 

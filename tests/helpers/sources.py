@@ -18,6 +18,7 @@ from tinystories.evaluation.minimal_pairs.rules import RULES
 from tinystories.evaluation.text.critic import HEAD, OTHER_PROMPTS
 from tinystories.evaluation.text.prompts import PROMPTS
 from tinystories.generation.sampler import STRONGEST_BIAS
+from tinystories.server.arguments import STORIES_PER_MINUTE
 from tinystories.server.middleware import LARGEST_BODY, LARGEST_HEADERS
 from tinystories.server.schema import BOUNDS, DEFAULT_MAX_TOKENS
 from tinystories.training.loss_spike import WINDOW
@@ -262,6 +263,13 @@ DEFINED = {
     ],
     "docs/server.md": [
         "running stories have ten more seconds",
+        "with 429 `retry_after`, the seconds of the header",
+        f"| more than {BOUNDS['prompt'][1]:,} characters (`MAX_PROMPT_CHARACTERS`)",
+        "calls of tools and their answers | refused with 422 |",
+        "than the model reads | refused with 422: begin a new chat",
+        f"a client on another machine has {STORIES_PER_MINUTE} a minute",
+        f"and have {STORIES_PER_MINUTE} stories a minute",
+        f"and share its {STORIES_PER_MINUTE} stories a minute",
         "between two tokens",
         *(
             f'"{key}": {value}'
@@ -286,7 +294,6 @@ DEFINED = {
         "`bytes:\\xf0`",
         '"seed": 1}\'',
         "for one busy client",
-        "--requests_per_minute 1000000 --client_share 1",
         "--batch_size 16",
         "max_length=512",
         "http://127.0.0.1:7779/v1",
@@ -297,7 +304,6 @@ DEFINED = {
         "still waiting then gets 503",
         "may have a quarter of `MAX_CONNECTIONS`",
         "4 bytes a parameter in float32",
-        "requests four stories at a click",
         "where two words are nearly equally likely",
         "| 200 when a model is ready, else 503 with the reason |",
         "| 200 as long as the process answers",
@@ -352,6 +358,7 @@ GENERATED = {  # blocks between two comments, and the test that compares them wi
     **{(f"claim: {name}", "claim: end"): "tests/test_claims.py" for name in CLAIMS},
     ("scaling: tables", "scaling: end"): "tests/test_scaling.py",
     ("load", "/load"): "tests/server/test_document.py",
+    ("clients: table", "clients: end"): "tests/server/test_document.py",
     ("settings", "/settings"): "tests/server/test_document.py",
     ("errors", "/errors"): "tests/server/test_document.py",
 }

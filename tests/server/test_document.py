@@ -96,6 +96,18 @@ def test_examples():
     assert "proxy_buffering off" in block("nginx")
 
 
+def test_table_of_clients():
+    """Guards: a client said to work that does not. Its calls are those of the record, and a page of another site is
+    kept away."""
+    clients = load_benchmark("clients")
+    record = json.loads(clients.RECORD.read_text(encoding="utf-8"))
+    assert clients.with_table(DOCUMENT, record) == DOCUMENT, "python benchmarks/clients.py --render rewrites the table"
+    working = [each["client"] for each in record["clients"] if not any(call["problem"] for call in each["calls"])]
+    kept_away = [each["client"] for each in record["clients"] if all(call["problem"] for call in each["calls"])]
+    assert len(working) >= 10 and kept_away == ["fetch, another site"]
+    assert all(each["refused_as_intended"] == (each["client"] in kept_away) for each in record["clients"])
+
+
 def test_load_figures():
     """Guards: numbers that are typed by hand instead of taken from the record."""
     load = load_benchmark("server_load")

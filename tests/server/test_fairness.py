@@ -102,7 +102,8 @@ def check_shares(server: Client, first: Callable[[dict], Asked], second: Callabl
 
 def test_share_behind_a_proxy(checkpoint):
     """Guards: all places held by one visitor; all visitors counted as one, the proxy."""
-    with ServerThread(checkpoint, *PLACES, "--trusted_proxies", "127.0.0.1") as server:
+    options = ("--trusted_proxies", "127.0.0.1", "--requests_per_minute", "1000")
+    with ServerThread(checkpoint, *PLACES, *options) as server:
         one, other = (partial(Asked, server, forwarded=f"203.0.113.{number}") for number in (1, 2))
         check_shares(server, one, other)
 

@@ -581,7 +581,7 @@ REFUSED = {
     ),
     "stop": (lambda c: complete(c, stop=["a", ""]), 422, "stop: must have 1 to 100 characters"),
     "five stops": (lambda c: complete(c, stop=list("abcde")), 422, "stop: list should have at most 4 items"),
-    "unknown field": (lambda c: complete(c, extra_body={"guided_json": {}}), 422, "the body has an unknown field"),
+    "unknown field": (lambda c: complete(c, extra_body={"guided_json": {}}), 422, "unknown field guided_json"),
     "unknown model": (lambda c: complete(c, model="gpt-4"), 422, "model: no model has this name"),
     "retrieve": (lambda c: c.models.retrieve("someone/else"), 404, "model: no model has this name"),
     "delete": (lambda c: c.models.delete("run"), 405, "Method Not Allowed"),

@@ -624,7 +624,7 @@ def test_loading(checkpoint):
     """503 until the model is ready. The application without its lifespan stays in this state."""
     arguments = ServerArguments(device="cpu")
     engine = Engine(ModelPool(str(checkpoint), arguments), Limits(1, 1, 1, 1))
-    app = create_app(engine, AdmissionController(engine, 10))
+    app = create_app(engine, AdmissionController(engine))
 
     async def answers() -> list[httpx.Response]:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 from fastapi import HTTPException, Request
 
+from tinystories.server.arguments import STORIES_PER_MINUTE
 from tinystories.server.engine import Engine, Refused, Stream
 from tinystories.server.events import GenerationRequest
 from tinystories.server.middleware import RETRY_LATER
-from tinystories.server.rate_limit import RateLimiter, client_key
+from tinystories.server.rate_limit import RateLimiter, client_key, is_local
 from tinystories.server.schema import LONGEST_PROMPT
 
 
@@ -33,14 +34,17 @@ class AdmissionController:
     def __init__(
         self,
         engine: Engine,
-        requests_per_minute: int,
+        requests_per_minute: int | None = None,
         log_prompts: bool = False,
         longest_prompt: int = LONGEST_PROMPT,
+        behind_proxy: bool = False,
     ):
-        """longest_prompt: characters."""
-        self.engine, self.requests_per_minute, self.log_prompts = engine, requests_per_minute, log_prompts
-        self.longest_prompt = longest_prompt
-        self.rate = RateLimiter(requests_per_minute)
+        """requests_per_minute: of every client; None: no limit for programs on this machine, `STORIES_PER_MINUTE` for
+        all others; longest_prompt: characters; behind_proxy: a trusted proxy names the clients, none is on this
+        machine."""
+        self.engine, self.log_prompts, self.longest_prompt = engine, log_prompts, longest_prompt
+        self.spares_local = requests_per_minute is None and not behind_proxy
+        self.rate = RateLimiter(requests_per_minute or STORIES_PER_MINUTE)
 
     def resolve_model(self, name: str | None) -> str:
         """The name of a model; the default for None.
@@ -51,23 +55,24 @@ class AdmissionController:
         if name is None:
             return self.engine.pool.default
         if name not in self.engine.pool.entries:
-            message = "model: no model has this name; GET /api/info lists them"
+            names = list(self.engine.pool.entries)
+            others = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            message = f"model: no model has this name; this server has {', '.join(names[:3])}{others}"
             raise HTTPException(422, {"error": message, "field": "model"})
         return name
 
-    def check_length(self, field: str, text: str, shortest: int = 1) -> None:
+    def check_length(self, field: str, text: str, shortest: int = 1, remedy: str = "") -> None:
         """Raises:
         HTTPException: 422 for a text of fewer characters than `shortest` or more than `longest_prompt`.
         """
         bounds = [shortest, self.longest_prompt]
         if not bounds[0] <= len(text) <= bounds[1]:
-            message = "{}: must have {} to {} characters".format(field, *bounds)
+            message = "{}: must have {} to {} characters".format(field, *bounds) + f": {remedy}" * bool(remedy)
             raise HTTPException(422, {"error": message, "field": field, "bounds": bounds})
 
-    @property
-    def stories_at_once(self) -> int:
-        """How many stories one request may ask for: what a client may have in the queue, and request in a minute."""
-        return min(self.engine.limits.waiting_of_client, self.requests_per_minute)
+    def limit_of(self, request: Request) -> int | None:
+        """Stories that the client of this request may request in a minute; None: as many as it likes."""
+        return None if self.spares_local and is_local(request.scope) else self.rate.per_minute
 
     def admit(self, request: Request, stories: Sequence[GenerationRequest]) -> Stream:
         """Put the stories that `request` asks for into the queue, all or none.
@@ -75,22 +80,24 @@ class AdmissionController:
         Raises:
             HTTPException: 429 with Retry-After, 503, or 422 for more stories than can ever be admitted at once.
         """
-        if len(stories) > self.stories_at_once:
+        client, limit, share = client_key(request.scope), self.limit_of(request), self.engine.limits.waiting_of_client
+        at_once = share if limit is None else min(share, limit)
+        if len(stories) > at_once:
             message = (
-                f"this request asks for {len(stories)} stories, and may ask for {self.stories_at_once}: send several "
-                "requests (requests_per_minute, max_waiting and client_share of this server set the limit)"
+                f"this request asks for {len(stories)} stories, and may ask for {at_once}: send several requests "
+                "(requests_per_minute, max_waiting and client_share of this server set the limit)"
             )
             raise HTTPException(422, {"error": message})
-        client = client_key(request.scope)
-        wait = self.rate.wait(client, len(stories))
-        if wait:
-            message = f"more than {self.requests_per_minute} stories in a minute: try again in {wait} seconds"
+        if limit is not None and (wait := self.rate.wait(client, len(stories))):
+            # the seconds are not in the text: a page that counts them down would show two numbers
+            message = f"more than {limit} stories in a minute from one client"
             raise HTTPException(429, {"error": message}, {"Retry-After": str(wait)})
         try:
             stream = self.engine.submit(client, stories)
         except Refused as refused:
             raise HTTPException(refused.status, {"error": str(refused)}, RETRY_LATER) from refused
-        self.rate.count(client, len(stories))
+        if limit is not None:
+            self.rate.count(client, len(stories))
         if self.log_prompts:
             for prompt in dict.fromkeys(story.prompt for story in stories):
                 logger.info("prompt: %r", prompt)

@@ -31,6 +31,7 @@ from tinystories.server.middleware import (
     SecurityHeaders,
     largest_body,
 )
+from tinystories.server.reference import add_reference
 from tinystories.server.schema import (
     BOUNDS,
     DEFAULT_MAX_TOKENS,
@@ -59,6 +60,7 @@ from tinystories.server.text import EMPTY_PROMPT, sanitised, tidied
 
 
 STATIC = Path(__file__).parent / "static"
+OTHER_SITE = "pages of this site may not use this server"
 
 
 def create_app(
@@ -95,6 +97,7 @@ def create_app(
     openai_api.add_models(app, admission)
     completions.add_routes(app, admission)
     chat.add_routes(app, admission)
+    add_reference(app, admission)
     add_errors(app)
     app.add_middleware(
         RequestLimits, request_timeout=request_timeout, largest_body=largest_body(admission.longest_prompt)
@@ -138,8 +141,8 @@ def add_health(app: FastAPI, engine: Engine) -> None:
 
 def add_info(app: FastAPI, engine: Engine, admission: AdmissionController) -> None:
     @app.get("/api/info", responses={503: {"description": "the model is being loaded", "model": ErrorResponse}})
-    async def info() -> dict[str, Any]:
-        """What the page shows: models, presets, bounds, limits and load."""
+    async def info(request: Request) -> dict[str, Any]:
+        """What the page shows: models, presets, bounds, load, and the limits for the client that asks."""
         pool = engine.pool
         batcher = pool.batchers.get(pool.default)
         if batcher is None:
@@ -162,7 +165,7 @@ def add_info(app: FastAPI, engine: Engine, admission: AdmissionController) -> No
             },
             "defaults": {"max_tokens": min(DEFAULT_MAX_TOKENS, batcher.decoder.context)},
             "limits": {
-                "requests_per_minute": admission.requests_per_minute,
+                "requests_per_minute": admission.limit_of(request),
                 "running": engine.limits.running,
                 "waiting": engine.limits.waiting,
                 "seconds": engine.limits.seconds,
@@ -248,8 +251,10 @@ def add_errors(app: FastAPI) -> None:
     @app.exception_handler(StarletteHTTPException)  # FastAPI's own is one of these
     async def refused(request: Request, error: StarletteHTTPException) -> JSONResponse:
         path, detail = request.url.path, error_detail(error)
-        if error.status_code == 404 and path.startswith("/v1/") and detail == {"error": "Not Found"}:
-            detail = {"error": f"no such route; of OpenAI's, this server has {', '.join(openai_api.ROUTES)}"}
+        if detail == {"error": "Not Found"}:
+            detail = {"error": openai_api.unknown_route(path)}
+        if request.method == "OPTIONS" and "origin" in request.headers:  # a browser asks for a page of another site
+            detail = {"error": f"{OTHER_SITE}; --allowed_origins (ALLOWED_ORIGINS) names those that may"}
         return error_answer(path, error.status_code, detail, error.headers)
 
     @app.exception_handler(Exception)

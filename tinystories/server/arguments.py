@@ -15,6 +15,7 @@ ANY_ADDRESS = ("", "0", "0.0.0.0", "[::]")  # to listen on; no client calls a se
 HOST_NAME = re.compile(r"\*|(\*\.)?[\w.-]+|\[[0-9A-Fa-f:.]+\]")
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@,*]+")
 MOST_CHARACTERS = 1_000_000  # of a prompt; longer ones are no story's beginning
+STORIES_PER_MINUTE = 10  # of a client on another machine, unless the server is started with another number
 REQUEST_TIMEOUT = 10.0  # seconds for a request's headers, and for its body
 RENAMED = {"farewell_seconds": "shutdown_grace_seconds", "patience_seconds": "request_timeout_seconds"}
 
@@ -40,7 +41,11 @@ class ServerArguments:
         default=2048,
         metadata={"help": "Characters of a prompt, or of all messages of a chat. The model's context limits it too."},
     )
-    requests_per_minute: int = field(default=10, metadata={"help": "Stories that one client may request in a minute."})
+    requests_per_minute: int | None = field(
+        default=None,
+        metadata={"help": f"Stories that any one client may request in a minute. Not given: {STORIES_PER_MINUTE}, "
+                          "and no limit for programs on this machine (127.0.0.1, ::1)."},
+    )  # fmt: skip
     max_running: int = field(default=16, metadata={"help": "Stories generated at the same time."})
     max_waiting: int = field(default=64, metadata={"help": "Requests in the queue; one more gets 429."})
     client_share: float = field(
@@ -88,8 +93,8 @@ class ServerArguments:
             "port": 0,
         }
         for name, low in least.items():
-            if getattr(self, name) < low:
-                raise UserError(f"{name} must be at least {low}, got {getattr(self, name)}")
+            if (value := getattr(self, name)) is not None and value < low:
+                raise UserError(f"{name} must be at least {low}, got {value}")
         for name in ("max_seconds", "shutdown_grace_seconds", "request_timeout_seconds"):
             if not 0 < getattr(self, name) < 86400:
                 raise UserError(f"{name} must be above 0 and below 86400 seconds, got {getattr(self, name)}")

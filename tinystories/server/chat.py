@@ -2,7 +2,11 @@
 
 These models continue a text and answer no questions. So the messages are read as the story so far, and the answer is
 its continuation. Messages of the system are instructions, which these models cannot follow, and are no part of it. No
-chat template is used, and nothing is added but the BOS that each text gets.
+chat template is used, and nothing is added but the BOS that each text gets. An instruction of the user is text like any
+other: to tell it from a beginning, one would have to guess.
+
+What chat front ends send beside the messages is accepted where it changes nothing (labels, empty lists, null) and
+refused with one line where the answer would not be what was asked for (tools, JSON, images).
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -10,15 +14,17 @@ from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from tinystories.server.admission import AdmissionController
 from tinystories.server.engine import Stream
 from tinystories.server.events import Failed, Finished, GenerationRequest, Piece, Token
 from tinystories.server.openai_api import (
+    OpenAIBody,
     OpenAIErrorResponse,
     SamplingBody,
     head_of_answer,
+    neutral,
     refuse_unfinished,
     refuse_unsupported,
     sse_error,
@@ -62,23 +68,34 @@ NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
 Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
 
 
-class Part(BaseModel):
+class Part(OpenAIBody):
     """A part of a message's content. Only text can be read."""
 
-    model_config = ConfigDict(extra="allow", strict=True)
+    model_config = {"extra": "allow"}  # of an image or a file, which is refused as what it is
 
     type: str
+    """Only `text`."""
     text: Text | None = None
+    cache_control: Any = None
+    """Changes nothing: where other servers may cache the text."""
 
 
-class Message(BaseModel):
+class Message(OpenAIBody):
     """A message. What clients send back of an answer (refusal, annotations ...) is empty, and is not read."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
     role: Literal["system", "developer", "user", "assistant"]
+    """The texts of the user and the assistant are the story so far; those of the system and the developer are not
+    read."""
     content: Text | list[Part] | None
+    """A text, or parts of type `text`."""
     name: str | None = None
+    """A label; changes nothing."""
+    id: Any = None
+    """A label; changes nothing."""
+    reasoning_content: Any = None
+    """Not read: what another model thought is no part of its answer."""
+    reasoning: Any = None
+    """Not read, as `reasoning_content`."""
     refusal: None = None
     audio: None = None
     function_call: None = None
@@ -90,27 +107,37 @@ class ChatBody(SamplingBody):
     """The body of POST /v1/chat/completions. The texts of user and assistant, in their order, are the story so far."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
+    """The texts of user and assistant, in their order, are the story so far."""
     max_tokens: Tokens | None = None
+    """The longest a story can be. Default: to its end, or as far as the model reads."""
     max_completion_tokens: Tokens | None = None
+    """The newer name of `max_tokens`."""
     logprobs: bool | None = False
+    """Log-probabilities of each token."""
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    """And of this many of the likeliest. Needs `logprobs`."""
     tools: list[Any] | None = None
+    """Only empty, or with `tool_choice: "none"`: this model calls no tools."""
     parallel_tool_calls: bool | None = None
-    metadata: dict[str, str] | None = None
-    prompt_cache_key: str | None = None
-    safety_identifier: str | None = None
-    tool_choice: Any = None
-    functions: Any = None
-    function_call: Any = None
-    response_format: Any = None
-    modalities: Any = None
-    audio: Any = None
-    prediction: Any = None
-    web_search_options: Any = None
-    reasoning_effort: Any = None
-    verbosity: Any = None
-    service_tier: Any = None
-    store: Any = None
+    """Changes nothing."""
+    metadata: Any = None
+    """A label, as are the four below: Open WebUI and LibreChat name their chats with them. They change nothing."""
+    prompt_cache_key: Any = None
+    safety_identifier: Any = None
+    chat_id: Any = None
+    session_id: Any = None
+    tool_choice: Any = neutral(*NEUTRAL["tool_choice"])
+    functions: Any = neutral(*NEUTRAL["functions"])
+    function_call: Any = neutral(*NEUTRAL["function_call"])
+    response_format: Any = neutral(*NEUTRAL["response_format"])
+    modalities: Any = neutral(*NEUTRAL["modalities"])
+    audio: Any = neutral(*NEUTRAL["audio"])
+    prediction: Any = neutral(*NEUTRAL["prediction"])
+    web_search_options: Any = neutral(*NEUTRAL["web_search_options"])
+    reasoning_effort: Any = neutral(*NEUTRAL["reasoning_effort"])
+    verbosity: Any = neutral(*NEUTRAL["verbosity"])
+    service_tier: Any = neutral(*NEUTRAL["service_tier"])
+    store: Any = neutral(*NEUTRAL["store"])
 
 
 class ChatResponse(BaseModel):
@@ -156,7 +183,7 @@ def to_generation_requests(body: ChatBody, admission: AdmissionController) -> li
         message = "max_completion_tokens: differs from max_tokens, its older name: give one of them"
         raise HTTPException(422, {"error": message, "field": "max_completion_tokens"})
     story = story_so_far(body.messages)
-    admission.check_length("messages", story, shortest=0)
+    admission.check_length("messages", story, shortest=0, remedy="begin a new chat, or send fewer of them")
     text = sanitised(story)
     if not text.strip():
         message = "messages: no text is left after removing spaces and control characters"
@@ -190,7 +217,8 @@ def text_of(message: Message) -> str:
         return message.content
     for part in message.content or []:
         if part.type != "text" or part.text is None or part.model_extra:
-            raise HTTPException(422, {"error": "messages: a part of a message must be text", "field": "messages"})
+            reason = "messages: a part of a message must be text: this model reads no images, audio or files"
+            raise HTTPException(422, {"error": reason, "field": "messages"})
     return "".join(part.text or "" for part in message.content or [])
 
 

@@ -16,6 +16,7 @@ from tinystories.server.openai_api import (
     OpenAIErrorResponse,
     SamplingBody,
     head_of_answer,
+    neutral,
     placed_tokens,
     refuse_unfinished,
     refuse_unsupported,
@@ -71,11 +72,16 @@ class CompletionBody(SamplingBody):
     """The body of POST /v1/completions. Token ids get the BOS of a text unless they begin with it."""
 
     prompt: Prompts
+    """A text, a list of texts, the ids of tokens, or a list of such lists; null or empty: a story from its start."""
     max_tokens: Annotated[int, Field(ge=0, le=MOST_TOKENS)] | None = DEFAULT_MAX_TOKENS
+    """The longest a story can be; clamped to what fits the context."""
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    """Log-probabilities of each token and of this many of the likeliest."""
     best_of: Choices | None = None
+    """Write this many, answer the `n` of the highest mean log-probability. Not with `stream`."""
     echo: bool | None = None
-    suffix: str | None = None
+    """Repeat the prompt before the story."""
+    suffix: str | None = neutral(*NEUTRAL["suffix"])
 
     @property
     def number(self) -> int:

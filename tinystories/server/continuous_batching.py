@@ -67,8 +67,8 @@ class ContinuousBatcher:
         if not ids:
             return Failed("the prompt is empty", 422, "prompt")
         if len(ids) + min(1, request.max_tokens) > context:
-            message = f"the prompt has {len(ids)} tokens, and this model reads {context}: shorten it"
-            return Failed(message, 422, "prompt")
+            sizes = f"the prompt has {len(ids)} tokens, and this model reads {context}"
+            return Failed(f"{sizes}: shorten it, or begin a new chat", 422, "prompt", "context_length_exceeded")
         bos = self.tokenizer.bos_token
         if request.echo and bos and isinstance(request.prompt, str) and request.prompt.startswith(bos):
             message = f"prompt: begins with {bos} written out, which is text; the server puts this token before a text"

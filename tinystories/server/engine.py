@@ -177,10 +177,10 @@ class Engine:
             if self.state != READY:
                 raise Refused(503, REASONS[self.state])
             if len(self._queue) + len(requests) > self.limits.waiting:
-                raise Refused(429, f"the queue is full ({self.limits.waiting} requests): try again in a moment")
+                raise Refused(429, f"the queue is full ({self.limits.waiting} requests)")
             if not self._queue.put(client, *stream.queued):
                 share = f"{self.limits.waiting_of_client} requests in the queue"
-                raise Refused(429, f"one client may have {share}: try again when one has begun")
+                raise Refused(429, f"one client may have {share}")
             self._changed.notify()
         return stream
 

@@ -124,11 +124,13 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """error: one line for the client; status: of HTTP; field: of the request, where one is at fault."""
+    """error: one line for the client; status: of HTTP; field: of the request, where one is at fault; code: OpenAI's
+    name for this error, if it has one."""
 
     error: str
     status: int
     field: str | None = None
+    code: str | None = None
 
 
 Event = Started | Echo | Piece | Finished | Failed

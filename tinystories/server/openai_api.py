@@ -4,6 +4,8 @@ A setting that this server does not have is accepted with the value that changes
 setting without effect would be a silent error.
 """
 
+import json
+import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -11,7 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tinystories.generation.sampler import STRONGEST_BIAS, Adjustments, Settings
 from tinystories.server.admission import AdmissionController
@@ -22,6 +24,7 @@ from tinystories.server.schema import MOST_TOKENS, RepetitionPenalty, Seed, TopK
 from tinystories.server.streaming import CompleteStory, sse
 
 
+OF_OLLAMA = re.compile(r"/api/(tags|chat|generate|show|ps|version|embed|embeddings)")
 ROUTES = ("GET /v1/models", "POST /v1/completions", "POST /v1/chat/completions")
 LEAST_TEMPERATURE = 0.01  # below, only the likeliest token is left, and the division overflows
 MOST_CHOICES = 128
@@ -52,33 +55,60 @@ Bias = Annotated[Number, Field(ge=-STRONGEST_BIAS, le=STRONGEST_BIAS)]
 Choices = Annotated[int, Field(ge=1, le=MOST_CHOICES)]
 
 
-class StreamOptions(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+class OpenAIBody(BaseModel):
+    """An object in a request. A field that this server does not have is left out where it is null or an empty list:
+    clients write null for what is not set, and lists of no tools and no files."""
 
-    include_usage: bool = False
-    include_obfuscation: bool = False
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def without_empty_fields(cls, body: Any) -> Any:
+        if not isinstance(body, dict):
+            return body
+        return {name: value for name, value in body.items() if name in cls.model_fields or value not in (None, [])}
 
 
-class SamplingBody(BaseModel):
+class StreamOptions(OpenAIBody):
+    include_usage: bool | None = False
+    """A last event with the counts of tokens."""
+    include_obfuscation: bool | None = False
+    """Changes nothing: no event is padded."""
+
+
+class SamplingBody(OpenAIBody):
     """The settings of both routes. top_k, min_p and repetition_penalty are not OpenAI's."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
     model: str
+    """An id of GET /v1/models."""
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = 1.0
+    """Higher: more surprising words. 0: always the likeliest token."""
     top_p: Annotated[Number, Field(gt=0, le=1)] | None = 1.0
+    """Choose among the likeliest tokens that add up to this probability."""
     top_k: TopK | None = 0
+    """Choose among this many of the likeliest tokens; 0: all. Not OpenAI's."""
     min_p: Annotated[Number, Field(ge=0, le=1)] | None = 0.0
+    """Leave out tokens below this share of the likeliest one's probability. Not OpenAI's."""
     repetition_penalty: RepetitionPenalty | None = 1.0
+    """Makes tokens that are in the text less likely; 1: none. Not OpenAI's."""
     presence_penalty: Penalty | None = 0.0
+    """Taken from the logits of tokens that are in the new text."""
     frequency_penalty: Penalty | None = 0.0
+    """Taken from the logits of tokens as often as they are in the new text."""
     logit_bias: Annotated[dict[TokenId, Bias], Field(max_length=MOST_BIASES)] | None = None
+    """Token id to a number added to its logit; -100 excludes it, 100 excludes all others."""
     seed: Seed | None = None
+    """The same seed, the same story. Default: random."""
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+    """Texts that end the story, which they are no part of."""
     n: Choices | None = 1
+    """Stories of each prompt; each counts as one."""
     stream: bool | None = False
+    """Server-sent events instead of one JSON object."""
     stream_options: StreamOptions | None = None
-    user: str | None = None
+    """Only with `stream`."""
+    user: Any = None
+    """A label; changes nothing."""
 
     def settings(self) -> Settings:
         """Raises:
@@ -99,7 +129,7 @@ class SamplingBody(BaseModel):
 
     @property
     def includes_usage(self) -> bool:
-        return self.stream_options is not None and self.stream_options.include_usage
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
 class OpenAIError(BaseModel):
@@ -116,18 +146,40 @@ class OpenAIErrorResponse(BaseModel):
 def add_models(app: FastAPI, admission: AdmissionController) -> None:
     common = {"object": "model", "created": int(time.time()), "owned_by": "tinystories"}
 
+    @app.get("/v1/models/", include_in_schema=False)  # of clients whose base URL ends in a slash
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
+        """The models that a request can name."""
         return {"object": "list", "data": [{"id": name, **common} for name in admission.engine.pool.entries]}
 
     unknown: dict[int | str, dict[str, Any]] = {404: {"description": "no such model", "model": OpenAIErrorResponse}}
 
     @app.get("/v1/models/{name:path}", responses=unknown)  # the id of a model of the Hub has a slash
     async def model(name: str) -> dict[str, Any]:
+        """One of these models."""
         if name not in admission.engine.pool.entries:
             message = "model: no model has this name; GET /v1/models lists them"
             raise HTTPException(404, {"error": message, "field": "model", "code": "model_not_found"})
         return {"id": name, **common}
+
+
+def unknown_route(path: str) -> str:
+    """What to tell a client that asks for a route of OpenAI's that is not here, or at another address."""
+    if path.startswith("/v1/v1"):
+        return "no such route: the address has /v1 twice; the base URL of OpenAI's clients ends in one"
+    if path.startswith("/v1"):
+        return f"no such route; of OpenAI's, this server has {', '.join(ROUTES)}"
+    if f"/v1{path}" in {route.partition(" ")[2] for route in ROUTES}:
+        return "no such route; the base URL of OpenAI's clients ends in /v1"
+    if OF_OLLAMA.fullmatch(path):
+        return "no such route; this server speaks OpenAI's protocol under /v1, not Ollama's"
+    return "no such route; GET /docs lists those of this server"
+
+
+def neutral(values: tuple[Any, ...], reason: str) -> Any:
+    """A field that is accepted only with the values that change nothing."""
+    accepted = [json.dumps(value) for value in values]
+    return Field(default=None, description=f"Only {' or '.join([*accepted, 'null'])}: {reason}.")
 
 
 def refuse_unsupported(body: BaseModel, neutral: Mapping[str, tuple[tuple[Any, ...], str]]) -> None:

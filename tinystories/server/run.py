@@ -70,7 +70,10 @@ def build_server(checkpoint: str, arguments: ServerArguments) -> Server:
         given.max_running, given.max_waiting, given.max_seconds, given.shutdown_grace_seconds, given.client_share
     )
     engine = Engine(ModelPool(checkpoint, given), limits, given.threads)
-    admission = AdmissionController(engine, given.requests_per_minute, given.log_prompts, given.max_prompt_characters)
+    behind_proxy = given.trusted_proxies is not None
+    admission = AdmissionController(
+        engine, given.requests_per_minute, given.log_prompts, given.max_prompt_characters, behind_proxy
+    )
     app = create_app(
         engine, admission, given.hosts(), given.request_timeout_seconds, given.frame_ancestors, given.origins()
     )
@@ -81,7 +84,7 @@ def build_server(checkpoint: str, arguments: ServerArguments) -> Server:
     protocol = partial(
         TimeoutProtocol,
         request_timeout=given.request_timeout_seconds,
-        max_per_client=None if given.trusted_proxies else max(1, given.max_connections // 4),
+        max_per_client=None if behind_proxy else max(1, given.max_connections // 4),
     )
     config = uvicorn.Config(
         app,
@@ -89,7 +92,7 @@ def build_server(checkpoint: str, arguments: ServerArguments) -> Server:
         ws="none",
         limit_concurrency=given.max_connections,
         timeout_graceful_shutdown=int(given.shutdown_grace_seconds) + SECONDS_FOR_ANSWERS,
-        proxy_headers=given.trusted_proxies is not None,
+        proxy_headers=behind_proxy,
         forwarded_allow_ips=given.trusted_proxies,
         server_header=False,
         access_log=False,

@@ -1,5 +1,6 @@
 """The bodies of requests and answers, their bounds, and the messages for invalid ones."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -28,6 +29,9 @@ BOUNDS = {
 DEFAULT_MAX_TOKENS = 200
 
 
+PLAIN_NAME = re.compile(r"[\w.-]{1,50}", re.ASCII)  # of an unknown field, which an error may repeat
+
+
 def _within(name: str) -> Any:
     low, high = BOUNDS[name]
     return Field(ge=low, le=high, allow_inf_nan=False) if isinstance(high, float) else Field(ge=low, le=high)
@@ -54,20 +58,32 @@ Text = Annotated[str, AfterValidator(_encodable)]
 class GenerateBody(BaseModel):
     """The body of POST /generate. Settings that are not given come from the preset."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
     prompt: Text
+    """The beginning of the story, of at most as many characters as `bounds` in /api/info says."""
     model: str | None = None
+    """An id of /api/info. Default: its `model`."""
     preset: str | None = None
+    """A name of /api/info. Sets those of the four settings below that are not given. Default: `natural`."""
     max_tokens: Annotated[int, _within("max_tokens")] = DEFAULT_MAX_TOKENS
+    """The longest a story can be; clamped to what fits the context, which `clamped` reports."""
     temperature: Temperature | None = None
+    """Higher: more surprising words."""
     top_k: TopK | None = None
+    """Choose among this many of the likeliest tokens; 0: all."""
     top_p: TopP | None = None
+    """Choose among the likeliest tokens that add up to this probability."""
     repetition_penalty: RepetitionPenalty | None = None
+    """Makes tokens that are in the text less likely; 1: none."""
     seed: Seed | None = None
+    """The same seed, the same story. Default: random, and reported."""
     tidy: bool = False
+    """Correct white space, capitals and the last full stop of the final `text`."""
     alternatives: Annotated[int, _within("alternatives")] = 0
+    """Add to each piece its probability and this many of the likeliest tokens."""
     stream: bool = True
+    """Server-sent events instead of one JSON object."""
 
 
 class ErrorResponse(BaseModel):
@@ -76,6 +92,7 @@ class ErrorResponse(BaseModel):
     error: str
     field: str | None = None
     bounds: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+    retry_after: int | None = None  # seconds, with 429: the number of the header
 
 
 class GenerateResponse(BaseModel):
@@ -122,12 +139,18 @@ def error_answer(
     path: str, status: int, body: dict[str, Any], headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     """An error as the clients of a route expect it: OpenAI's have a form of their own."""
-    return JSONResponse(openai_error(status, body) if path.startswith("/v1/") else body, status, headers)
+    if status == 429 and headers:
+        body = {**body, "retry_after": int(headers["Retry-After"])}
+    if path == "/v1" or path.startswith("/v1/"):
+        return JSONResponse(openai_error(status, body), status, headers)
+    return JSONResponse({name: value for name, value in body.items() if name != "code"}, status, headers)
 
 
 def openai_error(status: int, body: dict[str, Any]) -> dict[str, Any]:
     kind = "rate_limit_error" if status == 429 else "invalid_request_error" if status < 500 else "server_error"
-    return {"error": {"message": body["error"], "type": kind, "param": body.get("field"), "code": body.get("code")}}
+    wait = body.get("retry_after")  # has no place of its own in this form
+    message = f"{body['error']}: try again in {wait} seconds" if wait else body["error"]
+    return {"error": {"message": message, "type": kind, "param": body.get("field"), "code": body.get("code")}}
 
 
 def _field(error: dict[str, Any]) -> str | None:
@@ -148,8 +171,10 @@ def validation_error(errors: Sequence[dict[str, Any]], bounds: dict[str, tuple[f
         return {"error": "the body must be a JSON object, sent with Content-Type: application/json"}
     body: dict[str, Any] = {"field": field}
     if first["type"] == "extra_forbidden":
+        unknown = str(first["loc"][-1])
+        name = f"field {unknown}" if PLAIN_NAME.fullmatch(unknown) else "field"
         return {
-            "error": "the body has an unknown field; GET /openapi.json lists the known ones",
+            "error": f"the body has an unknown {name}: leave it out; GET /docs lists the known ones",
             "field": field[:100],
         }
     if first["type"] in ("greater_than_equal", "less_than_equal", "greater_than") and field in bounds:

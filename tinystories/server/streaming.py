@@ -92,7 +92,8 @@ async def _next_but_failed(stream: Stream) -> tuple[int, Event]:
 
 
 def to_http_error(event: Failed) -> HTTPException:
-    body = {"error": event.error, **({"field": event.field} if event.field else {})}
+    named = {"field": event.field, "code": event.code}
+    body = {"error": event.error, **{name: value for name, value in named.items() if value}}
     return HTTPException(event.status, body, RETRY_LATER if event.status == 503 else None)
 
 
