@@ -20,6 +20,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinystories.config.familiar import CHECK_MODEL, CHECK_TEXT
 from tinystories.config.keys import DataArguments, QualityArguments, ReadingArguments
 from tinystories.config.packaged import find_checkpoint, packaged_recipe
 from tinystories.config.parser import StrictParser
@@ -71,7 +72,7 @@ def check_recipe(argv: list[str]) -> bool:
     )
     arguments, recipe = parser.parse_known_args(argv)
     check_output_file(arguments.output_file)
-    check_keys(recipe)
+    check_keys(recipe, "check")
     from tinystories.checks import prediction, preflight  # seconds of imports, for a recipe that is understood
 
     shown: Collection[str] = preflight.PREDICTIONS if arguments.predict else preflight.CHECKS
@@ -91,7 +92,7 @@ def check_recipe(argv: list[str]) -> bool:
 
 def check_model(argv: list[str]) -> bool:
     description = "Find out what is wrong with a model. Exit status: 0 if nothing is wrong, 1 otherwise."
-    parser = StrictParser((ReadingArguments,), prog=program_name("check"), description=description)
+    parser = StrictParser((ReadingArguments,), "check", CHECK_MODEL, prog=program_name("check"), description=description)
     parser.add_argument("checkpoint", help="folder, Hub id or boxed")
     parser.add_argument("--revision", help="a branch, tag or commit of a Hub id")
     parser.add_argument("--data", help="a file of held-out stories (default: those of its run)")
@@ -120,6 +121,8 @@ def check_model(argv: list[str]) -> bool:
 def check_data(argv: list[str]) -> bool:
     parser = StrictParser(
         (QualityArguments, DataArguments),
+        "check",
+        CHECK_TEXT,
         prog=program_name("check"),
         usage=f"{command_name('check')} --data SOURCE [--clean OUT] [--key value ...]",
         description="Check a text, story by story.",

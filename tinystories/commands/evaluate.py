@@ -11,6 +11,7 @@ number means: docs/evaluation.md. A command that was stopped continues when it i
 
 from pathlib import Path
 
+from tinystories.config.familiar import EVALUATE
 from tinystories.config.packaged import find_checkpoint
 from tinystories.config.parser import StrictParser
 from tinystories.console import command_name, program_name
@@ -29,6 +30,8 @@ def main(argv: list[str]) -> None:
 def parse(argv: list[str]) -> tuple[list[str], EvaluationArguments]:
     parser = StrictParser(
         (EvaluationArguments,),
+        "evaluate",
+        EVALUATE,
         prog=program_name("evaluate"),
         usage=f"{command_name('evaluate')} CHECKPOINT [CHECKPOINT ...] [--key value ...]",
         description="Measure how good a story model is.",

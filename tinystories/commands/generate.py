@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from tinystories.config.familiar import WRITE
 from tinystories.config.packaged import BOXED, find_checkpoint
 from tinystories.config.parser import StrictParser
 from tinystories.console import check_printed, command_name, program_name, shell_line
@@ -217,6 +218,8 @@ class _WithGenerate:
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = StrictParser(
         (),
+        "generate",
+        WRITE,
         prog=program_name("generate"),
         usage=f"{command_name('generate')} [CHECKPOINT] PROMPT [--key value ...]",
         description="Write a story with a checkpoint.",

@@ -9,6 +9,7 @@ import os
 from difflib import get_close_matches
 from pathlib import Path
 
+from tinystories.config.names import check_local
 from tinystories.errors import UserError
 
 
@@ -22,8 +23,12 @@ def find_checkpoint(name: str) -> str:
     """The folder of the boxed model for the name `boxed`; any other folder or Hub id as it is.
 
     A folder of that name in the working directory comes first, and the log says so.
+
+    Raises:
+        UserError: it looks like a path, and nothing is there.
     """
     if name != BOXED.name:
+        check_local(name)
         return name
     if os.path.isdir(name):
         logger.info("%s is the folder here, not the model that comes with tinystories", name)
