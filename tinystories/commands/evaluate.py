@@ -11,6 +11,7 @@ number means: docs/evaluation.md. A command that was stopped continues when it i
 
 from pathlib import Path
 
+from tinystories.commands.shortest import require_arguments
 from tinystories.config.familiar import EVALUATE
 from tinystories.config.packaged import find_checkpoint
 from tinystories.config.parser import StrictParser
@@ -28,6 +29,7 @@ def main(argv: list[str]) -> None:
 
 
 def parse(argv: list[str]) -> tuple[list[str], EvaluationArguments]:
+    require_arguments("evaluate", argv)
     parser = StrictParser(
         (EvaluationArguments,),
         "evaluate",

@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from tinystories.commands.shortest import require_arguments
 from tinystories.config.familiar import EXPORT
 from tinystories.config.packaged import find_checkpoint
 from tinystories.config.parser import StrictParser
@@ -55,6 +56,7 @@ def _proof(proof: dict[str, Any]) -> str:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
+    require_arguments("export", argv)
     parser = StrictParser(
         (), "export", EXPORT, prog=program_name("export"), description="Export a checkpoint to other programs."
     )

@@ -13,6 +13,7 @@ a hard link cannot be told from a file.
 import argparse
 from contextlib import nullcontext
 
+from tinystories.commands.shortest import require_arguments
 from tinystories.config.familiar import PUSH
 from tinystories.config.names import check_folder
 from tinystories.config.packaged import find_checkpoint
@@ -48,6 +49,7 @@ def main(argv: list[str]) -> None:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
+    require_arguments("push", argv)
     parser = StrictParser(
         (), "push", PUSH, prog=program_name("push"), description="Publish a checkpoint on the Hugging Face Hub."
     )

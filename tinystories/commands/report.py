@@ -7,6 +7,7 @@ RUN_FOLDER is the output_dir of run_clm.py, finished or not. The page is RUN_FOL
 model that comes with the package, it is boxed-report/index.html.
 """
 
+from tinystories.commands.shortest import require_arguments
 from tinystories.config.familiar import REPORT as FAMILIAR
 from tinystories.config.names import check_folder
 from tinystories.config.packaged import BOXED, find_checkpoint, is_boxed
@@ -17,6 +18,7 @@ from tinystories.run_files import REPORT
 
 
 def main(argv: list[str]) -> None:
+    require_arguments("report", argv)
     parser = StrictParser(
         (), "report", FAMILIAR, prog=program_name("report"), description="Write the report of a run as a page."
     )

@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tinystories.commands.shortest import require_arguments
 from tinystories.config.familiar import TOKENIZER
 from tinystories.config.keys import DataArguments, TokenizerArguments
 from tinystories.config.parser import StrictParser
@@ -28,6 +29,7 @@ class OutputArguments:
 
 
 def main(argv: list[str]) -> None:
+    require_arguments("tokenizer", argv)
     parser = StrictParser(
         (DataArguments, TokenizerArguments, OutputArguments),
         "tokenizer",

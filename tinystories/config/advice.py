@@ -17,7 +17,8 @@ from tinystories.errors import UserError
 
 NEAR = 0.75  # of difflib: `dmeo` is as near to `demo`, and `batch_size` not to `block_size`
 NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)
-DEFAULTS = {"prompt": "Once upon a time", "checkpoint": "boxed", "recipe": "demo"}  # of arguments that were not typed
+BOXED = "boxed"  # the model that comes with the package, where no other was typed
+DEFAULTS = {"prompt": "Once upon a time", "repo_id": "USER/NAME", "recipe": "demo"}  # of arguments without a value
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -161,13 +162,9 @@ def _in_place(placed: dict[str | None, str], rest: list[str]) -> list[str]:
     if "recipe" in placed and rest and not _is_option(rest[0]):
         rest = rest[1:]  # a command has one recipe
     second = {key: value for key, value in placed.items() if key in ("prompt", "repo_id")}
-    first = [value for key, value in placed.items() if key not in second]
+    first = [value or DEFAULTS.get(str(key), BOXED) for key, value in placed.items() if key not in second]
     typed = [rest.pop(0)] if rest and not _is_option(rest[0]) else []
-    words = [value or DEFAULTS["checkpoint"] for value in first] + typed
+    words = first + typed
     if second and not words:
-        words = [DEFAULTS["checkpoint"]]
-    if "prompt" in second:
-        words.append(second["prompt"] or DEFAULTS["prompt"])
-    elif second:
-        words.append(second["repo_id"] or "USER/NAME")
-    return words + rest
+        words = [BOXED]
+    return [*words, *(value or DEFAULTS[str(key)] for key, value in second.items()), *rest]

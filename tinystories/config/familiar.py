@@ -170,6 +170,8 @@ def _sampled(value: str) -> Answer:
 
 
 def _address(value: str) -> Answer:
+    if value.isdecimal():
+        return Answer({"port": value})
     host, separator, port = value.rpartition(":")
     if separator and port.isdecimal() and not host.endswith(":"):
         return Answer({"host": host.strip("[]") or "0.0.0.0", "port": port})
@@ -177,11 +179,15 @@ def _address(value: str) -> Answer:
 
 
 def _top_p_or_prompt(value: str) -> Answer:
-    return Answer({"top_p": value}) if _number(value) is not None else as_argument("prompt")(value)
+    return Answer({"top_p": value}) if _number(value) is not None else _prompt(value)
+
+
+def _prompt(value: str) -> Answer:
+    return as_argument("prompt")(value) if value else Answer(say="the prompt is written without a key, last")
 
 
 _MODEL = "model model_name model_path model_name_or_path checkpoint checkpoint_path checkpoint_dir ckpt ckpt_path"
-_MODEL += " from_pretrained pretrained pretrained_model_name_or_path base_model hf_path m"
+_MODEL += " from_pretrained pretrained pretrained_model_name_or_path base_model hf_path"
 _OUT = "out_dir outdir out output output_path save_dir save_path outfile o"
 _TOKEN = Answer(say="leave it out: log in once with hf auth login, or set HF_TOKEN in the environment")
 
@@ -233,9 +239,7 @@ _WORDS_OF_A_RUN = (
     Familiar("patience", MANY, "early_stopping_patience", "5"),
     Familiar("save_best save_best_only", MANY, switch("load_best_model_at_end"), "true"),
     Familiar("random_seed manual_seed", MANY, "seed", "1"),
-    Familiar(
-        "dtype torch_dtype precision mixed_precision", f"{RUN_CLM}, {NANOGPT}, {LITGPT}", _precision, "bfloat16"
-    ),
+    Familiar("dtype torch_dtype precision mixed_precision", f"{RUN_CLM}, {NANOGPT}, {LITGPT}", _precision, "bfloat16"),
     Familiar("compile", f"{NANOGPT}, {TORCHTUNE}", switch("torch_compile"), "True"),
     Familiar(
         "enable_activation_checkpointing grad_checkpointing", TORCHTUNE, switch("activation_checkpointing"), "True"
@@ -287,13 +291,9 @@ _EVALUATION_AND_FILES = (
         "boxed",
     ),
     Familiar("wandb_log use_wandb wandb", f"{NANOGPT}, {LLAMA2C}", _tracker, "True"),
-    Familiar(
-        "wandb_project", NANOGPT, Answer(say="set WANDB_PROJECT in the environment: docs/trackers.md"), "stories"
-    ),
+    Familiar("wandb_project", NANOGPT, Answer(say="set WANDB_PROJECT in the environment: docs/trackers.md"), "stories"),
     Familiar("wandb_run_name run", f"{NANOGPT}, {NANOCHAT}", "run_name", "first"),
-    Familiar(
-        "logging_dir", V4, Answer(say="set TENSORBOARD_LOGGING_DIR in the environment: docs/trackers.md"), "logs"
-    ),
+    Familiar("logging_dir", V4, Answer(say="set TENSORBOARD_LOGGING_DIR in the environment: docs/trackers.md"), "logs"),
     Familiar("push_to_hub_model_id repo_id", V4, "hub_model_id", "me/stories"),
     Familiar("token use_auth_token hf_token", RUN_CLM, _TOKEN, "true"),
 )
@@ -329,7 +329,9 @@ _DATA = (
     Familiar(
         "cache_dir",
         RUN_CLM,
-        Answer(say="data_cache_dir is where tokenized data is kept; set HF_HOME in the environment for the Hub's files"),
+        Answer(
+            say="data_cache_dir is where tokenized data is kept; set HF_HOME in the environment for the Hub's files"
+        ),
         "cache",
     ),
     Familiar("keep_linebreaks", RUN_CLM, leave_out("line breaks are kept"), "true"),
@@ -343,9 +345,7 @@ _NETWORK = (
         "n_layer n_layers num_layers depth", f"{NANOGPT}, {LITGPT}, {LLAMA2C}, {NANOCHAT}", "num_hidden_layers", "6"
     ),
     Familiar("n_head n_heads num_heads", f"{NANOGPT}, {LITGPT}, {LLAMA2C}", "num_attention_heads", "8"),
-    Familiar(
-        "n_kv_head n_kv_heads num_kv_heads n_query_groups", f"{LLAMA2C}, {LITGPT}", "num_key_value_heads", "2"
-    ),
+    Familiar("n_kv_head n_kv_heads num_kv_heads n_query_groups", f"{LLAMA2C}, {LITGPT}", "num_key_value_heads", "2"),
     Familiar("n_embd n_embed dim d_model embed_dim model_dim", f"{NANOGPT}, {LITGPT}, {LLAMA2C}", "hidden_size", "384"),
     Familiar("n_inner d_ff ffn_dim intermediate_dim", f"GPT-2, {PYTORCH}", "intermediate_size", "1024"),
     Familiar(
@@ -358,7 +358,7 @@ _NETWORK = (
     Familiar("dropout", f"{NANOGPT}, {LLAMA2C}", "embd_pdrop resid_pdrop attention_dropout", "0.1"),
     Familiar("bias use_bias", NANOGPT, leave_out("the network has no biases"), "False"),
     Familiar(
-        "max_seq_len max_seq_length max_length seq_len sequence_length context_length context_size n_positions "
+        "max_seq_len max_seq_length max_length seq_len sequence_length context_length context_size n_ctx n_positions "
         "model_max_length",
         f"{LLAMA2C}, {LITGPT}, {TRL}",
         "block_size",
@@ -379,6 +379,7 @@ _NETWORK = (
     Familiar(
         "tokenizer tokenizer_path tokenizer_dir tokenizer_name_or_path", f"{LITGPT}, {VLLM}", "tokenizer_name", "boxed"
     ),
+    Familiar("vocab n_vocab", MANY, "vocab_size", "4096"),
     Familiar("use_fast_tokenizer", RUN_CLM, leave_out("the tokenizer is always a fast one"), "true"),
     Familiar("low_cpu_mem_usage", RUN_CLM, leave_out("weights are read so anyway"), "true"),
     Familiar("trust_remote_code", RUN_CLM, leave_out("training runs no code of a checkpoint"), "true"),
@@ -397,6 +398,7 @@ TOKENIZER = (
     *(row for row in _DATA if row.names[0] != "dataset_test_split"),
     Familiar(f"{_OUT} model_prefix model_name", "SentencePiece", "output_dir", "tokenizer"),
     Familiar("min_freq", MANY, "min_frequency", "2"),
+    Familiar("vocab n_vocab", MANY, "vocab_size", "4096"),
     Familiar(
         "model_type character_coverage special_tokens byte_fallback",
         "SentencePiece",
@@ -406,15 +408,13 @@ TOKENIZER = (
     Familiar("limit num_examples", MANY, "max_samples", "1000"),
 )
 
-_CHECKPOINT = Familiar(_MODEL, f"{LLAMA_CPP}, {VLLM}, {LITGPT}", as_argument("checkpoint"), "boxed")
+_CHECKPOINT = Familiar(f"{_MODEL} m", f"{LLAMA_CPP}, {VLLM}, {LITGPT}", as_argument("checkpoint"), "boxed")
 
 WRITE = (
     _CHECKPOINT,
     Familiar("init_from out_dir", NANOGPT, as_argument("checkpoint"), "boxed"),
-    Familiar(
-        "start text input inputs message i", f"{NANOGPT}, {LLAMA2C}", as_argument("prompt"), "Once upon a time"
-    ),
-    Familiar("prompt", f"{LITGPT}, {LLAMA_CPP}", as_argument("prompt"), "Once upon a time"),
+    Familiar("start text input inputs message i", f"{NANOGPT}, {LLAMA2C}", _prompt, "Once upon a time"),
+    Familiar("prompt", f"{LITGPT}, {LLAMA_CPP}", _prompt, "Once upon a time"),
     Familiar("p", f"{LLAMA2C}, {LLAMA_CPP}", _top_p_or_prompt, "0.9"),
     Familiar("temp", LLAMA_CPP, "temperature", "0.7"),
     Familiar(
@@ -478,11 +478,9 @@ SERVE = (
     _CHECKPOINT,
     Familiar("listen bind address", "Gradio, gunicorn", _address, "0.0.0.0:8000"),
     Familiar("server_name hostname ip", "Gradio", "host", "0.0.0.0"),
-    Familiar("server_port p", "Gradio", "port", "8000"),
+    Familiar("server_port", "Gradio", "port", "8000"),
     Familiar("share", "Gradio", leave_out("docs/server.md says how to serve other people"), "true"),
-    Familiar(
-        "api_key", f"{VLLM}, {LLAMA_CPP}", leave_out("a proxy in front checks keys: docs/server.md"), "secret"
-    ),
+    Familiar("api_key", f"{VLLM}, {LLAMA_CPP}", leave_out("a proxy in front checks keys: docs/server.md"), "secret"),
     Familiar(
         "ssl_keyfile ssl_certfile ssl_key_file ssl_cert_file",
         f"{VLLM}, {LLAMA_CPP}",
@@ -550,7 +548,7 @@ PUSH = (
     Familiar(f"{_MODEL} folder folder_path local_dir", "hf upload", as_argument("checkpoint"), "boxed"),
     Familiar("repo repo_id hub_model_id repo_name name", "hf upload", as_argument("repo_id"), "me/stories"),
     Familiar("private", "hf upload", _visible, "true"),
-    Familiar("commit_message", "hf upload", "message", "First"),
+    Familiar("commit_message m", "hf upload, git", "message", "First"),
     Familiar("branch", "git", "revision", "main"),
     Familiar("token hub_token hf_token", "hf upload", _TOKEN, ""),
     Familiar("format formats", MANY, "with", "gguf"),

@@ -17,6 +17,7 @@ from tinystories.errors import UserError, one_line
 
 logger = logging.getLogger(__name__)
 
+WEIGHTS = ".bin"  # a model of llama2.c, the only file that is opened as a checkpoint
 RUNS = "runs"  # where the recipes put their run folders
 MOST_NAMED = 5  # folders in a message
 HUB_SECONDS = 10  # to wait for the Hub's answer whether it has a name
@@ -34,13 +35,18 @@ def looks_local(name: str) -> bool:
         or len(parts) > 2
         or parts[-1] == ""
         or bool(re.match(r"[A-Za-z]:", name))
-        or name.endswith(".bin")  # a model of llama2.c
+        or name.endswith(WEIGHTS)
         or (len(parts) == 2 and os.path.isdir(parts[0]))
     )
 
 
 def check_local(name: str) -> None:
-    """Raises UserError: `name` looks like a path and nothing is there. The message offers the nearest that is."""
+    """Raises UserError: `name` looks like a path and nothing is there, or is a file of another kind. The message offers
+    what is there."""
+    if os.path.isfile(name) and not name.endswith(WEIGHTS):
+        above = Path(name).parent
+        remedy = f"give the folder, {above}" if (above / "config.json").is_file() else "name a run folder"
+        raise UserError(f"{name} is a file, and a checkpoint is a folder", remedy)
     if looks_local(name) and not os.path.exists(name):
         raise UserError(_nothing_here(name), _did_you_mean(name))
 
@@ -72,7 +78,9 @@ def check_found(name: str, revision: str | None = None, kind: Literal["model", "
     try:
         validate_repo_id(name)
     except HFValidationError:
-        raise UserError(f"{_nothing_here(name)}, and the Hub has no {kind} of such a name", _did_you_mean(name)) from None
+        raise UserError(
+            f"{_nothing_here(name)}, and the Hub has no {kind} of such a name", _did_you_mean(name)
+        ) from None
     if constants.HF_HUB_OFFLINE:
         reason = None if _is_cached(name, kind) else "the Hub is not asked: HF_HUB_OFFLINE is set"
     else:
@@ -103,8 +111,8 @@ def _refusal(name: str, revision: str | None, kind: str) -> str | None:
     Raises:
         ConnectionError: there is no answer.
     """
-    from huggingface_hub import get_session, hf_hub_url
     from huggingface_hub import errors as hub
+    from huggingface_hub import get_session, hf_hub_url
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
     transport: type[Exception] = hub.HfHubHTTPError.__bases__[0]  # of the HTTP library that the client uses
@@ -139,7 +147,7 @@ def _is_cached(name: str, kind: str) -> bool:
 
 
 def _nothing_here(name: str) -> str:
-    kind = "file" if name.endswith(".bin") else "folder"
+    kind = "file" if name.endswith(WEIGHTS) else "folder"
     return f"no {kind} {name}" if PurePath(name).is_absolute() else f"no {kind} {name} here"
 
 

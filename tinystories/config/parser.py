@@ -11,6 +11,7 @@ from tinystories.config.familiar import Familiar
 from tinystories.config.installed import load_module
 from tinystories.config.outside import from_outside
 from tinystories.config.ranges import check_numbers
+from tinystories.console import command_name
 from tinystories.errors import UserError, one_line
 
 
@@ -56,6 +57,7 @@ class StrictParser(HfArgumentParser):
         self, dataclass_types: Iterable[Any], command: str = "train", familiar: Sequence[Familiar] = (), **kwargs: Any
     ):
         super().__init__(dataclass_types, allow_abbrev=False, formatter_class=HelpFormatter, **kwargs)
+        self.command = command
         self.advisor = Advisor(command, familiar, self._option_string_actions)
         for action in self._actions:
             if action.nargs == "+":  # a list may be empty
@@ -80,6 +82,12 @@ class StrictParser(HfArgumentParser):
             longer = [word for word in choices if word.startswith(choice[2]) and choice[2]]
             near = nearest(choice[2], choices) or next(iter(longer), None)
             raise UserError(choice[1], f"did you mean {near}?" if near else f"choose from {', '.join(choices)}")
+        if missing := re.match(r"the following arguments are required: (.*)", message):
+            words = [str(action.metavar or action.dest).upper() for action in self._positionals._group_actions]
+            words += [name for name in missing[1].split(", ") if name.startswith("-")]
+            raise UserError(
+                f"{missing[1]} is missing", f"write {' '.join([*command_name(self.command).split(), *words])}"
+            )
         if "ignored explicit argument" in message:  # -help is -h with the value elp
             raise UserError("an option with one hyphen takes no value", "--help lists the options")
         raise UserError(message)

@@ -17,8 +17,8 @@ from yaml import MarkedYAMLError
 from yaml.reader import ReaderError
 
 from tinystories.atomic import write_atomically
-from tinystories.config.keys import DataArguments, ModelArguments, TokenizerArguments
 from tinystories.config.familiar import TRAIN
+from tinystories.config.keys import DataArguments, ModelArguments, TokenizerArguments
 from tinystories.config.outside import word_from_outside
 from tinystories.config.packaged import find_checkpoint, find_recipe, recipe_names
 from tinystories.config.parser import StrictParser
@@ -93,7 +93,10 @@ def read_recipe(argv: list[str]) -> Recipe:
     named: tuple[tuple[Any, str], ...] = ((model, "model_name_or_path"), (tokenizer, "tokenizer_name"))
     for part, key in named:
         if values[key]:
-            values[key] = find_checkpoint(values[key])
+            try:
+                values[key] = find_checkpoint(values[key])
+            except UserError as error:
+                raise UserError(f"{error.message} ({key})", error.remedy) from None
             setattr(part, key, values[key])
     return Recipe(model, data, tokenizer, training, values, given=_names(words))
 
@@ -186,6 +189,8 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         values = _read_json(path, text) if path.suffix.lower() == ".json" else _read_yaml(path, text)
+        if values is None:
+            raise UserError(f"{path} must contain 'key: value' lines, and is empty")
         if not isinstance(values, dict):
             raise UserError(f"{path} must contain 'key: value' lines, not {type(values).__name__}")
         values = {key: _whole(f"{path}: {key}", value) for key, value in values.items()}
