@@ -68,7 +68,7 @@ def test_presets(preset, counting_run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere/at-all", "Once"], "cannot open nowhere/at-all as a checkpoint"),
+        (["nowhere/at-all", "Once"], "no folder nowhere/at-all here, and the Hub is not asked"),
         (["RUN", "Once", "--temperature", "0"], "temperature must be between"),
         (["RUN", "Once", "--preset", "wild"], "invalid choice: 'wild'"),
         (["RUN", "word " * 200], "the context is 64"),

@@ -163,6 +163,18 @@ def test_without_a_network(hub, monkeypatch):
     assert message.endswith("check the connection")
 
 
+def test_copy_while_the_hub_is_down(hub):
+    hub.fail("HEAD", "/someone/model/", status=503)
+    cached("someone/model")
+    check_found("someone/model")
+
+
+def test_file_for_a_data_set(hub):
+    Path("stories.txt").touch()
+    message = mistake(dispatch, COMMANDS["data of a run"]("stories.txt"))
+    assert message == "stories.txt is a file, and no dataset of the Hub; write --train_file stories.txt"
+
+
 def cached(name: str) -> None:
     (Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}").mkdir(parents=True)
 

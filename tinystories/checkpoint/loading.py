@@ -163,8 +163,6 @@ def reason_for(name: str, error: Exception) -> str:
 
 def _missing_file(folder: Path) -> str | None:
     """The reason where a folder lacks a file: the library's message asks for sentencepiece or names the Hub."""
-    if folder.is_absolute() and not os.path.exists(folder):
-        return "there is no such folder"
     needed = ("config.json", "tokenizer.json") if os.path.isdir(folder) else ()
     missing = [name for name in needed if not (folder / name).exists()]
     return f"it has no {' and no '.join(missing)}" if missing else None

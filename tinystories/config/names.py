@@ -68,6 +68,8 @@ def check_found(name: str, revision: str | None = None, kind: Literal["model", "
     Raises:
         UserError: neither here nor on the Hub, or the Hub cannot be asked and this machine has no copy.
     """
+    if kind == "dataset" and os.path.isfile(name):
+        raise UserError(f"{name} is a file, and no dataset of the Hub", f"write --train_file {name}")
     check_local(name)
     if os.path.exists(name):
         return
@@ -87,29 +89,19 @@ def check_found(name: str, revision: str | None = None, kind: Literal["model", "
         try:
             reason = _refusal(name, revision, kind)
         except ConnectionError as error:
-            reason = _without_connection(name, kind, error)
+            reason = None if _is_cached(name, kind) else str(error)
+            if reason is None and kind == "model":  # of which the libraries would ask for each file, again and again
+                logger.warning("%s: %s; the copy on this machine is used", name, error)
+                constants.HF_HUB_OFFLINE = True
     if reason is not None:
         raise UserError(f"{_nothing_here(name)}, and {reason}", _did_you_mean(name))
-
-
-def _without_connection(name: str, kind: str, error: Exception) -> str | None:
-    """Why `name` cannot be had; None where this machine has a copy. Then the Hub is not asked again, as the libraries
-    do for each file of a model, again and again."""
-    from huggingface_hub import constants
-
-    if not _is_cached(name, kind):
-        return f"the Hub cannot be reached ({one_line(error)}): check the connection"
-    if kind == "model":
-        logger.warning("%s: the Hub cannot be reached; the copy on this machine is used", name)
-        constants.HF_HUB_OFFLINE = True
-    return None
 
 
 def _refusal(name: str, revision: str | None, kind: str) -> str | None:
     """Why the Hub does not give the files of `name`; None where it does.
 
     Raises:
-        ConnectionError: there is no answer.
+        ConnectionError: there is no answer, or one that may be another later. It says why.
     """
     from huggingface_hub import errors as hub
     from huggingface_hub import get_session, hf_hub_url
@@ -131,9 +123,11 @@ def _refusal(name: str, revision: str | None, kind: str) -> str | None:
         return None
     except hub.HfHubHTTPError as error:
         status = error.response.status_code
-        return f"the Hub answered with status {status}: {LOG_IN if status in (401, 403) else 'try again later'}"
+        if status in (401, 403):
+            return f"the Hub answered with status {status}: {LOG_IN}"
+        raise ConnectionError(f"the Hub answered with status {status}: try again later") from error
     except (OSError, RuntimeError, transport) as error:
-        raise ConnectionError(one_line(error)) from error
+        raise ConnectionError(f"the Hub cannot be reached ({one_line(error)}): check the connection") from error
     return None
 
 
