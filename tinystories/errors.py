@@ -1,6 +1,7 @@
 """Errors that end a command with one line on stderr and an exit status (console.py)."""
 
 import signal
+from importlib import metadata
 
 
 class UserError(Exception):
@@ -33,8 +34,13 @@ class Interrupted(Exception):
 
 
 def install_hint(extra: str) -> str:
-    """The command that installs the optional dependencies `extra`, from a package or from a checkout."""
-    return f'python -m pip install "tinystories[{extra}]" (from a checkout: -e ".[{extra}]")'
+    """The command that installs the optional dependencies `extra`. To an installed package or checkout pip adds them by
+    the name; a checkout that is not installed it finds by the folder alone."""
+    try:
+        metadata.version("tinystories")
+    except metadata.PackageNotFoundError:
+        return f'python -m pip install -e ".[{extra}]" in the folder of this project'
+    return f'python -m pip install "tinystories[{extra}]"'
 
 
 def one_line(error: BaseException | str) -> str:

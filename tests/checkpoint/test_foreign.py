@@ -333,4 +333,4 @@ def test_model_that_cannot_score(tmp_path):
     write_gpt2(tmp_path)
     assert "no token that ends" in mistake(open_model, str(tmp_path))
     assert "llama2.c" in mistake(open_model, str(tmp_path), tokenizer="tok512.bin")
-    assert "cannot open" in mistake(open_model, str(tmp_path / "absent"))
+    assert "no folder" in mistake(open_model, str(tmp_path / "absent"))

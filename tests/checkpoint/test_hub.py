@@ -450,7 +450,7 @@ def test_broken_checkpoint(file, content, hub, counting_run, tmp_path):
 
 
 def test_wrong_options(hub, counting_run, tmp_path):
-    assert "is not a folder" in refusal(tmp_path / "absent", REPO)
+    assert "no folder" in refusal(tmp_path / "absent", REPO)
     assert "is not a repository name" in refusal(counting_run, "a/b/c")
     assert "--message is empty" in refusal(counting_run, REPO, "--message", " ")
     assert hub.requests == []

@@ -94,7 +94,7 @@ def test_stderr_is_ours(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere/at-all", "Once"], "cannot open nowhere/at-all as a checkpoint"),
+        (["nowhere/at-all", "Once"], "no folder nowhere/at-all here, and the Hub is not asked"),
         (
             ["RUN", "Once", "--temperature", "-0.1"],
             "temperature must be 0, for always the likeliest token, or between 0.001 and 10",

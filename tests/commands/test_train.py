@@ -172,7 +172,7 @@ MISTAKES = {
     "less than a row": (make_file("few.txt", b"One.\n\nTwo.\n\nThree.\n"), [], "fewer than one row of block_size 64"),
     "no source": (None, ["--num_sample_stories", "0"], "num_sample_stories must be at least 1"),
     "heads do not divide": (None, ["--num_attention_heads", "3"], "must be a multiple of num_attention_heads"),
-    "tokenizer that is none": (None, ["--tokenizer_name", "nowhere/at-all"], "cannot load a tokenizer"),
+    "tokenizer that is none": (None, ["--tokenizer_name", "nowhere/at-all"], "no folder nowhere/at-all here"),
     "odd rotary width": (None, ["--partial_rotary_factor", "0.1"], "even number of rotated dimensions"),
     "a metric that does not exist": (None, ["--metric_for_best_model", "bpb"], "bits_per_byte, not 'bpb'"),
     "evaluation made inexact": (None, ["--remove_unused_columns", "true"], "remove_unused_columns must stay False"),

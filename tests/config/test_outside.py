@@ -84,6 +84,7 @@ def test_home_folder_in_every_option(parsers, home):
 def test_home_folder_of_environment_and_recipe(home, monkeypatch):
     from tinystories.commands.serve import parse
 
+    (home / "demo").mkdir()
     monkeypatch.setenv("CHECKPOINT_PATH", "~/demo")
     assert parse([])[0] == str(home / "demo")
     (home / "mine.yaml").write_text("train_file: ~/stories.txt\noutput_dir: ~/run\nuse_cpu: true\n", encoding="utf-8")

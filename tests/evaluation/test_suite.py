@@ -236,7 +236,7 @@ def test_fingerprint(folder):
 
 
 MISTAKES = {
-    "no such checkpoint": (["nowhere"], "cannot open nowhere"),
+    "no such checkpoint": (["nowhere"], "no folder nowhere here"),
     "a stride that skips tokens": (["run", *FEW, "--stride", "1000"], "stride"),
     "no such data": (["run", "--data", "missing.txt"], "missing.txt"),
     "a folder that cannot be": (["run", "--output_dir", "printed.txt/sub"], "cannot be made or written to"),

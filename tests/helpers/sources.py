@@ -357,6 +357,10 @@ GENERATED = {  # blocks between two comments, and the test that compares them wi
     ("claims: runs", "claims: end"): "tests/test_claims.py",
     **{(f"claim: {name}", "claim: end"): "tests/test_claims.py" for name in CLAIMS},
     ("scaling: tables", "scaling: end"): "tests/test_scaling.py",
+    **{
+        (f"familiar: {part}", "familiar: end"): "tests/config/test_familiar.py"
+        for part in ("example", "options", "fields")
+    },
     ("load", "/load"): "tests/server/test_document.py",
     ("clients: table", "clients: end"): "tests/server/test_document.py",
     ("settings", "/settings"): "tests/server/test_document.py",

@@ -29,8 +29,10 @@ def test_origins(wrong):
     assert len(parse(["x", "--allowed_origins", several])[1].origins()) == 4
 
 
-def test_environment(monkeypatch):
+def test_environment(monkeypatch, tmp_path):
     """Every option is a variable too; the command line wins."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
     monkeypatch.setenv("CHECKPOINT_PATH", "runs/mine")
     monkeypatch.setenv("REQUESTS_PER_MINUTE", "3")
     assert parse([])[0] == "runs/mine"

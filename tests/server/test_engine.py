@@ -362,7 +362,7 @@ def test_unservable_models(tmp_path):
         pool = ModelPool(str(folder), ARGUMENTS)
         return mistake(pool.batcher, pool.default)
 
-    assert "cannot open" in refusal(tmp_path / "absent")
+    assert "no folder" in refusal(tmp_path / "absent")
     broken = untrained(tmp_path / "nan")
     model = AutoModelForCausalLM.from_pretrained(broken)
     model.lm_head.weight.data.fill_(float("nan"))

@@ -646,13 +646,13 @@ def test_loading(checkpoint):
 
 
 def test_absent_checkpoint(tmp_path):
-    """The engine's thread fails, and the process ends with one line and status 1."""
-    process = run_command("run_server.py", tmp_path / "absent", "--port", "0")
+    """The engine's thread fails, and the process ends with one line and status 1, without an address to open."""
+    (tmp_path / "empty").mkdir()
+    process = run_command("run_server.py", tmp_path / "empty", "--port", "0")
     assert process.returncode == 1
-    assert "cannot open" in process.stderr.splitlines()[-1]
+    assert "cannot open" in process.stderr.splitlines()[-1] and "http" not in process.stderr
     assert "Traceback" not in process.stderr
 
 
 def test_address_in_use(server):
-    assert "give another --host or --port" in mistake(listen, "127.0.0.1", server.port)
-    assert "give another --host or --port" in mistake(listen, "no.such.host.invalid", 0)
+    assert "give --port 0" in mistake(listen, "127.0.0.1", server.port)

@@ -103,7 +103,7 @@ def test_other_tokenizer_is_refused(counting_run):
 
 def test_missing_or_foreign_checkpoint(counting_run, tmp_path):
     """It is refused and named."""
-    assert "cannot open" in mistake(settled, "--model_name_or_path", tmp_path / "absent")
+    assert "no folder" in mistake(settled, "--model_name_or_path", tmp_path / "absent")
     LlamaConfig().save_pretrained(tmp_path / "llama")
     assert "is a llama model" in mistake(settled, "--model_name_or_path", tmp_path / "llama")
 

@@ -21,6 +21,7 @@ from tinystories.checkpoint.loading import (
 )
 from tinystories.checkpoint.plausible import check_sizes
 from tinystories.checkpoint.weights import read_model
+from tinystories.config.names import check_found
 from tinystories.data.tokenizer import read_tokenizer
 from tinystories.errors import UserError
 
@@ -75,6 +76,7 @@ def _open_auto(
             raise CodeNotTrustedError(
                 f"{name} contains Python code of its author", "run it with --trust_remote_code if you trust the author"
             ) from error
+    check_found(name, revision)
     check_sizes(name, revision)
     try:
         tokenizer = read_tokenizer(name, revision, trust_remote_code=True)

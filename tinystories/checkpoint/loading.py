@@ -33,6 +33,7 @@ from modeling_tinystories import TinyStoriesForCausalLM, TinyStoriesForSequenceC
 from tinystories.checkpoint.plausible import check_sizes
 from tinystories.checkpoint.weights import check_finite, read_model
 from tinystories.config.keys import ModelArguments, model_fields
+from tinystories.config.names import check_found
 from tinystories.data.tokenizer import read_tokenizer
 from tinystories.errors import UserError, one_line
 from tinystories.generation.presets import generation_config
@@ -106,6 +107,9 @@ def load_checkpoint(
         CodeNotTrustedError: it cannot be opened without running its author's code.
         UserError: it cannot be opened for another reason, such as a missing weight, or the device cannot be used.
     """
+    for each in (name, tokenizer_name):
+        if each is not None:
+            check_found(each, revision if each == name else None)
     check_sizes(name, revision)
     try:
         tokenizer = read_tokenizer(tokenizer_name or name, None if tokenizer_name else revision)
@@ -159,8 +163,6 @@ def reason_for(name: str, error: Exception) -> str:
 
 def _missing_file(folder: Path) -> str | None:
     """The reason where a folder lacks a file: the library's message asks for sentencepiece or names the Hub."""
-    if folder.is_absolute() and not os.path.exists(folder):
-        return "there is no such folder"
     needed = ("config.json", "tokenizer.json") if os.path.isdir(folder) else ()
     missing = [name for name in needed if not (folder / name).exists()]
     return f"it has no {' and no '.join(missing)}" if missing else None

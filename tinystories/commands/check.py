@@ -20,8 +20,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinystories.commands.shortest import require_arguments
+from tinystories.config.advice import nearest
+from tinystories.config.familiar import CHECK_MODEL, CHECK_TEXT
 from tinystories.config.keys import DataArguments, QualityArguments, ReadingArguments
-from tinystories.config.packaged import find_checkpoint, packaged_recipe
+from tinystories.config.packaged import find_checkpoint, packaged_recipe, recipe_names
 from tinystories.config.parser import StrictParser
 from tinystories.config.recipe import check_keys
 from tinystories.console import check_printed, command_name, program_name
@@ -38,7 +41,8 @@ PARTS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_c
 
 
 def main(argv: list[str]) -> None:
-    if not argv or argv[0] in ("-h", "--help"):
+    require_arguments("check", argv)
+    if argv[0] in ("-h", "--help"):
         print((__doc__ or "").replace("python check_run.py", command_name("check")))
         return
     name = argv[0]
@@ -71,7 +75,7 @@ def check_recipe(argv: list[str]) -> bool:
     )
     arguments, recipe = parser.parse_known_args(argv)
     check_output_file(arguments.output_file)
-    check_keys(recipe)
+    check_keys(recipe, "check")
     from tinystories.checks import prediction, preflight  # seconds of imports, for a recipe that is understood
 
     shown: Collection[str] = preflight.PREDICTIONS if arguments.predict else preflight.CHECKS
@@ -91,7 +95,9 @@ def check_recipe(argv: list[str]) -> bool:
 
 def check_model(argv: list[str]) -> bool:
     description = "Find out what is wrong with a model. Exit status: 0 if nothing is wrong, 1 otherwise."
-    parser = StrictParser((ReadingArguments,), prog=program_name("check"), description=description)
+    parser = StrictParser(
+        (ReadingArguments,), "check", CHECK_MODEL, prog=program_name("check"), description=description
+    )
     parser.add_argument("checkpoint", help="folder, Hub id or boxed")
     parser.add_argument("--revision", help="a branch, tag or commit of a Hub id")
     parser.add_argument("--data", help="a file of held-out stories (default: those of its run)")
@@ -111,7 +117,11 @@ def check_model(argv: list[str]) -> bool:
 
     arguments["checkpoint"] = find_checkpoint(arguments["checkpoint"])
     arguments["device"] = arguments["device"] or torch.accelerator.current_accelerator() or "cpu"
-    result = diagnose(**arguments, reading=reading)
+    try:
+        result = diagnose(**arguments, reading=reading)
+    except UserError as error:
+        recipe = None if os.path.exists(argv[0]) else nearest(argv[0], recipe_names())
+        raise UserError(str(error), f"or did you mean the recipe {recipe}?" if recipe else None) from error
     print(*describe(result), sep="\n")
     write_output_file(output_file, result)
     return result["verdict"] == "fine"
@@ -120,6 +130,8 @@ def check_model(argv: list[str]) -> bool:
 def check_data(argv: list[str]) -> bool:
     parser = StrictParser(
         (QualityArguments, DataArguments),
+        "check",
+        CHECK_TEXT,
         prog=program_name("check"),
         usage=f"{command_name('check')} --data SOURCE [--clean OUT] [--key value ...]",
         description="Check a text, story by story.",

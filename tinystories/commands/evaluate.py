@@ -11,6 +11,8 @@ number means: docs/evaluation.md. A command that was stopped continues when it i
 
 from pathlib import Path
 
+from tinystories.commands.shortest import require_arguments
+from tinystories.config.familiar import EVALUATE
 from tinystories.config.packaged import find_checkpoint
 from tinystories.config.parser import StrictParser
 from tinystories.console import command_name, program_name
@@ -27,8 +29,11 @@ def main(argv: list[str]) -> None:
 
 
 def parse(argv: list[str]) -> tuple[list[str], EvaluationArguments]:
+    require_arguments("evaluate", argv)
     parser = StrictParser(
         (EvaluationArguments,),
+        "evaluate",
+        EVALUATE,
         prog=program_name("evaluate"),
         usage=f"{command_name('evaluate')} CHECKPOINT [CHECKPOINT ...] [--key value ...]",
         description="Measure how good a story model is.",

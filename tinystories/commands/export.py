@@ -12,6 +12,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from tinystories.commands.shortest import require_arguments
+from tinystories.config.familiar import EXPORT
 from tinystories.config.packaged import find_checkpoint
 from tinystories.config.parser import StrictParser
 from tinystories.console import program_name
@@ -54,7 +56,10 @@ def _proof(proof: dict[str, Any]) -> str:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = StrictParser((), prog=program_name("export"), description="Export a checkpoint to other programs.")
+    require_arguments("export", argv)
+    parser = StrictParser(
+        (), "export", EXPORT, prog=program_name("export"), description="Export a checkpoint to other programs."
+    )
     parser.add_argument("checkpoint", help="folder, Hub id or boxed")
     parser.add_argument("--format", nargs="+", default=[], metavar="FORMAT", help=f"one or more: {', '.join(FORMATS)}")
     parser.add_argument("--output_dir", help="a folder that does not exist yet (default: exports/NAME)")

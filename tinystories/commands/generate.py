@@ -21,6 +21,7 @@ import argparse
 import os
 import sys
 
+from tinystories.config.familiar import WRITE
 from tinystories.config.packaged import BOXED, find_checkpoint
 from tinystories.config.parser import StrictParser
 from tinystories.console import check_printed, command_name, program_name, shell_line
@@ -75,6 +76,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """prompt None: there is none on the command line; folder: what is to be opened, or a Hub id."""
     parser = StrictParser(
         (),
+        "generate",
+        WRITE,
         prog=program_name("generate"),
         usage=f"{command_name('generate')} [CHECKPOINT] [PROMPT] [--key value ...]",
         description="Write stories with a checkpoint. Without a prompt: a session in a terminal, or a story for each "

@@ -10,7 +10,7 @@ import sys
 from difflib import get_close_matches
 from importlib import import_module
 
-from tinystories.console import run_command, version
+from tinystories.console import run_command, shell_line, version
 from tinystories.errors import UserError
 
 
@@ -34,7 +34,10 @@ def main() -> None:
 
 
 def dispatch(argv: list[str]) -> None:
-    name, *arguments = argv or ["--help"]
+    if not argv:
+        first = shell_line("generate", "Once upon a time")
+        raise UserError("no command is named", f"the shortest that works is {first}; tinystories --help lists all")
+    name, *arguments = argv
     if name in ("-h", "--help"):
         print(usage())
     elif name == "--version":

@@ -12,12 +12,13 @@ a hard link cannot be told from a file.
 
 import argparse
 from contextlib import nullcontext
-from pathlib import Path
 
+from tinystories.commands.shortest import require_arguments
+from tinystories.config.familiar import PUSH
+from tinystories.config.names import check_folder
 from tinystories.config.packaged import find_checkpoint
 from tinystories.config.parser import StrictParser
 from tinystories.console import program_name, shell_line
-from tinystories.errors import UserError
 from tinystories.exporting.formats import FORMATS, parse_formats
 from tinystories.output_file import check_output_file, write_output_file
 
@@ -48,7 +49,10 @@ def main(argv: list[str]) -> None:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = StrictParser((), prog=program_name("push"), description="Publish a checkpoint on the Hugging Face Hub.")
+    require_arguments("push", argv)
+    parser = StrictParser(
+        (), "push", PUSH, prog=program_name("push"), description="Publish a checkpoint on the Hugging Face Hub."
+    )
     parser.add_argument("checkpoint", help="a run folder, or a checkpoint-N in it")
     parser.add_argument("repo_id", help="USER/NAME, or NAME under your own account")
     parser.add_argument("--public", action="store_true", help="readable by everyone, if the repository is created")
@@ -62,8 +66,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--output_file", help="write the repository and the commit to this JSON file")
     arguments = parser.parse_exactly(argv)
     arguments.checkpoint = find_checkpoint(arguments.checkpoint)
-    if not Path(arguments.checkpoint).is_dir():
-        raise UserError(f"{arguments.checkpoint} is not a folder", "name a run folder, or a checkpoint-N in one")
+    check_folder(arguments.checkpoint)
     if arguments.formats:
         arguments.formats = parse_formats(arguments.formats, "--with")
     check_output_file(arguments.output_file)

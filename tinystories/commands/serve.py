@@ -13,6 +13,7 @@ for other people.
 import os
 from dataclasses import fields
 
+from tinystories.config.familiar import SERVE
 from tinystories.config.packaged import BOXED, find_checkpoint
 from tinystories.config.parser import StrictParser
 from tinystories.console import command_name, program_name
@@ -36,6 +37,8 @@ def parse(argv: list[str]) -> tuple[str, ServerArguments]:
     """The checkpoint and the arguments, from the environment and the command line; the command line wins."""
     parser = StrictParser(
         (ServerArguments,),
+        "serve",
+        SERVE,
         prog=program_name("serve"),
         usage=f"{command_name('serve')} [CHECKPOINT] [--key value ...]",
         description="Serve a checkpoint. Every option can also be set by an environment variable of its name in "

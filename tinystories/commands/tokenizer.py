@@ -12,6 +12,8 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tinystories.commands.shortest import require_arguments
+from tinystories.config.familiar import TOKENIZER
 from tinystories.config.keys import DataArguments, TokenizerArguments
 from tinystories.config.parser import StrictParser
 from tinystories.console import command_name, program_name
@@ -27,8 +29,11 @@ class OutputArguments:
 
 
 def main(argv: list[str]) -> None:
+    require_arguments("tokenizer", argv)
     parser = StrictParser(
         (DataArguments, TokenizerArguments, OutputArguments),
+        "tokenizer",
+        TOKENIZER,
         prog=program_name("tokenizer"),
         usage=f"{command_name('tokenizer')} --train_file FILE [--key value ...]",
         description="Train a byte-level BPE tokenizer on stories.",

@@ -8,10 +8,12 @@ too. recipe.json holds every setting, all_results.json every number, samples.jso
 report/index.html shows it all.
 """
 
+from tinystories.commands.shortest import require_arguments
 from tinystories.config.recipe import read_recipe
 
 
 def main(argv: list[str]) -> None:
+    require_arguments("train", argv)
     recipe = read_recipe(argv)
     from tinystories.training.run import run  # seconds of imports, for a recipe that is understood
 

@@ -9,21 +9,28 @@ import os
 from difflib import get_close_matches
 from pathlib import Path
 
+from tinystories.config.names import check_local
 from tinystories.errors import UserError
+from tinystories.run_files import RECIPE
 
 
 logger = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parent.parent
 BOXED = PACKAGE / "boxed"
+TEXTS = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
 
 
 def find_checkpoint(name: str) -> str:
     """The folder of the boxed model for the name `boxed`; any other folder or Hub id as it is.
 
     A folder of that name in the working directory comes first, and the log says so.
+
+    Raises:
+        UserError: it looks like a path, and nothing is there.
     """
     if name != BOXED.name:
+        check_local(name)
         return name
     if os.path.isdir(name):
         logger.info("%s is the folder here, not the model that comes with tinystories", name)
@@ -64,16 +71,26 @@ def find_recipe(name: str) -> Path:
     """
     path = Path(name)
     try:
-        if path.exists():
+        if path.is_dir() and packaged_recipe(name) is None:
+            inside = path / RECIPE
+            remedy = f"its recipe is {inside}" if inside.is_file() else _by_name()
+            raise UserError(f"{name} is a folder, and a recipe is a file", remedy)
+        if path.is_file() and path.suffix.lower() in TEXTS:
+            raise UserError(f"{name} is a text, and a recipe a YAML file", f"write --train_file {name}")
+        if path.exists() and not path.is_dir():
             return path
     except OSError as error:  # a name that is too long
         raise UserError(f"cannot read the recipe {name}: {error.strerror}") from error
     packaged = packaged_recipe(name)
     if packaged is None:
         nearest = get_close_matches(path.stem, recipe_names(), n=1)
-        remedy = f"did you mean {nearest[0]}?" if nearest else f"recipes by name: {', '.join(recipe_names())}"
+        remedy = f"did you mean {nearest[0]}?" if nearest else _by_name()
         raise UserError(f"cannot read the recipe {name}: no such file", remedy)
     return packaged
+
+
+def _by_name() -> str:
+    return f"recipes by name: {', '.join(recipe_names())}"
 
 
 def _recipes() -> list[Path]:

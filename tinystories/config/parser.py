@@ -3,13 +3,15 @@
 import json
 import re
 from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter, Namespace
-from collections.abc import Iterable
-from difflib import get_close_matches
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from tinystories.config.advice import Advisor, nearest
+from tinystories.config.familiar import Familiar
 from tinystories.config.installed import load_module
 from tinystories.config.outside import from_outside
 from tinystories.config.ranges import check_numbers
+from tinystories.console import command_name
 from tinystories.errors import UserError, one_line
 
 
@@ -46,10 +48,17 @@ class StrictParser(HfArgumentParser):
 
     Commands call `check`, then `build` for the dataclasses. `parse_exactly` is `check` without the ranges of a recipe's
     numbers, for a command whose options have other ranges.
+
+    command: as in console.SCRIPTS, for the lines to type. familiar: what is typed by people who come from other
+    programs (familiar.py).
     """
 
-    def __init__(self, dataclass_types: Iterable[Any], **kwargs: Any):
+    def __init__(
+        self, dataclass_types: Iterable[Any], command: str = "train", familiar: Sequence[Familiar] = (), **kwargs: Any
+    ):
         super().__init__(dataclass_types, allow_abbrev=False, formatter_class=HelpFormatter, **kwargs)
+        self.command = command
+        self.advisor = Advisor(command, familiar, self._option_string_actions)
         for action in self._actions:
             if action.nargs == "+":  # a list may be empty
                 action.nargs = "*"
@@ -60,8 +69,28 @@ class StrictParser(HfArgumentParser):
             elif action.choices is not None and len(names := ", ".join(map(str, action.choices))) > 40:
                 action.metavar, action.help = "NAME", f"{action.help} One of: {names}."  # which can be wrapped
 
+    def add_argument(self, *names: Any, **options: Any) -> Action:
+        """As argparse's, with hyphens too: `--top-k`, as the keys of a dataclass have them."""
+        hyphens = [name.replace("_", "-") for name in names if name.startswith("--") and "_" in name]
+        return super().add_argument(*names, *(name for name in hyphens if name not in names), **options)
+
     def error(self, message: str) -> NoReturn:
-        raise UserError(re.sub(r"^argument --(\w+)[^:]*: ", r"\1: ", message))
+        message = re.sub(r"^argument (?:-\w/)?--(\w+)[^:]*: ", r"\1: ", message)
+        choice = re.match(r"(.*invalid choice: '(.*)') \(choose from (.*)\)$", message)
+        if choice:
+            choices = [word.strip("' ") for word in choice[3].split(",")]
+            longer = [word for word in choices if word.startswith(choice[2]) and choice[2]]
+            near = nearest(choice[2], choices) or next(iter(longer), None)
+            raise UserError(choice[1], f"did you mean {near}?" if near else f"choose from {', '.join(choices)}")
+        if missing := re.match(r"the following arguments are required: (.*)", message):
+            words = [str(action.metavar or action.dest).upper() for action in self._positionals._group_actions]
+            words += [name for name in missing[1].split(", ") if name.startswith("-")]
+            raise UserError(
+                f"{missing[1]} is missing", f"write {' '.join([*command_name(self.command).split(), *words])}"
+            )
+        if "ignored explicit argument" in message:  # -help is -h with the value elp
+            raise UserError("an option with one hyphen takes no value", "--help lists the options")
+        raise UserError(message)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """As argparse's, and every value is checked and every path without `~` (outside.py). All others call this."""
@@ -77,28 +106,25 @@ class StrictParser(HfArgumentParser):
             UserError: an unknown name (with the nearest known one), a value of the wrong type or out of its range.
         """
         try:
-            namespace = self.parse_exactly(arguments)
+            namespace = self.parse_exactly(arguments, in_recipe=bool(source))
             check_numbers(vars(namespace))
         except UserError as error:
             raise UserError(f"{source}{error.message}", error.remedy) from None
         return namespace
 
-    def parse_exactly(self, arguments: list[str]) -> Namespace:
-        """Parse `arguments`.
+    def parse_exactly(self, arguments: list[str], in_recipe: bool = False) -> Namespace:
+        """Parse `arguments`. in_recipe: they are the keys of a recipe.
 
         Raises:
-            UserError: an unknown name (with the nearest known one), a value of the wrong type.
+            UserError: an unknown name (with what to write instead), a value of the wrong type.
         """
+        self.advisor.refuse_familiar(arguments, in_recipe)
         namespace, unknown = self.parse_known_args(arguments)
         if unknown and not unknown[0].startswith("-"):
             options = [word for word in arguments[: arguments.index(unknown[0])] if word.startswith("--")]
-            after = f" after {options[-1].lstrip('-').split('=')[0]}, which takes one value" if options else ""
-            raise UserError(f"unexpected {unknown[0]!r}{after}", "options are written --key value")
+            raise self.advisor.unexpected(unknown[0], options[-1].lstrip("-").split("=")[0] if options else "")
         if unknown:
-            name = unknown[0].lstrip("-").split("=")[0]
-            nearest = get_close_matches(name.replace("-", "_"), [action.dest for action in self._actions], n=1)
-            remedy = f"did you mean {nearest[0]}?" if nearest else "--help lists the options"
-            raise UserError(f"unknown key {name!r}", remedy)
+            raise self.advisor.unknown(unknown[0])
         return namespace
 
     def build(self, arguments: list[str]) -> tuple:

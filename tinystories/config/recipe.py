@@ -17,6 +17,7 @@ from yaml import MarkedYAMLError
 from yaml.reader import ReaderError
 
 from tinystories.atomic import write_atomically
+from tinystories.config.familiar import TRAIN
 from tinystories.config.keys import DataArguments, ModelArguments, TokenizerArguments
 from tinystories.config.outside import word_from_outside
 from tinystories.config.packaged import find_checkpoint, find_recipe, recipe_names
@@ -92,12 +93,15 @@ def read_recipe(argv: list[str]) -> Recipe:
     named: tuple[tuple[Any, str], ...] = ((model, "model_name_or_path"), (tokenizer, "tokenizer_name"))
     for part, key in named:
         if values[key]:
-            values[key] = find_checkpoint(values[key])
+            try:
+                values[key] = find_checkpoint(values[key])
+            except UserError as error:
+                raise UserError(f"{error.message} ({key})", error.remedy) from None
             setattr(part, key, values[key])
     return Recipe(model, data, tokenizer, training, values, given=_names(words))
 
 
-def check_keys(argv: list[str]) -> None:
+def check_keys(argv: list[str], command: str = "train") -> None:
     """Refuse most mistakes, and answer `--help`, without importing torch, which takes seconds.
 
     Raises:
@@ -109,7 +113,7 @@ def check_keys(argv: list[str]) -> None:
 
         _parser(RunArguments).print_help()
         raise SystemExit(0)
-    _words(argv, _parser(training_keys()))
+    _words(argv, _parser(training_keys(), command))
 
 
 def default_values() -> dict[str, Any]:
@@ -120,10 +124,12 @@ def default_values() -> dict[str, Any]:
     return {key: value for key, value in vars(namespace).items() if key not in _NOT_RECORDED}
 
 
-def _parser(training: type) -> StrictParser:
+def _parser(training: type, command: str = "train") -> StrictParser:
     start = command_name("train")
     return StrictParser(
         (ModelArguments, DataArguments, TokenizerArguments, training),
+        command,
+        TRAIN,
         prog=program_name("train"),
         usage=f"{start} RECIPE [--any_key value ...] [--debug]",
         description="Train a story-writing language model from a recipe; any key of the recipe can be overridden. "
@@ -134,6 +140,7 @@ def _parser(training: type) -> StrictParser:
 
 def _words(argv: list[str], parser: StrictParser) -> list[str]:
     """The recipe file and then the command line as `--key value` words, each checked with `parser`."""
+    parser.advisor.refuse_familiar(argv)  # before the keys of the file are among them
     overrides = list(argv)
     from_file: list[str] = []
     if overrides and not overrides[0].startswith("-"):
@@ -165,10 +172,16 @@ def _names(arguments: list[str]) -> set[str]:
 
 
 def _replaced_keys(arguments: list[str]) -> set[str]:
-    """Keys of the file that the command line replaces together: all of the data, and the options of a schedule."""
+    """Keys of the file that the command line replaces together: all of the data, the options of a schedule, the length
+    of the run."""
     given = _names(arguments)
     names_data = not given.isdisjoint({"train_file", "dataset_name", "num_sample_stories"})
-    return {*(_DATA_SOURCES if names_data else ()), *(["lr_scheduler_kwargs"] if "lr_scheduler_type" in given else ())}
+    replaced = set(_DATA_SOURCES if names_data else ())
+    if "lr_scheduler_type" in given:
+        replaced.add("lr_scheduler_kwargs")
+    if "num_train_epochs" in given:
+        replaced.add("max_steps")  # with which it would have no effect
+    return replaced
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -176,6 +189,8 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         values = _read_json(path, text) if path.suffix.lower() == ".json" else _read_yaml(path, text)
+        if values is None:
+            raise UserError(f"{path} must contain 'key: value' lines, and is empty")
         if not isinstance(values, dict):
             raise UserError(f"{path} must contain 'key: value' lines, not {type(values).__name__}")
         values = {key: _whole(f"{path}: {key}", value) for key, value in values.items()}

@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from tinystories.config.keys import DataArguments
+from tinystories.config.names import check_found
 from tinystories.data import sample_corpus
 from tinystories.data.cache import cached_folder, content_key, write_arrow
 from tinystories.data.near_copies import CONTROLS, search_copies
@@ -216,6 +217,7 @@ def _file_digest(file: Path) -> bytes:
 
 
 def _read_hub(name: str, arguments: DataArguments) -> tuple[datasets.Dataset, datasets.Dataset | None, dict]:
+    check_found(name, arguments.dataset_revision, "dataset")
     try:
         splits = datasets.load_dataset(name, arguments.dataset_config_name, revision=arguments.dataset_revision)
     except (

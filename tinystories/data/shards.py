@@ -17,6 +17,7 @@ import fsspec.asyn  # type: ignore[import-untyped]
 from huggingface_hub import HfApi
 
 from tinystories.config.keys import DataArguments
+from tinystories.config.names import check_found
 from tinystories.data.readers import READERS, STORIES_PER_BATCH, BadRow, check_text_column, list_files
 from tinystories.errors import UserError, one_line
 
@@ -99,6 +100,7 @@ class HubDataset:
 def open_hub(arguments: DataArguments) -> HubDataset:
     """`dataset_name`, all of it at one commit. Raises UserError: it cannot be reached, or needs a configuration."""
     name, commit = str(arguments.dataset_name), arguments.dataset_revision
+    check_found(name, commit, "dataset")
     try:
         if not Path(name).exists():
             commit = HfApi().dataset_info(name, revision=commit).sha

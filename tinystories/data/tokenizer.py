@@ -19,6 +19,7 @@ from tokenizers.pre_tokenizers import PreTokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tinystories.config.keys import TokenizerArguments
+from tinystories.config.names import check_found
 from tinystories.console import command_name
 from tinystories.data.cache import ContentKey, cached_folder, content_key
 from tinystories.data.corpus import dataset_key, text_arrays
@@ -195,6 +196,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     Raises:
         UserError: it cannot be loaded, or is not a fast tokenizer.
     """
+    check_found(name, revision)
     try:
         tokenizer = read_tokenizer(name, revision)
     except (OSError, ImportError, ValueError, StrictDataclassError) as error:

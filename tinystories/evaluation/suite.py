@@ -19,6 +19,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinystories.checkpoint.foreign import open_model
+from tinystories.config.names import check_found
 from tinystories.data.corpus import pick_stories, story_hashes
 from tinystories.data.held_out import find_held_out
 from tinystories.errors import UserError
@@ -93,6 +94,8 @@ def evaluate(names: list[str], arguments: EvaluationArguments) -> list[dict[str,
         UserError: a checkpoint, the stories or output_dir cannot be used, or the judge refuses.
     """
     arguments = arguments.with_quick_limits()
+    for name in names:
+        check_found(name, arguments.revision)
     device = arguments.device or torch.accelerator.current_accelerator(check_available=True) or "cpu"
     endpoint = None
     if arguments.judge_url and arguments.judge_model:

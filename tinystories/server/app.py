@@ -246,7 +246,7 @@ def add_errors(app: FastAPI) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         path = request.url.path
         bounds = openai_api.BOUNDS if path.startswith("/v1/") else BOUNDS
-        return error_answer(path, 422, validation_error(error.errors(), bounds))
+        return error_answer(path, 422, validation_error(error.errors(), bounds, path))
 
     @app.exception_handler(StarletteHTTPException)  # FastAPI's own is one of these
     async def refused(request: Request, error: StarletteHTTPException) -> JSONResponse:

@@ -1,6 +1,7 @@
 """The server as a whole: model pool, engine, application and sockets, put together from the arguments."""
 
 import asyncio
+import errno
 import logging
 import socket
 from functools import partial
@@ -12,14 +13,16 @@ from transformers.utils import logging as transformers_logging
 from tinystories.errors import UserError, one_line
 from tinystories.server.admission import AdmissionController
 from tinystories.server.app import create_app
-from tinystories.server.arguments import ANY_ADDRESS, ServerArguments
-from tinystories.server.engine import Engine, Limits
+from tinystories.server.arguments import LOCAL_NAMES, ServerArguments
+from tinystories.server.engine import READY, Engine, Limits
 from tinystories.server.model_pool import ModelPool
 from tinystories.server.protocol import TimeoutProtocol
 
 
 logger = logging.getLogger(__name__)
 
+EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # to listen on; and what a browser here opens
+LOOPBACK = ("127.0.0.1", "::1")
 SECONDS_FOR_ANSWERS = 5  # after the grace period of the stories, for their answers to be sent
 
 
@@ -29,6 +32,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, engine: Engine, names: list[str]):
         super().__init__(config)
         self.engine, self.names = engine, names
+        self.listeners: list[socket.socket] = []  # whose address is not said yet
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -37,17 +41,30 @@ class Server(uvicorn.Server):
             self.loop.call_soon_threadsafe(self.engine.stop)
 
     async def on_tick(self, counter: int) -> bool:
+        if self.listeners and self.engine.state == READY:
+            self.say_address()
         return await super().on_tick(counter) or self.engine.failure is not None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self.loop = asyncio.get_running_loop()
-        for listener in sockets or []:
+        self.loop, self.listeners = asyncio.get_running_loop(), list(sockets or [])
+
+    def say_address(self) -> None:
+        """Once the sockets listen and a model is ready: whoever opens the address gets the page and a story."""
+        for listener in self.listeners:
             host, port = listener.getsockname()[:2]
-            address = f"[{host}]" if ":" in host else host
-            logger.info("open http://%s:%d in a browser; Ctrl-C ends the server", address, port)
-            if address in ANY_ADDRESS:
-                logger.info("it answers to these names (--allowed_hosts adds others): %s", ", ".join(self.names))
+            logger.info("open http://%s:%d in a browser; Ctrl-C ends the server", address_of(host), port)
+            if host not in LOOPBACK:
+                others = ", ".join(name for name in self.names if name not in LOCAL_NAMES)
+                reached = f"by these names: {others}" if others else "by none of its names; --allowed_hosts gives some"
+                logger.info("it listens for other machines too, and answers them %s", reached)
+        self.listeners = []
+
+
+def address_of(host: str) -> str:
+    """The host to type into a browser for a socket that listens on `host`."""
+    host = EVERY_ADDRESS.get(host, host)
+    return f"[{host}]" if ":" in host else host
 
 
 def serve(checkpoint: str, arguments: ServerArguments) -> None:
@@ -109,5 +126,14 @@ def listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
     except OSError as error:
-        reason = error.strerror or one_line(error)
-        raise UserError(f"cannot listen on {host}, port {port}: {reason}; give another --host or --port") from error
+        raise UserError(f"cannot listen on {host}, port {port}: {_reason(error)}") from error
+
+
+def _reason(error: OSError) -> str:
+    """With what to do about it."""
+    if error.errno == errno.EADDRINUSE:
+        return "another program listens there, perhaps an earlier server; end it, or give --port 0 for a free port"
+    if error.errno == errno.EACCES:
+        return "this user may not; give another --host or --port, 1024 or higher"
+    reason = (error.strerror or one_line(error)).partition(" (while")[0]  # the address again
+    return f"{reason}; give another --host or --port"

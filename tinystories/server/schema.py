@@ -9,6 +9,8 @@ from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from tinystories.config.familiar import REQUEST_FIELDS
+from tinystories.config.familiar import Field as Familiar
 from tinystories.generation.presets import DEFAULT_PRESET, PRESETS
 from tinystories.generation.sampler import Settings
 from tinystories.server.events import LARGEST_SEED
@@ -157,10 +159,27 @@ def _field(error: dict[str, Any]) -> str | None:
     return next((str(part) for part in error["loc"] if part != "body"), None)
 
 
-def validation_error(errors: Sequence[dict[str, Any]], bounds: dict[str, tuple[float, float]]) -> dict[str, Any]:
+def _row(field: str | None, path: str) -> Familiar | None:
+    return next((row for row in REQUEST_FIELDS.get(path, ()) if field in row.names), None)
+
+
+def _unknown(name: str, field: str, path: str) -> str:
+    """An unknown field by its name, if that may be repeated, and what to do instead."""
+    row = _row(field, path)
+    told = "leave it out; GET /docs lists the known ones"
+    if row is not None:
+        told = row.say or f"here it is called {row.here}"
+    return f"field {name}: {told}" if PLAIN_NAME.fullmatch(name) else f"field: {told}"
+
+
+def validation_error(
+    errors: Sequence[dict[str, Any]], bounds: dict[str, tuple[float, float]], path: str = ""
+) -> dict[str, Any]:
     """The first of pydantic's errors as one line, with its field and bounds, but without the input. Where a field may
     have one of several types, the error that is deepest in the value, and not about its type, is that of the type which
-    was meant."""
+    was meant. path: of the route, which has its own fields."""
+    familiar = [error for error in errors if error["type"] == "extra_forbidden" and _row(_field(error), path)]
+    errors = familiar or errors  # not "prompt: field required" to whoever wrote it under another name
     field = _field(errors[0])
     of_field = (error for error in errors if _field(error) == field)
     first = max(of_field, key=lambda error: (len(error["loc"]), not error["type"].endswith("_type")))
@@ -171,12 +190,7 @@ def validation_error(errors: Sequence[dict[str, Any]], bounds: dict[str, tuple[f
         return {"error": "the body must be a JSON object, sent with Content-Type: application/json"}
     body: dict[str, Any] = {"field": field}
     if first["type"] == "extra_forbidden":
-        unknown = str(first["loc"][-1])
-        name = f"field {unknown}" if PLAIN_NAME.fullmatch(unknown) else "field"
-        return {
-            "error": f"the body has an unknown {name}: leave it out; GET /docs lists the known ones",
-            "field": field[:100],
-        }
+        return {"error": f"the body has an unknown {_unknown(str(first['loc'][-1]), field, path)}", "field": field[:100]}
     if first["type"] in ("greater_than_equal", "less_than_equal", "greater_than") and field in bounds:
         body["bounds"] = list(bounds[field])
         message = "must be between {} and {}".format(*bounds[field])

@@ -20,6 +20,7 @@ from tinystories.checkpoint.loading import UNREADABLE
 from tinystories.checkpoint.plausible import check_sizes
 from tinystories.checkpoint.weights import check_finite, read_model
 from tinystories.config.keys import ModelArguments, model_fields
+from tinystories.config.names import check_found
 from tinystories.config.recipe import Recipe
 from tinystories.errors import UserError, one_line
 from tinystories.generation.presets import generation_config
@@ -98,6 +99,7 @@ def _base(arguments: ModelArguments) -> str:
 
 def _load_config(arguments: ModelArguments) -> PreTrainedConfig:
     name = _base(arguments)
+    check_found(name, arguments.model_revision)
     check_sizes(name, arguments.model_revision)
     try:
         config = AutoConfig.from_pretrained(name, revision=arguments.model_revision, trust_remote_code=False)

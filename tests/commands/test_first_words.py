@@ -1,0 +1,120 @@
+"""The first minute: a command without arguments, a recipe or file that is none, an extra that is missing."""
+
+import shlex
+import sys
+from importlib import metadata
+
+import pytest
+
+from helpers.runs import mistake
+from tinystories.commands import check, evaluate, export, generate, push
+from tinystories.commands.main import dispatch
+from tinystories.commands.shortest import MISSING
+from tinystories.config.packaged import packaged_recipe
+from tinystories.config.recipe import check_keys
+from tinystories.errors import install_hint
+
+
+PARSERS = {
+    "train": check_keys,
+    "evaluate": evaluate.parse,
+    "export": export.parse,
+    "push": push.parse,
+    "generate": generate.parse,
+    "check": lambda words: packaged_recipe(*words) or mistake(check.main, words),
+}
+
+
+def shortest(message: str) -> list[str]:
+    _, _, rest = message.partition(" is ")
+    line = rest.partition(" is ")[2] or rest
+    return shlex.split(line.partition("; ")[0].split(" is ")[-1])
+
+
+@pytest.mark.parametrize("command", MISSING)
+@pytest.mark.parametrize("trained", [False, True])
+def test_without_arguments(command, trained, monkeypatch, tmp_path):
+    """One line, with a command that is right as it stands: with the run of the README where it is here."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["tinystories"])
+    if trained:
+        (tmp_path / "runs/demo").mkdir(parents=True)
+    message = mistake(dispatch, [command])
+    assert message.startswith("no ") and message.endswith("; --help lists the options")
+    words = shortest(message)
+    assert words[:2] == ["tinystories", command]
+    assert any(word in ("demo", "boxed", "runs/demo", "--num_sample_stories") for word in words)
+    assert ("boxed" in words) is (command in ("evaluate", "report", "export", "push") and not trained)
+    if command in PARSERS:
+        PARSERS[command](words[2:])
+
+
+def test_program_without_arguments(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["tinystories"])
+    message = mistake(dispatch, [])
+    assert message.startswith("no command is named")
+    words = shortest(message)
+    assert words[:2] == ["tinystories", "generate"] and generate.parse(words[2:]).checkpoint == "boxed"
+
+
+def test_script_without_arguments(monkeypatch):
+    """A script calls itself a script."""
+    monkeypatch.setattr("sys.argv", ["run_clm.py"])
+    assert "the shortest command that works is python run_clm.py demo;" in mistake(dispatch, ["train"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["push", "boxed"], "repo_id is missing; write tinystories push CHECKPOINT REPO_ID"),
+        (["check", "--clean", "x.txt"], "--data is missing; write tinystories check --data"),
+        (["export", "boxed"], "--format names no format"),
+        (["train", "dmeo"], "cannot read the recipe dmeo: no such file; did you mean demo?"),
+        (["train", "folder"], "folder is a folder, and a recipe is a file; recipes by name: demo, finetune"),
+        (["train", "run"], "run is a folder, and a recipe is a file; its recipe is run/recipe.json"),
+        (["train", "stories.txt"], "stories.txt is a text, and a recipe a YAML file; write --train_file stories.txt"),
+        (["train", "empty.yaml"], "empty.yaml must contain 'key: value' lines, and is empty"),
+        (["generate", "stories.txt", "Once"], "stories.txt is a file, and a checkpoint is a folder; name a run folder"),
+        (["evaluate", "boxed", "stories.txt"], "stories.txt is a file, and a checkpoint is a folder"),
+    ],
+)
+def test_wrong_kind_of_file(words, message, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["tinystories"])
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/recipe.json").write_text("{}", encoding="utf-8")
+    for name in ("stories.txt", "empty.yaml"):
+        (tmp_path / name).touch()
+    found = mistake(dispatch, words)
+    assert found.replace("\\", "/").startswith(message), found
+
+
+def test_folder_named_as_a_recipe(monkeypatch, tmp_path):
+    """`demo` is the recipe still."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    check_keys(["demo"])
+
+
+def test_mistyped_recipe_of_a_check(monkeypatch, tmp_path, offline):
+    monkeypatch.chdir(tmp_path)
+    assert mistake(dispatch, ["check", "dmeo"]).endswith("; or did you mean the recipe demo?")
+
+
+def test_installation_line(monkeypatch):
+    """For what is installed, a wheel or a checkout, its name; for a checkout that is not, its folder."""
+    monkeypatch.setattr(metadata, "version", lambda name: "1")
+    assert install_hint("web") == 'python -m pip install "tinystories[web]"'
+
+    def absent(name):
+        raise metadata.PackageNotFoundError
+
+    monkeypatch.setattr(metadata, "version", absent)
+    assert install_hint("web") == 'python -m pip install -e ".[web]" in the folder of this project'
+
+
+def test_server_without_its_extra(monkeypatch):
+    for module in ("fastapi", "uvicorn"):
+        monkeypatch.setitem(sys.modules, module, None)
+    assert mistake(dispatch, ["serve", "boxed"]) == f"the server needs fastapi; {install_hint('web')}"
