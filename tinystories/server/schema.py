@@ -190,7 +190,8 @@ def validation_error(
         return {"error": "the body must be a JSON object, sent with Content-Type: application/json"}
     body: dict[str, Any] = {"field": field}
     if first["type"] == "extra_forbidden":
-        return {"error": f"the body has an unknown {_unknown(str(first['loc'][-1]), field, path)}", "field": field[:100]}
+        unknown = _unknown(str(first["loc"][-1]), field, path)
+        return {"error": f"the body has an unknown {unknown}", "field": field[:100]}
     if first["type"] in ("greater_than_equal", "less_than_equal", "greater_than") and field in bounds:
         body["bounds"] = list(bounds[field])
         message = "must be between {} and {}".format(*bounds[field])
