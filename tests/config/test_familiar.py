@@ -138,6 +138,7 @@ def test_every_row_in_a_recipe(row: Familiar, tmp_path):
         ("--train.epochs 3", "--num_train_epochs 3"),
         ("--optimizer.lr 1e-3", "--learning_rate 1e-3"),
         ("-lr 1e-3", "--learning_rate 1e-3"),
+        ("--LR 1e-3", "--learning_rate 1e-3"),
         ("--lr", "--learning_rate VALUE"),
         ("--no_bf16", "--bf16 no"),
         ("--no-streaming", "--streaming no"),

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from helpers.runs import mistake
-from helpers.serving import OPTIONS
+from helpers.serving import OPTIONS, untrained
 from tinystories.commands.serve import parse
 from tinystories.server.run import address_of, build_server, listen
 
@@ -34,6 +34,11 @@ class Opens(logging.Handler):
             for path in ("/", "/health"):
                 self.statuses.append(client.get(address + path, timeout=60).status_code)
         self.said.set()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return untrained(tmp_path_factory.mktemp("address") / "run", context=32)
 
 
 def has_ipv6() -> bool:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from helpers.serving import ServerThread
+from helpers.serving import ServerThread, untrained
 from tinystories.config.familiar import REQUEST_FIELDS
 from tinystories.server.chat import ChatBody
 from tinystories.server.completions import CompletionBody
@@ -21,8 +21,8 @@ ROWS = [pytest.param(path, row, id=f"{path}-{row.names[0]}") for path in REQUEST
 
 
 @pytest.fixture(scope="module")
-def server(checkpoint):
-    with ServerThread(checkpoint) as server:
+def server(tmp_path_factory):
+    with ServerThread(untrained(tmp_path_factory.mktemp("fields") / "run", context=32)) as server:
         yield server
 
 

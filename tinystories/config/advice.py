@@ -82,7 +82,7 @@ class Advisor:
 
     def _row(self, key: str) -> Familiar | None:
         """litgpt writes `train.epochs`, torchtune `optimizer.lr`."""
-        plain = key.replace("-", "_")
+        plain = key.replace("-", "_").lower()
         return self.table.get(plain) or self.table.get(plain.rpartition(".")[2])
 
     def _switched_off(self, key: str) -> _Typed | None:
@@ -156,15 +156,15 @@ def _joined(parts: list[str], found: list[_Typed]) -> str:
     return "; ".join([*parts, *(f"{name}: {answer.say}" for name, answer in said)])
 
 
-def _in_place(placed: dict[str | None, str], rest: list[str]) -> list[str]:
+def _in_place(placed: dict[str, str], rest: list[str]) -> list[str]:
     """The words of the command line, with the values of `placed` where arguments without a key stand: the checkpoint,
     run or recipe first, the prompt or repository second."""
     if "recipe" in placed and rest and not _is_option(rest[0]):
         rest = rest[1:]  # a command has one recipe
     second = {key: value for key, value in placed.items() if key in ("prompt", "repo_id")}
-    first = [value or DEFAULTS.get(str(key), BOXED) for key, value in placed.items() if key not in second]
+    first = [value or DEFAULTS.get(key, BOXED) for key, value in placed.items() if key not in second]
     typed = [rest.pop(0)] if rest and not _is_option(rest[0]) else []
     words = first + typed
     if second and not words:
         words = [BOXED]
-    return [*words, *(value or DEFAULTS[str(key)] for key, value in second.items()), *rest]
+    return [*words, *(value or DEFAULTS[key] for key, value in second.items()), *rest]

@@ -105,7 +105,10 @@ def _refusal(name: str, revision: str | None, kind: str) -> str | None:
     """
     from huggingface_hub import errors as hub
     from huggingface_hub import get_session, hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # not listed there
+        build_hf_headers,
+        hf_raise_for_status,
+    )
 
     transport: type[Exception] = hub.HfHubHTTPError.__bases__[0]  # of the HTTP library that the client uses
     try:
