@@ -1,7 +1,7 @@
 """Public clients against the server: what works, or the one line that says why not.
 
     python benchmarks/clients.py --write
-    python benchmarks/clients.py --folder /tmp/clients --write
+    python benchmarks/clients.py --folder runs/clients --write
     python benchmarks/clients.py --render
 
 It serves the boxed model with run_server.py, installs the clients that benchmarks/public_clients pins into a virtual
