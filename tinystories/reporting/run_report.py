@@ -86,7 +86,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     state, problems = _last_state(run)
     data: DataReport | dict[str, Any] = run.data or {}
     history = state.get("log_history", [])
-    evaluations: list[Any] = run.evaluations or [row for row in history if "eval_loss" in row]
+    evaluations: list[Any] = run.evaluations or evaluations_in(history)
     log = [row for row in history if "loss" in row]
     results = run.results or {}
     stops = [{"step": row["step"], "loss": row.get("loss")} for row in run.stops]
@@ -127,6 +127,12 @@ def _last_state(run: Run) -> tuple[TrainerState | dict[str, Any], list[str]]:
             return saved.state, problems
         problems += [f"{checkpoint.name}/{problem}" for problem in saved.problems]
     return {}, problems
+
+
+def evaluations_in(history: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of evaluations.jsonl as far as trainer_state.json has them, for a run without that file."""
+    rows = [row for row in history if "eval_loss" in row]
+    return [{"tokens_seen": row.get("num_input_tokens_seen"), **row} for row in rows]
 
 
 def best_of(evaluations: Iterable[EvaluationRow]) -> EvaluationRow | None:
