@@ -38,7 +38,9 @@ from tinystories.evaluation.scoring import score, scoring_rows
 from tinystories.evaluation.suite import evaluate
 from tinystories.generation.presets import DEFAULT_PRESET, generation_config, save_presets
 from tinystories.provenance import Stopwatch, provenance
-from tinystories.reporting.model_card import data_license, read_facts, write_card
+from tinystories.reporting.card_facts import read_facts
+from tinystories.reporting.card_metadata import data_license
+from tinystories.reporting.model_card import write_card
 from tinystories.run_files import (
     ALL_RESULTS,
     DATA_REPORT,

@@ -321,7 +321,6 @@ DEFINED = {
         f"more than `max_loss_spike` nats (default {RunArguments.max_loss_spike:g}), and more than ten times the usual "
         f"spread, above the median of the last {WINDOW} steps",
     ],
-    "model_card.md": ["minutes of wall clock, evaluations included"],
 }
 WHOLE = {  # documents that are written from records, and the test that compares them
     "benchmarks/README.md": "tests/test_benchmark_tables.py",

@@ -5,6 +5,7 @@ They are drawn by matplotlib without a window. Each chart answers one question a
 
 import re
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,6 +125,23 @@ def draw(chart: Chart, points: dict[str, Points], folder: Path) -> Drawn:
         figure.savefig(folder / f"{chart.name}.svg", facecolor="white", metadata={"Date": None})
     svg = (folder / f"{chart.name}.svg").read_text(encoding="utf-8")
     return Drawn(chart.name, chart.title, describe(chart, points), _for_a_page(svg))
+
+
+def save_png(chart: Chart, points: dict[str, Points], path: Path) -> None:
+    """Write the figure as one PNG file."""
+    with matplotlib.rc_context(STYLE):
+        figure_of(chart, points).savefig(path, format="png", dpi=160, facecolor="white", metadata={"Software": None})
+
+
+def points_of(chart: Chart, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Points]:
+    """(step, value) of each line of `chart` that has any. rows: by source, "log" and "evaluations"."""
+    lines = {
+        line.label: [
+            (row["step"], row[line.key] * line.scale) for row in rows[line.source] if row.get(line.key) is not None
+        ]
+        for line in chart.lines
+    }
+    return {label: points for label, points in lines.items() if points}
 
 
 def figure_of(chart: Chart, points: dict[str, Points]) -> Figure:

@@ -19,7 +19,7 @@ from tinystories.config.recipe import default_values
 from tinystories.console import program_name
 from tinystories.errors import UserError, one_line
 from tinystories.links import leads_outside, links_out_of
-from tinystories.reporting.figures import CHARTS, Chart, Drawn, Points, draw
+from tinystories.reporting.figures import CHARTS, Drawn, draw, points_of
 from tinystories.reporting.format import is_number, spread
 from tinystories.reporting.pages import render
 from tinystories.run_files import (
@@ -31,6 +31,7 @@ from tinystories.run_files import (
     RunFileError,
     TrainerState,
     checkpoints,
+    evaluations_in,
     without_fraction,
     without_local_paths,
 )
@@ -129,12 +130,6 @@ def _last_state(run: Run) -> tuple[TrainerState | dict[str, Any], list[str]]:
     return {}, problems
 
 
-def evaluations_in(history: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of evaluations.jsonl as far as trainer_state.json has them, for a run without that file."""
-    rows = [row for row in history if "eval_loss" in row]
-    return [{"tokens_seen": row.get("num_input_tokens_seen"), **row} for row in rows]
-
-
 def best_of(evaluations: Iterable[EvaluationRow]) -> EvaluationRow | None:
     """The evaluation with the fewest bits per byte."""
     scored = [(bits, row) for row in evaluations if is_number(bits := row.get("eval_bits_per_byte"))]
@@ -170,17 +165,6 @@ def settings_of(recipe: dict[str, Any]) -> list[dict[str, Any]]:
         for key, value in sorted(recipe.items())
     ]
     return sorted(settings, key=lambda setting: not setting["changed"])
-
-
-def points_of(chart: Chart, run: dict[str, Any]) -> dict[str, Points]:
-    """(step, value) of each line of `chart` that has any."""
-    lines = {
-        line.label: [
-            (row["step"], row[line.key] * line.scale) for row in run[line.source] if row.get(line.key) is not None
-        ]
-        for line in chart.lines
-    }
-    return {label: points for label, points in lines.items() if points}
 
 
 def page_of(run: dict[str, Any], figures: list[Drawn]) -> str:

@@ -14,7 +14,8 @@ from tinystories.errors import UserError, one_line
 from tinystories.evaluation.scoring import nll_of_rows, score_from_tokens, scoring_rows
 from tinystories.generation.sample import fitting_prompts, sample_story
 from tinystories.provenance import Stopwatch
-from tinystories.reporting.model_card import read_facts, write_card
+from tinystories.reporting.card_facts import read_facts
+from tinystories.reporting.model_card import write_card
 from tinystories.run_files import step_of
 from tinystories.training.budget import check_room_for_checkpoints
 from tinystories.training.build import make_trainer, prepare_data

@@ -39,7 +39,8 @@ from tinystories.data.reshuffling import ReshuffledRows, count_rows_by_epoch
 from tinystories.errors import GuardError, UserError
 from tinystories.evaluation.scoring import ScoringRows, token_nll, trainer_metrics
 from tinystories.generation.presets import save_presets
-from tinystories.reporting.model_card import CardFacts, write_card
+from tinystories.reporting.card_facts import CardFacts
+from tinystories.reporting.model_card import write_card
 from tinystories.run_files import PROGRESS, Run, read_json
 from tinystories.training.averaging import AveragingTrainer
 from tinystories.training.budget import planned_steps
