@@ -95,13 +95,13 @@ def metadata_of(facts: CardFacts, samples: list[dict[str, Any]]) -> ModelCardDat
 
 
 def _license(stated: str | None) -> dict[str, Any]:
-    """A licence that has no identifier goes by its name, as the Hub asks: license, license_name, license_link."""
+    """A licence that has no identifier goes by its name, as the Hub asks: license other, and license_name."""
     if not stated:
         return {}
     if NAMED_LICENSE.fullmatch(stated.lower()):
         return {"license": stated.lower()}
     name = re.sub(r"[^a-z0-9.]+", "-", stated.lower()).strip("-.")
-    return {"license": "other", "license_name": name or "stated-on-the-card", "license_link": "LICENSE"}
+    return {"license": "other", "license_name": name or "stated-on-the-card"}
 
 
 def _widget(facts: CardFacts, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:

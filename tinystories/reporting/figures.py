@@ -26,6 +26,7 @@ COLOURS = {"ink": "#24292e", "grid": "#d5dae0", "first": "#0b6e99", "second": "#
 COLOURS |= {"fourth": "#8a3fa0", "fifth": "#8f6a00", "sixth": "#c2185b", "seventh": "#00766a", "eighth": "#5d636b"}
 LINE_COLOURS = tuple(COLOURS)[2:]
 MARKERS = "os^DvPX*"  # of the lines in this order, for those who do not see the colours
+SHORT_LABEL = 20  # characters of a legend that has room among the curves
 FEW_POINTS = 30  # up to so many points are marked one by one
 STYLE: "dict[RcKeyType, Any]" = {
     "svg.fonttype": "none",  # text stays text, to be read aloud and searched
@@ -145,9 +146,11 @@ def points_of(chart: Chart, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
 
 
 def figure_of(chart: Chart, points: dict[str, Points]) -> Figure:
-    figure = Figure(figsize=(4.0, 2.7), layout="constrained")
-    axes = figure.add_subplot()
     lines = [line for line in chart.lines if line.label in points]
+    labels = [line.label for line in lines]
+    above = len(lines) > 2 or any(len(label) > SHORT_LABEL for label in labels)  # a legend that would hide the curves
+    figure = Figure(figsize=(4.0, 2.7 + 0.19 * len(lines) * above), layout="constrained")
+    axes = figure.add_subplot()
     for line in lines:
         places, values = zip(*points[line.label], strict=True)
         marker = MARKERS[LINE_COLOURS.index(line.colour)] if len(places) <= FEW_POINTS else None
@@ -158,15 +161,17 @@ def figure_of(chart: Chart, points: dict[str, Points]) -> Figure:
     axes.set_ylabel(chart.unit)
     round_ticks(axes.xaxis, whole=chart.over == "step")
     round_ticks(axes.yaxis)
-    if len(points) > 1:
-        _legend(axes, [line.label for line in lines])
+    if len(lines) > 1:
+        _legend(figure, axes, labels, above)
     return figure
 
 
-def _legend(axes: Axes, labels: list[str]) -> None:
+def _legend(figure: Figure, axes: Axes, labels: list[str], above: bool) -> None:
     """A label may be a name from outside: a formula in it is text, and one that begins with _ is shown too."""
     shown = [f" {label}" if label.startswith("_") else label for label in labels]
-    for text in axes.legend(axes.get_lines(), shown).get_texts():
+    lines = axes.get_lines()
+    legend = figure.legend(lines, shown, loc="outside upper left") if above else axes.legend(lines, shown)
+    for text in legend.get_texts():
         text.set_parse_math(False)
 
 

@@ -81,6 +81,7 @@ def _run(recipe: Recipe, began: Stopwatch) -> None:
             metrics["resumed_from_step"] = step_of(checkpoint)  # runtime and train_loss are those of the steps since
     if trainer.flops.total is not None:
         metrics["training_flops"] = trainer.flops.total
+    metrics |= trainer.energy.result(training.watts_per_core)
     trainer.save_metrics("train", metrics)
     trainer.save_model(_internal_call=True)  # saves and does not push: the push comes last, with the final numbers
     trainer.save_state()
