@@ -182,11 +182,14 @@ def round_ticks(axis: Axis, whole: bool = False) -> None:
         axis.set_minor_locator(NullLocator())
     else:
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=whole))
-    axis.set_major_formatter(TickText())
+    axis.set_major_formatter(TickText(even=axis.get_scale() != "log"))
 
 
 class TickText(Formatter):
-    """`tick_text` of each tick, with as many decimals at all of them where they are plain numbers."""
+    """`tick_text` of each tick; even: with as many decimals at all of them, where they are plain numbers."""
+
+    def __init__(self, even: bool):
+        self.even = even
 
     def __call__(self, value: float, pos: int | None = None) -> str:
         return tick_text(value)
@@ -194,7 +197,7 @@ class TickText(Formatter):
     def format_ticks(self, values: list[float]) -> list[str]:
         texts = [tick_text(float(value)) for value in values]
         digits = {len(text.partition(".")[2]) for text in texts}
-        plain = all(set(text) <= set("-0123456789.,") for text in texts)
+        plain = self.even and all(set(text) <= set("-0123456789.,") for text in texts)
         return [f"{value:,.{max(digits)}f}" for value in values] if plain and texts else texts
 
 
