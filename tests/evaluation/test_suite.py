@@ -4,6 +4,7 @@ One evaluation is a process, as users start it. The others run in this process, 
 measuring so small a model.
 """
 
+import html
 import json
 import re
 import shutil
@@ -114,6 +115,14 @@ def test_page(folder, found):
     assert stories[0]["text"].strip() in text
     assert not [tag for tag, _ in page.tags if tag in ("script", "link", "img", "iframe")]
     assert not re.search(r"(?:src|href)\s*=|url\(", source)
+
+
+@pytest.mark.parametrize("models", [1, 2])
+def test_each_description_once(models, found, tmp_path):
+    """The same words under twelve rules of the minimal pairs, and again for every model."""
+    page = write_page([found] * models, tmp_path).read_text(encoding="utf-8")
+    for row in found["table"]:
+        assert page.count(html.escape(row["explanation"], quote=False).replace("'", "&#39;")) == 1, row["name"]
 
 
 def test_critic(folder, evaluated, caplog):
