@@ -16,7 +16,7 @@ def write_page(results: list[dict[str, Any]], folder: Path) -> Path:
 
 
 def meanings_of(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """[{"title", "row"}]: each explanation once, with the first row that has it. All rules of minimal pairs have one."""
+    """[{"title", "row"}]: each explanation once, with the first row that has it. Minimal pairs have one together."""
     rows = {row["name"]: row for found in results for row in found["table"]}
     by_explanation: dict[str, list[dict[str, Any]]] = {}
     for row in rows.values():
