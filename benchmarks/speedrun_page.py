@@ -216,6 +216,8 @@ def draw(record: dict[str, Any], path: Path) -> None:
     """Held-out bits per byte against training FLOPs: the first and the last record of each track."""
     import matplotlib.pyplot as plt
 
+    from tinystories.reporting.figures import round_ticks
+
     plt.rcParams["svg.hashsalt"] = "speedrun"  # equal data give an identical file
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     for colour, name in enumerate(TRACKS):
@@ -226,6 +228,8 @@ def draw(record: dict[str, Any], path: Path) -> None:
             label = f"{name}, {'first' if style == '--' else 'record'}: {mean(scores(entry)):.4f}"
             axes.plot(*zip(*points, strict=True), style, marker=".", color=f"C{colour}", label=label)
     axes.set(xscale="log", xlabel="training FLOPs", ylabel="bits per byte, a sample of held-out stories")
+    round_ticks(axes.xaxis)
+    round_ticks(axes.yaxis)
     axes.legend(fontsize="small")
     figure.savefig(path, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     plt.close(figure)

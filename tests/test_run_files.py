@@ -14,7 +14,7 @@ from helpers.fake_hub import FakeHub, Repository
 from helpers.run_folder import DATA, ENVIRONMENT, RECIPE, RESULTS, write_run
 from helpers.runs import ROOT
 from tinystories.errors import UserError
-from tinystories.reporting.model_card import read_facts
+from tinystories.reporting.card_facts import read_facts
 from tinystories.run_files import Run, RunFileError, checkpoints, read_json, read_lines, without_local_paths
 
 

@@ -3,13 +3,15 @@
     python tools/box.py runs/tinystories-1m-box
     python tools/box.py runs/tinystories-1m-box --train_file train.txt --validation_file valid.txt
     python tools/box.py --sample_corpus
+    python tools/box.py
 
 The second line is for a run that was trained where its files had other paths; they must hold the same validation
 stories. The weights are rounded to bfloat16, and every score on the card is of the rounded ones: all validation stories
 of the run, some stories of the sample corpus, which a test scores again, and run_evaluation.py. What would be left out
 of a push to the Hub, and the folders of this machine, are left out here too. docs/results/boxed.json is the record.
 
-The third line is for a sample corpus that was changed: only the score on its stories is computed again.
+The third line is for a sample corpus that was changed: only the score on its stories is computed again. The last line
+writes the card of the boxed model again, of the records beside it: after a change of model_card.md.
 """
 
 import argparse
@@ -42,7 +44,9 @@ from tinystories.evaluation.scoring import score, scoring_rows
 from tinystories.evaluation.suite import evaluate
 from tinystories.generation.presets import DEFAULT_PRESET, generation_config, save_presets
 from tinystories.provenance import Stopwatch, hash_texts, provenance
-from tinystories.reporting.model_card import data_license, read_facts, write_card
+from tinystories.reporting.card_facts import read_facts
+from tinystories.reporting.card_metadata import data_license
+from tinystories.reporting.model_card import write_card
 from tinystories.run_files import (
     ALL_RESULTS,
     DATA_REPORT,
@@ -70,6 +74,9 @@ def main(argv: list[str]) -> None:
     given, began = options(argv), Stopwatch()
     if given.sample_corpus:
         score_sample_corpus_again(began)
+    elif given.run is None:
+        write_card_again()
+    if given.run is None:
         return
     run = Run(given.run)
     if run.results is None or run.recipe is None or run.data is None or run.state is None or run.environment is None:
@@ -96,14 +103,22 @@ def main(argv: list[str]) -> None:
 
 def options(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Make the model that comes with the package.")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("run", type=Path, nargs="?", help="the output_dir of a finished run")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("run", type=Path, nargs="?", help="the output_dir of a finished run (default: only the card)")
     what.add_argument("--sample_corpus", action="store_true", help="score the boxed model on the sample corpus again")
     parser.add_argument("--train_file", help="the training stories, where they are now")
     parser.add_argument("--validation_file", help="the validation stories, where they are now")
+    parser.add_argument("--source_dataset", help="the Hub dataset that they are of, where the recipe does not name it")
     parser.add_argument("--data_license", help="of the training stories, where the recipe does not state it")
     parser.add_argument("--quick", action="store_true", help="a quick evaluation on the card")
     return parser.parse_args(argv)
+
+
+def write_card_again() -> None:
+    """The boxed model's card by the template as it is now; the record has the size of the folder."""
+    finish_card(BOXED)
+    record = read_json(RECORD) or {}
+    write_json(RECORD, record | {"bytes": check(BOXED)})
 
 
 def write_checkpoint(folder: Path, run: Path) -> None:
@@ -123,7 +138,7 @@ def write_records(folder: Path, run: Run, given: argparse.Namespace) -> None:
     for name in JSON_FILES:
         shutil.copyfile(run.folder / name, folder / name)
     recipe = dict(run.recipe or {})
-    for key in ("train_file", "validation_file", "data_license"):
+    for key in ("train_file", "validation_file", "source_dataset", "data_license"):
         recipe[key] = getattr(given, key) or recipe.get(key)
     recipe["model_license"], recipe["output_dir"] = LICENSE, BOXED.name
     if data_license(recipe) is None:

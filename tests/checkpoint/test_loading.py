@@ -177,13 +177,13 @@ import sys
 sys.path.insert(0, {site!r})
 import json, modeling_tinystories
 from tinystories.checkpoint import loading
-from tinystories.reporting import model_card, run_report
+from tinystories.reporting import card_facts, model_card, run_report
 assert modeling_tinystories.__file__.startswith({site!r}) and loading.__file__.startswith({site!r})
 model, tokenizer = loading.load_checkpoint({str(counting_run)!r})
 model.save_pretrained("saved")
 recipe = json.load(open({str(counting_run / "recipe.json")!r}, encoding="utf-8"))
 data = json.load(open({str(counting_run / "data_report.json")!r}, encoding="utf-8"))
-model_card.write_card("saved", model, model_card.CardFacts(recipe, data, step=1))
+model_card.write_card("saved", model, card_facts.CardFacts(recipe, data, step=1))
 run_report.write_report({str(counting_run)!r}, "report")
 from tinystories.config.packaged import find_recipe
 assert str(find_recipe("demo")).startswith({site!r}) and find_recipe("tinystories-1m").exists()

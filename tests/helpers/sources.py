@@ -18,6 +18,7 @@ from tinystories.evaluation.minimal_pairs.rules import RULES
 from tinystories.evaluation.text.critic import HEAD, OTHER_PROMPTS
 from tinystories.evaluation.text.prompts import PROMPTS
 from tinystories.generation.sampler import STRONGEST_BIAS
+from tinystories.reporting.comparison import MOST_RUNS
 from tinystories.server.arguments import STORIES_PER_MINUTE
 from tinystories.server.middleware import LARGEST_BODY, LARGEST_HEADERS
 from tinystories.server.schema import BOUNDS, DEFAULT_MAX_TOKENS
@@ -248,6 +249,11 @@ DEFINED = {
         "the worst first | 2 |",
         "at steps 1, 2, 4, 8, ...",
         "over the seconds of training alone",
+        f"lays the curves of two runs (at most {MOST_RUNS}) over each other",
+        "lays the curves of two runs",
+        "grams of CO2",
+        "Grams of CO2",
+        "codes of ISO 639 such as",
     ],
     "docs/scaling.md": [
         "What will a recipe score",
@@ -327,7 +333,6 @@ DEFINED = {
         f"more than `max_loss_spike` nats (default {RunArguments.max_loss_spike:g}), and more than ten times the usual "
         f"spread, above the median of the last {WINDOW} steps",
     ],
-    "model_card.md": ["minutes of wall clock, evaluations included"],
 }
 WHOLE = {  # documents that are written from records, and the test that compares them
     "benchmarks/README.md": "tests/test_benchmark_tables.py",

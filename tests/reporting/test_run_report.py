@@ -81,10 +81,11 @@ def test_numbers_of_the_page(counting_run):
     assert report["tokens"] == state["num_input_tokens_seen"] and report["scored_step"] == state["best_global_step"]
     keys = ("eval_bits_per_byte", "eval_perplexity")
     exact = [results[key] for key in keys] + [report[key] for key in ("step", "tokens", "seconds", "tokens_per_second")]
-    exact += [results["training_flops"], report["environment"]["parameters"]]
+    exact += [results["training_flops"], results["energy_kwh"], report["environment"]["parameters"]]
     assert [float(value) for value, _ in page.data] == exact
     shown = [number(value) for value in exact]
     shown[4], shown[6] = duration(report["seconds"]), f"{results['training_flops']:.3g}"
+    shown[7] = f"{results['energy_kwh']:.2g}"
     assert [text for _, text in page.data] == shown
     rows = [json.loads(line) for line in (counting_run / "evaluations.jsonl").read_text().splitlines()]
     assert report["evaluations"] == rows

@@ -27,7 +27,7 @@ from tinystories.console import shell_line
 from tinystories.errors import UserError, one_line
 from tinystories.links import links_out_of, real_path
 from tinystories.provenance import hash_files
-from tinystories.reporting.model_card import CARD_MARK, PLACEHOLDER, is_as_written, marked
+from tinystories.reporting.model_card import CARD_MARK, HERE, is_as_written, marked
 from tinystories.run_files import (
     CARD,
     EXPORT,
@@ -43,6 +43,8 @@ from tinystories.run_files import (
 
 
 logger = logging.getLogger(__name__)
+
+PLACEHOLDER_OF_0_1 = "THIS_REPOSITORY_OR_FOLDER"  # in the code of cards that earlier versions wrote
 
 # The base class of the errors of the HTTP library that the installed huggingface_hub uses (httpx or httpx2).
 _TRANSPORT_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
@@ -222,9 +224,9 @@ def _content(name: str, path: Path) -> str | bytes:
 
 
 def _published_card(path: Path, repo_id: str, section: str) -> str:
-    """The card, with the name of the repository in place of the placeholder, and `section` at its end."""
+    """The card, whose code names the repository in place of this folder, and `section` at its end."""
     card = path.read_text(encoding="utf-8")
-    named = card.replace(PLACEHOLDER, repo_id)
+    named = card.replace(HERE, f'model="{repo_id}",').replace(PLACEHOLDER_OF_0_1, repo_id)
     unmarked = CARD_MARK.sub("", named).rstrip() + "\n"
     if section:
         unmarked += f"\n{section}"

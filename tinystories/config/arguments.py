@@ -1,5 +1,6 @@
 """`RunArguments`: TrainingArguments with this project's keys. Importing it imports torch, which takes seconds."""
 
+import re
 from dataclasses import dataclass
 
 import torch
@@ -46,8 +47,14 @@ class RunArguments(TrainingDefaults, TrainingArguments):  # type: ignore[misc]  
         metric = (self.metric_for_best_model or "loss").removeprefix("eval_")
         if metric not in ("loss", "perplexity", "bits_per_byte"):
             raise ValueError(f"metric_for_best_model must be loss, perplexity or bits_per_byte, not {metric!r}")
+        if self.language is not None and not LANGUAGES.fullmatch(self.language):
+            raise ValueError(
+                f"language must be codes of ISO 639 such as en or pt-BR, with commas, not {self.language!r}"
+            )
         self.greater_is_better = False  # of all three; the Trainer would guess that only a loss is better when smaller
 
+
+LANGUAGES = re.compile(r"\s*[a-z]{2,3}(-[A-Za-z0-9]{2,8})*\s*(,\s*[a-z]{2,3}(-[A-Za-z0-9]{2,8})*\s*)*|multilingual")
 
 _FIXED = {
     "remove_unused_columns": False,

@@ -288,6 +288,22 @@ class TrainingDefaults:
     data_license: str | None = field(
         default=None, metadata={"help": "Licence of the training stories, for the model card."}
     )
+    language: str | None = field(
+        default=None,
+        metadata={"help": "Language of the stories, for the model card: en, or more codes of ISO 639 with commas."},
+    )
+    source_dataset: str | None = field(
+        default=None,
+        metadata={"help": "Dataset on the Hub that train_file is a copy of, for the model card: USER/NAME."},
+    )
+    watts_per_core: float = field(
+        default=10.0,
+        metadata={"help": "Power of a busy processor core, by which energy is estimated that no meter shows."},
+    )
+    grid_intensity: float | None = field(
+        default=None,
+        metadata={"help": "Grams of CO2 equivalent for a kWh of your electricity, for the model card (default: none)."},
+    )
     sample_prompts: list[str] = field(
         default_factory=lambda: ["Once upon a time"],
         metadata={"help": "Prompts that are continued in the log at each evaluation."},

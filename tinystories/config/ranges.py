@@ -25,14 +25,14 @@ RANGES = (
     (
         "above 0 and finite",
         lambda value: 0 < value < math.inf,
-        "num_train_epochs eval_steps save_steps logging_steps rope_theta rms_norm_eps adam_epsilon",
+        "num_train_epochs eval_steps save_steps logging_steps rope_theta rms_norm_eps adam_epsilon watts_per_core",
     ),
     (
         "0 or more, and finite",
         lambda value: 0 <= value < math.inf,
         "muon_learning_rate train_eval_samples tokenizer_sample_stories max_loss_spike "
         "learning_rate weight_decay max_grad_norm warmup_steps initializer_range dataloader_num_workers eval_delay "
-        "neftune_noise_alpha shuffle_buffer_size",
+        "neftune_noise_alpha shuffle_buffer_size grid_intensity",
     ),
     (
         "from 0 to below 1",

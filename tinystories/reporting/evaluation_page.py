@@ -10,9 +10,21 @@ from tinystories.reporting.pages import render
 def write_page(results: list[dict[str, Any]], folder: Path) -> Path:
     """Write folder/index.html from the results (suite.result) of one model or several; returns its path."""
     path = folder / "index.html"
-    page = render("evaluation.html", results=results, stories=first_stories(results))
+    page = render("evaluation.html", results=results, stories=first_stories(results), meanings=meanings_of(results))
     write_atomically(path, page)
     return path
+
+
+def meanings_of(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """[{"title", "row"}]: each explanation once, with the first row that has it. Minimal pairs have one together."""
+    rows = {row["name"]: row for found in results for row in found["table"]}
+    by_explanation: dict[str, list[dict[str, Any]]] = {}
+    for row in rows.values():
+        by_explanation.setdefault(row["explanation"], []).append(row)
+    return [
+        {"title": of[0]["title"] if len(of) == 1 else of[0]["title"].split(",")[0].split(":")[0], "row": of[0]}
+        for of in by_explanation.values()
+    ]
 
 
 def first_stories(results: list[dict[str, Any]], number: int = 6) -> list[dict[str, Any]]:

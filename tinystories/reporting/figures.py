@@ -4,13 +4,17 @@ They are drawn by matplotlib without a window. Each chart answers one question a
 """
 
 import re
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import Formatter, LogLocator, MaxNLocator, NullLocator
 
 
 if TYPE_CHECKING:
@@ -18,7 +22,11 @@ if TYPE_CHECKING:
 
 
 # The colours of a light page. Inline, each becomes the CSS variable of its name, which has other values in dark mode.
-COLOURS = {"ink": "#24292e", "grid": "#d5dae0", "first": "#0b6e99", "second": "#bf4f0b"}
+COLOURS = {"ink": "#24292e", "grid": "#d5dae0", "first": "#0b6e99", "second": "#bf4f0b", "third": "#3c7a1f"}
+COLOURS |= {"fourth": "#8a3fa0", "fifth": "#8f6a00", "sixth": "#c2185b", "seventh": "#00766a", "eighth": "#5d636b"}
+LINE_COLOURS = tuple(COLOURS)[2:]
+MARKERS = "os^DvPX*"  # of the lines in this order, for those who do not see the colours
+SHORT_LABEL = 20  # characters of a legend that has room among the curves
 FEW_POINTS = 30  # up to so many points are marked one by one
 STYLE: "dict[RcKeyType, Any]" = {
     "svg.fonttype": "none",  # text stays text, to be read aloud and searched
@@ -37,7 +45,7 @@ STYLE: "dict[RcKeyType, Any]" = {
     "legend.frameon": False,
 }
 
-Points = list[tuple[int, float]]  # (step, value)
+Points = list[tuple[float, float]]  # (step, value), or what else the chart is drawn over
 
 
 @dataclass(frozen=True)
@@ -53,11 +61,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
+    """over: what the x-axis shows, in words."""
+
     name: str
     title: str
     unit: str
     lines: tuple[Line, ...]
     from_zero: bool = False  # so that a small change does not look like a large one
+    over: str = "step"
 
 
 CHARTS = (
@@ -108,24 +119,98 @@ class Drawn:
 
 def draw(chart: Chart, points: dict[str, Points], folder: Path) -> Drawn:
     """Write `chart` as folder/NAME.png and NAME.svg. points: of each line, by label, at least one point each."""
-    with matplotlib.rc_context(STYLE | {"svg.hashsalt": chart.name}):
-        figure = Figure(figsize=(4.0, 2.7), layout="constrained")
-        axes = figure.add_subplot()
-        for line in (line for line in chart.lines if line.label in points):
-            steps, values = zip(*points[line.label], strict=True)
-            marker, colour = "o" if len(steps) <= FEW_POINTS else None, COLOURS[line.colour]
-            axes.plot(steps, values, color=colour, marker=marker, markersize=3.5, linewidth=1.4, label=line.label)
-        if chart.from_zero:
-            axes.set_ylim(0, 1.1 * max(value for line in points.values() for _, value in line))
-        axes.set_xlabel("step")
-        axes.set_ylabel(chart.unit)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        if len(points) > 1:
-            axes.legend()
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": chart.name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of a name; in the SVG it is text
+        figure = figure_of(chart, points)
         figure.savefig(folder / f"{chart.name}.png", dpi=160, facecolor="white")
         figure.savefig(folder / f"{chart.name}.svg", facecolor="white", metadata={"Date": None})
     svg = (folder / f"{chart.name}.svg").read_text(encoding="utf-8")
     return Drawn(chart.name, chart.title, describe(chart, points), _for_a_page(svg))
+
+
+def save_png(chart: Chart, points: dict[str, Points], path: Path) -> None:
+    """Write the figure as one PNG file."""
+    with matplotlib.rc_context(STYLE):
+        figure_of(chart, points).savefig(path, format="png", dpi=160, facecolor="white", metadata={"Software": None})
+
+
+def points_of(chart: Chart, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Points]:
+    """(step, value) of each line of `chart` that has any. rows: by source, "log" and "evaluations"."""
+    lines = {
+        line.label: [
+            (row["step"], row[line.key] * line.scale) for row in rows[line.source] if row.get(line.key) is not None
+        ]
+        for line in chart.lines
+    }
+    return {label: points for label, points in lines.items() if points}
+
+
+def figure_of(chart: Chart, points: dict[str, Points]) -> Figure:
+    lines = [line for line in chart.lines if line.label in points]
+    labels = [line.label for line in lines]
+    above = len(lines) > 2 or any(len(label) > SHORT_LABEL for label in labels)  # a legend that would hide the curves
+    figure = Figure(figsize=(4.0, 2.7 + 0.19 * len(lines) * above), layout="constrained")
+    axes = figure.add_subplot()
+    for line in lines:
+        places, values = zip(*points[line.label], strict=True)
+        marker = MARKERS[LINE_COLOURS.index(line.colour)] if len(places) <= FEW_POINTS else None
+        axes.plot(places, values, color=COLOURS[line.colour], marker=marker, markersize=3.5, linewidth=1.4)
+    if chart.from_zero:
+        axes.set_ylim(0, 1.1 * max(value for line in points.values() for _, value in line) or 1)
+    axes.set_xlabel(chart.over)
+    axes.set_ylabel(chart.unit)
+    round_ticks(axes.xaxis, whole=chart.over == "step")
+    round_ticks(axes.yaxis)
+    if len(lines) > 1:
+        _legend(figure, axes, labels, above)
+    return figure
+
+
+def _legend(figure: Figure, axes: Axes, labels: list[str], above: bool) -> None:
+    """A label may be a name from outside: a formula in it is text, and one that begins with _ is shown too."""
+    shown = [f" {label}" if label.startswith("_") else label for label in labels]
+    lines = axes.get_lines()
+    legend = figure.legend(lines, shown, loc="outside upper left") if above else axes.legend(lines, shown)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def round_ticks(axis: Axis, whole: bool = False) -> None:
+    """At most six ticks, at 1, 2 or 5 times a power of ten, and written without an offset. whole: at integers only."""
+    if axis.get_scale() == "log":
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+        axis.set_minor_locator(NullLocator())
+    else:
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=whole))
+    axis.set_major_formatter(TickText(even=axis.get_scale() != "log"))
+
+
+class TickText(Formatter):
+    """`tick_text` of each tick; even: with as many decimals at all of them, where they are plain numbers."""
+
+    def __init__(self, even: bool):
+        self.even = even
+
+    def __call__(self, value: float, pos: int | None = None) -> str:
+        return tick_text(value)
+
+    def format_ticks(self, values: list[float]) -> list[str]:
+        texts = [tick_text(float(value)) for value in values]
+        digits = {len(text.partition(".")[2]) for text in texts}
+        plain = self.even and all(set(text) <= set("-0123456789.,") for text in texts)
+        return [f"{value:,.{max(digits)}f}" for value in values] if plain and texts else texts
+
+
+def tick_text(value: float) -> str:
+    """A number in few characters: 0.05, 1,500, 200k, 3M, 2e13."""
+    for size, letter in ((1e12, ""), (1e9, "B"), (1e6, "M"), (1e5, "k")):
+        if abs(value) >= size:
+            return f"{value / {'k': 1e3}.get(letter, size):g}{letter}" if letter else _short_power(f"{value:.3g}")
+    return _short_power(f"{value:,.6g}")
+
+
+def _short_power(text: str) -> str:
+    return re.sub(r"e([+-])0*", lambda sign: "e" + sign[1].replace("+", ""), text)
 
 
 def describe(chart: Chart, points: dict[str, Points]) -> str:
@@ -134,9 +219,9 @@ def describe(chart: Chart, points: dict[str, Points]) -> str:
     for label, line in points.items():
         (first, start), (last, end) = line[0], line[-1]
         lowest = min(line, key=lambda point: point[1])
-        words = f"{start:.4g} at step {first}"
+        words = f"{start:.4g} at {chart.over} {first:.10g}"
         if len(line) > 1:
-            words += f", {end:.4g} at step {last}, lowest {lowest[1]:.4g} at step {lowest[0]}"
+            words += f", {end:.4g} at {chart.over} {last:.10g}, lowest {lowest[1]:.4g} at {chart.over} {lowest[0]:.10g}"
         parts.append(f"{label}: {words}" if label else words)
     unit = f" in {chart.unit}" if chart.unit else ""
     return f"{chart.title}{unit}. {'; '.join(parts)}."

@@ -74,8 +74,14 @@ def cell(estimate: Mapping[str, float] | None, interval: bool = True, digits: in
     """An estimate {"value", "low", "high"} as text, with its interval in brackets; "not measured" for None."""
     if estimate is None:
         return "not measured"
-    value, low, high = (f"{estimate[key]:.{digits}g}" for key in ("value", "low", "high"))
+    value, low, high = (significant(estimate[key], digits) for key in ("value", "low", "high"))
     return f"{value} [{low}, {high}]" if interval else value
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """So many significant digits: "0.0188", "2050"; powers of ten only for what is very small or large."""
+    text = f"{value:.{digits}g}"
+    return f"{float(text):.0f}" if "e+" in text and abs(value) < 1e7 else text
 
 
 def spread(rows: list[T], number: int) -> list[T]:

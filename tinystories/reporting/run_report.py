@@ -19,7 +19,7 @@ from tinystories.config.recipe import default_values
 from tinystories.console import program_name
 from tinystories.errors import UserError, one_line
 from tinystories.links import leads_outside, links_out_of
-from tinystories.reporting.figures import CHARTS, Chart, Drawn, Points, draw
+from tinystories.reporting.figures import CHARTS, Drawn, draw, points_of
 from tinystories.reporting.format import is_number, spread
 from tinystories.reporting.pages import render
 from tinystories.run_files import (
@@ -31,6 +31,7 @@ from tinystories.run_files import (
     RunFileError,
     TrainerState,
     checkpoints,
+    evaluations_in,
     without_fraction,
     without_local_paths,
 )
@@ -86,7 +87,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     state, problems = _last_state(run)
     data: DataReport | dict[str, Any] = run.data or {}
     history = state.get("log_history", [])
-    evaluations: list[Any] = run.evaluations or [row for row in history if "eval_loss" in row]
+    evaluations: list[Any] = run.evaluations or evaluations_in(history)
     log = [row for row in history if "loss" in row]
     results = run.results or {}
     stops = [{"step": row["step"], "loss": row.get("loss")} for row in run.stops]
@@ -164,17 +165,6 @@ def settings_of(recipe: dict[str, Any]) -> list[dict[str, Any]]:
         for key, value in sorted(recipe.items())
     ]
     return sorted(settings, key=lambda setting: not setting["changed"])
-
-
-def points_of(chart: Chart, run: dict[str, Any]) -> dict[str, Points]:
-    """(step, value) of each line of `chart` that has any."""
-    lines = {
-        line.label: [
-            (row["step"], row[line.key] * line.scale) for row in run[line.source] if row.get(line.key) is not None
-        ]
-        for line in chart.lines
-    }
-    return {label: points for label, points in lines.items() if points}
 
 
 def page_of(run: dict[str, Any], figures: list[Drawn]) -> str:

@@ -3,6 +3,7 @@
 from tinystories.run_files.names import (
     ALL_RESULTS,
     CARD,
+    CURVE,
     DATA_REPORT,
     ENVIRONMENT,
     EVALUATION,
@@ -29,7 +30,7 @@ from tinystories.run_files.names import (
     step_of,
     without_local_paths,
 )
-from tinystories.run_files.reading import Run, RunFileError, checkpoints, read_json, read_lines
+from tinystories.run_files.reading import Run, RunFileError, checkpoints, evaluations_in, read_json, read_lines
 from tinystories.run_files.records import (
     DataReport,
     Environment,
@@ -46,6 +47,7 @@ from tinystories.run_files.records import (
 __all__ = [
     "ALL_RESULTS",
     "CARD",
+    "CURVE",
     "DATA_REPORT",
     "ENVIRONMENT",
     "EVALUATION",
@@ -79,6 +81,7 @@ __all__ = [
     "StopRow",
     "TrainerState",
     "checkpoints",
+    "evaluations_in",
     "is_checkpoint",
     "read_json",
     "read_lines",

@@ -18,6 +18,7 @@ REPORT = "report"  # a folder
 # Beside the weights, so in each checkpoint-N as well:
 TRAINER_STATE = "trainer_state.json"
 CARD = "README.md"
+CURVE = "loss_curve.png"  # the picture of the card
 PROGRESS = "progress.json"  # state that a resumed run needs and the Trainer does not save; only in a checkpoint-N
 # Beside the weights of a finished run:
 ALL_RESULTS = "all_results.json"
@@ -48,6 +49,7 @@ WRITTEN_BY_A_RUN = (
     EVALUATIONS,
     EVALUATIONS_TABLE,
     ENVIRONMENT,
+    CURVE,
 )
 NEVER_PUBLISHED = (STOPPED, PROVENANCE)  # a run writes them too; they quote the training data, name files
 EXPORTED = ("llama/*", "llama2c/*", "page/*", "*.gguf", "Modelfile")  # in a repository, by --with

@@ -132,6 +132,12 @@ def _read_object(path: Path, kind: Any = dict[str, Any]) -> Any:
     return value
 
 
+def evaluations_in(history: list[dict[str, Any]]) -> list[Any]:
+    """The rows of evaluations.jsonl as far as trainer_state.json has them, for a run without that file."""
+    rows = [row for row in history if "eval_loss" in row]
+    return [{"tokens_seen": row.get("num_input_tokens_seen"), **row} for row in rows]
+
+
 def checkpoints(folder: Path, complete: bool = True) -> list[Path]:
     """The checkpoint-N folders of a run, in the order of their steps; all of them, or those that are complete.
 

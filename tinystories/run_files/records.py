@@ -63,6 +63,8 @@ class Results(TypedDict, total=False):
     elapsed_seconds: float
     num_input_tokens_seen: int
     training_flops: int
+    energy_kwh: float | None
+    energy_method: str
     resumed_from_step: int
 
 

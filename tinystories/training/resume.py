@@ -97,6 +97,10 @@ FREE_ON_RESUME = {
     "hub_always_push",
     "model_license",
     "data_license",
+    "language",
+    "source_dataset",
+    "watts_per_core",
+    "grid_intensity",
 }
 
 

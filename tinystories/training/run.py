@@ -16,7 +16,8 @@ from tinystories.evaluation.scoring import nll_of_rows, score_from_tokens, scori
 from tinystories.generation.sample import fitting_prompts, sample_story
 from tinystories.progress import wrapped
 from tinystories.provenance import Stopwatch
-from tinystories.reporting.model_card import read_facts, write_card
+from tinystories.reporting.card_facts import read_facts
+from tinystories.reporting.model_card import write_card
 from tinystories.run_files import step_of
 from tinystories.training.budget import check_room_for_checkpoints
 from tinystories.training.build import make_trainer, prepare_data
@@ -84,6 +85,7 @@ def _run(recipe: Recipe, began: Stopwatch) -> None:
             metrics["resumed_from_step"] = step_of(checkpoint)  # runtime and train_loss are those of the steps since
     if trainer.flops.total is not None:
         metrics["training_flops"] = trainer.flops.total
+    metrics |= trainer.energy.result(training.watts_per_core)
     trainer.save_metrics("train", metrics)
     trainer.save_model(_internal_call=True)  # saves and does not push: the push comes last, with the final numbers
     trainer.save_state()

@@ -46,12 +46,14 @@ from tinystories.data.reshuffling import ReshuffledRows, count_rows_by_epoch
 from tinystories.errors import GuardError, UserError
 from tinystories.evaluation.scoring import ScoringRows, token_nll, trainer_metrics
 from tinystories.generation.presets import save_presets
-from tinystories.reporting.model_card import CardFacts, write_card
+from tinystories.reporting.card_facts import CardFacts
+from tinystories.reporting.model_card import write_card
 from tinystories.run_files import PROGRESS, Run, read_json
 from tinystories.training.averaging import AveragingTrainer
 from tinystories.training.budget import planned_steps
 from tinystories.training.callbacks import LossGuard, WeightsMoved
 from tinystories.training.distributed import on_one_process
+from tinystories.training.energy import Energy
 from tinystories.training.environment import flops_per_token
 from tinystories.training.flops import FlopCount
 from tinystories.training.guards.average import AverageWitness
@@ -93,7 +95,7 @@ class StoryTrainer(AveragingTrainer):
     ):
         self.throughput = ThroughputCallback(flops_per_token(model, recipe.data.block_size))
         self.training_log = TrainingLog(self.throughput)
-        self.flops = FlopCount(model)
+        self.flops, self.energy = FlopCount(model), Energy()
         self.loss_spike_guard = LossSpikeGuard(recipe.training.max_loss_spike)
         guards: list[TrainerCallback] = [self.loss_spike_guard]
         if not recipe.training.skip_guards:
@@ -184,6 +186,7 @@ class StoryTrainer(AveragingTrainer):
             "meters": self.throughput.progress(),
             "recent_losses": list(self.loss_spike_guard.before),
             "flops": self.flops.state(),
+            "energy": self.energy.counted,
         }
         return progress | ({"stream": self.stream_state} if self.stream is not None else {})
 
@@ -195,13 +198,16 @@ class StoryTrainer(AveragingTrainer):
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
+        energy: dict[str, int] | None = {}
         if resume_from_checkpoint is not None:
             progress = read_progress(Path(resume_from_checkpoint))
+            energy = progress.get("energy")  # an earlier version did not count it
             self.throughput.earlier = progress["meters"]
             self.loss_spike_guard.before.extend(progress["recent_losses"])
             self.flops.earlier = progress.get("flops")  # a checkpoint of version 0.1.0 has none
             if self.stream is not None:
                 self.stream.restore(progress.get("stream"), resume_from_checkpoint)
+        self.energy.begin(self.args.device, self.is_local_process_zero(), energy)
         self.begin_average(resume_from_checkpoint)
         trained = partial(
             super()._inner_training_loop,
@@ -267,6 +273,7 @@ class StoryTrainer(AveragingTrainer):
         self.state.num_input_tokens_seen += int(self.accelerator.gather(unread).sum())
         self.unread_tokens = 0
         self.flops.gather(self.accelerator)
+        self.energy.gather(self.accelerator)
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         """What is still on the device is read before anything is logged, evaluated or saved."""
@@ -326,7 +333,8 @@ class StoryTrainer(AveragingTrainer):
         if state.global_step < steps and not _stopped_early(state, self.args.early_stopping_patience):
             return False
         self.state = state
-        self.flops.earlier = read_progress(Path(checkpoint)).get("flops")
+        progress = read_progress(Path(checkpoint))
+        self.flops.earlier, self.energy.counted = progress.get("flops"), progress.get("energy")
         self.flops.restart()
         self._locate_best()
         if self.args.load_best_model_at_end and state.best_model_checkpoint is not None:

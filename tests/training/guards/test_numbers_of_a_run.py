@@ -100,7 +100,7 @@ MUTATIONS = {
     ),
     # records
     "the card's number": (
-        "tinystories/reporting/model_card.py",
+        "tinystories/reporting/card_metadata.py",
         "round(value, 4)",
         "round(0.9 * value, 4)",
         "the card gives",

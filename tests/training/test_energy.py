@@ -1,0 +1,114 @@
+"""The energy of a run, by hand-computed values: meters of a machine are files, the library of the GPU is replaced."""
+
+import json
+import sys
+import types
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from tinystories.training.energy import COUNTED, Energy, GpuMeter, Rapl
+
+
+def write_meter(folder, name, microjoules, most=262_143_328_850):
+    zone = folder / name
+    zone.mkdir(parents=True, exist_ok=True)
+    (zone / "energy_uj").write_text(f"{microjoules}\n")
+    (zone / "max_energy_range_uj").write_text(f"{most}\n")
+
+
+def test_processor_meters(tmp_path):
+    """Cores are a part of their package, and a meter begins anew at its end."""
+    write_meter(tmp_path, "intel-rapl:0", 5_000_000)
+    write_meter(tmp_path, "intel-rapl:1", 900_000, most=1_000_000)
+    write_meter(tmp_path, "intel-rapl:0:0", 7_000_000)
+    rapl = Rapl(tmp_path)
+    assert rapl.readable and rapl.since() == 0
+    write_meter(tmp_path, "intel-rapl:0", 8_000_000)  # 3 J
+    write_meter(tmp_path, "intel-rapl:1", 100_000, most=1_000_000)  # 0.1 J to its end and 0.1 J
+    write_meter(tmp_path, "intel-rapl:0:0", 9_000_000)
+    assert rapl.since() == 3200 and rapl.since() == 0
+
+
+def test_meters_that_cannot_be_read(tmp_path):
+    assert not Rapl(tmp_path).readable and not Rapl(tmp_path / "absent").readable
+    write_meter(tmp_path, "intel-rapl:0", "no number")
+    assert not Rapl(tmp_path).readable
+    (tmp_path / "intel-rapl:0" / "energy_uj").unlink()
+    (tmp_path / "intel-rapl:0" / "energy_uj").mkdir()  # as without permission: root may read everything
+    assert not Rapl(tmp_path).readable
+
+
+def test_gpu_meter(monkeypatch):
+    """Another GPU than the one that trains; the energy since the driver was loaded."""
+    readings, asked = iter([7_000_000, 7_250_000, 7_250_500]), []
+    library = types.ModuleType("pynvml")
+    library.nvmlInit = lambda: None
+    library.nvmlDeviceGetHandleByUUID = lambda uuid: asked.append(uuid) or "handle"
+    library.nvmlDeviceGetTotalEnergyConsumption = lambda handle: next(readings)
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    properties = types.SimpleNamespace(uuid="12ab")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    meter = GpuMeter(torch.device("cuda", 1))
+    assert asked == ["GPU-12ab"] and meter.since() == 250_000 and meter.since() == 500
+
+
+def counted(**values):
+    energy = Energy()
+    energy.counted = dict.fromkeys(COUNTED, 0) | values
+    return energy
+
+
+def test_kilowatt_hours():
+    """3600 s at 10 W are 0.01 kWh; 3.6 MJ are one."""
+    estimated = counted(processor_ms=3_600_000).result(10)
+    assert estimated["energy_kwh"] == pytest.approx(0.01)
+    assert "estimated from 3,600 processor seconds at 10 W for a busy core, an assumption" in estimated["energy_method"]
+    assert counted(processor_ms=3_600_000).result(4)["energy_kwh"] == pytest.approx(0.004)
+    both = counted(gpu_mj=3_600_000_000, package_mj=1_800_000_000).result(10)
+    assert both["energy_kwh"] == pytest.approx(1.5) and "estimated" not in both["energy_method"]
+    assert "meter of the GPU and measured by the meters of the processors (RAPL)" in both["energy_method"]
+    mixed = counted(gpu_mj=3_600_000_000, processor_ms=360_000).result(10)
+    assert mixed["energy_kwh"] == pytest.approx(1.001) and "GPU and estimated from 360" in mixed["energy_method"]
+
+
+def test_nothing_is_invented():
+    """No number where a part of the run was not counted, or the device has no meter that can be read."""
+    energy = counted(unknown=3)
+    assert energy.result(10) == {"energy_method": energy.result(10)["energy_method"]}
+    assert "not measured" in energy.result(10)["energy_method"]
+    energy.begin(torch.device("cpu"), True, None)
+    energy.gather(Accelerator(cpu=True))
+    assert energy.counted is None and "version that did not count it" in energy.result(10)["energy_method"]
+
+
+def test_sessions_add_up():
+    """What the sessions before have used, and the work of this one."""
+    accelerator, energy = Accelerator(cpu=True), Energy()
+    energy.begin(torch.device("cpu"), True, {"processor_ms": 5000})
+    used = energy.seconds
+    while energy.seconds - used < 0.05:
+        sum(range(10_000))
+        energy.gather(accelerator)
+    found = energy.counted
+    assert found["processor_ms"] + found["package_mj"] > 5000 + 20 and found["gpu_mj"] == found["unknown"] == 0
+
+
+def test_other_device():
+    energy = Energy()
+    energy.begin(torch.device("mps"), True, {})
+    assert energy.unknown
+
+
+@pytest.mark.slow
+def test_in_the_records(counting_run):
+    """In all_results.json, on the card, in the report and in a checkpoint, which the next session continues."""
+    results = json.loads((counting_run / "all_results.json").read_text(encoding="utf-8"))
+    progress = json.loads((counting_run / "checkpoint-100" / "progress.json").read_text(encoding="utf-8"))
+    again = counted(**progress["energy"]).result(10)
+    assert 0 < again["energy_kwh"] <= results["energy_kwh"] < 0.001
+    card = (counting_run / "README.md").read_text(encoding="utf-8")
+    assert f"{results['energy_kwh']:.2g} kWh, {results['energy_method']}" in card and "co2" not in card
+    page = (counting_run / "report" / "index.html").read_text(encoding="utf-8")
+    assert results["energy_method"] in page and f"{results['energy_kwh']:.2g}" in page

@@ -1,0 +1,144 @@
+"""The energy that a run has used, measured where a meter can be read and else estimated, with the way it was found.
+
+What counts is the time of `elapsed_seconds`: training with its evaluations and saves, all sessions, all processes.
+
+- NVIDIA GPUs have a meter, which the library nvidia-ml-py reads. Without it the energy of a run on a GPU is not known.
+- Intel and AMD processors have one too (RAPL), which Linux shows below /sys/class/powercap, mostly to root alone and
+  not in virtual machines. It is of the whole machine, whatever else runs there.
+- Where it cannot be read, the processor seconds of the run x `watts_per_core` is an estimate.
+
+Memory, disks, cooling and losses of the power supply are in none of them. A library that knows the power of many
+processors, codecarbon, was tried: it works without a network, but where it cannot read RAPL and does not know the
+processor it assumes 4 W for each thread, and for memory more than that by the clock, whoever uses the machine.
+"""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+
+logger = logging.getLogger(__name__)
+
+POWERCAP = Path("/sys/class/powercap")
+JOULES_PER_KWH = 3.6e6
+COUNTED = ("gpu_mj", "package_mj", "processor_ms", "unknown")  # millijoules, milliseconds, processes without a number
+
+
+class Rapl:
+    """The meters of the processors of this machine, in microjoules; they begin anew at a value that each names.
+
+    They must be read once in every such round, a quarter of an hour at 300 W: every row of the log does.
+    """
+
+    def __init__(self, powercap: Path = POWERCAP):
+        self.meters = [zone for zone in sorted(powercap.glob("*-rapl:*")) if zone.name.count(":") == 1]
+        self.before = self._read()
+
+    @property
+    def readable(self) -> bool:
+        return bool(self.meters) and self.before is not None
+
+    def _read(self) -> list[int] | None:
+        try:
+            return [int((zone / "energy_uj").read_text()) for zone in self.meters]
+        except (OSError, ValueError):
+            return None
+
+    def since(self) -> int | None:
+        """Millijoules since the last call; None if the meters cannot be read any more."""
+        now, before = self._read(), self.before
+        if now is None or before is None:
+            return None
+        self.before = now
+        rounds = [int((zone / "max_energy_range_uj").read_text()) for zone in self.meters]
+        used = zip(now, before, rounds, strict=True)
+        return sum(later - earlier + (most if later < earlier else 0) for later, earlier, most in used) // 1000
+
+
+class GpuMeter:
+    """The meter of one NVIDIA GPU: the energy since its driver was loaded.
+
+    Raises:
+        Exception: nvidia-ml-py is not installed, or this GPU has no such meter.
+    """
+
+    def __init__(self, device: torch.device):
+        import pynvml  # type: ignore[import-not-found]  # nvidia-ml-py, which may be installed
+
+        pynvml.nvmlInit()
+        uuid = torch.cuda.get_device_properties(device).uuid
+        self.library, self.handle = pynvml, pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+        self.before = self._read()
+
+    def _read(self) -> int:
+        return int(self.library.nvmlDeviceGetTotalEnergyConsumption(self.handle))
+
+    def since(self) -> int:
+        """Millijoules since the last call."""
+        now, before = self._read(), self.before
+        self.before = now
+        return now - before
+
+
+class Energy:
+    """Adds up what a run uses. A session begins with `begin`, and `gather` is called by all processes together."""
+
+    def __init__(self) -> None:
+        self.counted: dict[str, int] | None = dict.fromkeys(COUNTED, 0)
+
+    def begin(self, device: torch.device, first_of_machine: bool, earlier: dict[str, int] | None) -> None:
+        """earlier: `counted` of the session that this one continues; None if that did not count."""
+        self.counted = None if earlier is None else dict.fromkeys(COUNTED, 0) | earlier
+        self.rapl, self.first_of_machine = Rapl(), first_of_machine
+        self.gpu: GpuMeter | None = None
+        self.unknown = device.type not in ("cpu", "cuda")
+        if device.type == "cuda":
+            try:
+                self.gpu = GpuMeter(device)
+            except Exception as error:  # of several libraries, and each of its own
+                logger.info("the energy of the GPU is not measured: %s", error)
+                self.unknown = True
+        self.seconds = processor_seconds()
+
+    def gather(self, accelerator: Accelerator) -> None:
+        """Add what all processes have used since the last call."""
+        new = accelerator.gather(torch.tensor([self._since()], device=accelerator.device)).sum(0).tolist()
+        if self.counted is not None:
+            self.counted = {name: self.counted[name] + more for name, more in zip(COUNTED, new, strict=True)}
+
+    def _since(self) -> list[int]:
+        """Of this process, in the order of COUNTED."""
+        seconds, self.seconds = self.seconds, processor_seconds()
+        package, milliseconds = 0, round(1000 * (self.seconds - seconds))
+        if self.rapl.readable and (used := self.rapl.since()) is not None:
+            package, milliseconds = used * self.first_of_machine, 0
+        return [self.gpu.since() if self.gpu else 0, package, milliseconds, int(self.unknown)]
+
+    def result(self, watts_per_core: float) -> dict[str, Any]:
+        """{"energy_kwh", "energy_method"}: how it was found; without the first where it is not known."""
+        if self.counted is None:
+            return {"energy_method": "not known: a session of this run was trained by a version that did not count it"}
+        if self.counted["unknown"]:
+            return {"energy_method": "not measured: the meter of a GPU is read with nvidia-ml-py, where it has one"}
+        seconds = self.counted["processor_ms"] / 1000
+        joules = (self.counted["gpu_mj"] + self.counted["package_mj"]) / 1000 + seconds * watts_per_core
+        ways = []
+        if self.counted["gpu_mj"]:
+            ways.append("measured by the meter of the GPU")
+        if self.counted["package_mj"]:
+            ways.append("measured by the meters of the processors (RAPL), with all that ran on the machine")
+        if self.counted["processor_ms"]:
+            assumed = f"{watts_per_core:g} W for a busy core, an assumption"
+            ways.append(f"estimated from {seconds:,.0f} processor seconds at {assumed}")
+        method = f"{' and '.join(ways) or 'estimated'}; without memory, cooling and the rest of the machine"
+        return {"energy_kwh": joules / JOULES_PER_KWH, "energy_method": method}
+
+
+def processor_seconds() -> float:
+    """Of this process, with all its threads, and of those that it had started and that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
