@@ -1,0 +1,82 @@
+// The history in the browser's storage: bounded, and shared by all tabs of this server. Whatever is damaged in it is
+// dropped. A page that was opened from a file stores nothing: such pages share one storage, and could read each other's.
+
+const KEY = "stories";
+const MOST_STORIES = 100;
+const MOST_LETTERS = 1_000_000; // browsers give a site a few million
+const EXAMPLE = {
+  ...{ id: "", at: "", prompt: "", model: "", preset: "", seed: 0, most: 0, tidy: false, outcome: "", said: "" },
+  ...{ raw: "", text: "", reading: "", read: 0, written: 0, speed: 0, clamped: false, allowed: 0 },
+  settings: { temperature: 0, top_k: 0, top_p: 0, repetition_penalty: 0 },
+  continued: [{ seed: 0, after: 0, shortened: false }],
+};
+
+/** The stored stories, oldest first, or null where nothing can be stored. */
+export function load() {
+  if (location.protocol === "file:") return null;
+  try {
+    return entriesOf(localStorage.getItem(KEY)).map(recordOf);
+  } catch {
+    return null; // storage may be disabled
+  }
+}
+
+function entriesOf(text) {
+  try {
+    const entries = JSON.parse(text ?? "[]");
+    return Array.isArray(entries) ? entries.filter((entry) => isLike(entry, EXAMPLE)) : [];
+  } catch {
+    return [];
+  }
+}
+
+/** Whether a value has the types of the example. */
+function isLike(value, example) {
+  if (Array.isArray(example)) return Array.isArray(value) && value.every((each) => isLike(each, example[0]));
+  if (typeof example !== "object") return typeof value === typeof example;
+  return typeof value === "object" && value !== null && Object.keys(example).every((key) => isLike(value[key], example[key]));
+}
+
+/** Store the newest of the records that there is room for, and return them. */
+export function save(records) {
+  let newest = records.slice(-MOST_STORIES);
+  const sizes = newest.map((record) => JSON.stringify(entryOf(record)).length);
+  for (let size = sizes.reduce((a, b) => a + b, 0); size > MOST_LETTERS && newest.length > 1; newest = newest.slice(1)) {
+    size -= sizes.shift();
+  }
+  if (location.protocol === "file:") return newest;
+  for (let stored = newest; ; stored = stored.slice(Math.ceil(stored.length / 2))) {
+    try {
+      localStorage.setItem(KEY, JSON.stringify(stored.map(entryOf)));
+      return newest;
+    } catch {
+      if (stored.length === 0) return newest; // full of something else, or disabled: the page still has them
+    }
+  }
+}
+
+/** `listener` is called when another tab has changed the stories. */
+export function onStored(listener) {
+  addEventListener("storage", ({ key }) => (key === KEY || key === null) && listener());
+}
+
+/** What is stored of a record: all but the probabilities, which are large. */
+function entryOf(record) {
+  const { id, at, request, model, seed, outcome, said, raw, text, reading, read, written, continued } = record;
+  const answer = record.final ?? record.start ?? {};
+  return {
+    ...{ id, at, prompt: request.prompt, model, preset: request.preset ?? "", seed, most: request.max_tokens },
+    ...{ tidy: request.tidy, outcome, said, raw, text, reading, read, written, continued },
+    ...{ speed: answer.tokens_per_second ?? 0, clamped: answer.clamped ?? false, allowed: answer.max_tokens ?? 0 },
+    settings: answer.settings ?? {},
+  };
+}
+
+function recordOf(entry) {
+  const { prompt, preset, most, tidy, settings, speed, clamped, allowed, ...rest } = entry;
+  const how = preset ? { preset } : settings;
+  const request = { prompt, model: rest.model, max_tokens: most, seed: rest.seed, ...how, alternatives: 0, tidy };
+  const start = { settings, clamped, max_tokens: allowed };
+  const final = speed ? { ...start, new_tokens: rest.written, tokens_per_second: speed } : null;
+  return { ...rest, request, start, final, pieces: [] };
+}
