@@ -35,10 +35,10 @@ export function nextReading({ reading, read }) {
 
 /** The last `most` letters at most, from the beginning of a sentence if one begins in their first half, or of a word. */
 function lastPart(letters, most) {
-  const part = letters.slice(-Math.max(most, 1)).join("");
+  const part = letters.slice(-most - 1).join(""); // and the letter before, which may be the space before a word
   const sentence = /[.!?]["\u201d]?\s+(?=\S)/.exec(part.slice(0, part.length / 2));
   const cut = sentence ?? /\s+(?=\S)/.exec(part);
-  return cut ? part.slice(cut.index + cut[0].length) : part;
+  return cut ? part.slice(cut.index + cut[0].length) : letters.slice(-Math.max(most, 1)).join("");
 }
 
 /** What Continue will do where it cannot do all that one expects; else "". */

@@ -6,7 +6,7 @@ import { $, fromTemplate, say } from "./page.js";
 import { asJson, asJsonFile, asTextFile, facts, settingsInWords, wholeText } from "./record.js";
 import { restore } from "./settings.js";
 import { copy, download } from "./share.js";
-import { load, onStored, save } from "./storage.js";
+import { load, MOST_STORIES, onStored, save } from "./storage.js";
 import { newViews, showEnding, showStory, write } from "./story.js";
 import { showLength } from "./validation.js";
 
@@ -36,9 +36,6 @@ export function remember(record) {
 /** Take over what other tabs have stored. The page's own records have more in them: the probabilities. */
 function refresh() {
   const stored = load();
-  $("kept").textContent = stored
-    ? "Kept in this browser only, the newest 100."
-    : "Only this page has them: closing or reloading it deletes them.";
   if (!stored) return;
   const own = new Map(records.map((record) => [record.id + record.at, record]));
   records = stored.map((record) => own.get(record.id + record.at) ?? record);
@@ -68,6 +65,9 @@ function showHistory() {
   $("deleted").hidden = !deleted.length;
   $("deleted-count").textContent = `${deleted.length} ${deleted.length === 1 ? "story" : "stories"} deleted.`;
   $("count").textContent = String(records.length);
+  $("kept").textContent = load()
+    ? `The newest ${MOST_STORIES}, kept in this browser only.`
+    : "Only this page has them: closing or reloading it deletes them.";
 }
 
 function entryFor(record, index) {

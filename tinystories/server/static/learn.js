@@ -1,5 +1,6 @@
 // "Watch it learn": one beginning and one seed at every checkpoint of a run, on a slider.
 
+import { fold } from "./composer.js";
 import { $, pause } from "./page.js";
 import { info, modelName } from "./server.js";
 import { chosenSeed, requestFor } from "./settings.js";
@@ -40,6 +41,7 @@ export async function watchItLearn() {
   const seed = chosenSeed();
   const requests = models.map(({ id }) => requestFor(id, $("preset").value, seed));
   const own = (lesson = { models, requests, records: [], views: newViews([requests[0]]), moves: true });
+  fold();
   $("learning").hidden = false;
   $("step").max = models.length - 1;
   for (const index of milestones(models.map(({ step }) => step))) {
