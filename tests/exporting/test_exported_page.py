@@ -444,6 +444,28 @@ def test_stories_in_the_page(opened, expect, html):
 
 @pytest.mark.slow
 @pytest.mark.browser
+def test_continue_and_keep(opened, expect, html):
+    """A story goes on in the page; what is typed is not stored, nor can it be sent; there is no server to link to."""
+    tab = opened(html.as_uri())
+    ready(tab, expect)
+    settings(tab, **GREEDY)
+    first = story(tab, expect, "Story 7. one two")
+    tab.click(".continue")
+    expect(tab.locator(".sheet .facts")).to_contain_text("continued")
+    expect(tab.locator("#new")).to_be_visible()
+    assert "".join(tab.locator("#stories .story p").all_text_contents()).startswith(first.rstrip())
+    expect(tab.locator("#learn")).to_be_hidden()
+    tab.click(".share")
+    expect(tab.locator(".sharing .text")).to_be_visible()
+    expect(tab.locator(".link")).to_be_hidden()
+    assert tab.locator("a[href]:not(.skip)").count() == 0
+    expect(tab.locator("#entries li")).to_have_count(1)
+    expect(tab.locator("#kept")).to_contain_text("Only this page has them")
+    assert tab.evaluate("Object.keys(localStorage)") == []
+
+
+@pytest.mark.slow
+@pytest.mark.browser
 def test_prompts(opened, expect, html):
     """Too long, nothing that is text, special tokens and lone surrogates: said in words or read as text."""
     tab = opened(html.as_uri())

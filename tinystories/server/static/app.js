@@ -66,7 +66,7 @@ function submit() {
 function again(view) {
   const { request, seed } = view.record;
   const tidy = request.tidy && !$("probabilities").checked;
-  if (!running) writeStories([{ ...withAlternatives(request), tidy, seed }], { views: [view] });
+  if (!running) writeStories([{ ...withAlternatives(request), tidy, seed }], [view]);
 }
 
 function keyPressed(event) {

@@ -1,16 +1,15 @@
 // "Watch it learn": one beginning and one seed at every checkpoint of a run, on a slider.
 
-import { fold } from "./composer.js";
-import { $, pause } from "./page.js";
+import { $, pause, say } from "./page.js";
 import { info, modelName } from "./server.js";
 import { chosenSeed, requestFor } from "./settings.js";
 import { newViews, showEnding, showStory } from "./story.js";
-import { running, stop, writeStories } from "./writing.js";
+import { newJob, running, session, stop } from "./writing.js";
 
 const SHOWN_BY_ITSELF = 5; // checkpoints; the slider has them all
 const LOOKED_AT = 1.5; // seconds, before the next one
 
-let lesson = null; // models, their requests and finished records, the view, and whether it moves by itself
+let lesson = null; // models, their requests and complete records, and the view
 
 /** The models of the run in the order of training, the finished one last; none where there are no steps. */
 function checkpointsOfRun() {
@@ -35,39 +34,38 @@ export function milestones(steps) {
   return [...chosen].sort((a, b) => a - b);
 }
 
-/** Write the story at some checkpoints, one after the other, until the slider is moved or a story does not end. */
+/** Write the story at some checkpoints, one after the other, until it is stopped, the slider is moved or one fails. */
 export async function watchItLearn() {
   const models = checkpointsOfRun();
   const seed = chosenSeed();
   const requests = models.map(({ id }) => requestFor(id, $("preset").value, seed));
-  const own = (lesson = { models, requests, records: [], views: newViews([requests[0]]), moves: true });
-  fold();
+  const [view] = newViews([requests[0]]);
+  lesson = { models, requests, records: [], view };
+  view.sheet.addEventListener("click", ({ target }) => target.matches("button") && stop()); // it is looked at
   $("learning").hidden = false;
   $("step").max = models.length - 1;
-  for (const index of milestones(models.map(({ step }) => step))) {
-    if (index > 0) await pause(LOOKED_AT);
-    if (!own.moves || !isShown(own) || running) return;
+  say("Writing at several checkpoints.");
+  scrollTo(0, 0);
+  await session((generate, signal) => showMilestones(lesson, generate, signal));
+}
+
+async function showMilestones(own, generate, signal) {
+  const shown = [];
+  for (const index of milestones(own.models.map(({ step }) => step))) {
+    if (index > 0) await pause(LOOKED_AT, signal);
+    if (signal.aborted) break;
     $("step").value = index;
-    if (!isComplete(await showCheckpoint(own, index))) return;
+    nameStep(own.models[index]);
+    shown.push(await writeAt(own, index, generate));
+    if (!isComplete(shown.at(-1))) break;
   }
+  return shown;
 }
 
-/** Show the story of a checkpoint: as it was written before, or by writing it. Returns its record. */
-async function showCheckpoint({ models, requests, records, views }, index) {
-  nameStep(models[index]);
-  if (!records[index]) {
-    const [record] = await writeStories([requests[index]], { views, keep: false });
-    if (isComplete(record)) records[index] = record;
-    return record;
-  }
-  showStory(views[0], records[index]);
-  showEnding(views[0], records[index]);
-  return records[index];
-}
-
-/** Whether the slider is on the page, and about this lesson. */
-function isShown(own) {
-  return own === lesson && !$("learning").hidden && document.body.classList.contains("folded");
+async function writeAt({ view, requests, records }, index, generate) {
+  const record = await generate(newJob(view, requests[index], false));
+  if (isComplete(record)) records[index] = record;
+  return record;
 }
 
 function isComplete({ outcome }) {
@@ -80,13 +78,14 @@ function nameStep({ id, step }) {
   $("step").setAttribute("aria-valuetext", name);
 }
 
-/** The slider was moved: the story that is being written there ends first. */
+/** The slider was moved: what is being written ends, and the story there is shown, or written. */
 export async function moveToStep() {
   const own = lesson;
   const index = $("step").valueAsNumber;
-  own.moves = false;
   nameStep(own.models[index]);
   await stop();
-  const stillWanted = isShown(own) && index === $("step").valueAsNumber;
-  if (stillWanted && !running) await showCheckpoint(own, index);
+  if (own !== lesson || index !== $("step").valueAsNumber || $("learning").hidden || running) return;
+  if (!own.records[index]) return session(async (generate) => [await writeAt(own, index, generate)]);
+  showStory(own.view, own.records[index]);
+  showEnding(own.view, own.records[index]);
 }

@@ -23,6 +23,7 @@ export function newViews(requests) {
 function newView() {
   const sheet = fromTemplate("sheet-template");
   const find = (selector) => sheet.querySelector(selector);
+  find(".link").hidden = location.protocol === "file:"; // nobody else can open that address
   const parts = { body: ".story", note: ".note", legend: ".legend", row: ".row", sharing: ".sharing" };
   const view = { sheet };
   for (const [name, selector] of Object.entries(parts)) view[name] = find(selector);

@@ -14,9 +14,10 @@ export let running = null; // the AbortController of the current stories
 let last = Promise.resolve(); // the end of the stories that were started last
 
 /** Generate new stories at the same time, each in a sheet of its own, or all in the views that are given. */
-export function writeStories(requests, { views = newViews(requests), keep = true } = {}) {
+export function writeStories(requests, views = newViews(requests)) {
+  say(requests.length > 1 ? `Writing ${requests.length} stories.` : "Writing the story.");
   scrollTo(0, 0);
-  return run(requests.map((request, i) => ({ view: views[i], record: newRecord(request), request, keep })));
+  return session((generate) => Promise.all(requests.map((request, i) => generate(newJob(views[i], request)))));
 }
 
 /** Continue a story where it ended. */
@@ -26,7 +27,13 @@ export function continueStory(view) {
   const request = continuation(record);
   record.raw = record.text = record.raw.trimEnd();
   record.continued.push({ seed: request.seed, after: record.raw.length, shortened: !whole });
-  return run([{ view, record, request, keep: true }]);
+  say("Continuing the story.");
+  return session(async (generate) => [await generate({ view, record, request, keep: true })]);
+}
+
+/** keep: whether the story is added to the history. */
+export function newJob(view, request, keep = true) {
+  return { view, record: newRecord(request), request, keep };
 }
 
 /** End the stories; resolves when they have ended. */
@@ -35,25 +42,32 @@ export function stop() {
   return last;
 }
 
-function run(jobs) {
-  last = runAll(jobs);
+/** Do `work` while the page shows "Stop": a function of one that generates a story, and of the signal to stop. */
+export function session(work) {
+  last = inSession(work);
   return last;
 }
 
-async function runAll(jobs) {
+async function inSession(work) {
   running = new AbortController();
+  const { signal } = running;
   fold();
   endCountdown();
   showRunning(true);
-  say(jobs.length > 1 ? `Writing ${jobs.length} stories.` : "Writing the story.");
-  const records = await Promise.all(jobs.map((job) => generate(job, running.signal)));
-  running = null;
-  showRunning(false);
+  try {
+    tell(await work((job) => generate(job, signal), signal));
+  } finally {
+    running = null;
+    showRunning(false);
+  }
+}
+
+/** Announce how the stories ended, and count down where there were too many. */
+function tell(records) {
   const whose = (record) => (records.length > 1 ? `${modelName(record.model)}: ` : "");
   say(records.map((record) => whose(record) + record.said).join(" "));
   const wait = Math.max(...records.map(({ problem }) => (problem?.status === 429 ? problem.wait : 0)));
   if (wait) countDown(wait);
-  return records;
 }
 
 function showRunning(on) {
