@@ -421,6 +421,7 @@ def test_stories_in_the_page(opened, expect, html):
     assert first == again and len(first) > 100
     settings(tab, seed=6)
     assert story(tab, expect, "Story 7.") != first
+    compose(tab)
     for name, values in PRESETS.items():
         tab.select_option("#preset", name)
         assert {field: float(tab.input_value(f"#{field}")) for field in values} == values

@@ -790,6 +790,25 @@ def test_slider_while_a_checkpoint_writes(page):
     page.wait_for_function("async () => (await (await fetch('api/info')).json()).load.running === 0")
 
 
+@pytest.mark.parametrize("way", ["Stop", "Share", "slider"])
+def test_end_of_watching(page, way):
+    """Guards: the next checkpoint comes while somebody looks at this one."""
+    page.clock.install()
+    answer_with(page, answer(" a"))
+    sent = requests_of(page)
+    page.click("#learn")
+    expect(page.locator(".sheet[data-outcome]")).to_have_count(1)
+    if way == "slider":
+        page.locator("#step").press("ArrowRight")
+        expect(page.locator("#step-name")).to_have_text("step 50")
+    else:
+        page.get_by_role("button", name=way, exact=True).click()
+    finished(page)
+    page.clock.run_for(20_000)
+    assert len(sent) == 1 + (way == "slider")
+    expect(page.locator(".sharing")).to_be_visible(visible=way == "Share")
+
+
 def test_checkpoints_to_watch(page):
     """None without steps; of many, the first, the last and some between them are shown by themselves."""
     with_steps(page)
@@ -802,10 +821,11 @@ def test_checkpoints_to_watch(page):
     sent = requests_of(page)
     answer_with(page, answer(" a"))
     page.click("#learn")
-    for count in range(1, 6):
+    for name in ("step 1", "step 32", "step 512", "step 16,384"):
+        expect(page.locator("#step-name")).to_have_text(name)
         expect(page.locator(".sheet[data-outcome]")).to_have_count(1)
+        expect(page.locator("#stop")).to_be_visible()  # also while it waits for the next one
         page.clock.run_for(1600)
-        page.wait_for_timeout(0)
     expect(page.locator("#step-name")).to_have_text("finished")
     assert page.locator("#step").get_attribute("max") == "20"
     assert [body["model"] for body in sent] == [
@@ -893,7 +913,9 @@ def test_history_is_kept(page, context, server):
     answer_with(page, answer(" b", "stop"))
     page.click(".continue")
     expect(page.locator(".ending")).to_have_text("The end.")
-    assert (sent[0]["prompt"], sent[0]["seed"]) == ("Once a", stored(page)[-1]["seed"] + 1) and story(page) == "Once a b"
+    assert (sent[0]["prompt"], sent[0]["seed"]) == ("Once a", stored(page)[-1]["seed"] + 1) and story(
+        page
+    ) == "Once a b"
     expect(other.locator("#entries .opening").first).to_have_text("Once a b")
     page.click("#delete-all")
     assert stored(page) == [] and len(stored(other)) == 0
@@ -928,9 +950,7 @@ def test_damaged_history(page):
         '"stories"': 0,
         '{"length": 3}': 0,
         "[null, 1, [], {}]": 0,
-        json.dumps(
-            [good | {"raw": None}, good | {"settings": 3}, good | {"continued": [1]}, good | {"speed": "x"}]
-        ): 0,
+        json.dumps([good | {"raw": None}, good | {"settings": 3}, good | {"continued": [1]}, good | {"speed": "x"}]): 0,
         json.dumps([good | {"settings": {}}, {key: good[key] for key in list(good)[1:]}, good, hostile]): 2,
     }.items():
         store(page, text)
