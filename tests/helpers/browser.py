@@ -10,7 +10,7 @@ import pytest
 
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip  # noqa: E501
-TIMEOUT = 8_000  # milliseconds: the machine may be busy with other tests
+TIMEOUT = 60_000  # milliseconds: the machine may be busy with other tests
 
 
 @contextmanager

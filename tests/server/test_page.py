@@ -199,6 +199,7 @@ def test_server_info(page):
     for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed"):
         low, high = info["bounds"][name]
         assert [float(page.get_attribute(f"#{name}", bound)) for bound in ("min", "max")] == [low, high]
+    assert page.get_by_role("link", name="API reference").get_attribute("href") == "docs"
     assert (page.get_attribute("#max_tokens", "min"), page.get_attribute("#max_tokens", "max")) == ("50", "500")
 
 
@@ -343,10 +344,6 @@ def test_sliders(page):
 def test_no_keyboard_hints_on_a_phone(page):
     expect(page.locator("#keys")).to_be_hidden()
     assert page.locator("kbd:visible").count() == 0
-
-
-def test_link_to_the_api(page):
-    assert page.get_by_role("link", name="API reference").get_attribute("href") == "docs"
 
 
 # ---- continuing a story
@@ -750,7 +747,12 @@ def test_watch_it_learn(page):
     open_settings(page)
     page.fill("#max_tokens", "50")
     page.fill("#prompt", "Story 7. one two")
+    page.clock.install()
     page.click("#learn")
+    for name in ("step 1", "step 50", "step 100"):
+        expect(page.locator("#step-name")).to_have_text(name)
+        expect(page.locator(".sheet[data-outcome]")).to_have_count(1)
+        page.clock.run_for(1600)
     expect(page.locator("#step-name")).to_have_text("finished")
     finished(page)
     assert [body["model"] for body in sent] == ["checkpoint-1", "checkpoint-50", "checkpoint-100", "run"]
@@ -790,23 +792,24 @@ def test_slider_while_a_checkpoint_writes(page):
     page.wait_for_function("async () => (await (await fetch('api/info')).json()).load.running === 0")
 
 
-@pytest.mark.parametrize("way", ["Stop", "Share", "slider"])
-def test_end_of_watching(page, way):
+def test_end_of_watching(page):
     """Guards: the next checkpoint comes while somebody looks at this one."""
     page.clock.install()
     answer_with(page, answer(" a"))
-    sent = requests_of(page)
-    page.click("#learn")
-    expect(page.locator(".sheet[data-outcome]")).to_have_count(1)
-    if way == "slider":
-        page.locator("#step").press("ArrowRight")
-        expect(page.locator("#step-name")).to_have_text("step 50")
-    else:
-        page.get_by_role("button", name=way, exact=True).click()
-    finished(page)
-    page.clock.run_for(20_000)
-    assert len(sent) == 1 + (way == "slider")
-    expect(page.locator(".sharing")).to_be_visible(visible=way == "Share")
+    for way in ("Stop", "Share", "slider"):
+        compose(page)
+        sent = requests_of(page)
+        page.click("#learn")
+        expect(page.locator(".sheet[data-outcome]")).to_have_count(1)
+        if way == "slider":
+            page.locator("#step").press("ArrowRight")
+            expect(page.locator("#step-name")).to_have_text("step 50")
+        else:
+            page.get_by_role("button", name=way, exact=True).click()
+        finished(page)
+        page.clock.run_for(20_000)
+        assert len(sent) == 1 + (way == "slider")
+        expect(page.locator(".sharing")).to_be_visible(visible=way == "Share")
 
 
 def test_checkpoints_to_watch(page):
@@ -942,7 +945,8 @@ def test_damaged_history(page):
     """What is damaged is dropped, and nothing in it is run."""
     write_one(page, "Once")
     (good,) = stored(page)
-    hostile = good | {"id": "2", "prompt": "<img src=x onerror=alert(1)>", "model": "</script>"}
+    settings = good["settings"] | {"stories": 1, "preset": 2, "__proto__": 3}
+    hostile = good | {"id": "2", "settings": settings, "prompt": "<img src=x onerror=alert(1)>", "model": "</script>"}
     for text, count in {
         "": 0,
         "{": 0,
@@ -1166,13 +1170,11 @@ def test_accessibility(page):
 
     check()
     think(page)
+    page.click(".share")
     page.locator('.word[tabindex="0"]').focus()
     page.locator("#history").evaluate("details => { details.open = true; }")
     check()
     page.click("#delete-all")
-    page.click(".share")
-    check()
-    page.keyboard.press("Escape")
     compose(page)
     page.evaluate("location.hash = '#story?prompt=' + 'w'.repeat(200) + '&preset=none&max_tokens=50'")
     expect(page.locator("#linked")).to_be_visible()

@@ -76,7 +76,8 @@ function entryOf(record) {
 }
 
 function recordOf(entry) {
-  const { prompt, preset, most, tidy, tidied, settings, speed, clamped, allowed, ...rest } = entry;
+  const { prompt, preset, most, tidy, tidied, speed, clamped, allowed, ...rest } = entry;
+  const settings = Object.fromEntries(Object.keys(EXAMPLE.settings).map((name) => [name, entry.settings[name]]));
   const how = preset ? { preset } : settings;
   const request = { prompt, model: rest.model, max_tokens: most, seed: rest.seed, ...how, alternatives: 0, tidy };
   const start = { settings, clamped, max_tokens: allowed };
