@@ -283,7 +283,7 @@ PHONE = {"viewport": {"width": 360, "height": 800}, "has_touch": True, "is_mobil
 
 @pytest.mark.parametrize("context", [SCREENS[0], SCREENS[2]], indirect=True)
 def test_composer_makes_way(page):
-    """The story begins in the upper third of the screen and stays where it is; the form comes back with its beginning."""
+    """The story begins in the upper third of the screen and stays there; the form comes back with its beginning."""
     place = "document.querySelector('.story').getBoundingClientRect().top"
     ramble(page)
     expect(page.locator("#form")).to_be_hidden()
@@ -437,7 +437,7 @@ def test_continue_a_tidied_story(page):
 
 
 def test_what_is_read_to_continue(page):
-    """Of 512 tokens and 2,048 characters: below, at and beyond each. A part begins with a sentence, a word or a letter."""
+    """Of 512 tokens and 2,048 characters: below, at and beyond each. A part starts with a sentence, word or letter."""
     run = "The fox ran on. "
     long = run * 127 + "The end is "  # 2,043 characters
     cases = [  # the text that was read, its tokens, the text that is read next, and whether it is the whole
@@ -992,7 +992,6 @@ def test_storage_that_takes_nothing(page, reason):
 
 def test_link(page, context, server, watch):
     """Whoever opens it has the same settings and, with one press, the same story; nothing of it is sent to a server."""
-    prompt = ('"Don\'t!" & <b>? #100% \N{FOX FACE}\n' * 100)[:2042].strip() + " three"
     certain(page)
     page.fill("#max_tokens", "60")
     page.check("#tidy")
@@ -1044,25 +1043,25 @@ def test_hostile_link(page):
         "seed": "9007199254740993",
         "tidy": "maybe",
     }
-    for fields, said in (
-        (wrong, "left out"),
-        ({"temperature": "", "seed": "-1", "max_tokens": "501", "constructor": "1"}, "left out"),
-        ({"prompt": "\N{FOX FACE}" * 2048, "temperature": "0.1", "top_k": "0", "seed": "9007199254740991"}, ""),
-        ({"prompt": "Once", "preset": "creative", "temperature": "1.25"}, ""),
-    ):
+    for fields in (wrong, {"temperature": "", "seed": "-1", "max_tokens": "501", "constructor": "1"}):
         page.evaluate("fields => { location.hash = '#story?' + new URLSearchParams(fields); }", fields)
-        expect(page.locator("#linked")).to_be_visible()
-        text = page.text_content("#linked").lower()
-        assert ("left out" in text) == bool(said)
+        expect(page.locator("#linked")).to_contain_text("Left out")
         assert page.locator("#linked *").count() == 0
-        if fields is wrong:
-            assert {name: page.input_value(f"#{name}") for name in before} == before
-            assert page.input_value("#prompt") == "" and page.input_value("#seed") == ""
+        assert {name: page.input_value(f"#{name}") for name in before} == before
+        assert page.input_value("#prompt") == "" and page.input_value("#seed") == ""
         page.reload()
         expect(page.locator("#linked")).to_be_hidden()
-    page.evaluate("location.hash = '#story?prompt=Once&preset=creative&temperature=1.25'")
-    expect(page.locator("#preset")).to_have_value("own settings")
-    assert (page.input_value("#prompt"), page.input_value("#temperature")) == ("Once", "1.25")
+    longest = {"prompt": "\N{FOX FACE}\"' &\n" * 341 + "ab", "seed": "9007199254740991"}  # 2,048 characters
+    of_preset = {"temperature": "0.9", "top_k": "60", "top_p": "0.95", "repetition_penalty": "1.1"}
+    for fields, shown in (
+        (longest | {"preset": "creative"}, longest | of_preset | {"preset": "creative"}),
+        ({"preset": "creative", "top_k": "0"}, of_preset | {"top_k": "0", "preset": "own settings"}),
+    ):
+        page.evaluate("fields => { location.hash = '#story?' + new URLSearchParams(fields); }", fields)
+        expect(page.locator("#preset")).to_have_value(shown["preset"])
+        expect(page.locator("#linked")).not_to_contain_text("Left out")
+        assert {name: page.input_value(f"#{name}") for name in shown} == shown
+        expect(page.locator("#length")).to_be_hidden()
     page.evaluate("location.hash = '#generated'")  # as the link to skip to the story
     assert page.url.endswith("#generated")
 

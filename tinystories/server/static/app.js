@@ -115,7 +115,7 @@ function listenToForm() {
   };
   $("prompt").oninput = showLength;
   $("stop").onclick = stop;
-  $("new").onclick = ({ detail }) => detail > 1 || unfold(); // a double click on Stop, which was in its place, is not meant
+  $("new").onclick = ({ detail }) => detail > 1 || unfold(); // a double click is one on Stop, which was in its place
   $("learn").onclick = () => isReady() && watchItLearn();
   $("step").oninput = moveToStep;
   $("settings").oninput = (event) => (event.target.id === "preset" ? showPreset() : showSettings());

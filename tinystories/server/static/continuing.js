@@ -18,8 +18,8 @@ export function continuation(record) {
 
 /**
  * What the model reads to continue: `text`, and whether that is `whole`, which means no less than it read before. `room`
- * is the number of tokens that it can write then. Where the story is too long for the model or for one request, it is the
- * last part, about half of what the model can read.
+ * is the number of tokens that it can write then. Where the story is too long for the model or for one request, the text
+ * is its last part, about half of what the model can read.
  */
 export function nextReading({ reading, read }) {
   const context = info.bounds.max_tokens[1];
@@ -33,7 +33,7 @@ export function nextReading({ reading, read }) {
   return { text: lastPart(letters, Math.min(longest, half)), whole: false, room: context / 2 };
 }
 
-/** The last `most` letters at most, from the beginning of a sentence if one begins in their first half, or of a word. */
+/** At most `most` letters of the end, from the start of a sentence if one starts in their first half, or of a word. */
 function lastPart(letters, most) {
   const part = letters.slice(-most - 1).join(""); // and the letter before, which may be the space before a word
   const sentence = /[.!?]["\u201d]?\s+(?=\S)/.exec(part.slice(0, part.length / 2));

@@ -1,9 +1,9 @@
-// A link to a story's settings: they stand after the # of the address, so that they are sent to nobody. Whoever opens it
-// gets the same settings, and with the same model and seed the same story. Nothing in a link is trusted.
+// A link to a story's settings: they stand after the # of the address, which is sent to nobody. Whoever opens it gets the
+// same settings, and with the same model and seed the same story. Nothing in a link is trusted.
 
 import { $ } from "./page.js";
 import { info } from "./server.js";
-import { OWN, showSettings } from "./settings.js";
+import { OWN, showPreset, showSettings } from "./settings.js";
 
 const MARK = "#story?";
 const NUMBERS = ["temperature", "top_k", "top_p", "repetition_penalty", "max_tokens", "seed"];
@@ -46,6 +46,7 @@ function takeField(name, value) {
     if (!isAllowed(field, value)) return false;
   } else if (![...field.options].some((option) => option.value === value)) return false;
   field.value = value;
+  if (name === "preset") showPreset(); // the numbers that follow are in its place
   return true;
 }
 

@@ -13,7 +13,12 @@ export function pictureOf(beginning, text, caption, sheet) {
   const canvas = document.createElement("canvas");
   const style = getComputedStyle(sheet);
   const colour = (selector) => getComputedStyle(sheet.querySelector(selector)).color;
-  const colours = { ink: style.color, quiet: colour(".note"), beginning: colour(".beginning"), paper: style.backgroundColor };
+  const colours = {
+    ink: style.color,
+    paper: style.backgroundColor,
+    quiet: colour(".note"),
+    beginning: colour(".beginning"),
+  };
   const pen = canvas.getContext("2d");
   pen.font = `${SIZE}px ${style.fontFamily}`;
   const lines = cut(linesOf(beginning + text, (piece) => pen.measureText(piece).width, WIDTH - 2 * MARGIN));

@@ -7,8 +7,8 @@ import { OWN } from "./settings.js";
 /**
  * Added later: `start` and `final`, the first and last object of the answer, or `problem`, why there is no last one.
  * raw, text: the story without its beginning, as it was generated, and as it is shown (perhaps tidied). reading, read:
- * the text that the model has read and written, and its tokens. written: tokens of `raw`. continued: of each time that it
- * was continued, the seed, after how many characters of `raw`, and whether the model read less than before.
+ * the text that the model has read and written, and its tokens. written: tokens of `raw`. continued: of each time that
+ * it was continued, the seed, after how many characters of `raw`, and whether the model read less than before.
  */
 export function newRecord(request) {
   const id = [...crypto.getRandomValues(new Uint32Array(2))].map((number) => number.toString(36)).join("");
@@ -24,10 +24,11 @@ export function wholeText({ request, text }) {
 export function ending({ outcome, problem, start, final, text, continued }) {
   const most = (final ?? start)?.max_tokens;
   const clamped = (final ?? start)?.clamped ? ": after this beginning, the model can read no more" : "";
+  const tokens = continued.length ? `after ${most} more` : `at ${most}`;
   const partial = text ? " The text above is not the whole story." : "";
   return {
     stop: "The end.",
-    length: `Cut off ${continued.length ? "after" : "at"} ${most}${continued.length ? " more" : ""} tokens, before its end${clamped}.`,
+    length: `Cut off ${tokens} tokens, before its end${clamped}.`,
     timeout: "The server's time was up before the end of the story.",
     cancelled: "The server stopped it before its end.",
     stopped: text ? "You stopped it here." : "You stopped it before its first word.",
@@ -46,7 +47,8 @@ export function facts(record) {
   const list = originOf(record);
   if (final) list.push(`${written} tokens`);
   if (final?.tokens_per_second) list.push(`${final.tokens_per_second.toFixed(0)} tokens/s`);
-  if (final?.first_token_seconds) list.push(`first token in ${Number((1000 * final.first_token_seconds).toPrecision(2))} ms`);
+  const first = final?.first_token_seconds;
+  if (first) list.push(`first token in ${Number((1000 * first).toPrecision(2))} ms`);
   return joined(list);
 }
 

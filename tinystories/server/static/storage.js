@@ -1,5 +1,5 @@
 // The history in the browser's storage: bounded, and shared by all tabs of this server. Whatever is damaged in it is
-// dropped. A page that was opened from a file stores nothing: such pages share one storage, and could read each other's.
+// dropped. A page that was opened from a file stores nothing: such pages share one storage, and could read all of it.
 
 export const MOST_STORIES = 100;
 const MOST_LETTERS = 1_000_000; // browsers give a site a few million
@@ -37,7 +37,8 @@ function entriesOf(text) {
 function isLike(value, example) {
   if (Array.isArray(example)) return Array.isArray(value) && value.every((each) => isLike(each, example[0]));
   if (typeof example !== "object") return typeof value === typeof example;
-  return typeof value === "object" && value !== null && Object.keys(example).every((key) => isLike(value[key], example[key]));
+  const keys = Object.keys(example);
+  return typeof value === "object" && value !== null && keys.every((key) => isLike(value[key], example[key]));
 }
 
 /** Store the newest of the records that there is room for, and return them: all of them where none can be stored. */
