@@ -404,7 +404,7 @@ def test_stop_continue_stop(page):
 
 def test_failed_continuation(page):
     """The story so far stays, on the page and in the history; and it can be tried again."""
-    answer_with(page, answer(" a fox"))
+    answer_with(page, answer(" a fox \n"))  # what stands after the last word is not sent
     write(page, "Once")
     finished(page)
     answer_with(page, "")
