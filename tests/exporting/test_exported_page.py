@@ -359,7 +359,14 @@ def ready(tab, expect) -> None:
     expect(tab.locator("#state")).to_have_text("ready")
 
 
+def compose(tab) -> None:
+    """The form, which made way for the last story."""
+    if tab.locator("#new").is_visible():
+        tab.click("#new")
+
+
 def settings(tab, **values) -> None:
+    compose(tab)
     if not tab.locator("#seed").is_visible():
         tab.locator("#settings > summary").click()
     for name, value in values.items():
@@ -368,9 +375,10 @@ def settings(tab, **values) -> None:
 
 def story(tab, expect, prompt: str) -> str:
     """Write a story; its text, prompt included, without the line ends."""
+    compose(tab)
     tab.fill("#prompt", prompt)
     tab.press("#prompt", "Enter")
-    expect(tab.locator("#generate")).to_be_visible()
+    expect(tab.locator("#new")).to_be_visible()
     expect(tab.locator(".sheet[data-outcome]")).to_have_count(1)
     return "".join(tab.locator("#stories .story p").all_text_contents())
 
@@ -413,6 +421,7 @@ def test_stories_in_the_page(opened, expect, html):
     assert first == again and len(first) > 100
     settings(tab, seed=6)
     assert story(tab, expect, "Story 7.") != first
+    compose(tab)
     for name, values in PRESETS.items():
         tab.select_option("#preset", name)
         assert {field: float(tab.input_value(f"#{field}")) for field in values} == values
@@ -427,10 +436,33 @@ def test_stories_in_the_page(opened, expect, html):
     settings(tab, seed=6, max_tokens=200)
     tab.select_option("#preset", "balanced")
     assert story(tab, expect, "Story 7.") != first
+    compose(tab)
     tab.check("#probabilities")
     story(tab, expect, "Story 7.")
     tab.locator('.word[tabindex="0"]').focus()
     expect(tab.locator("#tip li")).not_to_have_count(0)
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_continue_and_keep(opened, expect, html):
+    """A story goes on in the page; what is typed is not stored, nor can it be sent; there is no server to link to."""
+    tab = opened(html.as_uri())
+    ready(tab, expect)
+    settings(tab, **GREEDY)
+    first = story(tab, expect, "Story 7. one two")
+    tab.click(".continue")
+    expect(tab.locator(".sheet .facts")).to_contain_text("continued")
+    expect(tab.locator("#new")).to_be_visible()
+    assert "".join(tab.locator("#stories .story p").all_text_contents()).startswith(first.rstrip())
+    expect(tab.locator("#learn")).to_be_hidden()
+    tab.click(".share")
+    expect(tab.locator(".sharing .text")).to_be_visible()
+    expect(tab.locator(".link")).to_be_hidden()
+    assert tab.locator("a[href]:not(.skip)").count() == 0
+    expect(tab.locator("#entries li")).to_have_count(1)
+    expect(tab.locator("#kept")).to_contain_text("Only this page has them")
+    assert tab.evaluate("Object.keys(localStorage)") == []
 
 
 @pytest.mark.slow
@@ -454,6 +486,7 @@ def test_prompts(opened, expect, html):
     for prompt in ("<|eos|> </script><b>x</b>", "é👩‍👧 \u2028 हिन्दी"):
         assert story(tab, expect, prompt).startswith(prompt)
         expect(tab.locator(".note")).to_contain_text("Cut off at 50 tokens")
+    compose(tab)
     tab.evaluate("document.getElementById('prompt').value = 'a\\ud83d b'")
     tab.press("#prompt", "Enter")
     expect(tab.locator(".note")).to_contain_text("Cut off at 50 tokens")

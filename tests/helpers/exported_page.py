@@ -86,6 +86,8 @@ def measure_in_chromium(html: Path, stories: int = 7, prompt: str = "Once upon a
 
 
 def _story_facts(tab, prompt: str, seed: int) -> tuple[str, str]:
+    if tab.locator("#new").is_visible():
+        tab.click("#new")
     if not tab.locator("#seed").is_visible():
         tab.locator("#settings > summary").click()
     tab.fill("#seed", str(seed))

@@ -6,6 +6,7 @@ formats; where the code has the value, it is taken from there. A time, a speed o
 """
 
 import json
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,6 +36,14 @@ def record(name: str) -> Any:
     """docs/results/`name`.json, with attributes for keys."""
     text = (ROOT / "docs" / "results" / f"{name}.json").read_text(encoding="utf-8")
     return json.loads(text, object_hook=lambda values: SimpleNamespace(**values))
+
+
+def of_the_page(module: str, name: str) -> int:
+    """A constant in the server's page."""
+    text = (ROOT / "tinystories/server/static" / module).read_text(encoding="utf-8")
+    found = re.search(rf"const {name} = ([\d_]+);", text)
+    assert found, f"no {name} in {module}"
+    return int(found[1])
 
 
 def minutes(seconds: float) -> str:
@@ -310,6 +319,9 @@ DEFINED = {
         "still waiting then gets 503",
         "may have a quarter of `MAX_CONNECTIONS`",
         "4 bytes a parameter in float32",
+        f"up to {of_the_page('learn.js', 'SHOWN_BY_ITSELF')} of them, one after the other",
+        f"the newest {of_the_page('storage.js', 'MOST_STORIES')}, or "
+        f"{of_the_page('storage.js', 'MOST_LETTERS'):,} characters of them",
         "where two words are nearly equally likely",
         "| 200 when a model is ready, else 503 with the reason |",
         "| 200 as long as the process answers",

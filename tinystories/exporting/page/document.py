@@ -23,6 +23,7 @@ EXPORT = re.compile(r"^export (?=(?:async |function|const|let|class))", re.MULTI
 TOP_LEVEL = re.compile(r"^(?:async )?(?:function\*?|const|let|class) (\w+)", re.MULTILINE)
 REPLACED = {  # of the server's page
     "This page\n    connects to its own server only.": "The model is in this page: nothing that you type leaves it.",
+    '\n    <a href="docs">API reference</a>': "",
     "connecting…": "needs its script",  # until it runs, which it does not where it was damaged
 }
 POLICY = (

@@ -2,12 +2,17 @@
 // Data flows one way: settings.js makes a request from the form, stream.js sends it, writing.js makes a record of the
 // answer, and story.js and history.js show it. This module connects them to buttons and keys; no module imports it.
 
-import { addColumn, offerColumns, removeColumn, requestsSideBySide, showColumns, watchItLearn } from "./compare.js";
-import { downloadAll } from "./history.js";
+import { offerBeginnings, surprise } from "./beginnings.js";
+import { addColumn, offerColumns, removeColumn, requestsSideBySide, showColumns } from "./compare.js";
+import { unfold } from "./composer.js";
+import { openHistory } from "./history.js";
 import { reportInvalid, showLength } from "./validation.js";
-import { $, make } from "./page.js";
+import { moveToStep, offerLearning, watchItLearn } from "./learn.js";
+import { linkTo, openLink } from "./link.js";
+import { $ } from "./page.js";
+import { pictureOf } from "./picture.js";
 import { openReader } from "./reader.js";
-import { wholeText } from "./record.js";
+import { asTextFile, origin, wholeText } from "./record.js";
 import { connect, info, onInfo } from "./server.js";
 import {
   chosenSeed,
@@ -18,38 +23,50 @@ import {
   showSettings,
   withAlternatives,
 } from "./settings.js";
-import { copy } from "./share.js";
-import { newViews, viewOf } from "./story.js";
+import { copy, download } from "./share.js";
+import { addSliders } from "./sliders.js";
+import { toggleSharing, viewOf } from "./story.js";
 import { startTheme } from "./theme.js";
 import { hideTip, moveFrom, tipped, watchWords } from "./probabilities.js";
-import { run, running, stop } from "./writing.js";
-
-const BEGINNINGS = [
-  "Once upon a time, there was a little fox who",
-  "One rainy day, Lily found a",
-  "The dragon was afraid of",
-  "Tom and his dog went to the sea.",
-];
+import { continueStory, running, stop, writeStories } from "./writing.js";
 
 function showInfo(first) {
   offerSettings(first);
   offerColumns();
+  offerLearning();
   showLength();
+  if (!first) return;
+  openHistory();
+  takeLink();
+}
+
+/** A link with the settings of a story: one press of the focused button writes it. */
+function takeLink() {
+  if (!info || running || !openLink()) return;
+  unfold();
+  showLength();
+  $("generate").focus();
+}
+
+/** The form is in order, and its beginning is not empty. */
+function isReady() {
+  if (running || reportInvalid()) return false;
+  surprise();
+  $("linked").hidden = true;
+  return true;
 }
 
 function submit() {
-  if (running || reportInvalid()) return;
+  if (!isReady()) return;
   const one = () => [requestFor($("model").value, $("preset").value, chosenSeed())];
-  const requests = $("compare").checked ? requestsSideBySide() : one();
-  const views = newViews(requests);
-  run(requests.map((request, i) => ({ view: views[i], request })));
+  writeStories($("compare").checked ? requestsSideBySide() : one());
 }
 
 /** The same story from the same seed. */
 function again(view) {
   const { request, seed } = view.record;
   const tidy = request.tidy && !$("probabilities").checked;
-  if (!running) run([{ view, request: { ...withAlternatives(request), tidy, seed } }]);
+  if (!running) writeStories([{ ...withAlternatives(request), tidy, seed }], [view]);
 }
 
 function keyPressed(event) {
@@ -65,14 +82,24 @@ function keyPressed(event) {
   }
 }
 
+const onSheet = {
+  continue: (view) => running || continueStory(view),
+  again,
+  copy: ({ record }, button) => copy(wholeText(record), button),
+  read: ({ record }) => openReader(record),
+  share: toggleSharing,
+  link: ({ record }, button) => copy(linkTo(record), button),
+  picture: savePicture,
+  text: ({ record }) => download("story.txt", "text/plain", asTextFile(record)),
+};
+
 function sheetClicked({ target: button }) {
-  if (button.matches(".copy")) copy(wholeText(viewOf(button).record), button);
-  else if (button.matches(".read")) openReader(viewOf(button).record);
-  else if (button.matches(".again")) again(viewOf(button));
+  if (button.matches("button")) onSheet[button.className]?.(viewOf(button), button);
 }
 
-function columnsClicked({ target: button }) {
-  if (button.matches(".remove")) removeColumn(button.closest("li"));
+async function savePicture({ record, sheet }) {
+  const picture = await pictureOf(record.request.prompt, record.text, origin(record), sheet);
+  download("story.png", "image/png", picture);
 }
 
 function choose(beginning) {
@@ -81,36 +108,35 @@ function choose(beginning) {
   $("prompt").focus();
 }
 
-function showBeginnings() {
-  for (const beginning of BEGINNINGS) {
-    const textContent = beginning.replace(/\w$/, "$& …");
-    const button = make("button", { type: "button", textContent, onclick: () => choose(beginning) });
-    $("beginnings").append(make("li", {}, button));
-  }
-}
-
-function listen() {
+function listenToForm() {
   $("form").onsubmit = (event) => {
     event.preventDefault();
     submit();
   };
-  document.addEventListener("keydown", keyPressed);
   $("prompt").oninput = showLength;
   $("stop").onclick = stop;
+  $("new").onclick = ({ detail }) => detail > 1 || unfold(); // a double click is one on Stop, which was in its place
+  $("learn").onclick = () => isReady() && watchItLearn();
+  $("step").oninput = moveToStep;
   $("settings").oninput = (event) => (event.target.id === "preset" ? showPreset() : showSettings());
   $("probabilities").onchange = showSettings;
   $("new-seed").onclick = newSeed;
   $("compare").onchange = showColumns;
   $("add").onclick = () => addColumn(info.model, info.default_preset);
-  $("learn").onclick = watchItLearn;
-  $("columns").onclick = columnsClicked;
+  $("columns").onclick = ({ target }) => target.matches(".remove") && removeColumn(target.closest("li"));
+}
+
+function listen() {
+  listenToForm();
+  document.addEventListener("keydown", keyPressed);
+  addEventListener("hashchange", takeLink);
   $("stories").onclick = sheetClicked;
-  $("download-all").onclick = downloadAll;
   $("leave").onclick = () => $("reader").close();
 }
 
 startTheme();
-showBeginnings();
+addSliders();
+offerBeginnings(choose);
 listen();
 watchWords();
 onInfo(showInfo);

@@ -9,7 +9,6 @@ const MOST_COLUMNS = 4;
 /** Show the models and presets of the server. Existing choices stay. */
 export function offerColumns() {
   for (const column of $("columns").children) fillColumn(column);
-  $("learn").hidden = checkpointsToLearnFrom().length < 2;
 }
 
 export function addColumn(model, preset) {
@@ -41,25 +40,6 @@ export function showColumns() {
   }
   for (const column of columns) column.querySelector(".remove").hidden = columns.length < 3;
   $("add").hidden = columns.length >= MOST_COLUMNS;
-}
-
-/** Up to four models of a run, evenly spaced over the logarithm of the steps, as it learns fastest at first. */
-function checkpointsToLearnFrom() {
-  const ladder = info.models.filter(({ step }) => step !== null);
-  if (ladder.length < MOST_COLUMNS) return [...ladder, ...info.models.filter(({ step }) => step === null)];
-  const height = ladder.map(({ step }) => Math.log(Math.max(step, 1)));
-  const chosen = new Set();
-  for (let i = 0; i < MOST_COLUMNS; i++) {
-    const wanted = height[0] + ((height.at(-1) - height[0]) * i) / (MOST_COLUMNS - 1);
-    const free = [...ladder.keys()].filter((index) => !chosen.has(index));
-    chosen.add(free.sort((a, b) => Math.abs(height[a] - wanted) - Math.abs(height[b] - wanted))[0]);
-  }
-  return [...chosen].sort((a, b) => a - b).map((index) => ladder[index]);
-}
-
-export function watchItLearn() {
-  $("columns").replaceChildren();
-  for (const { id } of checkpointsToLearnFrom()) addColumn(id, info.default_preset);
 }
 
 /** One request for each column, all with the same beginning and seed. */

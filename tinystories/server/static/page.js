@@ -23,6 +23,10 @@ export function say(text) {
   $("announcement").textContent = text;
 }
 
-export function pause(seconds) {
-  return new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
+/** Resolves after some seconds, or when the signal is aborted. */
+export function pause(seconds, signal = null) {
+  return new Promise((resolve) => {
+    setTimeout(resolve, 1000 * seconds);
+    signal?.addEventListener("abort", resolve, { once: true });
+  });
 }

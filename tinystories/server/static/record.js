@@ -4,9 +4,16 @@ import { $ } from "./page.js";
 import { modelName } from "./server.js";
 import { OWN } from "./settings.js";
 
-/** Added later: `start` and `final`, the first and last object of the answer, or `problem`, why there is no last one. */
+/**
+ * Added later: `start` and `final`, the first and last object of the answer, or `problem`, why there is no last one.
+ * raw, text: the story without its beginning, as it was generated, and as it is shown (perhaps tidied). reading, read:
+ * the text that the model has read and written, and its tokens. written: tokens of `raw`. continued: of each time that
+ * it was continued, the seed, after how many characters of `raw`, and whether the model read less than before.
+ */
 export function newRecord(request) {
-  return { request, model: request.model, seed: request.seed, text: "", pieces: [], tokens: 0, outcome: null };
+  const id = [...crypto.getRandomValues(new Uint32Array(2))].map((number) => number.toString(36)).join("");
+  const empty = { raw: "", text: "", reading: "", read: 0, written: 0, pieces: [], continued: [], outcome: null };
+  return { id, request, model: request.model, seed: request.seed, ...empty };
 }
 
 export function wholeText({ request, text }) {
@@ -14,28 +21,48 @@ export function wholeText({ request, text }) {
 }
 
 /** How a story ended, in words. */
-export function ending({ outcome, problem, start, final, pieces }) {
+export function ending({ outcome, problem, start, final, text, continued }) {
   const most = (final ?? start)?.max_tokens;
   const clamped = (final ?? start)?.clamped ? ": after this beginning, the model can read no more" : "";
-  const partial = pieces.length ? " The text above is not the whole story." : "";
+  const tokens = continued.length ? `after ${most} more` : `at ${most}`;
+  const partial = text ? " The text above is not the whole story." : "";
   return {
     stop: "The end.",
-    length: `Cut off at ${most} tokens, before its end${clamped}.`,
+    length: `Cut off ${tokens} tokens, before its end${clamped}.`,
     timeout: "The server's time was up before the end of the story.",
     cancelled: "The server stopped it before its end.",
-    stopped: pieces.length ? "You stopped it here." : "You stopped it before its first word.",
+    stopped: text ? "You stopped it here." : "You stopped it before its first word.",
     failed: `${problem?.message}${partial}`,
   }[outcome] ?? `It ended: ${outcome}.`;
 }
 
-/** The facts beneath a story: model, preset, seed, speed. */
-export function facts({ request, model, seed, final }) {
+/** Where a story comes from: model, preset, seed. */
+export function origin(record) {
+  return joined(originOf(record));
+}
+
+/** The facts beneath a story: its origin and its speed. */
+export function facts(record) {
+  const { final, written } = record;
+  const list = originOf(record);
+  if (final) list.push(`${written} tokens`);
+  if (final?.tokens_per_second) list.push(`${final.tokens_per_second.toFixed(0)} tokens/s`);
+  const first = final?.first_token_seconds;
+  if (first) list.push(`first token in ${Number((1000 * first).toPrecision(2))} ms`);
+  return joined(list);
+}
+
+function originOf({ request, model, seed, continued }) {
   const list = [modelName(model), request.preset ?? OWN];
   if (seed !== undefined) list.push(`seed ${seed}`);
-  if (final) list.push(`${final.new_tokens} tokens`, `${final.tokens_per_second?.toFixed(0)} tokens/s`);
-  if (final?.first_token_seconds) list.push(`first token in ${Number((1000 * final.first_token_seconds).toPrecision(2))} ms`);
-  // a line may break between two facts, but not within one
-  return list.map((fact) => fact.replaceAll(" ", "\u00a0")).join(" · ");
+  if (continued.length) list.push(continued.length === 1 ? "continued" : `continued ${continued.length} times`);
+  if (continued.some(({ shortened }) => shortened)) list.push("without its beginning");
+  return list;
+}
+
+/** A line may break between two facts, but not within one. */
+function joined(facts) {
+  return facts.map((fact) => fact.replaceAll(" ", "\u00a0")).join(" · ");
 }
 
 export function settingsInWords({ final, start }) {
@@ -43,9 +70,17 @@ export function settingsInWords({ final, start }) {
   return settings.map(([name, value]) => `${$(name)?.labels[0].textContent.toLowerCase() ?? name} ${value}`).join(", ");
 }
 
+/** The content of a .txt file: the story, and below it the settings. */
+export function asTextFile(record) {
+  const { request, seed, continued } = record;
+  const again = continued.length ? `, continued with the seeds ${continued.map((part) => part.seed).join(", ")}` : "";
+  const settings = `${modelName(record.model)}, ${request.preset ?? OWN}: ${settingsInWords(record)}`;
+  return `${wholeText(record)}\n\n--\n${settings}, ${request.max_tokens} tokens at most, seed ${seed}${again}\n`;
+}
+
 /** The content of a .json file: everything that is needed to generate the story again. */
 export function asJson(record) {
-  const { request, model, seed, text, outcome, final, start, at } = record;
+  const { request, model, seed, text, outcome, final, start, at, continued } = record;
   return {
     prompt: request.prompt,
     text,
@@ -53,11 +88,12 @@ export function asJson(record) {
     seed,
     preset: request.preset ?? null,
     settings: (final ?? start)?.settings,
-    max_tokens: (final ?? start)?.max_tokens,
+    max_tokens: request.max_tokens,
     tidy: request.tidy,
+    continued: continued.length ? continued : undefined,
     finish_reason: outcome,
     error: record.problem?.message,
-    new_tokens: final?.new_tokens,
+    new_tokens: record.written,
     seconds: final?.seconds,
     tokens_per_second: final?.tokens_per_second,
     written: at,
@@ -65,6 +101,6 @@ export function asJson(record) {
   };
 }
 
-export function asText(object) {
+export function asJsonFile(object) {
   return JSON.stringify(object, null, 2) + "\n";
 }

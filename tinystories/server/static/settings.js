@@ -2,6 +2,7 @@
 
 import { $, fillSelect } from "./page.js";
 import { info, modelOptions } from "./server.js";
+import { moveSliders } from "./sliders.js";
 
 export const OWN = "own settings";
 const FEWEST_TOKENS = 50; // the limits of the page, within those of the server
@@ -19,7 +20,7 @@ export function offerSettings(first) {
   const tokens = $("max_tokens");
   tokens.max = Math.min(MOST_TOKENS, info.bounds.max_tokens[1]);
   tokens.min = Math.min(Math.max(FEWEST_TOKENS, info.bounds.max_tokens[0]), tokens.max);
-  if (!first) return;
+  if (!first) return showSettings();
   tokens.value = Math.min(Math.max(info.defaults.max_tokens, tokens.min), tokens.max);
   $("preset").value = info.default_preset;
   showPreset();
@@ -47,6 +48,7 @@ export function showSettings() {
   const seed = $("seed").value;
   $("summary").textContent = `${$("preset").value}, ${$("max_tokens").value} tokens${seed ? `, seed ${seed}` : ""}`;
   $("tidy").disabled = $("probabilities").checked;
+  moveSliders();
 }
 
 function randomSeed() {

@@ -1,14 +1,14 @@
-// Copies a story to the clipboard, or downloads it as a file.
+// Copies a text to the clipboard, or downloads a file.
 
 import { make, pause, say } from "./page.js";
 
 export async function copy(text, button) {
-  const name = button.textContent;
+  button.dataset.name ??= button.textContent; // a second click may come while it says "Copied"
   const copied = await toClipboard(text);
   say(copied ? "Copied." : "Copying did not work.");
   button.textContent = copied ? "Copied" : "Not copied";
   await pause(1.5);
-  button.textContent = name;
+  button.textContent = button.dataset.name;
 }
 
 async function toClipboard(text) {
@@ -28,8 +28,9 @@ async function toClipboard(text) {
   }
 }
 
-export function download(name, type, text) {
-  const address = URL.createObjectURL(new Blob([text], { type }));
+/** content: a text or a Blob. */
+export function download(name, type, content) {
+  const address = URL.createObjectURL(new Blob([content], { type }));
   make("a", { href: address, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(address), 10_000);
 }

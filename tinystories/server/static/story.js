@@ -1,6 +1,7 @@
 // A story on the page: its sheet, its text, and the line below that says how it ended.
 
 import { $, fromTemplate, make } from "./page.js";
+import { canContinue, limitOfContinuing } from "./continuing.js";
 import { facts } from "./record.js";
 import { modelName } from "./server.js";
 import { OWN } from "./settings.js";
@@ -14,7 +15,7 @@ export function newViews(requests) {
   const views = requests.map(() => newView());
   $("stories").replaceChildren(...views.map(({ sheet }) => sheet));
   $("stories").dataset.count = views.length;
-  $("empty").hidden = true;
+  $("empty").hidden = $("learning").hidden = true;
   if (requests.length > 1) views.forEach((view, i) => entitle(view, requests[i]));
   return views;
 }
@@ -22,7 +23,10 @@ export function newViews(requests) {
 function newView() {
   const sheet = fromTemplate("sheet-template");
   const find = (selector) => sheet.querySelector(selector);
-  const view = { sheet, body: find(".story"), note: find(".note"), legend: find(".legend"), row: find(".row") };
+  find(".link").hidden = location.protocol === "file:"; // nobody else can open that address
+  const parts = { body: ".story", note: ".note", legend: ".legend", row: ".row", sharing: ".sharing" };
+  const view = { sheet };
+  for (const [name, selector] of Object.entries(parts)) view[name] = find(selector);
   sheets.set(sheet, view);
   return view;
 }
@@ -41,23 +45,40 @@ function entitle(view, request) {
 export function showStory(view, record) {
   Object.assign(view, { record, paragraph: null, word: null, words: [] });
   view.body.replaceChildren();
-  view.row.hidden = view.legend.hidden = true;
+  view.row.hidden = view.sharing.hidden = view.legend.hidden = true;
   delete view.sheet.dataset.outcome;
   write(view, record.request.prompt, "beginning");
   if (!record.text) return;
-  if (record.request.alternatives) for (const piece of record.pieces) writePiece(view, piece);
+  if (record.request.alternatives && record.pieces.length) for (const piece of record.pieces) writePiece(view, piece);
   else write(view, record.text, "generated");
 }
 
 export function showEnding(view, record) {
   const bad = record.outcome === "failed" || record.outcome === "timeout";
+  const goesOn = canContinue(record);
   view.note.replaceChildren(
     make("span", { className: bad ? "problem" : "ending", textContent: record.said }),
-    record.text ? make("span", { className: "facts", textContent: facts(record) }) : "",
+    make("span", { className: "limit", textContent: goesOn ? limitOfContinuing(record) : "" }),
+    make("span", { className: "facts", textContent: record.text ? facts(record) : "" }),
   );
   view.sheet.dataset.outcome = record.outcome;
-  view.row.hidden = !record.text;
   view.legend.hidden = !view.words.length;
+  showButtons(view, record, goesOn);
+}
+
+function showButtons({ row }, { text }, goesOn) {
+  const find = (name) => row.querySelector(`.${name}`);
+  row.hidden = false;
+  find("continue").hidden = !goesOn;
+  for (const name of ["copy", "read", "share"]) find(name).hidden = !text;
+  find("again").textContent = text ? "Again" : "Try again";
+  find("share").setAttribute("aria-expanded", "false");
+}
+
+/** Show or hide the ways to share a story. */
+export function toggleSharing({ row, sharing }) {
+  sharing.hidden = !sharing.hidden;
+  row.querySelector(".share").setAttribute("aria-expanded", String(!sharing.hidden));
 }
 
 /** Append text to a story; each line is a paragraph. */

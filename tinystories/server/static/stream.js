@@ -37,9 +37,15 @@ export class Refusal extends Error {
 
 async function refusalOf(response) {
   const answer = await response.json().catch(() => ({}));
-  const text = answer.error ?? `The server answered ${response.status}.`;
+  const text = answer.error ?? `the server answered ${response.status}`;
   const wait = Number.parseInt(response.headers.get("Retry-After"), 10) || 0;
-  return new Refusal(text, { status: response.status, wait, field: answer.field });
+  // the page counts down what the server's words say at the end
+  const reason = wait && response.status === 429 ? text.replace(/[:;,.] try again .*$/, "") : text;
+  return new Refusal(sentence(reason), { status: response.status, wait, field: answer.field });
+}
+
+function sentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1).replace(/\.?$/, ".");
 }
 
 /** Request a story; calls `on.start` and `on.piece`. Returns the final object, and throws if there is none. */
@@ -54,7 +60,7 @@ export async function ask(request, signal, on) {
   for await (const [name, data] of eventsOf(response.body)) {
     if (data === "[DONE]") break;
     const message = JSON.parse(data);
-    if (name === "error") throw new Refusal(message.error);
+    if (name === "error") throw new Refusal(sentence(message.error));
     if (name === "start") on.start(message);
     else if (message.finish_reason) return message;
     else if (message.token !== undefined) on.piece(message);

@@ -12,14 +12,16 @@ function rememberedTheme() {
   }
 }
 
+/** The button says what a press does. */
 function showTheme(theme = rememberedTheme()) {
   if (theme) document.documentElement.dataset.theme = theme;
   const dark = theme ? theme === "dark" : systemIsDark.matches;
-  $("theme").setAttribute("aria-pressed", String(dark));
+  $("theme").value = dark ? "light" : "dark";
+  $("theme").textContent = dark ? "Day" : "Night";
 }
 
 function switchTheme() {
-  const theme = $("theme").getAttribute("aria-pressed") === "true" ? "light" : "dark";
+  const theme = $("theme").value;
   showTheme(theme);
   try {
     localStorage.setItem("theme", theme);

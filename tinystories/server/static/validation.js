@@ -16,7 +16,6 @@ function wrongField() {
 export function reportInvalid() {
   const field = wrongField();
   if (!info) showProblem("The model is not ready yet.");
-  else if (!prompt.value.trim()) showProblem("Type a beginning first.", prompt);
   else if (field) showProblem(`${field.labels[0].textContent} must be between ${field.min} and ${field.max}.`, field);
   else showProblem("");
   return !$("problem").hidden;
