@@ -62,11 +62,11 @@ def lines(history):
 
 
 def test_lines_are_kept(file):
-    for line in ("Zo\u00eb \U0001f98a", "two\nlines", "caf\udcff"):
+    for line in ("Zo\u00eb \U0001f98a", "two\nlines", "Z\udcff"):
         history, reason = open_history(True)
         assert reason is None
         history.append_string(line)
-    assert lines(open_history(True)[0]) == ["caf?", "two\nlines", "Zo\u00eb \U0001f98a"]
+    assert lines(open_history(True)[0]) == ["Z?", "two\nlines", "Zo\u00eb \U0001f98a"]
     assert os.name != "posix" or stat.S_IMODE(file.stat().st_mode) == 0o600
     history, reason = open_history(False)
     history.append_string("secret")
