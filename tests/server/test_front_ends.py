@@ -176,6 +176,8 @@ def test_llm(server):
     body = {"model": "run", "messages": messages, "stream": True, "stream_options": {"include_usage": True}}
     text, events = streamed(server, body | {"max_tokens": 8} | ENOUGH)
     assert text == read_as(server, f"{BEGINNING} three. four") and events[-1]["usage"]["prompt_tokens"] > 4
+    messages[2]["content"] = " three.\n"
+    assert answered(chat(server, messages)) == read_as(server, f"{BEGINNING} three.\nfour"), "no space after a line end"
 
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
