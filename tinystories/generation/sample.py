@@ -48,11 +48,12 @@ def _has_shapes(shapes: dict[str, tuple[int, ...]], model: PreTrainedModel) -> b
 
 @torch.no_grad()
 def _agrees(decoder: Decoder, model: PreTrainedModel) -> bool:
-    """In one pass and in steps, over a few tokens."""
+    """In one pass and in steps, over a few tokens; in float32 also where accelerate has put autocast around the network."""
     ids = [(7 * place + 1) % decoder.vocab_size for place in range(min(6, decoder.context))]
     was_training = model.training
     model.eval()
-    expected = model.forward(torch.tensor([ids]), use_cache=False).logits[0].numpy()
+    forward = getattr(model, "_original_forward", model.forward)
+    expected = forward(input_ids=torch.tensor([ids]), use_cache=False).logits[0].numpy()
     model.train(was_training)
     logits = decoder.prefill(0, ids, all_logits=True)
     decoder.prefill(0, ids[:1])
