@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerate import Accelerator
 from transformers import GenerationConfig
 
 from configuration_tinystories import TinyStoriesConfig
@@ -159,3 +160,15 @@ def test_changed_network(model, caplog):
     model.double()
     assert decoder_of(model) is None
     model.float()
+
+
+def test_network_under_autocast(tokenizer, caplog):
+    """Each evaluation of a run in bf16 said that the code was changed: accelerate puts autocast around a network."""
+    model = untrained_model(tokenizer, context=CONTEXT)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(6)
+    plain = model.forward
+    prepared = Accelerator(mixed_precision="bf16", cpu=True).prepare_model(model)
+    assert prepared.forward != plain
+    assert decoder_of(prepared) is not None and not caplog.records

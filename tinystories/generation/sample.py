@@ -48,7 +48,7 @@ def _has_shapes(shapes: dict[str, tuple[int, ...]], model: PreTrainedModel) -> b
 
 @torch.no_grad()
 def _agrees(decoder: Decoder, model: PreTrainedModel) -> bool:
-    """In one pass and in steps, over a few tokens; in float32 also where accelerate has put autocast around the network."""
+    """In one pass and in steps, over a few tokens; in float32 also where accelerate put autocast around the network."""
     ids = [(7 * place + 1) % decoder.vocab_size for place in range(min(6, decoder.context))]
     was_training = model.training
     model.eval()

@@ -230,8 +230,8 @@ def test_second_path_equals_the_model(options):
 
 
 def test_updates_that_bf16_does_not_see():
-    """A checkpoint stored in bf16 could not be fine-tuned in bf16: its weights lie on the grid of bf16, and a first update
-    of less than half a step of the grid was taken for another model."""
+    """A checkpoint stored in bf16 could not be fine-tuned in bf16: its weights lie on the grid of bf16, and a first
+    update of less than half a step of the grid was taken for another model."""
     model, tokenizer = load_checkpoint(str(BOXED))
     ids = tokenizer("One day, Pim the hedgehog found a red button in the wet grass.", return_tensors="pt")["input_ids"]
     model.eval()(input_ids=ids, labels=ids).loss.backward()

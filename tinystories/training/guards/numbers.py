@@ -169,8 +169,8 @@ def weights_of(model: PreTrainedModel) -> dict[str, np.ndarray]:
 def as_multiplied(weights: dict[str, np.ndarray], dtype: torch.dtype) -> dict[str, np.ndarray]:
     """The weights as autocast multiplies with them: matrices are rounded to `dtype`.
 
-    The difference is large where it is not random: the weights of a checkpoint that is stored in bf16 lie on its grid, and
-    the first updates, smaller than half a step of the grid, are not seen in bf16 at all.
+    The difference is large where it is not random: the weights of a checkpoint that is stored in bf16 lie on its grid,
+    and the first updates, smaller than half a step of the grid, are not seen in bf16 at all.
     """
 
     def rounded(weight: np.ndarray) -> np.ndarray:
