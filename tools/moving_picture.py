@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from PIL.Image import open as read_picture
 
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -89,7 +90,7 @@ def frames(page: Any, prompt: str) -> Iterator[Image.Image]:
 
 
 def screenshot(page: Any) -> Image.Image:
-    return Image.open(io.BytesIO(page.screenshot(scale="css", animations="disabled", caret="hide"))).convert("RGB")
+    return read_picture(io.BytesIO(page.screenshot(scale="css", animations="disabled", caret="hide"))).convert("RGB")
 
 
 def animation(pictures: list[Image.Image]) -> bytes:
