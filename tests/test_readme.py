@@ -1,63 +1,204 @@
-"""The commands and the Python of the README run; test_numbers.py compares its numbers with the records."""
+"""The README: every command and every piece of Python in it runs, in a new environment, in a copy of the checkout.
+
+test_numbers.py compares its numbers with the records.
+"""
 
 import re
 import shlex
-from contextlib import chdir
+import subprocess
 
+import httpx
 import pytest
 import torch
 
-from helpers.runs import ROOT, TokenizerOfSize, output_of, run_command, run_with_transformers_only
+from helpers.fake_hub import FakeHub
+from helpers.installation import Installation, copy_of_checkout
+from helpers.runs import ROOT, TokenizerOfSize, output_of, run_with_transformers_only
+from helpers.session import Session
 from tinystories.checkpoint.loading import new_model
-from tinystories.commands import generate
 from tinystories.config.recipe import read_recipe
+from tinystories.data.sample_corpus import sample_stories
 
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FINETUNING = (ROOT / "docs/finetuning.md").read_text(encoding="utf-8")
-BASH = [line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
-COMMANDS = [part.strip() for line in BASH for part in line.split(";") if part.strip()]
+BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", README, re.DOTALL)
+COMMANDS = [
+    part.strip() for kind, text in BLOCKS if kind == "bash" for part in re.split(r"[;\n]", text) if part.strip()
+]
+PICTURE = ROOT / "docs/figures/page.webp"
+
+# What is not run, and why; its words are checked as far as that goes without running it.
+NOT_RUN = {
+    "uvx --from . -c constraints.txt tinystories generate": "uv downloads every library into a folder of its own",
+    "uv tool install -c constraints.txt": "uv downloads every library into a folder of its own",
+    "pipx install --pip-args": "pipx downloads every library into a folder of its own",
+    "python -m pytest -n auto": "this test is one of them; .ci/run takes the line from the README",
+    "python run_clm.py configs/tinystories-24m.yaml": "needs the TinyStories dataset from the Hub, and a GPU",
+    "hf auth login": "asks for a token; the small Hub of the tests has one",
+}
+# What is added to a command, so that it takes seconds: fewer steps, a smaller network, a free port.
+SIZES = "--vocab_size 512 --num_hidden_layers 1 --hidden_size 64 --intermediate_size 128 --num_attention_heads 2"
+STEPS = "--max_steps 4 --eval_steps 2 --save_steps 2 --warmup_steps 1 --torch_compile false --data_cache_dir cache"
+ADDED = {
+    "configs/demo.yaml": f"{STEPS} {SIZES} --num_sample_stories 300",
+    "configs/tinystories-cpu.yaml": f"{STEPS} {SIZES} --block_size 128",
+    "tinystories train finetune": "--max_steps 4 --data_cache_dir cache",
+    "tinystories serve": "--port 0",
+}
+PRINTED = {  # in either output
+    "tinystories generate": "Once upon a time",
+    "tinystories chat": "One day, a little fox",
+    "run_clm.py configs/demo.yaml": "\nOnce upon a time",
+    "tinystories train finetune": "8 training stories, 2 validation stories",
+    "run_evaluation.py": "Results: evaluation/evaluation.json",
+    "check_run.py runs/demo": "verdict: UNDERTRAINED",
+    "push_to_hub.py": "Published: ",
+    "export_model.py": "Exported: exports/demo",
+}
+STATUSES = {"python check_run.py runs/demo": (1,)}  # the verdict on a model of so few steps is UNDERTRAINED
+
+
+def reason_not_to_run(command: str) -> str | None:
+    return next((reason for begin, reason in NOT_RUN.items() if command.startswith(begin)), None)
 
 
 def test_first_commands():
-    """Install, a story, the tests, a model of one's own: they come first."""
-    assert COMMANDS[:5] == [
-        "python -m pip install -c constraints.txt -e .",
+    """Install, a story, a page, a conversation: they come first."""
+    assert COMMANDS[:4] == [
+        'python -m pip install -c constraints.txt -e ".[web]"',
         'tinystories generate "Once upon a time" --seed 1',
-        'python -m pip install -c constraints.txt -e ".[dev]"',
-        "python -m pytest -n auto --dist loadfile",
-        "python run_clm.py configs/demo.yaml",
+        "tinystories serve",
+        "tinystories chat",
     ]
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("python run_clm.py")])
-def test_training_command_is_valid(command):
-    _, script, *arguments = shlex.split(command)
-    recipe = read_recipe([str(ROOT / word) if word.endswith(".yaml") else word for word in arguments])
-    assert (ROOT / script).exists() and recipe.training.output_dir
+def test_short():
+    """A page that nobody reads to its end; a picture of megabytes on it."""
+    assert len(README.splitlines()) <= 200
+    assert f"]({PICTURE.relative_to(ROOT).as_posix()})" in README and PICTURE.stat().st_size <= 1_500_000
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_typed_in_powershell(command):
+    """What bash and PowerShell read differently: single quotes, `&&`, continued lines, `$`; outside of quotes a comma,
+    which makes a list there, and brackets, which bash looks for in file names."""
+    assert not re.search(r"['`$\\<>|&]", command)
+    assert not re.search(r"[,@\[\]{}()*?~%]", re.sub(r'"[^"]*"', "", command))
+    assert "=" not in command.split()[0]
+
+
+@pytest.mark.parametrize(
+    "line", [r"\`a \\", "echo 'a'", "a && b", "echo $HOME", "--format llama,gguf", "pip install .[web]"]
+)
+def test_other_shells_are_seen(line):
+    with pytest.raises(AssertionError):
+        test_typed_in_powershell(line)
+
+
+def test_commands_that_are_not_run():
+    """Each has a reason, and is right as far as its words tell: files, recipes and extras exist."""
+    skipped = [command for command in COMMANDS if reason_not_to_run(command)]
+    assert len(skipped) == len(NOT_RUN)
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for command in skipped:
+        words = [word for group in shlex.split(command) for word in group.split()]
+        assert [word for word in words if word.endswith((".txt", ".yaml")) and not (ROOT / word).exists()] == []
+        assert all(f"\n{extra} = [" in project for extra in re.findall(r"\.\[(\w+)\]", command))
+        if "run_clm.py" in words:
+            assert read_recipe([str(ROOT / word) for word in words[2:]]).training.output_dir
+
+
+class Reader:
+    """Types the README, from its top to its end, in a copy of the checkout."""
+
+    def __init__(self, folder):
+        self.checkout, self.home = copy_of_checkout(folder / "checkout"), folder / "home"
+        self.installation = Installation(folder / "venv")
+        write_texts(self.checkout)
+
+    def read(self, hub: FakeHub) -> list[str]:
+        """The commands that were typed."""
+        self.hub, typed = hub.environment(self.home), []
+        with Session(self.installation, self.checkout, **self.hub) as self.session:
+            for kind, text in BLOCKS:
+                if kind == "python":
+                    self.run_python(text)
+                    continue
+                for command in filter(None, map(str.strip, re.split(r"[;\n]", text))):
+                    if not reason_not_to_run(command):
+                        self.run(command)
+                        typed.append(command)
+            self.run_adapter()
+        return typed
+
+    def run_python(self, code: str) -> None:
+        output_of(run_with_transformers_only(code.replace("YOUR_NAME", "someone"), self.checkout, **self.hub))
+
+    def run_adapter(self) -> None:
+        """The first code of docs/finetuning.md, a LoRA adapter of the README's model, and a story of the result."""
+        code = re.search(r"```python\n(.*?)```", FINETUNING, re.DOTALL).group(1)
+        output_of(run_with_transformers_only(code, self.checkout))
+        self.run('python run_generation.py runs/merged "Once upon a time" --greedy')
+
+    def run(self, command: str) -> None:
+        added = next((words for part, words in ADDED.items() if part in command), "")
+        words = shlex.split(f"{command} {added}".replace("YOUR_NAME", "someone"))
+        if command == "tinystories serve":
+            return self.open_page(words)
+        if words[0] == "python" and words[1].endswith(".py"):
+            process = self.session.run(*words[1:], folder=self.checkout)
+        elif words[0] == "tinystories" and command != "tinystories chat":
+            process = self.session.run(self.installation.programs / words[0], *words[1:], folder=self.checkout)
+        else:
+            words[0] = self.installation.python if words[0] == "python" else self.installation.programs / words[0]
+            process = self.installation.run(*words, cwd=self.checkout, text="One day, a little fox\n")
+        printed = process.stdout + process.stderr
+        assert process.returncode in STATUSES.get(command, (0,)), f"{command}\n{printed[-3000:]}"
+        expected = next((pattern for part, pattern in PRINTED.items() if part in command), "")
+        assert re.search(expected, printed), f"{command}\n{printed[-3000:]}"
+
+    def open_page(self, words: list[str]) -> None:
+        program = [self.installation.programs / words[0], *words[1:]]
+        with subprocess.Popen(
+            program,
+            cwd=self.checkout,
+            env=self.installation.environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        ) as server:
+            try:
+                address = next(found[0] for line in server.stderr if (found := re.search(r"http://\S+:\d+", line)))
+                client = httpx.Client(base_url=address, timeout=120, trust_env=False)
+                while client.get("/health").status_code == 503:  # the model is being opened
+                    assert server.poll() is None
+                assert "<title>" in client.get("/").text
+                answer = client.post("/generate", json={"prompt": "Once upon a time", "stream": False})
+                assert answer.status_code == 200 and answer.json()["text"], answer.text
+            finally:
+                server.kill()
+
+
+def write_texts(folder) -> None:
+    """The files that a reader has: stories.txt, held-out.txt and the folder my-stories."""
+    for name, seed, number in (("stories.txt", 1, 200), ("held-out.txt", 2, 20)):
+        text = "<|endoftext|>\n".join(sample_stories(number, seed))
+        (folder / name).write_text(text, encoding="utf-8")
+    (folder / "my-stories").mkdir()
+    for number, story in enumerate((ROOT / "tools/ten_stories.txt").read_text(encoding="utf-8").split("\n\n")):
+        (folder / "my-stories" / f"{number}.txt").write_text(story, encoding="utf-8")
 
 
 @pytest.mark.slow
-def test_demo_and_its_checkpoint(tmp_path, capsys, offline):
-    """The first run with fewer steps, stories and layers; then the README's and docs/finetuning.md's code on its
-    checkpoint.
-    """
-    short = ["--max_steps", "4", "--eval_steps", "2", "--save_steps", "2", "--num_sample_stories", "500"]
-    short += ["--num_hidden_layers", "2", "--vocab_size", "1024"]
-    process = run_command(
-        "run_clm.py", ROOT / "configs/demo.yaml", *short, "--data_cache_dir", tmp_path / "cache", cwd=tmp_path
-    )
-    assert process.returncode == 0, process.stderr[-2000:]
-    assert process.stdout.startswith("Once upon a time")
-    assert "python run_generation.py" in process.stdout
-    write, adapter = (re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1) for text in (README, FINETUNING))
-    assert "One day, a little fox" in output_of(run_with_transformers_only(f"{write}\n{adapter}", tmp_path))
-    generation = next(command for command in COMMANDS if "run_generation.py" in command)
-    with chdir(tmp_path):
-        generate.main(shlex.split(generation)[2:])
-        assert capsys.readouterr().out.startswith("One day, a little fox")
-        generate.main(["runs/merged", "Once upon a time", "--greedy"])
-        assert capsys.readouterr().out.startswith("Once upon a time")
+@pytest.mark.hub
+def test_every_command_as_it_stands(tmp_path):
+    """A command that was right when it was written. Its words are typed as they stand in the README; ADDED says what is
+    added to them, NOT_RUN what is left out."""
+    with FakeHub() as hub:
+        typed = Reader(tmp_path).read(hub)
+        assert len(typed) + len(NOT_RUN) == len(COMMANDS)
+        assert "model.safetensors" in hub.files("someone/demo")
 
 
 def test_parameter_counts():

@@ -15,8 +15,11 @@ from helpers.forked import fork_command
 from helpers.mutations import assert_stopped
 from helpers.runs import TINY, as_options, mistake
 from modeling_tinystories import TinyStoriesForCausalLM
+from tinystories.checkpoint.loading import load_checkpoint
+from tinystories.config.packaged import BOXED
 from tinystories.evaluation.ngrams import ngram_loss
 from tinystories.evaluation.second_path import NotKnownError, SecondPath
+from tinystories.training.guards.numbers import BF16_TOLERANCE, as_multiplied, weights_of
 from tinystories.training.guards.weights import check_moved, marks
 
 
@@ -225,6 +228,25 @@ def test_second_path_equals_the_model(options):
     with torch.no_grad():
         expected = model(input_ids=ids[None]).logits[0].numpy()
     assert np.abs(SecondPath(config.to_dict(), weights).logits(ids.tolist()) - expected).max() < 1e-4  # float32 angles
+
+
+def test_updates_that_bf16_does_not_see():
+    """A checkpoint stored in bf16 could not be fine-tuned in bf16: its weights lie on the grid of bf16, and a first
+    update of less than half a step of the grid was taken for another model."""
+    model, tokenizer = load_checkpoint(str(BOXED))
+    ids = tokenizer("One day, Pim the hedgehog found a red button in the wet grass.", return_tensors="pt")["input_ids"]
+    model.eval()(input_ids=ids, labels=ids).loss.backward()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.sub_(0.0015 * weight.abs() * weight.grad.sign())
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = model(input_ids=ids).logits[0, :-1].float().log_softmax(-1)
+    found = -logits.gather(-1, ids[0, 1:, None])[:, 0].numpy().mean()
+    exact, seen = (
+        SecondPath(model.config.to_dict(), weights).token_nll(ids[0].tolist()).mean()
+        for weights in (weights_of(model), as_multiplied(weights_of(model), torch.bfloat16))
+    )
+    assert abs(found - exact) > BF16_TOLERANCE[0] > 2 * abs(found - seen)
 
 
 def test_unknown_network_is_said():

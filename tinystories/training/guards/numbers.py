@@ -166,6 +166,19 @@ def weights_of(model: PreTrainedModel) -> dict[str, np.ndarray]:
     return {name: weight.detach().float().cpu().numpy() for name, weight in model.named_parameters()}
 
 
+def as_multiplied(weights: dict[str, np.ndarray], dtype: torch.dtype) -> dict[str, np.ndarray]:
+    """The weights as autocast multiplies with them: matrices are rounded to `dtype`.
+
+    The difference is large where it is not random: the weights of a checkpoint that is stored in bf16 lie on its grid,
+    and the first updates, smaller than half a step of the grid, are not seen in bf16 at all.
+    """
+
+    def rounded(weight: np.ndarray) -> np.ndarray:
+        return torch.from_numpy(weight).to(dtype).float().numpy()
+
+    return {name: rounded(weight) if weight.ndim > 1 else weight for name, weight in weights.items()}
+
+
 class NumbersGuard(TrainerCallback):
     """Checks what a Trainer evaluates and what it logs; must come before the throughput among its callbacks."""
 
@@ -242,7 +255,8 @@ class NumbersGuard(TrainerCallback):
             check_moved(self.began, weights, f"step {self.begin_step}")
         if max(float(np.abs(weight).max()) for weight in weights.values()) > SPOILT:
             return "a step has spoilt the weights"  # which stops the run before its next one
-        half = self.trainer.args.bf16 or self.trainer.args.fp16
+        half = torch.bfloat16 if self.trainer.args.bf16 else torch.float16 if self.trainer.args.fp16 else None
+        weights = as_multiplied(weights, half) if half else weights
         try:
             network = SecondPath(self.trainer.model.config.to_dict(), weights)
         except NotKnownError as error:
