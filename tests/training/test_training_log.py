@@ -154,6 +154,23 @@ def test_lines_of_a_resumed_run(run, tmp_path):
 
 
 @slow
+def test_lines_of_a_run_that_stops_early(run):
+    """An evaluation that is no better names the best one; the reason why the run ends follows it."""
+    saving = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    process = run(
+        **saving | {"load_best_model_at_end": True, "early_stopping_patience": 1, "max_steps": 60, "warmup_steps": 0},
+        **{"learning_rate": 0.5, "max_loss_spike": 0, "max_grad_norm": 0},
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    lines = process.stderr.splitlines()
+    stopped = lines.index("stopping early: no better evaluation in the last 1")
+    scores = [EVAL.fullmatch(line) for line in lines if line.startswith("eval at ")]
+    best = min(scores, key=lambda found: float(found["loss"]))
+    assert best["place"] == "best so far" and scores[-1]["place"] == f"best at step {best['step']}"
+    assert max(place for place, line in enumerate(lines) if line.startswith("eval at ")) < stopped
+
+
+@slow
 def test_log_level(run):
     """The Trainer's key holds for this project's lines too: nothing but errors."""
     process = run(max_steps=2, logging_steps=1, log_level="error")
