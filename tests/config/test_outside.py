@@ -70,7 +70,7 @@ def test_home_folder_in_every_option(parsers, home):
         *("train model_name_or_path", "train resume_from_checkpoint", "train deepspeed", "tokenizer output_dir"),
         *("generate checkpoint", "generate output_file", "evaluate checkpoints", "evaluate leaderboard"),
         *("serve checkpoint", "serve tokenizer_path", "check data", "check clean", "check output_file"),
-        *("report run_folder", "report output_dir", "push checkpoint", "push output_file"),
+        *("report run_folders", "report output_dir", "push checkpoint", "push output_file"),
     }
 
 
