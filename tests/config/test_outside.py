@@ -77,7 +77,7 @@ def test_home_folder_in_every_option(parsers, home):
             "evaluate leaderboard",
         ),
         *("serve checkpoint", "serve tokenizer_path", "check data", "check clean", "check output_file"),
-        *("report run_folder", "report output_dir", "push checkpoint", "push output_file"),
+        *("report run_folders", "report output_dir", "push checkpoint", "push output_file"),
     }
 
 
