@@ -123,13 +123,13 @@ def _compare_with_controls(likeness: Likeness, held_out: bool, sample: Sample) -
 
 def check_sizes(train: datasets.Dataset, validation: datasets.Dataset) -> str:
     """Few stories, or one that is very long, may be a file that was divided wrongly: said, and not refused."""
-    for name, stories in (("training", train), ("validation", validation)):
-        if len(stories) < FEW_STORIES:
-            logger.warning(
-                "only %d %s stories: is that what the data holds? --story_separator sets what ends a story",
-                len(stories),
-                name,
-            )
+    if min(len(train), len(validation)) < FEW_STORIES:
+        logger.warning(
+            "%d stories to train on, and %d to validate on, whose score is uncertain: if the data holds more, "
+            "--story_separator sets what ends a story",
+            len(train),
+            len(validation),
+        )
     lengths = np.concatenate(
         [pc.binary_length(table["text"]).to_numpy() for table in train.with_format("arrow").iter(STORIES_PER_BATCH)]
     )
