@@ -3,9 +3,10 @@
     python benchmarks/first_story.py --write
     python benchmarks/first_story.py --libraries_here --write
 
-It builds the wheel, installs it, and runs `tinystories generate "Once upon a time"` with seeds 1 to 5. What is counted
-is the whole command, user and system, not the installation. --libraries_here installs the wheel alone and takes torch
-and the other libraries from this Python, where gigabytes are not to be downloaded again.
+It builds the wheel, installs it, and runs `tinystories generate "Once upon a time"` with seeds 1 to 20. What is counted
+is the whole command, user and system, not the installation. The README shows the story of one seed, and says that it
+was chosen. --libraries_here installs the wheel alone and takes torch and the other libraries from this Python, where
+gigabytes are not to be downloaded again.
 """
 
 import argparse
@@ -29,7 +30,8 @@ from tinystories.provenance import Stopwatch, provenance
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / "docs" / "results" / "first_story.json"
-PROMPT, SEEDS, MOST_SECONDS = "Once upon a time", range(1, 6), 5
+PROMPT, SEEDS, MOST_SECONDS = "Once upon a time", range(1, 21), 5
+SHOWN = 13  # the seed in the README: of these stories the one whose hero and friend keep their names longest
 # Without what would lead to this checkout or to the Hub.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
 
@@ -104,6 +106,7 @@ def described(stories: list[dict[str, Any]], wheel_bytes: int, libraries_here: b
         "wheel_bytes": wheel_bytes,
         "boxed_bytes": sum(path.stat().st_size for path in BOXED.iterdir() if path.is_file()),
         "prompt": PROMPT,
+        "shown_seed": SHOWN,
         "stories": stories,
         "tables": [
             {

@@ -67,7 +67,7 @@ def test_first_commands():
     """Install, a story, a page, a conversation: they come first."""
     assert COMMANDS[:4] == [
         'python -m pip install -c constraints.txt -e ".[web]"',
-        'tinystories generate "Once upon a time" --seed 1',
+        'tinystories generate "Once upon a time" --seed 13',
         "tinystories serve",
         "tinystories chat",
     ]
