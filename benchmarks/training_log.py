@@ -22,7 +22,6 @@ ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / "docs" / "results" / "training_log.json"
 DOCUMENT = ROOT / "docs" / "long_runs.md"
 MARKS = ("<!-- training log: sample -->", "<!-- training log: end -->")
-BEFORE, AFTER = 2, 2  # lines of steps around the evaluation that is shown
 
 
 def main() -> None:
@@ -63,13 +62,14 @@ def with_sample(document: str, record: dict) -> str:
 
 
 def excerpt(log: list[str]) -> list[str]:
-    """The beginning, the first evaluation with some steps around it, and the end."""
+    """The beginning, an evaluation half-way with a line of steps on both sides, and the end."""
     first = next(place for place, line in enumerate(log) if line.startswith("training: "))
     last = next(place for place, line in enumerate(log) if line.startswith("trained "))
     steps = [place for place in range(first, last) if log[place].startswith("step ")]
-    evaluated = next(place for place in range(first, last) if log[place].startswith("eval at "))
-    begin = [place for place in steps if place < evaluated][-BEFORE]
-    end = [place for place in steps if place > evaluated][AFTER - 1]
+    evaluations = [place for place in range(first, last) if log[place].startswith("eval at ")]
+    evaluated = evaluations[len(evaluations) // 2]
+    begin = max(place for place in steps if place < evaluated)
+    end = min(place for place in steps if place > evaluated)
     return [log[first], "...", *log[begin : end + 1], "...", *log[last:]]
 
 
