@@ -1,6 +1,7 @@
 """Minimal pairs: what each rule changes and does not change, the balance of the pairs, and which models are right."""
 
 import json
+import random
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import torch
 from helpers.runs import ROOT, load_benchmark, mistake
 from tinystories.checkpoint.loading import new_model
 from tinystories.config.keys import ModelArguments, TokenizerArguments
+from tinystories.data import sample_corpus
 from tinystories.data.sample_corpus import sample_stories
 from tinystories.data.tokenizer import train_tokenizer
 from tinystories.evaluation.minimal_pairs.pairs import (
@@ -26,9 +28,25 @@ EXCHANGED = ("wrong_name", "next_sentence")
 LOCAL = ("article_a_an", "article_doubled", "agreement", "word_order")  # the word before decides
 
 
+def texts_of_one_and_two(number: int, seed: int) -> list[str]:
+    """Stories of the sample corpus, which have one hero each, and every eighth one of two: "they were"."""
+    rng, texts = random.Random(seed), sample_stories(number, seed)
+    for place in range(0, number, 8):
+        names, family = rng.choice([(sample_corpus.GIRLS, "sisters"), (sample_corpus.BOYS, "brothers")])
+        one, two = rng.sample(names, 2)
+        trait, home = rng.choice(["little", "young", "happy", "funny"]), rng.choice(sample_corpus.HOMES)
+        what, felt = rng.choice(["kite", "ball", "drum", "doll"]), rng.choice(["tired", "happy", "proud", "hungry"])
+        texts[place] = (
+            f"Once upon a time, there were two {trait} {family} named {one} and {two}. They lived {home}.\n"
+            f"One day, {one} and {two} took a {what} to the park. They played until the sun went down.\n"
+            f"{one} and {two} went home. They were {felt}."
+        )
+    return texts
+
+
 @pytest.fixture(scope="module")
 def stories() -> datasets.Dataset:
-    return datasets.Dataset.from_dict({"text": sample_stories(1500, seed=3)})
+    return datasets.Dataset.from_dict({"text": texts_of_one_and_two(1500, seed=3)})
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +56,7 @@ def pairs(stories):
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    texts = sample_stories(300, seed=4)
+    texts = texts_of_one_and_two(300, seed=4)
     return train_tokenizer(datasets.Dataset.from_dict({"text": texts}), TokenizerArguments(vocab_size=1200))
 
 
@@ -193,7 +211,7 @@ def counted(tokenizer, distance: int) -> TableModel:
     """A model counted from other stories: which token comes `distance` after another; 2 means labels shifted twice."""
     size = len(tokenizer)
     counts = torch.full((size, size), 0.01)
-    for text in sample_stories(600, seed=5):
+    for text in texts_of_one_and_two(600, seed=5):
         ids = torch.tensor([tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]])
         counts.index_put_((ids[:-distance], ids[distance:]), torch.ones(len(ids) - distance), accumulate=True)
     return TableModel((counts / counts.sum(1, keepdim=True)).log())
@@ -202,7 +220,7 @@ def counted(tokenizer, distance: int) -> TableModel:
 def test_unigram_model(tokenizer, pairs):
     """A model that knows only word frequencies does well in no rule."""
     size = len(tokenizer)
-    texts = tokenizer(sample_stories(600, seed=5), add_special_tokens=False)["input_ids"]
+    texts = tokenizer(texts_of_one_and_two(600, seed=5), add_special_tokens=False)["input_ids"]
     frequency = torch.bincount(torch.tensor([token for ids in texts for token in ids]), minlength=size) + 0.1
     results = score_pairs(TableModel((frequency / frequency.sum()).log().expand(size, size)), tokenizer, pairs)
     assert set(results) == {*RULES, "mean_of_rules"}

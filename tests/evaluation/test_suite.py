@@ -129,7 +129,7 @@ def test_critic(folder, evaluated, caplog):
     """A critic adds its metrics and the overall number to table, page and leaderboard; its content is in the key."""
     pytest.importorskip("harper")
     settings = [*FEW, "--presets", "balanced", "--output_dir", "critic", "--leaderboard", "critic/board.jsonl"]
-    settings += ["--seeds", "1", "2", "--max_new_tokens", "40"]  # enough text for a he, a she or a name
+    settings += ["--prompts", "16", "--seeds", "1", "2", "--max_new_tokens", "60"]  # enough for a he, a she or a name
     printed = evaluated("run", *settings, "--critic", "run/checkpoint-10")
     assert "its own critic" not in caplog.text and "NOT MEASURED" not in caplog.text
     (found,) = json.loads((folder / "critic" / "evaluation.json").read_text(encoding="utf-8"))
