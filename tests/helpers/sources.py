@@ -325,7 +325,7 @@ DEFINED = {
         "where two words are nearly equally likely",
         "| 200 when a model is ready, else 503 with the reason |",
         "| 200 as long as the process answers",
-        "7 + 142 tokens, ... tokens/s, stop, seed 1",
+        "7 + 117 tokens, ... tokens/s, stop, seed 1",
         "respond /metrics 404",
         "reverse_proxy 127.0.0.1:7779",
         "runs as uid 1000",
