@@ -141,6 +141,9 @@ def test_mistyped_path_is_no_prompt(word, elsewhere):
 def test_checkpoint_alone(word, elsewhere):
     """A terminal or stdin gives the prompts. It may be mistyped, but nobody begins a story with it."""
     (elsewhere / "some folder").mkdir()
+    if word.startswith("runs"):
+        assert mistake(generate.parse, [word, "--seed", "1"]) == f"no folder {word} here"
+        return
     found = generate.parse([word, "--seed", "1"])
     assert (found.checkpoint, found.prompt, found.folder) == (word, None, find_checkpoint(word))
     assert generate.parse([]).folder == str(BOXED) and generate.parse([]).prompt is None
@@ -154,6 +157,7 @@ def test_no_prompt(words, elsewhere):
 
 def test_two_arguments(elsewhere):
     """As before: whatever the first one is, it is a checkpoint; options may stand between them."""
+    (elsewhere / "runs/demoo").mkdir(parents=True)
     found = generate.parse(["runs/demoo", "--seed", "3", "Once upon"])
     assert (found.checkpoint, found.prompt, found.folder, found.seed) == ("runs/demoo", "Once upon", "runs/demoo", 3)
     assert generate.parse(["Once upon", ""]).prompt == ""
@@ -163,12 +167,14 @@ def test_two_arguments(elsewhere):
 def test_folder_of_that_name(elsewhere, caplog):
     """A folder of one's own that cannot be named; or that is taken without a word."""
     with caplog.at_level("INFO"):
-        assert find_checkpoint("boxed") == str(BOXED) and find_checkpoint("./boxed") == "./boxed"
+        assert find_checkpoint("boxed") == str(BOXED)
+        assert mistake(find_checkpoint, "./boxed") == "no folder ./boxed here"
         (elsewhere / "boxed").touch()
         assert find_checkpoint("boxed") == str(BOXED) and caplog.text == ""
         (elsewhere / "boxed").unlink()
         (elsewhere / "boxed").mkdir()
         assert find_checkpoint("boxed") == "boxed" and "the folder here" in caplog.text
+        assert find_checkpoint("./boxed") == "./boxed"
     assert generate.parse(["Once upon a time"]).folder == str(BOXED)
     assert is_boxed(BOXED) and not is_boxed("boxed")
 
@@ -196,6 +202,8 @@ def test_server_without_checkpoint(elsewhere, monkeypatch):
     assert serve.parse([])[0] == serve.parse(["boxed"])[0] == str(BOXED)
     monkeypatch.setenv("CHECKPOINT_PATH", "")
     assert serve.parse(["--port", "0"])[0] == str(BOXED)
+    for name in ("runs/mine", "runs/demoo"):
+        (elsewhere / name).mkdir(parents=True)
     monkeypatch.setenv("CHECKPOINT_PATH", "runs/mine")
     assert serve.parse([])[0] == "runs/mine" and serve.parse(["runs/demoo"])[0] == "runs/demoo"
     assert "is empty" in mistake(serve.parse, [""])

@@ -1,7 +1,8 @@
 """A run folder of version 0.1.0, with another layout of the package, still opens, is checked and goes on.
 
 tests/helpers/run_of_0_1_0.zip is a run of 12 steps on 60 sample stories, without its report: files that were written
-then and cannot be written again. Guards: a renamed class, key or file that old runs name.
+then and cannot be written again; and stories.jsonl, the stories that this version's sample corpus no longer has.
+Guards: a renamed class, key or file that old runs name.
 """
 
 import contextlib
@@ -24,10 +25,14 @@ ARCHIVE = Path(__file__).parent / "helpers" / "run_of_0_1_0.zip"
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """The unpacked run folder, named `run` in the working folder; its recipe names the cache `cache` beside it."""
+    """The unpacked run folder, named `run` in the working folder; its recipe names the cache `cache` beside it, and its
+    stories as if they had always been a file."""
     with zipfile.ZipFile(ARCHIVE) as archive:
         archive.extractall(tmp_path)
     monkeypatch.chdir(tmp_path)
+    recipe = tmp_path / "run" / "recipe.json"
+    of_a_file = {"num_sample_stories": None, "train_file": "stories.jsonl"}
+    recipe.write_text(json.dumps(json.loads(recipe.read_text()) | of_a_file))
     return tmp_path / "run"
 
 

@@ -70,7 +70,7 @@ def test_place_that_refuses():
         (tokenizer.main, ["--num_sample_stories", "5", "--output_dir"]),
         (evaluate.main, ["some/model", "--output_dir"]),
         (evaluate.main, ["some/model", "--leaderboard"]),
-        (report.main, ["runs/demo", "--output_dir"]),
+        (report.main, ["tests", "--output_dir"]),
     ],
 )
 def test_every_command_checks_first(main, words, tmp_path):

@@ -49,7 +49,7 @@ ADDED = {
 PRINTED = {  # in either output
     "tinystories generate": "Once upon a time",
     "tinystories chat": "One day, a little fox",
-    "run_clm.py configs/demo.yaml": "\nOnce upon a time",
+    "run_clm.py configs/demo.yaml": r"(?m)^Once upon a time",
     "tinystories train finetune": "8 training stories, 2 validation stories",
     "run_evaluation.py": "Results: evaluation/evaluation.json",
     "check_run.py runs/demo": "verdict: UNDERTRAINED",

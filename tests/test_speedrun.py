@@ -83,7 +83,7 @@ def test_flops_of_step():
 
 
 @pytest.mark.parametrize(
-    "line", ["skip_guards: true", "num_sample_stories: 50", "model_name_or_path: runs/a", "num_train_epochs: 4"]
+    "line", ["skip_guards: true", "num_sample_stories: 50", "model_name_or_path: somebody/a", "num_train_epochs: 4"]
 )
 def test_refused_keys(line, tmp_path):
     path = tmp_path / "candidate.yaml"

@@ -159,7 +159,7 @@ def test_outside_range_widens(fitted):
     [
         ({"optimizer": "adamw", "lr_scheduler_type": "linear", "lr_scheduler_kwargs": "{}"}, "optimizer muon"),
         ({"lr_scheduler_type": "linear", "lr_scheduler_kwargs": "{}"}, "lr_scheduler_type warmup_stable_decay"),
-        ({"model_name_or_path": "runs/other"}, "continues a checkpoint"),
+        ({"model_name_or_path": "somebody/other"}, "continues a checkpoint"),
         ({"streaming": True, "max_steps": 10}, "stream"),
     ],
 )

@@ -227,7 +227,7 @@ def test_shards_of_the_hub(hub, tmp_path, tokenizer):
     assert not list((tmp_path / "home").rglob("*.jsonl"))  # nothing of it is stored
     for name, split, reason in (
         ("stories", "test", "has no split 'test'"),
-        ("none", "train", "cannot stream the data"),
+        ("none", "train", "the Hub has no such dataset, or a private one"),
     ):
         wrong = DataArguments(dataset_name=f"someone/{name}", train_split_name=split, streaming=True)
         assert reason in mistake(load_corpus, wrong)

@@ -25,6 +25,7 @@ from transformers.utils import hub as transformers_hub
 
 LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 REPO = r"(?P<repo>[^/]+/[^/]+)"
+NO_OWNER = r"(?P<repo>[^/]+)"  # as the first models of the Hub are named
 MODEL = rf"/api/(?:models|datasets)/{REPO}"
 REVISION = r"(?P<revision>[^/]+)"
 READ, WRITE, OPEN = "read", "write", "open"  # what the token must allow; an upload address is open: it carries no token
@@ -405,6 +406,7 @@ def list_tree(repository: Repository, request: Request) -> Reply:
     return as_json(list(entries.values()))
 
 
+@route("GET HEAD", f"/{NO_OWNER}/resolve/{REVISION}/(?P<path>.+)", READ)
 @route("GET HEAD", f"(?:/datasets)?/{REPO}/resolve/{REVISION}/(?P<path>.+)", READ)
 def send_file(repository: Repository, request: Request) -> Reply:
     commit = repository.at(request.revision)

@@ -31,7 +31,7 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, *map(str, words)],
             cwd=ROOT,
-            env=os.environ | ENVIRONMENT | {"TERM": "xterm"} | environment,
+            env=os.environ | ENVIRONMENT | {"TERM": "xterm", "COLUMNS": str(columns)} | environment,
             stdin=screen,
             stdout=screen,
             stderr=screen,

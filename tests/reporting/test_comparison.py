@@ -170,9 +170,11 @@ def test_refused(runs, tmp_path, monkeypatch, offline):
     assert "is named twice" in mistake(report.main, ["first", "./first"])
     assert "holds no run" in mistake(report.main, ["first", "empty"])
     assert "absent" in mistake(report.main, ["first", "absent"])
-    many = [str(tmp_path / str(number)) for number in range(len(LINE_COLOURS) + 1)]
-    assert "at most 8" in mistake(report.main, many)
     assert sorted(tmp_path.iterdir()) == before
+    many = [tmp_path / str(number) for number in range(len(LINE_COLOURS) + 1)]
+    for folder in many:
+        folder.mkdir()
+    assert "at most 8" in mistake(report.main, [*map(str, many)])
 
 
 def test_as_many_as_can_be_told_apart(tmp_path):

@@ -153,7 +153,7 @@ def test_allowed_hosts(monkeypatch):
             monkeypatch.delenv(name, raising=False)
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        assert parse([])[1].hosts() == ["localhost", "127.0.0.1", "[::1]"]
+        assert parse(["boxed"])[1].hosts() == ["localhost", "127.0.0.1", "[::1]"]
 
 
 def test_order_of_layers():

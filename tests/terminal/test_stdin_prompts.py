@@ -62,7 +62,7 @@ def test_bad_lines(stdin, capsys):
 def test_nothing_on_stdin(content, stdin, capsys):
     """As from the null device or a closed stdin, and before a model is opened."""
     stdin(content)
-    assert mistake(generate.main, ["runs/none"]).startswith("no prompt: nothing is on stdin; ")
+    assert mistake(generate.main, ["somebody/none"]).startswith("no prompt: nothing is on stdin; ")
     assert capsys.readouterr().out == ""
 
 

@@ -357,8 +357,8 @@ COSINE = ["--lr_scheduler_type", "cosine_with_min_lr", "--lr_scheduler_kwargs"]
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--optimizer", "lion"], ["optimizer", "'adamw', 'muon'"]),
-        (["--residual_init", "small"], ["residual_init", "'normal', 'zero', 'depth_scaled'"]),
+        (["--optimizer", "lion"], ["optimizer", "adamw, muon"]),
+        (["--residual_init", "small"], ["residual_init", "normal, zero, depth_scaled"]),
         (["--lr_scheduler_type", "triangle"], ["lr_scheduler_type", "warmup_stable_decay"]),
         (["--muon_learning_rate", "0.1"], ["muon_learning_rate is for optimizer muon"]),
         (["--muon_momentum", "0.9"], ["muon_momentum is for optimizer muon"]),
@@ -422,7 +422,7 @@ def test_decay_in_steps_of_a_run_in_epochs():
 
 def test_residual_init_of_a_checkpoint():
     """Refused: its weights are not fresh."""
-    recipe = read_recipe(["--model_name_or_path", "runs/mine", "--residual_init", "zero"])
+    recipe = read_recipe(["--model_name_or_path", "somebody/mine", "--residual_init", "zero"])
     assert mistake(apply_checkpoint, recipe).startswith("residual_init: it applies to fresh weights only")
 
 

@@ -152,7 +152,11 @@ def _did_you_mean(name: str) -> str | None:
     if near := _near(name):
         return f"did you mean {near}?"
     above = Path(name).parent
-    there = sorted(path.name for path in _folders(above)) if looks_local(name) and above != Path() else []
+    there = (
+        sorted(path.name for path in _folders(above))
+        if looks_local(name) and above not in (Path(), Path(above.anchor))
+        else []
+    )
     return f"in {above.as_posix()} there is {', '.join(there[:MOST_NAMED])}" if there else None
 
 

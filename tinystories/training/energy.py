@@ -44,7 +44,7 @@ class Rapl:
 
     def _read(self) -> list[int] | None:
         try:
-            return [int((zone / "energy_uj").read_text()) for zone in self.meters]
+            return [int((zone / "energy_uj").read_text(encoding="ascii")) for zone in self.meters]
         except (OSError, ValueError):
             return None
 
@@ -54,7 +54,7 @@ class Rapl:
         if now is None or before is None:
             return None
         self.before = now
-        rounds = [int((zone / "max_energy_range_uj").read_text()) for zone in self.meters]
+        rounds = [int((zone / "max_energy_range_uj").read_text(encoding="ascii")) for zone in self.meters]
         used = zip(now, before, rounds, strict=True)
         return sum(later - earlier + (most if later < earlier else 0) for later, earlier, most in used) // 1000
 
