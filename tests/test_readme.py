@@ -52,11 +52,11 @@ PRINTED = {  # in either output
     "run_clm.py configs/demo.yaml": r"(?m)^Once upon a time",
     "tinystories train finetune": "8 training stories, 2 validation stories",
     "run_evaluation.py": "Results: evaluation/evaluation.json",
-    "check_run.py runs/demo": "verdict: UNDERTRAINED",
+    "check_run.py runs/demo": "verdict: UN(DER)?TRAINED",
     "push_to_hub.py": "Published: ",
     "export_model.py": "Exported: exports/demo",
 }
-STATUSES = {"python check_run.py runs/demo": (1,)}  # the verdict on a model of so few steps is UNDERTRAINED
+STATUSES = {"python check_run.py runs/demo": (1,)}  # the verdict on a model of so few steps is UNTRAINED or UNDERTRAINED
 
 
 def reason_not_to_run(command: str) -> str | None:
