@@ -56,7 +56,8 @@ PRINTED = {  # in either output
     "push_to_hub.py": "Published: ",
     "export_model.py": "Exported: exports/demo",
 }
-STATUSES = {"python check_run.py runs/demo": (1,)}  # the verdict on a model of so few steps is UNTRAINED or UNDERTRAINED
+# The verdict on a model of so few steps is UNTRAINED or UNDERTRAINED.
+STATUSES = {"python check_run.py runs/demo": (1,)}
 
 
 def reason_not_to_run(command: str) -> str | None:
