@@ -215,7 +215,7 @@ def test_sizes(caplog):
     check_sizes(many, many)
     assert not caplog.records
     check_sizes(datasets.Dataset.from_dict({"text": [*many["text"], "A long walk. " * 2000]}), many.take(3))
-    assert "is that one story?" in caplog.text and "only 3 validation stories" in caplog.text
+    assert "is that one story?" in caplog.text and "31 stories to train on, and 3 to validate on" in caplog.text
 
 
 @pytest.mark.parametrize("separator", ["auto", "endoftext", "blank_line", "two_blank_lines", "line", "file"])
