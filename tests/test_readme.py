@@ -33,6 +33,7 @@ NOT_RUN = {
     "uvx --from . -c constraints.txt tinystories generate": "uv downloads every library into a folder of its own",
     "uv tool install -c constraints.txt": "uv downloads every library into a folder of its own",
     "pipx install --pip-args": "pipx downloads every library into a folder of its own",
+    'python -m pip install -c constraints.txt -e ".[dev]"': ".ci/run takes the line from the README, in a new venv",
     "python -m pytest -n auto": "this test is one of them; .ci/run takes the line from the README",
     "python run_clm.py configs/tinystories-24m.yaml": "needs the TinyStories dataset from the Hub, and a GPU",
     "hf auth login": "asks for a token; the small Hub of the tests has one",

@@ -12,7 +12,6 @@ MOST_BYTES is refused.
 
 import argparse
 import io
-import json
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -34,9 +33,11 @@ WIDTH, HEIGHT = 840, 760  # CSS pixels; a README is about as wide
 EVENTS = 3  # of the server, between two screenshots: pieces of the story
 FRAME, FIRST, LAST = 100, 800, 4_000  # milliseconds that a frame is shown
 
-# The page reads a stream of events as it always does; each event waits until `letThrough` is called.
+# The page reads a stream of events as it always does; each event waits until `letThrough` is called. Its clock stands
+# still, so that it shows no speed while it is held up.
 HOLD_EVENTS = """
 (() => {
+  performance.now = () => 0;
   const fetch = window.fetch;
   const waiting = [];
   window.letThrough = (count) => waiting.splice(0, count).forEach((go) => go());
@@ -61,14 +62,12 @@ HOLD_EVENTS = """
 DRAWN = "() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))"
 
 
-def with_seed(page: Any, seed: int) -> None:
-    """The requests of the page ask for this seed, whatever its settings look like."""
-
-    def ask(route: Any) -> None:
-        body = json.loads(route.request.post_data) | {"seed": seed}
-        route.continue_(post_data=json.dumps(body))
-
-    page.route("**/generate", ask)
+def set_seed(page: Any, seed: int) -> None:
+    """In the settings, which stay closed: the page then says itself with which seed it wrote."""
+    page.locator("#seed").evaluate(
+        "(field, seed) => { field.value = seed; field.dispatchEvent(new Event('input', { bubbles: true })); }",
+        str(seed),
+    )
 
 
 def frames(page: Any, prompt: str) -> Iterator[Image.Image]:
@@ -120,7 +119,7 @@ def write(pictures: list[Image.Image], file: Path, most_bytes: int = MOST_BYTES)
 def take_pictures(checkpoint: str, prompt: str, seed: int) -> list[Image.Image]:
     with tempfile.TemporaryDirectory() as folder, served(checkpoint, Path(folder)) as address, chromium() as browser:
         page = open_page(browser, address, WIDTH, HEIGHT, script=HOLD_EVENTS)
-        with_seed(page, seed)
+        set_seed(page, seed)
         return list(frames(page, prompt))
 
 
