@@ -11,8 +11,8 @@ import torch
 
 from benchmarks import claims, claims_report, claims_run
 from benchmarks.claims_report import BITS, COMPARISONS, Comparison, Difference, Measure, difference, t95
-from benchmarks.recipe_runs import Run, train
-from helpers.runs import ROOT, TokenizerOfSize
+from benchmarks.recipe_runs import Run, TokenizerOfSize, train
+from helpers.runs import ROOT
 from tinystories.checkpoint.loading import new_model
 from tinystories.config.keys import DataArguments, ModelArguments, TokenizerArguments
 from tinystories.data import packing

@@ -11,9 +11,10 @@ import httpx
 import pytest
 import torch
 
+from benchmarks.recipe_runs import TokenizerOfSize
 from helpers.fake_hub import FakeHub
 from helpers.installation import Installation, copy_of_checkout
-from helpers.runs import ROOT, TokenizerOfSize, output_of, run_with_transformers_only
+from helpers.runs import ROOT, output_of, run_with_transformers_only
 from helpers.session import Session
 from tinystories.checkpoint.loading import new_model
 from tinystories.config.recipe import read_recipe

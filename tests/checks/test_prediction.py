@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.recipe_runs import TokenizerOfSize
 from helpers.runs import (
     TINY,
-    TokenizerOfSize,
     as_options,
     load_benchmark,
     mistake,

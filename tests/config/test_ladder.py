@@ -6,7 +6,8 @@ import re
 import pytest
 import torch
 
-from helpers.runs import ROOT, TokenizerOfSize, load_benchmark
+from benchmarks.recipe_runs import TokenizerOfSize
+from helpers.runs import ROOT, load_benchmark
 from tinystories.checkpoint.loading import new_model
 from tinystories.config.recipe import read_recipe
 

@@ -92,18 +92,6 @@ def mistake(function, *args, **kwargs) -> str:
     return message
 
 
-class TokenizerOfSize:
-    """As much of a tokenizer as counting parameters needs."""
-
-    bos_token_id, eos_token_id, pad_token_id = 1, 2, 0
-
-    def __init__(self, size: int):
-        self.size = size
-
-    def __len__(self) -> int:
-        return self.size
-
-
 def load_benchmark(name: str):
     """benchmarks/`name`.py as a module."""
     return load_script(f"benchmarks/{name}.py")

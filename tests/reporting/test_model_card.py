@@ -6,8 +6,9 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
+from benchmarks.recipe_runs import TokenizerOfSize
 from helpers.run_folder import DATA, ENVIRONMENT, RECIPE, write_run
-from helpers.runs import TokenizerOfSize, mistake
+from helpers.runs import mistake
 from helpers.untrained import untrained_model
 from tinystories.commands import train
 from tinystories.config.recipe import default_values

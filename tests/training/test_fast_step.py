@@ -10,8 +10,9 @@ from torch import nn
 from transformers import TrainerCallback
 
 import modeling_tinystories
+from benchmarks.recipe_runs import TokenizerOfSize
 from configuration_tinystories import TinyStoriesConfig
-from helpers.runs import TINY, TokenizerOfSize, as_options
+from helpers.runs import TINY, as_options
 from modeling_tinystories import BlockAttention, TinyStoriesForCausalLM, kept_by_dropout
 from tinystories.checkpoint.stock import exact_network
 from tinystories.config.recipe import read_recipe

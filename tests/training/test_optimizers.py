@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import Trainer
 
+from benchmarks.recipe_runs import TokenizerOfSize
 from helpers.forked import fork_command
 from helpers.runs import (
     TINY,
-    TokenizerOfSize,
     as_options,
     mistake,
     output_of,

@@ -36,25 +36,24 @@ class Rapl:
 
     def __init__(self, powercap: Path = POWERCAP):
         self.meters = [zone for zone in sorted(powercap.glob("*-rapl:*")) if zone.name.count(":") == 1]
-        self.before = self._read()
+        self.before, self.rounds = self._read("energy_uj"), self._read("max_energy_range_uj")
 
     @property
     def readable(self) -> bool:
-        return bool(self.meters) and self.before is not None
+        return bool(self.meters) and self.before is not None and self.rounds is not None
 
-    def _read(self) -> list[int] | None:
+    def _read(self, name: str) -> list[int] | None:
         try:
-            return [int((zone / "energy_uj").read_text(encoding="ascii")) for zone in self.meters]
+            return [int((zone / name).read_text(encoding="ascii")) for zone in self.meters]
         except (OSError, ValueError):
             return None
 
     def since(self) -> int | None:
         """Millijoules since the last call; None if the meters cannot be read any more."""
-        now, before = self._read(), self.before
-        if now is None or before is None:
+        now, before, rounds = self._read("energy_uj"), self.before, self.rounds
+        if now is None or before is None or rounds is None:
             return None
         self.before = now
-        rounds = [int((zone / "max_energy_range_uj").read_text(encoding="ascii")) for zone in self.meters]
         used = zip(now, before, rounds, strict=True)
         return sum(later - earlier + (most if later < earlier else 0) for later, earlier, most in used) // 1000
 
