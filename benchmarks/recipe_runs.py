@@ -58,7 +58,8 @@ def train(
     forks = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if forks else "spawn")
     if forks:
-        context.set_forkserver_preload(["transformers.trainer", "tinystories.training.run"])
+        # Libraries only: a process has one such server, and commands of tests are forked without this project in it.
+        context.set_forkserver_preload(["transformers.trainer"])
     with (
         ProcessPoolExecutor(jobs, context, max_tasks_per_child=1) as pool,
         tqdm(total=len(runs), unit="run", disable=None) as bar,
