@@ -368,7 +368,7 @@ def test_mistake_of_one_process_alone(monkeypatch, capsys):
 @slow
 def test_killed_process(folder):
     """The launcher ends the run, and the checkpoints stay as they are."""
-    changes = {"max_steps": 100_000, "eval_strategy": "no", "load_best_model_at_end": False, "skip_guards": True}
+    changes = {"max_steps": 2_000, "eval_strategy": "no", "load_best_model_at_end": False, "skip_guards": True}
     options = settings(folder, "killed", **changes)
     with (folder / "killed.log").open("w") as log:
         launcher = subprocess.Popen(

@@ -250,7 +250,7 @@ def test_plain_adamw_is_that_of_torch():
 def test_muon_is_that_of_the_precision(capability, shape, rank, monkeypatch):
     """The guard follows Muon with bfloat16 and without; in a gradient of rank 1 the noise of bfloat16 is an update."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True})
-    plain, weight = settings(*MUON), torch.nn.Parameter(torch.randn(shape))
+    plain, weight = settings(*MUON), torch.nn.Parameter(torch.randn(shape) / 50)  # of the size of a model's weights
     dtype = torch.bfloat16 if capability == "avx512_bf16" else torch.float32
     optimizer, moments = Muon([weight], 0.01, 0.1, 0.95, dtype), Moments(torch.zeros(shape).double())
     for step in (1, 2, 3):
@@ -262,6 +262,28 @@ def test_muon_is_that_of_the_precision(capability, shape, rank, monkeypatch):
         assert wrong_change(name, before, weight.detach(), gradient, moments, step, 0.01, plain) is None
         other = before + 1.1 * (weight.detach().double() - before)
         assert "is not that of Muon" in wrong_change(name, before, other, gradient, kept, step, 0.01, plain)
+
+
+@pytest.mark.parametrize("normalization", ["none", "before", "after"])
+def test_faint_directions(normalization, monkeypatch):
+    """Gradients of nearly rank 1, beside other matrices: of the rest bfloat16 makes noise, which is no mistake."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    plain = settings(*MUON, "--muon_normalization", normalization)
+    random = torch.Generator().manual_seed(1)
+    for _ in range(40):
+        weights = [torch.nn.Parameter(torch.randn(64, 128, generator=random) / 50) for _ in range(4)]
+        optimizer = Muon(weights, 0.01, 0.1, 0.95, torch.bfloat16, normalization)
+        moments = Moments(*torch.zeros(2, 64, 128))
+        for step in (1, 2, 3):
+            for weight in weights:
+                left, right = torch.randn(64, 2, generator=random), torch.randn(2, 128, generator=random)
+                weight.grad = left * torch.tensor([1, 1e-3]) @ right
+            before, gradient = weights[0].detach().clone().double(), weights[0].grad.double()
+            optimizer.step()
+            after, name, kept = weights[0].detach(), "model.layers.0.weight", Moments(moments.first, moments.second)
+            assert wrong_change(name, before, after, gradient, moments, step, 0.01, plain) is None
+            other = before + 1.1 * (after.double() - before)
+            assert "is not that of Muon" in wrong_change(name, before, other, gradient, kept, step, 0.01, plain)
 
 
 @pytest.mark.parametrize(

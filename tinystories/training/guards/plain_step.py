@@ -24,7 +24,8 @@ Rates = Callable[[int], tuple[float, float]]
 
 # Of what float32 computes: an update is exact to 1e-6 of itself; a sum of many terms that cancel is not.
 OF_UPDATE, OF_RATE, ULPS = 1e-4, 2e-5, 4
-OF_MUON = 0.05  # its iteration may be in bfloat16
+OF_MUON = 0.05  # its iteration may be in bfloat16: honest steps differ by up to 0.013 where they are compared
+FAINT = 0.1  # of the largest singular value: below it, what bfloat16 rounds is no small part of the update
 
 
 @dataclass
@@ -172,13 +173,9 @@ def muon(
     """The matrix after the step, and `moments` with it; in float64, but for the iteration.
 
     Five times x <- 3.4445 x - 4.775 (x x') x + 2.0315 (x x')^2 x, beginning with the momentum, Nesterov's, of length 1.
-    What rounding does to directions with hardly any gradient depends on the number format, so that it must be the same.
     """
-    momentum = s.muon_momentum
-    moments.first = momentum * moments.first + (1 - momentum) * gradient
-    x = (1 - momentum) * gradient + momentum * moments.first
-    if s.muon_normalization == "before":
-        x = x / x.norm(dim=1, keepdim=True).clamp(min=1e-7)
+    moments.first = s.muon_momentum * moments.first + (1 - s.muon_momentum) * gradient
+    x = looked_ahead(gradient, moments, s)
     is_tall = x.shape[0] > x.shape[1]
     x = (x.T if is_tall else x).to(s.muon_dtype)
     x = x / x.norm().clamp(min=1e-7)
@@ -196,14 +193,35 @@ def muon(
     return weight - rate * decay * decaying - rate * 0.2 * direction
 
 
-def error_of_update(
-    before: torch.Tensor, after: torch.Tensor, expected: torch.Tensor, rate: float, is_muon: bool
-) -> float:
+def looked_ahead(gradient: torch.Tensor, moments: Moments, s: Settings) -> torch.Tensor:
+    """What Muon's iteration begins with: Nesterov's momentum, with rows of length 1 if they are normalized before."""
+    x = (1 - s.muon_momentum) * gradient + s.muon_momentum * moments.first
+    return x / x.norm(dim=1, keepdim=True).clamp(min=1e-7) if s.muon_normalization == "before" else x
+
+
+def error_of_muon(before: torch.Tensor, after: torch.Tensor, expected: torch.Tensor, beginning: torch.Tensor) -> float:
+    """As `error_of_update`, of a matrix, in the directions that bfloat16 leaves certain.
+
+    The iteration makes directions with hardly any gradient as large as the others. What it makes there of a matrix of
+    low rank is what rounding has put into them, and another order of additions changes half of the update.
+
+    beginning: `looked_ahead`, whose large singular values tell the directions.
+    """
+    left, sizes, right = torch.linalg.svd(beginning, full_matrices=False)
+    certain = sizes >= FAINT * sizes[0]
+    left, right = left[:, certain].T, right[certain].T
+    wrong, change = (left @ matrix @ right for matrix in (after.double() - expected, expected - before))
+    allowed = OF_MUON * change.norm() + _rounding(before, expected).norm()
+    return float((wrong.norm() / allowed.clamp(min=1e-30)).nan_to_num(nan=math.inf))
+
+
+def _rounding(before: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+    return ULPS * torch.finfo(torch.float32).eps * before.abs().maximum(expected.abs())
+
+
+def error_of_update(before: torch.Tensor, after: torch.Tensor, expected: torch.Tensor, rate: float) -> float:
     """How far the new weights are from those expected, in units of what rounding may do: above 1 is a mistake."""
     before, after = before.double(), after.double()
-    rounding = ULPS * torch.finfo(torch.float32).eps * before.abs().maximum(expected.abs())
-    if is_muon:
-        allowed = OF_MUON * (expected - before).norm() + rounding.norm()
-        return float((after - expected).norm() / allowed.clamp(min=1e-30))
+    rounding = _rounding(before, expected)
     allowed = OF_UPDATE * (expected - before).abs() + OF_RATE * rate + rounding
     return float(((after - expected).abs() / allowed.clamp(min=1e-30)).nan_to_num(nan=math.inf).max())

@@ -3,7 +3,15 @@
 import torch
 
 from tinystories.errors import GuardError
-from tinystories.training.guards.plain_step import Moments, Settings, adamw, error_of_update, muon
+from tinystories.training.guards.plain_step import (
+    Moments,
+    Settings,
+    adamw,
+    error_of_muon,
+    error_of_update,
+    looked_ahead,
+    muon,
+)
 
 
 def gradients_left(model: torch.nn.Module) -> str | None:
@@ -129,25 +137,27 @@ def wrong_change(
     decay = settings.weight_decay if (before.ndim if ndim is None else ndim) >= 2 else 0.0
     uses_muon = settings.muon_rate is not None and before.ndim == 2 and ".layers." in name
 
-    def expected(decay: float, moments: Moments, rate: float = rate) -> torch.Tensor:
+    def expected(decay: float, moments: Moments) -> torch.Tensor:
         if uses_muon:
             return muon(before, gradient, moments, rate, decay, settings)
         return adamw(before, gradient, moments, step, rate, decay, settings)
 
+    def is_result(expected: torch.Tensor) -> bool:
+        if uses_muon:
+            return error_of_muon(before, after, expected, looked_ahead(gradient, moments, settings)) <= 1
+        return error_of_update(before, after, expected, rate) <= 1
+
     untouched = Moments(moments.first, moments.second)
     wanted = expected(decay, moments)
-    if error_of_update(before, after, wanted, rate, uses_muon) <= 1:
+    if is_result(wanted):
         return None
     if torch.equal(before.float(), after.float()):
         return f"{name} did not move in the step, with a learning rate of {rate:.4g}"
     other = 0.0 if decay else settings.weight_decay
-    if (
-        error_of_update(before, after, expected(other, Moments(untouched.first, untouched.second)), rate, uses_muon)
-        <= 1
-    ):
+    if is_result(expected(other, Moments(untouched.first, untouched.second))):
         return f"weight decay acts on {name}" if other else f"weight decay does not act on {name}"
     alone = expected(decay, Moments(torch.zeros_like(before), torch.zeros_like(before)))
-    if step > 1 and error_of_update(before, after, alone, rate, uses_muon) <= 1:
+    if step > 1 and is_result(alone):
         return f"the optimizer's state does not continue at {name}"
     change, right = (after.double() - before), (wanted - before)
     at = int((change - right).abs().argmax())
