@@ -1,8 +1,9 @@
 """Chat front ends as they ask: what Open WebUI, LibreChat and `llm` send is answered, or refused with one line.
 
-The requests are written after the sources of these programs, which are too heavy to install:
+The requests are those that these programs sent, or written after their sources. benchmarks/clients.py runs the first
+and the last themselves.
 
-- open-webui/open-webui, backend/open_webui/routers/openai.py (models, chat) and routers/tasks.py (titles, tags)
+- open-webui/open-webui
 - danny-avila/LibreChat, whose requests are those of LangChain's client with the id of a user
 - simonw/llm, llm/default_plugins/openai_models.py
 """
@@ -13,6 +14,7 @@ import httpx
 import pytest
 
 from helpers.serving import ServerThread, events_of, untrained
+from tinystories.server.chat import Message, story_so_far
 
 
 pytestmark = pytest.mark.slow
@@ -116,19 +118,63 @@ def test_base_urls(server):
         assert reason in (error["message"] if path.startswith("/v1") else error), path
 
 
+TOOL = {"type": "function", "function": {"name": "get_current_timestamp", "parameters": {"type": "object"}}}
+
+
 def test_open_webui(server):
-    """A conversation: streamed with its usage, the earlier answer sent back, a system prompt that is not read."""
+    """A conversation: tools of its own in each request, an answer of which the white space around it was taken away, a
+    system prompt that is not read."""
     messages = [
         {"role": "system", "content": "You are a helpful assistant."},
         {"role": "user", "content": BEGINNING},
     ]
-    body = {"model": "run", "messages": messages, "stream": True, "stream_options": {"include_usage": True}}
+    body = {"model": "run", "messages": messages, "stream": True, "tools": [TOOL] * 36}
     text, events = streamed(server, body | {"max_tokens": 8} | ENOUGH)
     assert text == read_as(server, BEGINNING)
-    assert events[-1]["choices"] == [] and events[-1]["usage"]["completion_tokens"] == 8
-    assert [event["choices"][0]["finish_reason"] for event in events[:-1]] == [None] * (len(events) - 2) + ["length"]
-    messages += [{"role": "assistant", "content": text}, {"role": "user", "content": "Then"}]
-    assert answered(chat(server, messages)) == read_as(server, f"{BEGINNING}{text} Then".replace("  ", " "))
+    assert [event["choices"][0]["finish_reason"] for event in events] == [None] * (len(events) - 1) + ["length"]
+    messages += [{"role": "assistant", "content": "named Tom."}, {"role": "user", "content": "Then"}]
+    found = chat(server, messages, tools=[TOOL], max_tokens=1)
+    assert answered(found) == read_as(server, f"{BEGINNING} named Tom. Then", max_tokens=1)
+    plain = chat(server, f"{BEGINNING} named Tom. Then", max_tokens=1).json()["usage"]
+    assert found.json()["usage"] == plain
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer", "read"),
+    [
+        ("a fox", "ran", "a fox ran"),
+        ("a fox", " ran", "a fox ran"),
+        ("a fox", "\nIt", "a fox\nIt"),
+        ("a fox.", "It ran", "a fox. It ran"),
+        ("a fox.\n", "It ran", "a fox. It ran"),
+        ("a fox", ", red", "a fox, red"),
+        ("a fox", "'s tail", "a fox's tail"),
+        ("a fox", "...", "a fox..."),
+        ("a fox", "-like", "a fox-like"),
+        ("a fox", "", "a fox"),
+        ('"Run!"', "it said", '"Run!" it said'),
+        ('a fox said, "', "Run!", 'a fox said, "Run!'),
+        ("a fox said,", '"Run!"', 'a fox said, "Run!"'),
+        ("He: “Run!”", "“No”", "He: “Run!” “No”"),
+        ('"a fox', '" is read', '"a fox" is read'),
+        ("(a fox)", "(red)", "(a fox) (red)"),
+        ("a fox-", "like", "a fox-like"),
+        ("7", "8 9", "7 8 9"),
+        ("从前有", "一只狐狸", "从前有一只狐狸"),
+        ("été là", "était", "été là était"),
+        ("", "A fox", "A fox"),
+    ],
+)
+def test_stripped_answers(asked, answer, read):
+    """Guards: "a foxran" from a front end that takes away the space that an answer begins with, and a space before
+    what was answered without one."""
+    messages = [Message(role="user", content=asked), Message(role="assistant", content=answer)]
+    assert story_so_far(messages) == read
+
+
+def test_line_end_before_an_answer():
+    lines = [Message(role="assistant", content=text) for text in ("A fox ran.\n", "It was red.")]
+    assert story_so_far(lines) == "A fox ran.\nIt was red."
 
 
 def test_settings_of_open_webui(server):
@@ -180,11 +226,12 @@ def test_llm(server):
     assert answered(chat(server, messages)) == read_as(server, f"{BEGINNING} three.\nfour"), "no space after a line end"
 
 
-TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
 IMAGE = [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,eA=="}}]
 CALL = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": {}}]}
 SILENTLY_WRONG = {
-    "tools": ({"tools": [TOOL]}, "tools: not supported: this model continues stories and calls no tools"),
+    "a tool": ({"tools": [TOOL], "tool_choice": "required"}, "tool_choice: not supported: this model continues stories"),
+    "this tool": ({"tools": [TOOL], "tool_choice": TOOL}, "tool_choice: not supported"),
+    "this function": ({"functions": [{}], "function_call": {"name": "f"}}, "function_call: not supported"),
     "json": ({"response_format": {"type": "json_object"}}, "response_format: not supported"),
     "reasoning": ({"reasoning_effort": "high"}, "reasoning_effort: not supported: this model does not reason"),
     "image": ({"messages": [{"role": "user", "content": IMAGE}]}, "this model reads no images, audio or files"),

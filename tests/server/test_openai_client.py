@@ -463,10 +463,13 @@ def chat_logprobs(client, reference):
 @call
 def chat_settings(client, reference):
     neutral = {"response_format": {"type": "text"}, "tool_choice": "none", "parallel_tool_calls": True, "store": False}
-    neutral |= {"tools": [{"type": "function", "function": {"name": "f"}}], "metadata": {"a": "b"}, "user": "u"}
+    neutral |= {"metadata": {"a": "b"}, "user": "u"}
     neutral |= {"modalities": ["text"], "service_tier": "auto", "verbosity": "medium", "reasoning_effort": "none"}
     text = reference.text(reference.drawn(3, 12))
     assert chat(client, **neutral, max_completion_tokens=12).choices[0].message.content == text
+    for may in ({"tool_choice": "none"}, {"tool_choice": "auto"}, {}):
+        message = chat(client, tools=[TOOL], functions=[TOOL["function"]], **may).choices[0].message
+        assert message.content == text and not message.tool_calls, "a model may answer without a call"
     several = {"temperature": 0, "stop": [text[5:7]], "n": 2, "logit_bias": {}, "presence_penalty": 0}
     assert len(chat(client, **several).choices) == 2
     short = chat(client, max_tokens=None, max_completion_tokens=4)
@@ -585,9 +588,7 @@ REFUSED = {
     "unknown model": (lambda c: complete(c, model="gpt-4"), 422, "model: no model has this name"),
     "retrieve": (lambda c: c.models.retrieve("someone/else"), 404, "model: no model has this name"),
     "delete": (lambda c: c.models.delete("run"), 405, "Method Not Allowed"),
-    "tools": (lambda c: chat(c, tools=[TOOL]), 422, "tools: not supported: this model continues stories"),
-    "tool_choice": (lambda c: chat(c, tool_choice="required"), 422, "tool_choice: not supported"),
-    "functions": (lambda c: chat(c, functions=[{"name": "f"}]), 422, "functions: not supported"),
+    "tool_choice": (lambda c: chat(c, tools=[TOOL], tool_choice="required"), 422, "tool_choice: not supported"),
     "json": (lambda c: chat(c, response_format={"type": "json_object"}), 422, "response_format: not supported"),
     "schema": (lambda c: chat(c, response_format=SCHEMA), 422, "response_format: not supported"),
     "audio": (lambda c: chat(c, modalities=["text", "audio"]), 422, "modalities: not supported"),

@@ -5,10 +5,12 @@ its continuation. Messages of the system are instructions, which these models ca
 chat template is used, and nothing is added but the BOS that each text gets. An instruction of the user is text like any
 other: to tell it from a beginning, one would have to guess.
 
-What chat front ends send beside the messages is accepted where it changes nothing (labels, empty lists, null) and
-refused with one line where the answer would not be what was asked for (tools, JSON, images).
+What chat front ends send beside the messages is accepted where the answer is one that they asked for: labels, empty
+lists, null, tools that a model may call or not. It is refused with one line where the answer would not be what was
+asked for: a tool that must be called, JSON, images.
 """
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any, Literal
 
@@ -53,7 +55,6 @@ NO_TOOLS = "this model continues stories and calls no tools"
 TEXT_ONLY = "this model writes plain text only"
 NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
     "tool_choice": (("none", "auto"), NO_TOOLS),
-    "functions": (([],), NO_TOOLS),
     "function_call": (("none", "auto"), NO_TOOLS),
     "response_format": (({"type": "text"},), TEXT_ONLY),
     "modalities": ((["text"],), TEXT_ONLY),
@@ -65,6 +66,8 @@ NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
     "service_tier": (("auto", "default"), "there is one tier"),
     "store": ((False,), "this server stores nothing"),
 }
+WORD_ENDS = re.compile(r"""[\w.,;:!?…)]["”’]?\Z""")  # or the sentence, or what somebody says
+WORD_BEGINS = re.compile(r"""["“(]?\w""")
 Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
 
 
@@ -117,7 +120,9 @@ class ChatBody(SamplingBody):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     """And of this many of the likeliest. Needs `logprobs`."""
     tools: list[Any] | None = None
-    """Only empty, or with `tool_choice: "none"`: this model calls no tools."""
+    """Tools that a model may call: this one calls none, and answers with text."""
+    functions: list[Any] | None = None
+    """The older name of `tools`."""
     parallel_tool_calls: bool | None = None
     """Changes nothing."""
     metadata: Any = None
@@ -127,7 +132,6 @@ class ChatBody(SamplingBody):
     chat_id: Any = None
     session_id: Any = None
     tool_choice: Any = neutral(*NEUTRAL["tool_choice"])
-    functions: Any = neutral(*NEUTRAL["functions"])
     function_call: Any = neutral(*NEUTRAL["function_call"])
     response_format: Any = neutral(*NEUTRAL["response_format"])
     modalities: Any = neutral(*NEUTRAL["modalities"])
@@ -157,8 +161,8 @@ def add_routes(app: FastAPI, admission: AdmissionController) -> None:
     @app.post("/v1/chat/completions", responses=documented)
     async def complete_chat(body: ChatBody, request: Request) -> Response:
         """The continuation of a story. The texts of user and assistant, in their order, are its beginning: those of the
-        assistant directly after what they continued, those of the user set apart by a space. Messages of the system
-        and of the developer are left out: this model follows no instructions."""
+        assistant as they were answered, those of the user set apart by a space. Messages of the system and of the
+        developer are left out: this model follows no instructions."""
         stream = admission.admit(request, to_generation_requests(body, admission))
         model = stream.requests[0].model
         if body.stream:
@@ -174,8 +178,6 @@ def add_routes(app: FastAPI, admission: AdmissionController) -> None:
 
 def to_generation_requests(body: ChatBody, admission: AdmissionController) -> list[GenerationRequest]:
     refuse_unsupported(body, NEUTRAL)
-    if body.tools and body.tool_choice != "none":
-        raise HTTPException(422, {"error": f"tools: not supported: {NO_TOOLS}", "field": "tools"})
     if body.top_logprobs is not None and not body.logprobs:
         raise HTTPException(422, {"error": "top_logprobs: needs logprobs: true", "field": "top_logprobs"})
     limits = {limit for limit in (body.max_tokens, body.max_completion_tokens) if limit is not None}
@@ -194,8 +196,8 @@ def to_generation_requests(body: ChatBody, admission: AdmissionController) -> li
 
 
 def story_so_far(messages: Sequence[Message]) -> str:
-    """The texts of user and assistant in their order. An assistant's text directly continues what was there, as it was
-    answered; white space around the user's is replaced by one space between two texts.
+    """The texts of user and assistant in their order. An assistant's text continues what was there, as it was answered;
+    white space around the user's is replaced by one space between two texts.
 
     Raises:
         HTTPException: 422 for content that is not text.
@@ -207,9 +209,19 @@ def story_so_far(messages: Sequence[Message]) -> str:
             continue
         if message.role == "user":
             text = text.strip()
-            story += " " * bool(story and text and not story[-1].isspace())
-        story += text
+            spaced = bool(story and text and not story[-1].isspace())
+        else:
+            spaced = was_stripped(story, text)
+        story += " " * spaced + text
     return story
+
+
+def was_stripped(story: str, text: str) -> bool:
+    """Whether a front end took away the space that an answer began with, as Open WebUI does: a word of it would run
+    into the last one. An answer may also end a word that the user began, but seldom does. Where there is no space at
+    all, the words of the language have none between them."""
+    runs_on = WORD_ENDS.search(story[-2:]) and WORD_BEGINS.match(text)
+    return bool(runs_on) and (" " in story or " " in text)
 
 
 def text_of(message: Message) -> str:
