@@ -98,6 +98,15 @@ def test_head(server):
     assert server.client.head("/v1/models/other").status_code == 404
 
 
+def test_other_methods(server):
+    """Guards: "Method Not Allowed" for whoever opens the address of a route in a browser."""
+    answer = server.client.get(CHAT)
+    assert answer.status_code == 405 and answer.headers["Allow"] == "POST"
+    assert answer.json()["error"]["message"] == "this route answers POST, and not this method; GET /docs describes it"
+    for path in ("/docs", "/static/app.js"):
+        assert server.client.post(path).json()["error"].startswith("this route answers GET"), path
+
+
 def test_base_urls(server):
     """Each slip in the base URL is told apart."""
     wrong = {
@@ -235,8 +244,24 @@ SILENTLY_WRONG = {
     "json": ({"response_format": {"type": "json_object"}}, "response_format: not supported"),
     "reasoning": ({"reasoning_effort": "high"}, "reasoning_effort: not supported: this model does not reason"),
     "image": ({"messages": [{"role": "user", "content": IMAGE}]}, "this model reads no images, audio or files"),
-    "tool call": ({"messages": [{"role": "user", "content": "a"}, CALL]}, "messages: "),
-    "tool answer": ({"messages": [{"role": "tool", "content": "a", "tool_call_id": "1"}]}, "'user' or 'assistant'"),
+    "tool call": (
+        {"messages": [{"role": "user", "content": "a"}, CALL]},
+        "messages[1].tool_calls: not supported: this model continues stories and calls no tools: begin a new chat",
+    ),
+    "function call": (
+        {"messages": [{"role": "assistant", "content": "a", "function_call": {"name": "f"}}]},
+        "messages[0].function_call: not supported",
+    ),
+    "tool answer": (
+        {"messages": [{"role": "tool", "content": "a", "tool_call_id": "1"}]},
+        "messages[0].role: input should be 'system', 'developer', 'user' or 'assistant'",
+    ),
+    "no content": (
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant"}]},
+        "messages[1].content: field required",
+    ),
+    "not a message": ({"messages": ["a"]}, "messages[0]: input should be a valid dictionary"),
+    "a part's type": ({"messages": [{"role": "user", "content": [{"text": "a"}]}]}, "messages[0].content: field required"),
     "unknown": (
         {"num_ctx": 4096},
         "unknown field num_ctx: leave it out; GET /docs lists the known ones",
@@ -247,6 +272,8 @@ SILENTLY_WRONG = {
     "not a name": ({"a\nb": 1}, "the body has an unknown field: leave it out"),
     "long name": ({"a" * 51: 1}, "the body has an unknown field: leave it out"),
     "other model": ({"model": "gpt-4"}, "model: no model has this name; this server has run"),
+    "top_p": ({"top_p": 0}, "top_p: must be above 0, and at most 1"),
+    "more top_p": ({"top_p": 1.01}, "top_p: must be between 0 and 1"),
     "usage of what": ({"stream_options": {"continuous_usage_stats": True}}, "unknown field continuous_usage_stats"),
     "long": ({"messages": [{"role": "user", "content": "a" * 2049}]}, "characters: begin a new chat, or send fewer"),
 }
@@ -256,6 +283,15 @@ SILENTLY_WRONG = {
 def test_refused(fields, reason, server):
     """Guards: an answer that is not what was asked for, as if it were."""
     assert reason in refused(chat(server, "Story", **fields))
+
+
+def test_codes(server):
+    """By these, and not by its text, a client tells errors apart."""
+    assert chat(server, "a", model="gpt-4").json()["error"]["code"] == "model_not_found"
+    assert "code" not in server.client.post("/generate", json={"prompt": "a", "model": "gpt-4"}).json()
+    for messages in ([{"role": "system", "content": "You are a poet."}], [{"role": "user", "content": None}]):
+        answer = chat(server, messages)
+        assert answer.status_code == 400 and "a story needs a beginning" in answer.json()["error"]["message"]
 
 
 def test_beyond_the_context(server):

@@ -587,7 +587,7 @@ REFUSED = {
     "unknown field": (lambda c: complete(c, extra_body={"guided_json": {}}), 422, "unknown field guided_json"),
     "unknown model": (lambda c: complete(c, model="gpt-4"), 422, "model: no model has this name"),
     "retrieve": (lambda c: c.models.retrieve("someone/else"), 404, "model: no model has this name"),
-    "delete": (lambda c: c.models.delete("run"), 405, "Method Not Allowed"),
+    "delete": (lambda c: c.models.delete("run"), 405, "this route answers GET"),
     "tool_choice": (lambda c: chat(c, tools=[TOOL], tool_choice="required"), 422, "tool_choice: not supported"),
     "json": (lambda c: chat(c, response_format={"type": "json_object"}), 422, "response_format: not supported"),
     "schema": (lambda c: chat(c, response_format=SCHEMA), 422, "response_format: not supported"),
@@ -597,12 +597,12 @@ REFUSED = {
     "top_logprobs alone": (lambda c: chat(c, top_logprobs=2), 422, "top_logprobs: needs logprobs: true"),
     "two limits": (lambda c: chat(c, max_completion_tokens=3), 422, "differs from max_tokens"),
     "no messages": (lambda c: chat(c, messages=[]), 422, "messages: list should have at least 1 item"),
-    "empty messages": (lambda c: chat(c, " ", ""), 400, "messages: no text is left"),
+    "empty messages": (lambda c: chat(c, " ", ""), 400, "messages: a story needs a beginning"),
     "image": (lambda c: chat(c, messages=[{"role": "user", "content": [IMAGE]}]), 422, "messages: a part of a message"),
     "tool message": (
         lambda c: chat(c, messages=[{"role": "tool", "content": "a", "tool_call_id": "1"}]),
         422,
-        "messages: ",
+        "messages[0].role: ",
     ),
     "long chat": (lambda c: chat(c, "a" * 1500, "b" * 600), 422, "messages: must have 0 to 2048 characters"),
     "embeddings": (

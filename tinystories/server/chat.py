@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from tinystories.server.admission import AdmissionController
 from tinystories.server.engine import Stream
@@ -83,6 +84,15 @@ class Part(OpenAIBody):
     """Changes nothing: where other servers may cache the text."""
 
 
+def refuse_call(value: Any) -> Any:
+    """Raises:
+    PydanticCustomError: another model called a tool.
+    """
+    if value:
+        raise PydanticCustomError("call", f"not supported: {NO_TOOLS}: begin a new chat")
+    return value
+
+
 class Message(OpenAIBody):
     """A message. What clients send back of an answer (refusal, annotations ...) is empty, and is not read."""
 
@@ -101,8 +111,8 @@ class Message(OpenAIBody):
     """Not read, as `reasoning_content`."""
     refusal: None = None
     audio: None = None
-    function_call: None = None
-    tool_calls: Annotated[list[Any], Field(max_length=0)] | None = None
+    function_call: Annotated[None, BeforeValidator(refuse_call)] = None
+    tool_calls: Annotated[list[Any] | None, BeforeValidator(refuse_call)] = None
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
 
 
@@ -188,7 +198,7 @@ def to_generation_requests(body: ChatBody, admission: AdmissionController) -> li
     admission.check_length("messages", story, shortest=0, remedy="begin a new chat, or send fewer of them")
     text = sanitised(story)
     if not text.strip():
-        message = "messages: no text is left after removing spaces and control characters"
+        message = "messages: a story needs a beginning: no message of the user or the assistant has a text"
         raise HTTPException(400, {"error": message, "field": "messages"})
     alternatives = max(1, body.top_logprobs or 0) if body.logprobs else 0
     max_tokens = limits.pop() if limits else MOST_TOKENS
