@@ -29,7 +29,6 @@ SETTINGS = {
     "RAG_EMBEDDING_MODEL": "",
     "ANONYMIZED_TELEMETRY": "False",
     "DO_NOT_TRACK": "True",
-    "CORS_ALLOW_ORIGIN": "http://127.0.0.1",
 }
 Story = Callable[[str], str]  # the text that the server writes after this one, with the seed and the limit
 

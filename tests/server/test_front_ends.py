@@ -238,7 +238,10 @@ def test_llm(server):
 IMAGE = [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,eA=="}}]
 CALL = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": {}}]}
 SILENTLY_WRONG = {
-    "a tool": ({"tools": [TOOL], "tool_choice": "required"}, "tool_choice: not supported: this model continues stories"),
+    "a tool": (
+        {"tools": [TOOL], "tool_choice": "required"},
+        "tool_choice: not supported: this model continues stories",
+    ),
     "this tool": ({"tools": [TOOL], "tool_choice": TOOL}, "tool_choice: not supported"),
     "this function": ({"functions": [{}], "function_call": {"name": "f"}}, "function_call: not supported"),
     "json": ({"response_format": {"type": "json_object"}}, "response_format: not supported"),
@@ -261,7 +264,10 @@ SILENTLY_WRONG = {
         "messages[1].content: field required",
     ),
     "not a message": ({"messages": ["a"]}, "messages[0]: input should be a valid dictionary"),
-    "a part's type": ({"messages": [{"role": "user", "content": [{"text": "a"}]}]}, "messages[0].content: field required"),
+    "a part's type": (
+        {"messages": [{"role": "user", "content": [{"text": "a"}]}]},
+        "messages[0].content: field required",
+    ),
     "unknown": (
         {"num_ctx": 4096},
         "unknown field num_ctx: leave it out; GET /docs lists the known ones",

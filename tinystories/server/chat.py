@@ -67,7 +67,7 @@ NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
     "service_tier": (("auto", "default"), "there is one tier"),
     "store": ((False,), "this server stores nothing"),
 }
-WORD_ENDS = re.compile(r"""[\w.,;:!?…)]["”’]?\Z""")  # or the sentence, or what somebody says
+WORD_ENDS = re.compile(r"""[\w.,;:!?…)]["”\u2019]?\Z""")  # or the sentence, or what somebody says
 WORD_BEGINS = re.compile(r"""["“(]?\w""")
 Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
 
