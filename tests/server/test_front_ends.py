@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from helpers.serving import ServerThread, events_of, untrained
-from tinystories.server.chat import Message, story_so_far
+from tinystories.server.chat import Message, named, story_so_far
+from tinystories.server.events import Token
 
 
 pytestmark = pytest.mark.slow
@@ -113,6 +114,7 @@ def test_base_urls(server):
         ("POST", "/chat/completions"): "the base URL of OpenAI's clients ends in /v1",
         ("GET", "/models"): "the base URL of OpenAI's clients ends in /v1",
         ("GET", "/v1/v1/models"): "has /v1 twice",
+        ("GET", "/v1/v1"): "has /v1 twice",
         ("GET", "/v1"): "GET /v1/models, POST /v1/completions, POST /v1/chat/completions",
         ("GET", "/v1/"): "of OpenAI's, this server has",
         ("POST", "/v1/embeddings"): "of OpenAI's, this server has",
@@ -196,7 +198,8 @@ def test_settings_of_open_webui(server):
     nothing = dict.fromkeys(["tools", "tool_choice", "response_format", "reasoning_effort", "logit_bias", "keep_alive"])
     empty = {"tools": [], "functions": [], "files": [], "tool_ids": [], "logit_bias": {}, "background_tasks": None}
     plain = answered(chat(server, BEGINNING))
-    for fields in (labels, nothing, empty):
+    neutral = {"function_call": "auto", "functions": [{"name": "f"}], "service_tier": "default"}
+    for fields in (labels, nothing, empty, neutral):
         assert answered(chat(server, BEGINNING, **fields)) == plain
 
 
@@ -246,6 +249,13 @@ SILENTLY_WRONG = {
     "this function": ({"functions": [{}], "function_call": {"name": "f"}}, "function_call: not supported"),
     "json": ({"response_format": {"type": "json_object"}}, "response_format: not supported"),
     "reasoning": ({"reasoning_effort": "high"}, "reasoning_effort: not supported: this model does not reason"),
+    "verbosity": ({"verbosity": "high"}, "verbosity: not supported: max_tokens limits the length"),
+    "0 for false": ({"store": 0}, "store: not supported"),
+    "text and more": (
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "image_url": "x"}]}]},
+        "a part of a message must be text",
+    ),
+    "temperature": ({"temperature": 0.0099}, "temperature: must be 0, for always the likeliest token, or at least 0.01"),
     "image": ({"messages": [{"role": "user", "content": IMAGE}]}, "this model reads no images, audio or files"),
     "tool call": (
         {"messages": [{"role": "user", "content": "a"}, CALL]},
@@ -289,6 +299,19 @@ SILENTLY_WRONG = {
 def test_refused(fields, reason, server):
     """Guards: an answer that is not what was asked for, as if it were."""
     assert reason in refused(chat(server, "Story", **fields))
+
+
+def test_bounds_that_are_allowed(server):
+    """The lowest temperature; and the seed after the largest is the first."""
+    assert answered(chat(server, "a", temperature=0.01)) == answered(chat(server, "a", temperature=0))
+    last = chat(server, BEGINNING, seed=2**53 - 1, n=2).json()["choices"]
+    assert last[1]["message"]["content"] == answered(chat(server, BEGINNING, seed=0))
+
+
+def test_bytes_of_a_special_token():
+    """null, as OpenAI has it for a token without bytes, and not an empty list."""
+    assert named(Token("<|eos|>", b"", "", end=True), -1.0)["bytes"] is None
+    assert named(Token("a", b"a", "a"), -1.0)["bytes"] == [97]
 
 
 def test_codes(server):

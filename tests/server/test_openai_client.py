@@ -595,6 +595,11 @@ REFUSED = {
     "reasoning": (lambda c: chat(c, reasoning_effort="high"), 422, "reasoning_effort: not supported"),
     "store": (lambda c: chat(c, store=True), 422, "store: not supported: this server stores nothing"),
     "top_logprobs alone": (lambda c: chat(c, top_logprobs=2), 422, "top_logprobs: needs logprobs: true"),
+    "top_logprobs = 21": (
+        lambda c: chat(c, logprobs=True, top_logprobs=21),
+        422,
+        "top_logprobs: must be between 0 and 20",
+    ),
     "two limits": (lambda c: chat(c, max_completion_tokens=3), 422, "differs from max_tokens"),
     "no messages": (lambda c: chat(c, messages=[]), 422, "messages: list should have at least 1 item"),
     "empty messages": (lambda c: chat(c, " ", ""), 400, "messages: a story needs a beginning"),
