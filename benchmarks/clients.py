@@ -7,7 +7,7 @@
 It serves the boxed model with run_server.py, installs the clients that benchmarks/public_clients pins into a virtual
 environment and folders of npm, and lets each list the models, complete a text and chat, streaming included: every
 text must be the one that the server gives for this seed without a client. Open WebUI is used in Chromium as a person
-does. --folder keeps what is installed (4 GB). Curl, lm-eval and Chromium are those of this machine. Writes
+does. --folder keeps what is installed. Curl, lm-eval and Chromium are those of this machine. Writes
 docs/results/clients.json and the table of docs/server.md; --render writes the table from the record.
 """
 

@@ -255,7 +255,10 @@ SILENTLY_WRONG = {
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "image_url": "x"}]}]},
         "a part of a message must be text",
     ),
-    "temperature": ({"temperature": 0.0099}, "temperature: must be 0, for always the likeliest token, or at least 0.01"),
+    "temperature": (
+        {"temperature": 0.0099},
+        "temperature: must be 0, for always the likeliest token, or at least 0.01",
+    ),
     "image": ({"messages": [{"role": "user", "content": IMAGE}]}, "this model reads no images, audio or files"),
     "tool call": (
         {"messages": [{"role": "user", "content": "a"}, CALL]},

@@ -80,7 +80,9 @@ def test_routes_and_fields(server):
     ):
         assert line in fields, line
     chat = [text.split()[0] for text in fields]
-    assert chat.index("messages") < chat.index("max_completion_tokens") and "200" not in chat, "what is required is first"
+    assert chat.index("messages") < chat.index("max_completion_tokens") and "200" not in chat, (
+        "what is required is first"
+    )
     assert {"400", "408", "413", "422", "429", "431", "500", "503", "504"} <= set(fields)
 
 
