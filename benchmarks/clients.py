@@ -6,9 +6,9 @@
 
 It serves the boxed model with run_server.py, installs the clients that benchmarks/public_clients pins into a virtual
 environment and folders of npm, and lets each list the models, complete a text and chat, streaming included: every
-text must be the one that the server gives for this seed without a client. --folder keeps what is installed. Curl,
-lm-eval and Chromium are those of this machine. Writes docs/results/clients.json and the table of docs/server.md;
---render writes the table from the record.
+text must be the one that the server gives for this seed without a client. Open WebUI is used in Chromium as a person
+does. --folder keeps what is installed. Curl, lm-eval and Chromium are those of this machine. Writes
+docs/results/clients.json and the table of docs/server.md; --render writes the table from the record.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import urllib.request
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -32,6 +33,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(1, str(Path(__file__).parent.parent / "tests"))
 
+from benchmarks.public_clients import open_webui
 from helpers.browser import chromium
 from helpers.serving import ServerProcess
 from tinystories.config.packaged import BOXED
@@ -44,6 +46,7 @@ RECORD = ROOT / "docs" / "results" / "clients.json"
 DOCUMENT = ROOT / "docs" / "server.md"
 BEGIN, END = "<!-- clients: table -->\n", "<!-- clients: end -->"
 MODEL, PROMPT = "boxed", "Once upon a time, a little fox"
+SHORT = {"max_tokens": 12, "seed": 1}
 PROMPTFOO = "0.121.20"
 IN_VENV = {  # title -> name in calls.py and distribution
     "OpenAI, Python": ("openai", "openai"),
@@ -63,7 +66,8 @@ Call = dict[str, Any]  # call: its name; problem: one line, or None
 
 def measure(folder: Path) -> dict[str, Any]:
     began = Stopwatch()
-    python, node = venv(folder / "venv"), packages(folder / "npm")
+    python, node = venv(folder / "venv", "requirements.txt"), packages(folder / "npm")
+    webui = venv(folder / "open webui", "open_webui.txt")
     promptfoo = packages_of_promptfoo(folder / "promptfoo")
     with contextlib.ExitStack() as stack:
         named, other = stack.enter_context(page()), stack.enter_context(page())
@@ -81,7 +85,7 @@ def measure(folder: Path) -> dict[str, Any]:
             client("promptfoo", PROMPTFOO, of_promptfoo(promptfoo, url)),
             client("lm-eval", metadata.version("lm_eval"), of_python(Path(sys.executable), "lm_eval", url)),
             client("curl", curl_version(), of_curl(url)),
-            client("Open WebUI, its requests", "", of_python(python, "open_webui", url)),
+            client("Open WebUI", version(webui, "open-webui"), of_open_webui(webui, url)),
             client("fetch, a page of this site", "Chromium", of_pages(url, url)),
             client("fetch, another site, named", "Chromium", of_pages(url, named)),
             client("fetch, another site", "Chromium", of_pages(url, other), refused=True),
@@ -95,12 +99,12 @@ def client(title: str, version: str, calls: list[Call], refused: bool = False) -
     return {"client": title, "version": version, "refused_as_intended": refused, "calls": calls}
 
 
-def venv(folder: Path) -> Path:
-    """The Python of a virtual environment with the pinned clients."""
+def venv(folder: Path, requirements: str) -> Path:
+    """The Python of a virtual environment with what this file of ours pins."""
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not python.exists():
         run([sys.executable, "-m", "venv", str(folder)])
-    run([str(python), "-m", "pip", "install", "-q", "-r", str(OURS / "requirements.txt")])
+    run([str(python), "-m", "pip", "install", "-q", "-r", str(OURS / requirements)])
     return python
 
 
@@ -159,7 +163,7 @@ def of_node(folder: Path, name: str, url: str) -> list[Call]:
 
 def of_promptfoo(folder: Path, url: str) -> list[Call]:
     """An evaluation of two providers with one test each."""
-    common = {"apiBaseUrl": f"{url}/v1", "apiKey": "none", "max_tokens": 12, "seed": 1}
+    common = {"apiBaseUrl": f"{url}/v1", "apiKey": "none", **SHORT}
     kinds = {"completions": f"openai:completion:{MODEL}", "chat": f"openai:chat:{MODEL}"}
     settings = {
         "prompts": [PROMPT],
@@ -180,7 +184,7 @@ def of_promptfoo(folder: Path, url: str) -> list[Call]:
 
 
 def of_curl(url: str) -> list[Call]:
-    body = {"model": MODEL, "max_tokens": 12, "seed": 1}
+    body = {"model": MODEL, **SHORT}
     texts = {"prompt": PROMPT}, {"messages": [{"role": "user", "content": PROMPT}]}
     asked = {
         "models": (["/v1/models"], '"boxed"'),
@@ -193,6 +197,29 @@ def of_curl(url: str) -> list[Call]:
         words = ["curl", "-sS", url + path, "-H", "Content-Type: application/json", *options]
         stdout, stderr = output_of(words)
         found.append({"call": call, "problem": None if expected in stdout else (stderr or stdout).strip()[:300]})
+    return found
+
+
+def of_open_webui(python: Path, url: str) -> list[Call]:
+    """What its page shows. No call is made after one that failed: each needs what the one before it left there."""
+
+    def story(text: str) -> str:
+        body = json.dumps({"model": MODEL, "prompt": text, **SHORT}).encode()
+        asked = urllib.request.Request(f"{url}/v1/completions", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(asked) as answer:
+            return json.load(answer)["choices"][0]["text"]
+
+    found: list[Call] = []
+    with tempfile.TemporaryDirectory() as data, contextlib.ExitStack() as stack:
+        program = python.with_name("open-webui.exe" if os.name == "nt" else "open-webui")
+        address = stack.enter_context(open_webui.started(program, Path(data), url, SHORT))
+        tab = stack.enter_context(chromium()).new_page()
+        for name, call in open_webui.calls(tab, address, MODEL, PROMPT, story):
+            try:
+                call()
+            except Exception as error:  # of the browser, or of what the page shows
+                return [*found, {"call": name, "problem": str(error).splitlines()[0][:300]}]
+            found.append({"call": name, "problem": None})
     return found
 
 

@@ -181,34 +181,6 @@ def lm_eval_calls(url: str, model: str) -> Calls:
     yield "local-chat-completions: generated text", generate
 
 
-def open_webui_calls(url: str, model: str) -> Calls:
-    """The requests of open-webui/open-webui, backend/open_webui/routers/openai.py and tasks.py, without the program."""
-    story = told(url, model)
-
-    def ask(path: str, **fields: object) -> bytes:
-        headers = {"Authorization": "Bearer sk-any", "Content-Type": "application/json"}
-        body = json.dumps({"model": model, **fields}).encode() if fields else None
-        with urllib.request.urlopen(urllib.request.Request(f"{url}/v1{path}", body, headers)) as answer:
-            return answer.read()
-
-    def chat() -> None:
-        system = {"role": "system", "content": "You are a helpful assistant."}
-        options = {"stream": True, "stream_options": {"include_usage": True}}
-        events = ask("/chat/completions", messages=[system, *MESSAGES], **options, **SHORT).decode().split("\n\n")
-        parts = [json.loads(event.removeprefix("data: ")) for event in events if event and event != "data: [DONE]"]
-        text = "".join(choice["delta"].get("content", "") for part in parts for choice in part["choices"])
-        check(text == story and parts[-1]["usage"]["completion_tokens"] == 12, "the story, with its usage")
-
-    def title() -> None:
-        task = [{"role": "user", "content": f"### Task:\nGenerate a concise title.\n### Chat History:\n{PROMPT}"}]
-        found = json.loads(ask("/chat/completions", messages=task, stream=False, max_completion_tokens=100))
-        check(found["choices"][0]["message"]["content"], "a text in the place of a title")
-
-    yield "models", lambda: check(model in str(json.loads(ask("/models"))["data"]), "the model listed")
-    yield "chat, streaming", chat
-    yield "title (which is a continuation)", title
-
-
 CLIENTS = {
     "openai": openai_calls,
     "litellm": litellm_calls,
@@ -216,7 +188,6 @@ CLIENTS = {
     "llm": llm_calls,
     "huggingface_hub": huggingface_calls,
     "lm_eval": lm_eval_calls,
-    "open_webui": open_webui_calls,
 }
 
 

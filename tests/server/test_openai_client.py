@@ -463,10 +463,13 @@ def chat_logprobs(client, reference):
 @call
 def chat_settings(client, reference):
     neutral = {"response_format": {"type": "text"}, "tool_choice": "none", "parallel_tool_calls": True, "store": False}
-    neutral |= {"tools": [{"type": "function", "function": {"name": "f"}}], "metadata": {"a": "b"}, "user": "u"}
+    neutral |= {"metadata": {"a": "b"}, "user": "u"}
     neutral |= {"modalities": ["text"], "service_tier": "auto", "verbosity": "medium", "reasoning_effort": "none"}
     text = reference.text(reference.drawn(3, 12))
     assert chat(client, **neutral, max_completion_tokens=12).choices[0].message.content == text
+    for may in ({"tool_choice": "none"}, {"tool_choice": "auto"}, {}):
+        message = chat(client, tools=[TOOL], functions=[TOOL["function"]], **may).choices[0].message
+        assert message.content == text and not message.tool_calls, "a model may answer without a call"
     several = {"temperature": 0, "stop": [text[5:7]], "n": 2, "logit_bias": {}, "presence_penalty": 0}
     assert len(chat(client, **several).choices) == 2
     short = chat(client, max_tokens=None, max_completion_tokens=4)
@@ -584,24 +587,27 @@ REFUSED = {
     "unknown field": (lambda c: complete(c, extra_body={"guided_json": {}}), 422, "unknown field guided_json"),
     "unknown model": (lambda c: complete(c, model="gpt-4"), 422, "model: no model has this name"),
     "retrieve": (lambda c: c.models.retrieve("someone/else"), 404, "model: no model has this name"),
-    "delete": (lambda c: c.models.delete("run"), 405, "Method Not Allowed"),
-    "tools": (lambda c: chat(c, tools=[TOOL]), 422, "tools: not supported: this model continues stories"),
-    "tool_choice": (lambda c: chat(c, tool_choice="required"), 422, "tool_choice: not supported"),
-    "functions": (lambda c: chat(c, functions=[{"name": "f"}]), 422, "functions: not supported"),
+    "delete": (lambda c: c.models.delete("run"), 405, "this route answers GET"),
+    "tool_choice": (lambda c: chat(c, tools=[TOOL], tool_choice="required"), 422, "tool_choice: not supported"),
     "json": (lambda c: chat(c, response_format={"type": "json_object"}), 422, "response_format: not supported"),
     "schema": (lambda c: chat(c, response_format=SCHEMA), 422, "response_format: not supported"),
     "audio": (lambda c: chat(c, modalities=["text", "audio"]), 422, "modalities: not supported"),
     "reasoning": (lambda c: chat(c, reasoning_effort="high"), 422, "reasoning_effort: not supported"),
     "store": (lambda c: chat(c, store=True), 422, "store: not supported: this server stores nothing"),
     "top_logprobs alone": (lambda c: chat(c, top_logprobs=2), 422, "top_logprobs: needs logprobs: true"),
+    "top_logprobs = 21": (
+        lambda c: chat(c, logprobs=True, top_logprobs=21),
+        422,
+        "top_logprobs: must be between 0 and 20",
+    ),
     "two limits": (lambda c: chat(c, max_completion_tokens=3), 422, "differs from max_tokens"),
     "no messages": (lambda c: chat(c, messages=[]), 422, "messages: list should have at least 1 item"),
-    "empty messages": (lambda c: chat(c, " ", ""), 400, "messages: no text is left"),
+    "empty messages": (lambda c: chat(c, " ", ""), 400, "messages: a story needs a beginning"),
     "image": (lambda c: chat(c, messages=[{"role": "user", "content": [IMAGE]}]), 422, "messages: a part of a message"),
     "tool message": (
         lambda c: chat(c, messages=[{"role": "tool", "content": "a", "tool_call_id": "1"}]),
         422,
-        "messages: ",
+        "messages[0].role: ",
     ),
     "long chat": (lambda c: chat(c, "a" * 1500, "b" * 600), 422, "messages: must have 0 to 2048 characters"),
     "embeddings": (

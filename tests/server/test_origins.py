@@ -60,6 +60,7 @@ def test_preflight(server):
     allowed = {name.strip() for name in answer.headers["access-control-allow-headers"].split(",")}
     assert {"authorization", "content-type", "x-stainless-os"} <= allowed
     assert "POST" in answer.headers["access-control-allow-methods"]
+    assert answer.headers["access-control-max-age"] == "600"
     assert "access-control-allow-credentials" not in answer.headers
     assert {name: answer.headers[name] for name in HEADERS} == HEADERS
     deleted = PREFLIGHT | {"Origin": NAMED, "Access-Control-Request-Method": "DELETE"}

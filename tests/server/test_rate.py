@@ -6,7 +6,7 @@ from helpers.runs import mistake
 from helpers.serving import ServerThread, untrained
 from tinystories.commands.serve import parse
 from tinystories.server.arguments import STORIES_PER_MINUTE
-from tinystories.server.rate_limit import is_local
+from tinystories.server.rate_limit import RateLimiter, client_key, is_local
 
 
 SHORT = {"prompt": "Story 7.", "max_tokens": 1, "stream": False}
@@ -76,6 +76,38 @@ def test_number_for_everyone(checkpoint):
         assert found["type"] == "rate_limit_error"
 
 
+def test_window(monkeypatch):
+    """The seconds until the stories asked for fit into the last minute: with one second less, they do not."""
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    rate = RateLimiter(3)
+
+    def at(second: float) -> tuple[int, int]:
+        nonlocal now
+        now = second
+        return rate.wait("a"), rate.wait("a", 3)
+
+    for second in (0, 10, 20):
+        assert at(second)[0] == 0
+        rate.count("a")
+    assert at(20) == (40, 60) and rate.wait("b", 3) == 0
+    assert at(20.5) == (40, 60) and at(59.9) == (1, 21), "rounded up, and never 0 for who must wait"
+    assert at(60) == (0, 20) and at(69.9) == (0, 11) and at(70) == (0, 10) and at(80) == (0, 0)
+    rate.count("b", 2)
+    assert at(81) == (0, 0) and set(rate.times) == {"b"}, "who asked for nothing in a minute is forgotten"
+    rate.count("a")
+    assert set(rate.times) == {"a", "b"}
+
+
+def test_clients():
+    """An IPv6 network of one customer is one client, and an IPv4 address is one however it is written."""
+    keys = [
+        client_key(scope(address))
+        for address in ("2001:db8::1", "2001:db8::ffff:1", "2001:db8:0:1::1", "203.0.113.1", "::ffff:203.0.113.1", "x")
+    ]
+    assert keys == ["2001:db8::/64", "2001:db8::/64", "2001:db8:0:1::/64", "203.0.113.1", "203.0.113.1", "x"]
+
+
 def scope(address: str, *headers: tuple[str, str], version: str = "1.1", host: str | None = "localhost:7779") -> dict:
     named = [*headers, *([("host", host)] if host is not None else [])]
     return {
@@ -122,6 +154,8 @@ def test_other_addresses(address):
         {"headers": [("Forwarded", "for=203.0.113.1")]},
         {"headers": [("Via", "1.1 proxy")]},
         {"headers": [("X-Real-IP", "127.0.0.1")]},
+        {"headers": [("X-Client-IP", "203.0.113.1")]},
+        {"headers": [("True-Client-IP", "203.0.113.1")]},
         {"headers": [("CF-Connecting-IP", "203.0.113.1")]},
         {"headers": [("Origin", "https://stories.example.com")]},
         {"headers": [("Origin", "null")]},

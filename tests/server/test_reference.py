@@ -74,8 +74,15 @@ def test_routes_and_fields(server):
         "messages list of object, at most 1,024, required",
         'role "system" or "developer" or "user" or "assistant", required',
         "n integer, 1 to 128, default 1",
+        "top_k integer, 0 to 100, default 0",
+        "stream boolean, default false",
+        "new_tokens integer, required",
     ):
-        assert line in fields
+        assert line in fields, line
+    chat = [text.split()[0] for text in fields]
+    assert chat.index("messages") < chat.index("max_completion_tokens") and "200" not in chat, (
+        "what is required is first"
+    )
     assert {"400", "408", "413", "422", "429", "431", "500", "503", "504"} <= set(fields)
 
 

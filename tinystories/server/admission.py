@@ -58,7 +58,7 @@ class AdmissionController:
             names = list(self.engine.pool.entries)
             others = f" and {len(names) - 3} more" if len(names) > 3 else ""
             message = f"model: no model has this name; this server has {', '.join(names[:3])}{others}"
-            raise HTTPException(422, {"error": message, "field": "model"})
+            raise HTTPException(422, {"error": message, "field": "model", "code": "model_not_found"})
         return name
 
     def check_length(self, field: str, text: str, shortest: int = 1, remedy: str = "") -> None:

@@ -253,6 +253,9 @@ def add_errors(app: FastAPI) -> None:
         path, detail = request.url.path, error_detail(error)
         if detail == {"error": "Not Found"}:
             detail = {"error": openai_api.unknown_route(path)}
+        if error.status_code == 405:
+            allowed = (error.headers or {}).get("Allow", "GET")
+            detail = {"error": f"this route answers {allowed}, and not this method; GET /docs describes it"}
         if request.method == "OPTIONS" and "origin" in request.headers:  # a browser asks for a page of another site
             detail = {"error": f"{OTHER_SITE}; --allowed_origins (ALLOWED_ORIGINS) names those that may"}
         return error_answer(path, error.status_code, detail, error.headers)

@@ -5,16 +5,19 @@ its continuation. Messages of the system are instructions, which these models ca
 chat template is used, and nothing is added but the BOS that each text gets. An instruction of the user is text like any
 other: to tell it from a beginning, one would have to guess.
 
-What chat front ends send beside the messages is accepted where it changes nothing (labels, empty lists, null) and
-refused with one line where the answer would not be what was asked for (tools, JSON, images).
+What chat front ends send beside the messages is accepted where the answer is one that they asked for: labels, empty
+lists, null, tools that a model may call or not. It is refused with one line where the answer would not be what was
+asked for: a tool that must be called, JSON, images.
 """
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from tinystories.server.admission import AdmissionController
 from tinystories.server.engine import Stream
@@ -53,7 +56,6 @@ NO_TOOLS = "this model continues stories and calls no tools"
 TEXT_ONLY = "this model writes plain text only"
 NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
     "tool_choice": (("none", "auto"), NO_TOOLS),
-    "functions": (([],), NO_TOOLS),
     "function_call": (("none", "auto"), NO_TOOLS),
     "response_format": (({"type": "text"},), TEXT_ONLY),
     "modalities": ((["text"],), TEXT_ONLY),
@@ -65,6 +67,8 @@ NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
     "service_tier": (("auto", "default"), "there is one tier"),
     "store": ((False,), "this server stores nothing"),
 }
+WORD_ENDS = re.compile(r"""[\w.,;:!?…)]["”\u2019]?\Z""")  # or the sentence, or what somebody says
+WORD_BEGINS = re.compile(r"""["“(]?\w""")
 Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
 
 
@@ -78,6 +82,15 @@ class Part(OpenAIBody):
     text: Text | None = None
     cache_control: Any = None
     """Changes nothing: where other servers may cache the text."""
+
+
+def refuse_call(value: Any) -> Any:
+    """Raises:
+    PydanticCustomError: another model called a tool.
+    """
+    if value:
+        raise PydanticCustomError("call", f"not supported: {NO_TOOLS}: begin a new chat")
+    return value
 
 
 class Message(OpenAIBody):
@@ -98,8 +111,8 @@ class Message(OpenAIBody):
     """Not read, as `reasoning_content`."""
     refusal: None = None
     audio: None = None
-    function_call: None = None
-    tool_calls: Annotated[list[Any], Field(max_length=0)] | None = None
+    function_call: Annotated[None, BeforeValidator(refuse_call)] = None
+    tool_calls: Annotated[list[Any] | None, BeforeValidator(refuse_call)] = None
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
 
 
@@ -117,7 +130,9 @@ class ChatBody(SamplingBody):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     """And of this many of the likeliest. Needs `logprobs`."""
     tools: list[Any] | None = None
-    """Only empty, or with `tool_choice: "none"`: this model calls no tools."""
+    """Tools that a model may call: this one calls none, and answers with text."""
+    functions: list[Any] | None = None
+    """The older name of `tools`."""
     parallel_tool_calls: bool | None = None
     """Changes nothing."""
     metadata: Any = None
@@ -127,7 +142,6 @@ class ChatBody(SamplingBody):
     chat_id: Any = None
     session_id: Any = None
     tool_choice: Any = neutral(*NEUTRAL["tool_choice"])
-    functions: Any = neutral(*NEUTRAL["functions"])
     function_call: Any = neutral(*NEUTRAL["function_call"])
     response_format: Any = neutral(*NEUTRAL["response_format"])
     modalities: Any = neutral(*NEUTRAL["modalities"])
@@ -157,8 +171,8 @@ def add_routes(app: FastAPI, admission: AdmissionController) -> None:
     @app.post("/v1/chat/completions", responses=documented)
     async def complete_chat(body: ChatBody, request: Request) -> Response:
         """The continuation of a story. The texts of user and assistant, in their order, are its beginning: those of the
-        assistant directly after what they continued, those of the user set apart by a space. Messages of the system
-        and of the developer are left out: this model follows no instructions."""
+        assistant as they were answered, those of the user set apart by a space. Messages of the system and of the
+        developer are left out: this model follows no instructions."""
         stream = admission.admit(request, to_generation_requests(body, admission))
         model = stream.requests[0].model
         if body.stream:
@@ -174,8 +188,6 @@ def add_routes(app: FastAPI, admission: AdmissionController) -> None:
 
 def to_generation_requests(body: ChatBody, admission: AdmissionController) -> list[GenerationRequest]:
     refuse_unsupported(body, NEUTRAL)
-    if body.tools and body.tool_choice != "none":
-        raise HTTPException(422, {"error": f"tools: not supported: {NO_TOOLS}", "field": "tools"})
     if body.top_logprobs is not None and not body.logprobs:
         raise HTTPException(422, {"error": "top_logprobs: needs logprobs: true", "field": "top_logprobs"})
     limits = {limit for limit in (body.max_tokens, body.max_completion_tokens) if limit is not None}
@@ -186,7 +198,7 @@ def to_generation_requests(body: ChatBody, admission: AdmissionController) -> li
     admission.check_length("messages", story, shortest=0, remedy="begin a new chat, or send fewer of them")
     text = sanitised(story)
     if not text.strip():
-        message = "messages: no text is left after removing spaces and control characters"
+        message = "messages: a story needs a beginning: no message of the user or the assistant has a text"
         raise HTTPException(400, {"error": message, "field": "messages"})
     alternatives = max(1, body.top_logprobs or 0) if body.logprobs else 0
     max_tokens = limits.pop() if limits else MOST_TOKENS
@@ -194,8 +206,8 @@ def to_generation_requests(body: ChatBody, admission: AdmissionController) -> li
 
 
 def story_so_far(messages: Sequence[Message]) -> str:
-    """The texts of user and assistant in their order. An assistant's text directly continues what was there, as it was
-    answered; white space around the user's is replaced by one space between two texts.
+    """The texts of user and assistant in their order. An assistant's text continues what was there, as it was answered;
+    white space around the user's is replaced by one space between two texts.
 
     Raises:
         HTTPException: 422 for content that is not text.
@@ -207,9 +219,19 @@ def story_so_far(messages: Sequence[Message]) -> str:
             continue
         if message.role == "user":
             text = text.strip()
-            story += " " * bool(story and text and not story[-1].isspace())
-        story += text
+            spaced = bool(story and text and not story[-1].isspace())
+        else:
+            spaced = was_stripped(story, text)
+        story += " " * spaced + text
     return story
+
+
+def was_stripped(story: str, text: str) -> bool:
+    """Whether a front end took away the space that an answer began with, as Open WebUI does: a word of it would run
+    into the last one. An answer may also end a word that the user began, but seldom does. Where there is no space at
+    all, the words of the language have none between them."""
+    runs_on = WORD_ENDS.search(story[-2:]) and WORD_BEGINS.match(text)
+    return bool(runs_on) and (" " in story or " " in text)
 
 
 def text_of(message: Message) -> str:

@@ -192,7 +192,10 @@ def validation_error(
     if first["type"] == "extra_forbidden":
         unknown = _unknown(str(first["loc"][-1]), field, path)
         return {"error": f"the body has an unknown {unknown}", "field": field[:100]}
-    if first["type"] in ("greater_than_equal", "less_than_equal", "greater_than") and field in bounds:
+    if first["type"] == "greater_than" and field in bounds:
+        body["bounds"] = list(bounds[field])
+        message = "must be above {}, and at most {}".format(*bounds[field])
+    elif first["type"] in ("greater_than_equal", "less_than_equal") and field in bounds:
         body["bounds"] = list(bounds[field])
         message = "must be between {} and {}".format(*bounds[field])
     elif first["type"] in ("string_too_short", "string_too_long"):
@@ -206,4 +209,15 @@ def validation_error(
         message = f"must be at least {context['ge']}"
     else:
         message = first["msg"][:1].lower() + first["msg"][1:]
-    return {"error": f"{field}: {message}", **body}
+    return {"error": f"{_place(first, field)}: {message}", **body}
+
+
+def _place(error: dict[str, Any], field: str) -> str:
+    """The field, or where in a list of objects: messages[1].content."""
+    match error["loc"]:
+        case (_, _, int(number), str(inner), *_):
+            return f"{field}[{number}].{inner}"
+        case (_, _, int(number)):
+            return f"{field}[{number}]"
+        case _:
+            return field
