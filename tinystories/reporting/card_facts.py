@@ -24,8 +24,9 @@ class CardFacts:
 
     recipe, data: as in recipe.json and data_report.json. step: of the last optimizer step. best_step: of the weights
     that a finished run has kept, where load_best_model_at_end chose them. energy_method: how `energy_kwh` was found, or
-    why it was not. log: rows of the training loss. final: the scores of all validation stories, by the names of
-    all_results.json without "eval_". evaluation: as in evaluation.json. stored: number format of the weights.
+    why it was not. energy_counted: the sums behind it. log: rows of the training loss. final: the scores of all
+    validation stories, by the names of all_results.json without "eval_". evaluation: as in evaluation.json. stored:
+    number format of the weights.
     """
 
     recipe: dict[str, Any]
@@ -38,6 +39,7 @@ class CardFacts:
     elapsed_seconds: float | None = None
     energy_kwh: float | None = None
     energy_method: str | None = None
+    energy_counted: dict[str, Any] | None = None
     evaluated_stories: int = 0
     last_evaluation: dict[str, Any] | None = None
     curve: list[EvaluationRow] = field(default_factory=list)
@@ -72,6 +74,7 @@ def read_facts(folder: str | Path) -> CardFacts | None:
             elapsed_seconds=results.get("elapsed_seconds"),
             energy_kwh=results.get("energy_kwh"),
             energy_method=results.get("energy_method"),
+            energy_counted=results.get("energy_counted"),
             evaluated_stories=int(min(data["validation_stories"], recipe.get("max_eval_samples") or math.inf)),
             last_evaluation=history[-1] if history else None,
             curve=[

@@ -242,6 +242,11 @@ class StoryTrainer(AveragingTrainer):
             batch = without_padding(batch)
         return {**batch, "loss_only": True}
 
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Called in every step of training and evaluating."""
+        self.energy.look()
+        return super()._prepare_inputs(inputs)
+
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
