@@ -170,7 +170,7 @@ def _overfit(s: Measurements) -> str | None:
 
 
 def _against_overfitting(s: Measurements) -> str:
-    """What can still be done: where the weights are of the best evaluation, the run cannot be improved by its length."""
+    """What can still be done: where the weights are of the best evaluation, a shorter run has none better."""
     records, recipe = s.records, s.records.recipe or {}
     if not records.evaluations:
         return "train on more stories or for fewer epochs, with evaluations and load_best_model_at_end"

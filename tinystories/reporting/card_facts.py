@@ -16,6 +16,7 @@ from tinystories.run_files import Environment, Evaluation, EvaluationRow, Run, S
 logger = logging.getLogger(__name__)
 
 SHOWN_SAMPLES = 3  # of an evaluation
+FINAL = {"stories", "loss", "perplexity", "bits_per_byte", "tokens", "bytes"}  # of the score of all validation stories
 
 
 @dataclass
@@ -62,7 +63,8 @@ def read_facts(folder: str | Path) -> CardFacts | None:
     if recipe is not None and data is not None and state is not None:
         results, step = run.results or {}, state["global_step"]
         final = {key.removeprefix("eval_"): value for key, value in results.items() if key.startswith("eval_")}
-        history = [row for row in state.get("log_history", []) if "eval_bits_per_byte" in row]
+        history = state.get("log_history", [])
+        scored = evaluated(history)
         facts = CardFacts(
             recipe=recipe,
             data=data,
@@ -76,12 +78,12 @@ def read_facts(folder: str | Path) -> CardFacts | None:
             energy_method=results.get("energy_method"),
             energy_counted=results.get("energy_counted"),
             evaluated_stories=int(min(data["validation_stories"], recipe.get("max_eval_samples") or math.inf)),
-            last_evaluation=history[-1] if history else None,
+            last_evaluation=scored[-1] if scored else None,
             curve=[
                 row for row in run.evaluations or evaluations_in(history) if row["step"] <= step and _has_numbers(row)
             ],
-            log=[row for row in state.get("log_history", []) if is_number(row.get("loss"))],
-            final=final if "bits_per_byte" in final else None,
+            log=[row for row in history if is_number(row.get("loss"))],
+            final=final if final.keys() >= FINAL else None,
             environment=run.environment,
             samples=[row for row in run.samples if row["step"] <= step],
             evaluation=run.evaluation,
@@ -90,6 +92,12 @@ def read_facts(folder: str | Path) -> CardFacts | None:
     for problem in run.problems:
         logger.warning("%s: %s", folder, problem)
     return facts
+
+
+def evaluated(log_history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The evaluations whose scores are all finite numbers."""
+    scores = ("eval_loss", "eval_perplexity", "eval_bits_per_byte")
+    return [row for row in log_history if all(is_number(row.get(score)) for score in scores)]
 
 
 def _has_numbers(row: EvaluationRow) -> bool:

@@ -46,7 +46,7 @@ from tinystories.data.reshuffling import ReshuffledRows, count_rows_by_epoch
 from tinystories.errors import GuardError, UserError
 from tinystories.evaluation.scoring import ScoringRows, token_nll, trainer_metrics
 from tinystories.generation.presets import save_presets
-from tinystories.reporting.card_facts import CardFacts
+from tinystories.reporting.card_facts import CardFacts, evaluated
 from tinystories.reporting.model_card import write_card
 from tinystories.run_files import PROGRESS, Run, read_json
 from tinystories.training.averaging import AveragingTrainer
@@ -413,7 +413,7 @@ class StoryTrainer(AveragingTrainer):
 
     def card_facts(self) -> CardFacts:
         """What the card of a checkpoint says during the run; a finished run has it in its files."""
-        evaluations = [row for row in self.state.log_history if "eval_bits_per_byte" in row]
+        evaluations = evaluated(self.state.log_history)
         return CardFacts(
             recipe=self.recipe.values,
             data=self.data_report,
