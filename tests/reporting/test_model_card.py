@@ -172,8 +172,8 @@ def test_base_model(run, model, tmp_path):
     found, text = card_of(run, model, model_name_or_path="somebody/base")
     assert (found["base_model"], found["base_model_relation"]) == ("somebody/base", "finetune")
     found, text = card_of(run, model, model_name_or_path=str(tmp_path))
-    assert "base_model" not in found and f"continues from {plain(tmp_path.name)};" in text and str(tmp_path) not in text
-    for elsewhere in ("/home/somebody/base", "runs/base", "C:\\runs\\base", "./base"):
+    assert "base_model" not in found and f"continues from `{tmp_path.name}`;" in text and str(tmp_path) not in text
+    for elsewhere in ("/home/somebody/a\nbase`#", "runs/base", "C:\\runs\\base", "./base"):
         found, text = card_of(run, model, model_name_or_path=elsewhere)
         assert "base_model" not in found and "continues from" in text and "somebody" not in text
 

@@ -7,7 +7,7 @@ run_evaluation.py writes it again with its results.
 import hashlib
 import re
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import torch
@@ -48,7 +48,7 @@ def write_card(folder: str | Path, model: PreTrainedModel, facts: CardFacts) -> 
         num_parameters=model.num_parameters(),
         transformers_version=transformers.__version__,
         torch_version=torch.__version__,
-        continued_from=on_hub(base) or (Path(base).resolve().name if base else None),
+        continued_from=on_hub(base) or (PureWindowsPath(Path(base).resolve()).name if base else None),
         data_license=data_license(recipe),
         language=language(recipe),
         paper=paper_of(recipe),
