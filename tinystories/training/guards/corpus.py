@@ -60,9 +60,7 @@ def check_overlap(
             "give other validation data, or --remove_overlap",
         )
     base = trainer.recipe.model.model_name_or_path
-    name = (
-        Path(base).name if base and Path(base).exists() else base
-    )  # the finding is published: no path of this machine
+    name = Path(base).name if base and Path(base).exists() else base  # a path of this machine is not published
     unknown = f" (what {name} learned before is not compared)" if name else ""
     return f"none of {len(validation_hashes):,} validation stories is in the training data{unknown}"
 
