@@ -158,6 +158,9 @@ def test_default_folder(runs, tmp_path, monkeypatch, caplog):
             report.main, ["first", str(other), "--output_dir", str(output)]
         )
         assert sorted(output.rglob("*")) == before
+    for name in ("first", "second"):  # other runs of the same names
+        write_run(tmp_path / "elsewhere" / name)
+    assert "is no comparison of these runs" in mistake(report.main, ["elsewhere/first", "elsewhere/second"])
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert "file" in mistake(report.main, ["first", "second", "--output_dir", "file"])
 
