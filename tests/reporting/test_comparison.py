@@ -12,7 +12,7 @@ from reporting.test_run_report import Page, text_of
 from helpers.run_folder import write_json, write_rows, write_run
 from helpers.runs import ROOT, mistake
 from tinystories.commands import report
-from tinystories.reporting.comparison import default_folder, names_of
+from tinystories.reporting.comparison import axes_of, default_folder, names_of
 from tinystories.reporting.figures import LINE_COLOURS
 
 
@@ -98,6 +98,9 @@ def test_flops_and_time(runs, tmp_path):
     described = " ".join(attributes["aria-label"] for _, attributes in page.tags if attributes.get("role") == "img")
     assert "second: 9 at training FLOPs 3e+12, 4.5 at training FLOPs 6e+12" in described
     assert "9 at minutes of wall clock 1, 4.5 at minutes of wall clock 2" in described
+    for devices, names in ((("a", "a"), ["step", "tokens", "time"]), (("a", "b"), ["step", "tokens"])):
+        found = [{"environment": {"device_name": device}, "evaluations": []} for device in devices]
+        assert [axis.name for axis in axes_of(found)] == names, "time on another device"
     change(runs[1] / "environment.json", device_name="another")
     write_rows(runs[0] / "evaluations.jsonl", [{"step": 1, "eval_bits_per_byte": 1.0}])
     _, page = compared(runs, tmp_path / "page")
