@@ -12,7 +12,7 @@ from reporting.test_run_report import Page, text_of
 from helpers.run_folder import write_json, write_rows, write_run
 from helpers.runs import ROOT, mistake
 from tinystories.commands import report
-from tinystories.reporting.comparison import axes_of, default_folder, names_of
+from tinystories.reporting.comparison import axes_of, default_folder, differences, names_of
 from tinystories.reporting.figures import LINE_COLOURS
 
 
@@ -201,6 +201,7 @@ def test_run_of_an_earlier_version(runs, tmp_path):
     found, page = compared([tmp_path / "run", runs[0]], tmp_path / "page")
     assert "Held-out stories by step" in titles(page)
     keys = {row["key"] for row in found["settings"]}
+    assert differences([{"a": None, "b": []}, {"a": 0}]) == [] != differences([{"a": 1}, {"a": 0}]), "nothing is nothing"
     assert "hidden_size" in keys and not keys & {"language", "watts_per_core", "output_dir"}
 
 
