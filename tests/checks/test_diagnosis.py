@@ -120,7 +120,22 @@ def test_overfit(tokenizer):
     """Ten stories for many epochs."""
     model = trained(tokenizer, texts=TRAINING[:10], steps=100)
     result = diagnosis(model, tokenizer, training=TRAINING[:10], own=True)
-    assert result["verdict"] == "overfit" and "held-out" in result["reason"], result
+    assert result["verdict"] == "overfit" and "on 100 held-out ones" in result["reason"], result
+    s = result["symptoms"]
+
+    def advice(evaluations=(), finished=True, **recipe):
+        s.records = Records(recipe, evaluations=list(evaluations), bits_per_byte=9.0 if finished else None)
+        return verdict(s)["remedy"]
+
+    assert "for fewer epochs, with evaluations and load_best_model_at_end" in advice()
+    for best in (advice([3.0, 2.0]), advice([2.0, 2.5], load_best_model_at_end=True)):  # nothing better is left to keep
+        assert best == (
+            "train on more stories: these weights are of the run's best evaluation, so fewer epochs would not help"
+        )
+    worse = advice([3.0, 2.0, 2.5])
+    assert "loss of 2.00, its last 2.50: train again with --load_best_model_at_end true; more stories" in worse
+    later = advice([3.0, 2.0, 2.5], finished=False, load_best_model_at_end=True)  # a checkpoint-N of the run
+    assert "use the checkpoint of the best; more stories" in later
 
 
 def test_wrong_tokenizer_by_ids(healthy, tokenizer):

@@ -12,7 +12,7 @@ from reporting.test_run_report import Page, text_of
 from helpers.run_folder import write_json, write_rows, write_run
 from helpers.runs import ROOT, mistake
 from tinystories.commands import report
-from tinystories.reporting.comparison import default_folder, names_of
+from tinystories.reporting.comparison import axes_of, default_folder, differences, names_of
 from tinystories.reporting.figures import LINE_COLOURS
 
 
@@ -98,6 +98,9 @@ def test_flops_and_time(runs, tmp_path):
     described = " ".join(attributes["aria-label"] for _, attributes in page.tags if attributes.get("role") == "img")
     assert "second: 9 at training FLOPs 3e+12, 4.5 at training FLOPs 6e+12" in described
     assert "9 at minutes of wall clock 1, 4.5 at minutes of wall clock 2" in described
+    for devices, names in ((("a", "a"), ["step", "tokens", "time"]), (("a", "b"), ["step", "tokens"])):
+        found = [{"environment": {"device_name": device}, "evaluations": []} for device in devices]
+        assert [axis.name for axis in axes_of(found)] == names, "time on another device"
     change(runs[1] / "environment.json", device_name="another")
     write_rows(runs[0] / "evaluations.jsonl", [{"step": 1, "eval_bits_per_byte": 1.0}])
     _, page = compared(runs, tmp_path / "page")
@@ -158,6 +161,9 @@ def test_default_folder(runs, tmp_path, monkeypatch, caplog):
             report.main, ["first", str(other), "--output_dir", str(output)]
         )
         assert sorted(output.rglob("*")) == before
+    for name in ("first", "second"):  # other runs of the same names
+        write_run(tmp_path / "elsewhere" / name)
+    assert "is no comparison of these runs" in mistake(report.main, ["elsewhere/first", "elsewhere/second"])
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert "file" in mistake(report.main, ["first", "second", "--output_dir", "file"])
 
@@ -195,6 +201,7 @@ def test_run_of_an_earlier_version(runs, tmp_path):
     found, page = compared([tmp_path / "run", runs[0]], tmp_path / "page")
     assert "Held-out stories by step" in titles(page)
     keys = {row["key"] for row in found["settings"]}
+    assert differences([{"a": None, "b": []}, {"a": 0}]) == [] != differences([{"a": 1}, {"a": 0}])
     assert "hidden_size" in keys and not keys & {"language", "watts_per_core", "output_dir"}
 
 

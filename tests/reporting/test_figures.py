@@ -41,9 +41,22 @@ def test_tick_texts():
     assert ticks(0, 12_000_000)[1] == ["0", "5M", "10M"]
     assert ticks(1, 4, whole=True)[1] == ["1", "2", "3", "4"]
     assert ticks(0.9, 120, "log")[1] == ["1", "2", "5", "10", "20", "50", "100"]
+    assert (
+        ticks(1_000_000, 1_000_010)[1][:2] == ["1,000,000", "1,000,002"]
+        and ticks(1e9, 1e9 + 5)[1][1] == "1,000,000,001"
+    )
     assert [tick_text(value) for value in (2e13, 3e9, 2.5e5, 99_999, 5e-5, -0.25, 0, 1e300)] == [
         *("2e13", "3B", "250k", "99,999", "5e-5", "-0.25", "0", "1e300")
     ]
+
+
+@pytest.mark.parametrize("low", [1e-9, 1e-3, 0.7, 1, 5e6])
+@pytest.mark.parametrize("decades", [0.5, 1, 2.6, 2.8, 6, 8, 18])
+def test_ticks_of_a_logarithmic_axis(low, decades):
+    """No tick at all over eight decades, or 19 of them over six."""
+    values, texts = ticks(low, low * 10**decades, "log")
+    assert 2 <= len(values) <= 9 and len(set(texts)) == len(texts)
+    assert {f"{value:.2e}"[:4] for value in values} <= {"1.00", "2.00", "5.00"}
 
 
 HOSTILE = ["$\\frac{1}{", "_hidden", "<script>", "a&b", "数 🦊", "x" * 40, "$x$", ""]

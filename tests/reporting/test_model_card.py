@@ -1,13 +1,15 @@
 """What a model card says: its metadata as the Hub reads it, its code, its examples and its tables."""
 
 import json
+import re
+from itertools import pairwise
 
 import pytest
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
 from benchmarks.recipe_runs import TokenizerOfSize
-from helpers.run_folder import DATA, ENVIRONMENT, RECIPE, write_run
+from helpers.run_folder import DATA, ENVIRONMENT, RECIPE, write_json, write_run
 from helpers.runs import mistake
 from helpers.untrained import untrained_model
 from tinystories.commands import train
@@ -62,6 +64,12 @@ def card_of(folder, model, **changes):
     return yaml.safe_load(card.content.split("\n---\n")[0]), card.text
 
 
+def change(path, **values):
+    """Set keys of a JSON file; None removes one."""
+    content = json.loads(path.read_text(encoding="utf-8")) | values
+    write_json(path, {key: value for key, value in content.items() if value is not None})
+
+
 @pytest.fixture
 def run(tmp_path):
     return write_run(tmp_path / "run")
@@ -105,11 +113,52 @@ def test_not_stated(run, model):
     assert "not stated" not in text
 
 
-@pytest.mark.parametrize("stated", ["My own: licence # 1\n---\n", "ÄÖ", "-"])
+@pytest.mark.parametrize("stated", ["My own: licence # 1\n---\n", "ÄÖ", "-", "proprietary", "GPL-3.0-or-later"])
 def test_licence_of_ones_own(stated, run, model):
     """The Hub refuses a card whose licence it does not know, unless it is called other."""
     found, _ = card_of(run, model, model_license=stated)
     assert found["license"] == "other" and found["license_name"].strip("-.") == found["license_name"] != ""
+
+
+def test_language_of_a_region(run, model):
+    """The Hub refuses a language with capitals: `"language" must only contain lowercase characters`."""
+    found, text = card_of(run, model, language="pt-BR, en")
+    assert (found["language"], found["language_bcp47"]) == (["pt", "en"], ["pt-BR", "en"]) and "(pt-BR, en)" in text
+    found, _ = card_of(run, model, language="zh-Hans,zh-Hant")
+    assert (found["language"], found["language_bcp47"]) == ("zh", ["zh-Hans", "zh-Hant"])
+    assert "language_bcp47" not in card_of(run, model, language="en,de")[0]
+
+
+SPLIT = "0.05 of the distinct training stories, split_seed 0"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "source", "type_", "split"),
+    [
+        ({"dataset_name": "a/b", "dataset_config_name": "c"}, "a/b[test]", "a/b", "test"),
+        ({"dataset_name": "a/b", "dataset_config_name": "c"}, SPLIT, "a/b", None),
+        ({"train_file": "x.txt", "source_dataset": "a/b"}, SPLIT, "a/b", None),
+        ({"train_file": "x.txt", "source_dataset": "a/b", "validation_file": "y.txt"}, "y.txt", "stories", None),
+        ({"train_file": "x.txt"}, SPLIT, "stories", None),
+        ({"dataset_name": "/data/b"}, "/data/b[validation]", "stories", None),
+    ],
+)
+def test_what_was_scored(run, model, recipe, source, type_, split):
+    """A score on the validation split of a data set, where the stories were of its training split or of a file."""
+    found, _ = card_of(run, model, data=DATA | {"validation": {"source": source}}, **recipe)
+    (result,) = found["model-index"][0]["results"]
+    assert (result["dataset"]["type"], result["dataset"].get("split")) == (type_, split)
+    assert result["dataset"].get("config") == (recipe.get("dataset_config_name") if type_ == "a/b" else None)
+    assert found.get("datasets") == ([type_] if type_ == "a/b" else recipe.get("source_dataset") and ["a/b"])
+    assert result["dataset"]["name"] == (
+        type_ if split else "stories held out of a/b" if type_ == "a/b" else "held-out stories"
+    )
+
+
+@pytest.mark.parametrize(("folder", "name"), [(".", "model"), ("..", "model"), ("runs/v1.5", "v1.5")])
+def test_name_of_the_results(run, model, folder, name):
+    """The Hub needs a name in model-index."""
+    assert card_of(run, model, output_dir=folder)[0]["model-index"][0]["name"] == name
 
 
 def test_languages_are_checked(tmp_path):
@@ -123,7 +172,10 @@ def test_base_model(run, model, tmp_path):
     found, text = card_of(run, model, model_name_or_path="somebody/base")
     assert (found["base_model"], found["base_model_relation"]) == ("somebody/base", "finetune")
     found, text = card_of(run, model, model_name_or_path=str(tmp_path))
-    assert "base_model" not in found and f"continues from `{tmp_path.name}`" in text and str(tmp_path) not in text
+    assert "base_model" not in found and f"continues from `{tmp_path.name}`;" in text and str(tmp_path) not in text
+    for elsewhere in ("/home/somebody/a\nbase`#", "runs/base", "C:\\runs\\base", "./base"):
+        found, text = card_of(run, model, model_name_or_path=elsewhere)
+        assert "base_model" not in found and "continues from" in text and "somebody" not in text
 
 
 def test_paper(run, model):
@@ -159,6 +211,36 @@ def test_hostile_texts(run, model):
     outside = text.split("````text")[0] + text.split("````")[-1]
     assert "script\\>" in outside and "<script>" not in outside
     assert plain("a\nb | `c` [d](e)") == "a b \\| \\`c\\` \\[d\\](e)"
+    assert plain("my_own.txt __init__ _x_ ~~y~~ $z$") == "my_own.txt \\_\\_init\\_\\_ \\_x\\_ \\~\\~y\\~\\~ \\$z\\$"
+
+
+def test_layout(run, model):
+    """A heading, a table or a picture needs an empty line before it; two of them, or one within a list, are ugly."""
+    for changes in ({}, {"curve": [], "samples": [], "final": None}, {"evaluation": evaluation(rows=[row("a", "a")])}):
+        _, text = card_of(run, model, **changes)
+        text = re.sub(r"```.*?```", "```", text, flags=re.DOTALL)
+        assert "\n\n\n" not in text
+        for before, line in pairwise(text.split("\n")):
+            assert not line.startswith(("#", "!")) or before == ""
+            assert not (line.startswith("|") and before.startswith(("-", "On "))) and not (before and line == "```")
+        training = text.split("## Training\n\n")[1].split("\n\n")[0].split("\n")
+        assert training[0].startswith("- ") and "trains this model again" in training[-1]
+
+
+def test_damaged_results(run, model):
+    """all_results.json without some of its numbers: neither a traceback nor half a score."""
+    change(run / "all_results.json", eval_tokens=None)
+    assert "was not evaluated" in card_of(run, model)[1]
+
+
+@pytest.mark.parametrize(
+    ("kwh", "text"), [(1.6e-5, "0.016 Wh"), (0.0999, "100 Wh"), (0.1, "0.1 kWh"), (1.23, "1.2 kWh"), (123.4, "120 kWh")]
+)
+def test_energy(run, model, kwh, text):
+    """`1.2e+02 kWh`."""
+    found = {"energy_method": "estimated", "energy_counted": {"processor_ms": 93_500}}
+    card = card_of(run, model, energy_kwh=kwh, **found)[1]
+    assert f"- energy of the training: {text}, estimated (94 processor seconds)\n" in card
 
 
 def test_code_names_this_folder(run, model):

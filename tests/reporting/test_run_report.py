@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.run_folder import write_run
+from helpers.run_folder import write_rows, write_run
 from helpers.runs import mistake
 from tinystories.commands import report
 from tinystories.reporting.figures import CHARTS
@@ -247,6 +247,32 @@ def test_damaged_files_are_named(run, caplog):
         assert problem in text_of(page) and f"{run}: {problem}" in caplog.text
     assert "Not in the run folder: samples.jsonl." in text_of(page)
     assert found["step"] == 100, "by the last checkpoint"
+
+
+def test_results_without_some_numbers(run):
+    """all_results.json that somebody edited, or an energy that was not finite: no traceback."""
+    results = json.loads((run / "all_results.json").read_text(encoding="utf-8"))
+    for name in ("eval_perplexity", "eval_stories", "elapsed_seconds"):
+        del results[name]
+    (run / "all_results.json").write_text(json.dumps(results | {"energy_kwh": None}), encoding="utf-8")
+    text = text_of(Page(write_report(run).read_text(encoding="utf-8")))
+    assert f"0.2500 bits per byte on all {number(None)} held-out stories" in text and "energy" not in text
+    (run / "all_results.json").write_text(json.dumps(results | {"energy_kwh": 123.4}), encoding="utf-8")
+    assert ("123.4", "120 kWh") in Page(write_report(run).read_text(encoding="utf-8")).data
+
+
+def test_numbers_of_no_group(run):
+    """`validation stories` below the heading of another group of numbers."""
+    rows = [" ".join(row) for row in Page(write_report(run).read_text(encoding="utf-8")).rows]
+    assert rows.index("validation stories 10") < rows.index("train") < rows.index("validation")
+
+
+def test_right_to_left(run):
+    """A story in Arabic or Hebrew whose full stops stand at the wrong end."""
+    write_rows(run / "samples.jsonl", [{"step": 50, "prompt": "كان", "seed": 1, "text": "كان يا ما كان."}])
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    story = next(place for place, (tag, _) in enumerate(page.tags) if tag == "b")
+    assert page.tags[story - 1] == ("p", {"dir": "auto"})
 
 
 def test_failure_after_the_run(run, caplog):

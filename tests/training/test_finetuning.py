@@ -42,6 +42,7 @@ def test_weights_and_tokenizer_are_kept(counting_run, tmp_path):
     assert process.returncode == 0, process.stderr[-3000:]
     guards = json.loads((tmp_path / "more" / "data_report.json").read_text())["guards"]
     assert "known loss" in guards and "fresh loss" not in guards
+    assert str(counting_run.parent) not in str(guards), "what is published names a folder of this machine"
     before, after = (load_file(folder / "model.safetensors") for folder in (counting_run, tmp_path / "more"))
     assert before.keys() == after.keys()
     assert all(torch.allclose(before[name], after[name], rtol=0, atol=2e-6) for name in before)

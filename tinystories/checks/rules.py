@@ -164,8 +164,21 @@ def _no_eos(s: Measurements) -> str | None:
 def _overfit(s: Measurements) -> str | None:
     if s.training_loss is None or s.measured.loss < max(1.25 * s.training_loss, s.training_loss + 0.1):
         return None
-    other = "held-out ones" if s.own_text else "this text, unless that is of another kind"
+    held_out = "1 held-out story" if s.measured.stories == 1 else f"{s.measured.stories:,} held-out ones"
+    other = held_out if s.own_text else "this text, unless that is of another kind"
     return f"the loss is {s.training_loss:.2f} on stories it was trained on and {s.measured.loss:.2f} on {other}"
+
+
+def _against_overfitting(s: Measurements) -> str:
+    """What can still be done: where the weights are of the best evaluation, a shorter run has none better."""
+    records, recipe = s.records, s.records.recipe or {}
+    if not records.evaluations:
+        return "train on more stories or for fewer epochs, with evaluations and load_best_model_at_end"
+    best, last, keeps_best = min(records.evaluations), records.evaluations[-1], recipe.get("load_best_model_at_end")
+    if best == last or (keeps_best and records.bits_per_byte is not None):  # a checkpoint-N has no final score
+        return "train on more stories: these weights are of the run's best evaluation, so fewer epochs would not help"
+    remedy = "use the checkpoint of the best" if keeps_best else "train again with --load_best_model_at_end true"
+    return f"its best evaluation had a loss of {best:.2f}, its last {last:.2f}: {remedy}; more stories help further"
 
 
 def _undertrained(s: Measurements) -> str | None:
@@ -191,7 +204,7 @@ def _too_hot(s: Measurements) -> str | None:
 class Rule:
     verdict: str
     reason: Callable[[Measurements], str | None]
-    remedy: str
+    remedy: str | Callable[[Measurements], str]
 
 
 RIGHT_TOKENIZER = "restore the tokenizer files of the run that made these weights"
@@ -205,7 +218,7 @@ RULES = (
     Rule("untrained", _untrained, "train it from a recipe, or give the folder of the trained weights"),
     Rule("another kind of text", _another_text, LIKE_TRAINING),
     Rule("no EOS", _no_eos, "train with EOS after every story and in the loss; its id must not be that of padding"),
-    Rule("overfit", _overfit, "train fewer epochs, on more stories, or keep the best checkpoint"),
+    Rule("overfit", _overfit, _against_overfitting),
     Rule(
         "undertrained",
         _undertrained,
@@ -224,5 +237,6 @@ def verdict(symptoms: Measurements) -> dict[str, str | None]:
             return symptoms.invariants.broken
         reason = rule.reason(symptoms)
         if reason is not None:
-            return {"verdict": rule.verdict, "reason": reason, "remedy": rule.remedy}
+            remedy = rule.remedy if isinstance(rule.remedy, str) else rule.remedy(symptoms)
+            return {"verdict": rule.verdict, "reason": reason, "remedy": remedy}
     return {"verdict": "fine", "reason": f"no rule holds; {in_words(symptoms.invariants)}", "remedy": None}

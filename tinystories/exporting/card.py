@@ -67,6 +67,8 @@ def _metadata(source: Source, name: str, formats: Sequence[str]) -> ModelCardDat
         license=known.get("license"),
         datasets=known.get("datasets"),
         language=known.get("language"),
+        license_name=known.get("license_name"),
+        language_bcp47=known.get("language_bcp47"),
         library_name=LIBRARIES.get(name),
         pipeline_tag="text-generation",
         base_model=source.base_model,

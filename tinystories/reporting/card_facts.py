@@ -16,6 +16,7 @@ from tinystories.run_files import Environment, Evaluation, EvaluationRow, Run, S
 logger = logging.getLogger(__name__)
 
 SHOWN_SAMPLES = 3  # of an evaluation
+FINAL = {"stories", "loss", "perplexity", "bits_per_byte", "tokens", "bytes"}  # of the score of all validation stories
 
 
 @dataclass
@@ -24,8 +25,9 @@ class CardFacts:
 
     recipe, data: as in recipe.json and data_report.json. step: of the last optimizer step. best_step: of the weights
     that a finished run has kept, where load_best_model_at_end chose them. energy_method: how `energy_kwh` was found, or
-    why it was not. log: rows of the training loss. final: the scores of all validation stories, by the names of
-    all_results.json without "eval_". evaluation: as in evaluation.json. stored: number format of the weights.
+    why it was not. energy_counted: the sums behind it. log: rows of the training loss. final: the scores of all
+    validation stories, by the names of all_results.json without "eval_". evaluation: as in evaluation.json. stored:
+    number format of the weights.
     """
 
     recipe: dict[str, Any]
@@ -38,6 +40,7 @@ class CardFacts:
     elapsed_seconds: float | None = None
     energy_kwh: float | None = None
     energy_method: str | None = None
+    energy_counted: dict[str, Any] | None = None
     evaluated_stories: int = 0
     last_evaluation: dict[str, Any] | None = None
     curve: list[EvaluationRow] = field(default_factory=list)
@@ -60,7 +63,8 @@ def read_facts(folder: str | Path) -> CardFacts | None:
     if recipe is not None and data is not None and state is not None:
         results, step = run.results or {}, state["global_step"]
         final = {key.removeprefix("eval_"): value for key, value in results.items() if key.startswith("eval_")}
-        history = [row for row in state.get("log_history", []) if "eval_bits_per_byte" in row]
+        history = state.get("log_history", [])
+        scored = evaluated(history)
         facts = CardFacts(
             recipe=recipe,
             data=data,
@@ -72,13 +76,14 @@ def read_facts(folder: str | Path) -> CardFacts | None:
             elapsed_seconds=results.get("elapsed_seconds"),
             energy_kwh=results.get("energy_kwh"),
             energy_method=results.get("energy_method"),
+            energy_counted=results.get("energy_counted"),
             evaluated_stories=int(min(data["validation_stories"], recipe.get("max_eval_samples") or math.inf)),
-            last_evaluation=history[-1] if history else None,
+            last_evaluation=scored[-1] if scored else None,
             curve=[
                 row for row in run.evaluations or evaluations_in(history) if row["step"] <= step and _has_numbers(row)
             ],
-            log=[row for row in state.get("log_history", []) if is_number(row.get("loss"))],
-            final=final if "bits_per_byte" in final else None,
+            log=[row for row in history if is_number(row.get("loss"))],
+            final=final if final.keys() >= FINAL else None,
             environment=run.environment,
             samples=[row for row in run.samples if row["step"] <= step],
             evaluation=run.evaluation,
@@ -87,6 +92,12 @@ def read_facts(folder: str | Path) -> CardFacts | None:
     for problem in run.problems:
         logger.warning("%s: %s", folder, problem)
     return facts
+
+
+def evaluated(log_history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The evaluations whose scores are all finite numbers."""
+    scores = ("eval_loss", "eval_perplexity", "eval_bits_per_byte")
+    return [row for row in log_history if all(is_number(row.get(score)) for score in scores)]
 
 
 def _has_numbers(row: EvaluationRow) -> bool:

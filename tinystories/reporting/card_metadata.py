@@ -12,6 +12,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from tinystories.config.names import looks_local
 from tinystories.reporting.card_facts import CardFacts
 
 
@@ -26,19 +27,34 @@ class KnownData:
 
 KNOWN_DATA = {"roneneldan/TinyStories": KnownData("cdla-sharing-1.0", "en", "2305.07759")}
 SAMPLE_CORPUS = KnownData("mit", "en")  # the stories of this project
-NAMED_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")  # the form of the Hub's identifiers
+# The licences that the Hub knows, as of May 2026; it refuses a card with any other identifier.
+LICENSES = """
+apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m
+afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5
+cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0
+cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0
+cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0
+lgpl lgpl-2.1 lgpl-3.0 isc h-research intel-research lppl-1.3c ms-pl apple-ascl apple-amlr mpl-2.0 odc-by odbl
+openmdw-1.0 openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr deepfloyd-if-license
+fair-noncommercial-research-license llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 grok2-community gemma unknown
+other
+"""
+
+
+def on_hub(name: str | None) -> str | None:
+    """`name`, if it is one of the Hub: no folder or file here, and none of another machine by its form."""
+    return name if name and not looks_local(name) and not Path(name).exists() else None
 
 
 def dataset_of(recipe: dict[str, Any]) -> str | None:
     """The data set on the Hub that the training stories are from."""
-    return recipe.get("dataset_name") or recipe.get("source_dataset")
+    return on_hub(recipe.get("dataset_name") or recipe.get("source_dataset"))
 
 
 def known_data(recipe: dict[str, Any]) -> KnownData | None:
-    dataset = dataset_of(recipe)
-    if dataset is None and not recipe.get("train_file"):
+    if not recipe.get("dataset_name") and not recipe.get("train_file"):
         return SAMPLE_CORPUS
-    return KNOWN_DATA.get(dataset or "")
+    return KNOWN_DATA.get(dataset_of(recipe) or "")
 
 
 def data_license(recipe: dict[str, Any]) -> str | None:
@@ -75,30 +91,35 @@ def metadata_of(facts: CardFacts, samples: list[dict[str, Any]]) -> ModelCardDat
     samples: those that the card shows, which are its examples.
     """
     recipe, dataset = facts.recipe, dataset_of(facts.recipe)
-    base = recipe.get("model_name_or_path")
-    on_hub = base if base and not Path(base).exists() else None
-    languages = language(recipe)
+    base = on_hub(recipe.get("model_name_or_path"))
     return ModelCardData(
-        language=languages[0] if len(languages) == 1 else languages or None,
+        **_language(language(recipe)),
         library_name="transformers",
         pipeline_tag="text-generation",
         **_license(recipe.get("model_license")),
         tags=["tinystories", "custom_code"],
         datasets=[dataset] if dataset else None,
-        base_model=on_hub,
-        base_model_relation="finetune" if on_hub else None,
-        model_name=Path(recipe.get("hub_model_id") or recipe.get("output_dir") or "model").name,
-        eval_results=_results(facts, dataset) or None,
+        base_model=base,
+        base_model_relation="finetune" if base else None,
+        model_name=Path(recipe.get("hub_model_id") or recipe.get("output_dir") or "").name.strip(".") or "model",
+        eval_results=_results(facts) or None,
         co2_eq_emissions=emissions(facts),
         widget=_widget(facts, samples),
     )
 
 
+def _language(stated: list[str]) -> dict[str, Any]:
+    """The Hub takes codes of two or three letters; a region or script stands beside them."""
+    codes = list(dict.fromkeys(code.split("-")[0] for code in stated))
+    found: dict[str, Any] = {"language": codes[0] if len(codes) == 1 else codes or None}
+    return found | ({"language_bcp47": stated} if codes != stated else {})
+
+
 def _license(stated: str | None) -> dict[str, Any]:
-    """A licence that has no identifier goes by its name, as the Hub asks: license other, and license_name."""
+    """A licence that the Hub does not know goes by its name, as the Hub asks: license other, and license_name."""
     if not stated:
         return {}
-    if NAMED_LICENSE.fullmatch(stated.lower()):
+    if stated.lower() in LICENSES.split():
         return {"license": stated.lower()}
     name = re.sub(r"[^a-z0-9.]+", "-", stated.lower()).strip("-.")
     return {"license": "other", "license_name": name or "stated-on-the-card"}
@@ -123,7 +144,7 @@ def emissions(facts: CardFacts) -> dict[str, Any] | None:
     }
 
 
-def _results(facts: CardFacts, dataset: str | None) -> list[EvalResult]:
+def _results(facts: CardFacts) -> list[EvalResult]:
     final = facts.final or {}
     numbers = [
         (name, f"{name.replace('_', ' ')}, all validation stories", final[name])
@@ -133,12 +154,27 @@ def _results(facts: CardFacts, dataset: str | None) -> list[EvalResult]:
     return [
         EvalResult(
             task_type="text-generation",
-            dataset_type=dataset or "stories",
-            dataset_name=dataset or "held-out stories",
-            dataset_split="validation",
             metric_type=name,
             metric_name=title,
             metric_value=round(value, 4),
+            **_scored_on(facts),
         )
         for name, title, value in numbers
     ]
+
+
+def _scored_on(facts: CardFacts) -> dict[str, Any]:
+    """The data of a score. A split of a data set is named only if that is what was scored: stories may have been held
+    out of the training split, and a validation file may be of anything."""
+    recipe, dataset = facts.recipe, dataset_of(facts.recipe)
+    if dataset is None or recipe.get("validation_file"):
+        return {"dataset_type": "stories", "dataset_name": "held-out stories"}
+    source = (facts.data.get("validation") or {}).get("source", "")
+    split = re.fullmatch(rf"{re.escape(dataset)}\[(.+)\]", source)
+    return {
+        "dataset_type": dataset,
+        "dataset_name": dataset if split else f"stories held out of {dataset}",
+        "dataset_config": recipe.get("dataset_config_name"),
+        "dataset_split": split[1] if split else None,
+        "dataset_revision": recipe.get("dataset_revision"),
+    }

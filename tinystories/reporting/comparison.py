@@ -11,6 +11,7 @@ scored on different stories.
 
 import json
 import logging
+import os
 import re
 from dataclasses import dataclass
 from hashlib import sha256
@@ -53,12 +54,13 @@ def write_comparison(folders: list[str], output_dir: str | Path | None = None) -
             logger.warning("%s: %s", folder, problem)
     names = names_of(folders)
     output = Path(output_dir) if output_dir is not None else Path(default_folder(names))
-    check_output(output, names)
+    of = [sha256(os.fsencode(Path(folder).resolve())).hexdigest() for folder in folders]
+    check_output(output, of)
     found = compare(names, runs, [Run(folder) for folder in folders])
     try:
         output.mkdir(parents=True, exist_ok=True)
         figures = [draw(chart, points, output) for chart, points in charts_of(names, runs, found)]
-        text = json.dumps({"runs": names, **found}, indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps({"runs": names, "of": of, **found}, indent=2, ensure_ascii=False, allow_nan=False)
         (output / RECORD).write_text(text + "\n", encoding="utf-8")
         (output / "index.html").write_text(page_of(names, runs, found, figures), encoding="utf-8")
     except OSError as error:
@@ -99,17 +101,20 @@ def default_folder(names: list[str]) -> str:
     return "-vs-".join(listed) + "-report"
 
 
-def check_output(output: Path, names: list[str]) -> None:
-    """Raises UserError: `output` holds something else than an earlier comparison of these runs."""
+def check_output(output: Path, of: list[str]) -> None:
+    """Raises UserError: `output` holds something else than an earlier comparison of these runs.
+
+    of: hashes of their paths, since runs in other folders may have the same names.
+    """
     if links := links_out_of(output):
         raise UserError(f"{output}: {links[0]} leads out of this folder by a link, and would be overwritten")
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
     try:
-        earlier = json.loads((output / RECORD).read_text(encoding="utf-8"))["runs"]
+        earlier = json.loads((output / RECORD).read_text(encoding="utf-8"))["of"]
     except (OSError, ValueError, KeyError, TypeError):
         earlier = None
-    if earlier != names:
+    if earlier != of:
         raise UserError(f"{output} is there already, and is no comparison of these runs", "give another --output_dir")
     logger.info("%s: the earlier comparison of these runs is replaced", output)
 

@@ -176,13 +176,21 @@ def _legend(figure: Figure, axes: Axes, labels: list[str], above: bool) -> None:
 
 
 def round_ticks(axis: Axis, whole: bool = False) -> None:
-    """At most six ticks, at 1, 2 or 5 times a power of ten, and written without an offset. whole: at integers only."""
+    """At most nine ticks, at 1, 2 or 5 times a power of ten, and written without an offset. whole: at integers only."""
     if axis.get_scale() == "log":
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+        axis.set_major_locator(RoundLogLocator())
         axis.set_minor_locator(NullLocator())
     else:
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=whole))
     axis.set_major_formatter(TickText(even=axis.get_scale() != "log"))
+
+
+class RoundLogLocator(LogLocator):
+    """Ticks at 1, 2 and 5 times a power of ten; at powers of ten alone where these would be too many."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        self.set_params(subs=(1, 2, 5) if vmax < 500 * vmin else (1,), numticks=8)
+        return super().tick_values(vmin, vmax)
 
 
 class TickText(Formatter):
@@ -196,6 +204,8 @@ class TickText(Formatter):
 
     def format_ticks(self, values: list[float]) -> list[str]:
         texts = [tick_text(float(value)) for value in values]
+        if len(set(texts)) < len(texts):  # 1M three times, between 1,000,000 and 1,000,010
+            texts = [f"{value:,.15g}" for value in values]
         digits = {len(text.partition(".")[2]) for text in texts}
         plain = self.even and all(set(text) <= set("-0123456789.,") for text in texts)
         return [f"{value:,.{max(digits)}f}" for value in values] if plain and texts else texts

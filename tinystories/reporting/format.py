@@ -84,6 +84,11 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{float(text):.0f}" if "e+" in text and abs(value) < 1e7 else text
 
 
+def energy(kwh: float) -> str:
+    """Kilowatt-hours as "0.26 Wh" or "1.2 kWh"."""
+    return f"{significant(1000 * kwh, 2)} Wh" if kwh < 0.1 else f"{significant(kwh, 2)} kWh"
+
+
 def spread(rows: list[T], number: int) -> list[T]:
     """At most `number` of `rows`: the first, the last, and more of the early ones, where a run changes fastest."""
     if len(rows) <= number:

@@ -7,7 +7,7 @@ run_evaluation.py writes it again with its results.
 import hashlib
 import re
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import torch
@@ -17,8 +17,8 @@ from transformers import PreTrainedModel
 
 from tinystories.atomic import write_atomically
 from tinystories.reporting.card_facts import CardFacts, read_facts, shown_samples
-from tinystories.reporting.card_metadata import data_license, language, metadata_of, not_stated, paper_of
-from tinystories.reporting.format import cell, duration, spread
+from tinystories.reporting.card_metadata import data_license, language, metadata_of, not_stated, on_hub, paper_of
+from tinystories.reporting.format import cell, duration, energy, spread
 from tinystories.run_files import CARD, CURVE, Evaluation, without_local_paths
 
 
@@ -48,7 +48,7 @@ def write_card(folder: str | Path, model: PreTrainedModel, facts: CardFacts) -> 
         num_parameters=model.num_parameters(),
         transformers_version=transformers.__version__,
         torch_version=torch.__version__,
-        continued_from=Path(base).resolve().name if base and Path(base).exists() else base,
+        continued_from=on_hub(base) or (PureWindowsPath(Path(base).resolve()).name if base else None),
         data_license=data_license(recipe),
         language=language(recipe),
         paper=paper_of(recipe),
@@ -56,6 +56,7 @@ def write_card(folder: str | Path, model: PreTrainedModel, facts: CardFacts) -> 
         tables=tables_of(facts.evaluation),
         cell=cell,
         duration=duration,
+        energy=energy,
         plain=plain,
         unedited=unedited,
         **shown,
@@ -141,7 +142,8 @@ def unedited(text: str) -> str:
 
 def plain(text: str) -> str:
     """A name from outside on one line, in which Markdown and HTML have no effect."""
-    return re.sub(r"([\\`*<>\[\]|&])", r"\\\1", " ".join(str(text).split()))
+    special = r"[\\`*<>\[\]|&~$]|(?<![^\W_])_|_(?![^\W_])"  # not the _ within my_stories.txt
+    return re.sub(f"({special})", r"\\\1", " ".join(str(text).split()))
 
 
 def _template() -> Path:

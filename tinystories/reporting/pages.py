@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tinystories.reporting.figures import COLOURS
-from tinystories.reporting.format import cell, duration, number
+from tinystories.reporting.format import cell, duration, energy, number, significant
 
 
 def render(template: str, **values: Any) -> str:
@@ -19,6 +19,7 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "duration": duration, "cell": cell, "words": _words}
+    environment.filters |= {"energy": energy, "significant": significant}
     return environment.get_template(template).render(colours=COLOURS, **values)
 
 

@@ -65,6 +65,7 @@ class Results(TypedDict, total=False):
     training_flops: int
     energy_kwh: float | None
     energy_method: str
+    energy_counted: dict[str, Any]
     resumed_from_step: int
 
 

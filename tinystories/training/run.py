@@ -76,6 +76,7 @@ def _run(recipe: Recipe, began: Stopwatch) -> None:
         provenance.write()
     if finished:
         logger.info("the training had ended before: what is left is the final score")
+        trainer.energy.counted = metrics.get("energy_counted") or trainer.energy.counted  # or that of the checkpoint
     else:
         metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
         metrics["elapsed_seconds"] = trainer.throughput.progress()["elapsed_seconds"]  # of all sessions

@@ -46,7 +46,7 @@ from tinystories.data.reshuffling import ReshuffledRows, count_rows_by_epoch
 from tinystories.errors import GuardError, UserError
 from tinystories.evaluation.scoring import ScoringRows, token_nll, trainer_metrics
 from tinystories.generation.presets import save_presets
-from tinystories.reporting.card_facts import CardFacts
+from tinystories.reporting.card_facts import CardFacts, evaluated
 from tinystories.reporting.model_card import write_card
 from tinystories.run_files import PROGRESS, Run, read_json
 from tinystories.training.averaging import AveragingTrainer
@@ -242,6 +242,11 @@ class StoryTrainer(AveragingTrainer):
             batch = without_padding(batch)
         return {**batch, "loss_only": True}
 
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Called in every step of training and evaluating."""
+        self.energy.look()
+        return super()._prepare_inputs(inputs)
+
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
@@ -408,7 +413,7 @@ class StoryTrainer(AveragingTrainer):
 
     def card_facts(self) -> CardFacts:
         """What the card of a checkpoint says during the run; a finished run has it in its files."""
-        evaluations = [row for row in self.state.log_history if "eval_bits_per_byte" in row]
+        evaluations = evaluated(self.state.log_history)
         return CardFacts(
             recipe=self.recipe.values,
             data=self.data_report,

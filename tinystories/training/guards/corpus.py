@@ -1,6 +1,7 @@
 """What the stories must be: readable text, as many as it takes, and validation stories that training never shows."""
 
 import logging
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -59,7 +60,8 @@ def check_overlap(
             "give other validation data, or --remove_overlap",
         )
     base = trainer.recipe.model.model_name_or_path
-    unknown = f" (what {base} learned before is not compared)" if base is not None else ""
+    name = Path(base).name if base and Path(base).exists() else base  # a path of this machine is not published
+    unknown = f" (what {name} learned before is not compared)" if name else ""
     return f"none of {len(validation_hashes):,} validation stories is in the training data{unknown}"
 
 
