@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from difflib import SequenceMatcher, get_close_matches
 from itertools import takewhile
 
-from tinystories.config.familiar import DATA_SUFFIXES, Answer, Familiar
+from tinystories.config.familiar import DATA_SUFFIXES, VALUE, Answer, Familiar
 from tinystories.console import command_name, quoted
 from tinystories.errors import UserError
 
@@ -119,7 +119,7 @@ class Advisor:
         if in_recipe:
             lines = [f"{key}: {value or 'true'}" for each in found for key, value in each.answer.keys.items()]
             return _joined([f"write {', '.join(lines)}"] if lines else [], found)
-        placed = {each.answer.place: each.value for each in found if each.answer.place}
+        placed = {place: each.answer.keys[place] for each in found if (place := each.answer.place)}
         options = [word for each in found if not each.answer.place for word in _as_options(each.answer)]
         if placed:
             words = [*_in_place(placed, line.words), *line.options, *options]
@@ -146,7 +146,7 @@ class Advisor:
             words = [*named, " ".join(text if named else line.words), *line.options]
             remedy = f"a prompt is put in quotes: {quoted(*command_name(self.command).split(), *words)}"
             return UserError(f"unexpected {word!r}", remedy)
-        for key in ("train_file", "data"):
+        for key in () if after else ("train_file", "data"):
             if word.lower().endswith(DATA_SUFFIXES) and f"--{key}" in self.options:
                 return UserError(f"unexpected {word!r}", f"write {quoted(f'--{key}', word)}")
         name, equals, value = word.partition("=")
@@ -203,6 +203,8 @@ def _in_place(placed: dict[str, str], typed: list[str]) -> list[str]:
     """What stands without a key, with the values of `placed`: the checkpoint, run or recipe first, the prompt or
     repository second."""
     second = {key: value for key, value in placed.items() if key in ("prompt", "repo_id")}
-    first = [value or DEFAULTS.get(key, BOXED) for key, value in placed.items() if key not in second]
+    first = [
+        value if value != VALUE else DEFAULTS.get(key, BOXED) for key, value in placed.items() if key not in second
+    ]
     words = first if "recipe" in placed else [*first, *typed]  # a command has one recipe
-    return [*(words or [BOXED]), *(value or DEFAULTS[key] for key, value in second.items())]
+    return [*(words or [BOXED]), *(value if value != VALUE else DEFAULTS[key] for key, value in second.items())]
