@@ -204,14 +204,14 @@ def test_recipe_as_an_option(monkeypatch):
         (generate.parse, "boxed Once upon a time", "put in quotes: tinystories generate boxed 'Once upon a time'"),
         (generate.parse, "Once upon a time -n 3", "write --max_new_tokens 3"),
         (generate.parse, "Once upon a time --seed 3", "in quotes: tinystories generate 'Once upon a time' --seed 3"),
-        (evaluate.parse, "--model hf --model_args pretrained=boxed,dtype=auto", "write tinystories evaluate boxed; "),
+        (evaluate.parse, "--model hf --model_args pretrained=boxed,dtype=auto", "tinystories evaluate boxed; "),
         (tokenizer.main, "stories.txt", "unexpected 'stories.txt'; write --train_file stories.txt"),
         (check.main, "boxed a.txt", "unexpected 'a.txt'; write --data a.txt"),
         (check.main, "--data a.txt b.txt", "unexpected 'b.txt' after data, which takes one value"),
         (chat.parse, "--temp 0.5", "write --temperature 0.5"),
         (chat.parse, "-m boxed -p Once", "write tinystories chat boxed; p: leave it out: it is typed in the session"),
-        (check_keys, "demo --sequence_len 64 --foo 3 --seeed 1", "--block_size 64; foo: --help lists the options; seeed: did "
-         "you mean seed?"),
+        (check_keys, "demo --sequence_len 64 --foo 3 --seeed 1",
+         "write --block_size 64; foo: --help lists the options; seeed: did you mean seed?"),
         (check_keys, "demo --train.max_tokens 1000", "max_steps is this number divided by"),
     ],
 )  # fmt: skip
