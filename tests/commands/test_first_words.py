@@ -61,7 +61,7 @@ def test_program_without_arguments(monkeypatch):
 @pytest.mark.parametrize(
     ("typed", "remedy"),
     [(name, remedy) for names, remedy in FAMILIAR.items() for name in names.split()]
-    + [("ps", "the commands are train"), ("trian", "did you mean train?"), ("evaluat", "did you mean evaluate?")],
+    + [("ps", "the commands are train"), ("tarin", "did you mean train?"), ("evaluat", "did you mean evaluate?")],
 )
 def test_command_of_another_program(typed, remedy, monkeypatch):
     """`push` was offered for `ps`. What is named is a command."""
