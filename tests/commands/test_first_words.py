@@ -1,5 +1,6 @@
 """The first minute: a command without arguments, a recipe or file that is none, an extra that is missing."""
 
+import re
 import shlex
 import sys
 from importlib import metadata
@@ -8,7 +9,7 @@ import pytest
 
 from helpers.runs import mistake
 from tinystories.commands import check, evaluate, export, generate, push
-from tinystories.commands.main import dispatch
+from tinystories.commands.main import COMMANDS, FAMILIAR, dispatch
 from tinystories.commands.shortest import MISSING
 from tinystories.config.packaged import packaged_recipe
 from tinystories.config.recipe import check_keys
@@ -57,6 +58,19 @@ def test_program_without_arguments(monkeypatch):
     assert words[:2] == ["tinystories", "generate"] and generate.parse(words[2:]).checkpoint == "boxed"
 
 
+@pytest.mark.parametrize(
+    ("typed", "remedy"),
+    [(name, remedy) for names, remedy in FAMILIAR.items() for name in names.split()]
+    + [("ps", "the commands are train"), ("tarin", "did you mean train?"), ("evaluat", "did you mean evaluate?")],
+)
+def test_command_of_another_program(typed, remedy, monkeypatch):
+    """`push` was offered for `ps`. What is named is a command."""
+    message = mistake(dispatch, [typed, "x"])
+    assert message.startswith(f"unknown command {typed!r}; {remedy}")
+    named = re.findall(r"tinystories ([a-z]+)", remedy)
+    assert set(named) <= set(COMMANDS)
+
+
 def test_script_without_arguments(monkeypatch):
     """A script calls itself a script."""
     monkeypatch.setattr("sys.argv", ["run_clm.py"])
@@ -73,6 +87,23 @@ def test_script_without_arguments(monkeypatch):
         (["train", "folder"], "folder is a folder, and a recipe is a file; recipes by name: demo, finetune"),
         (["train", "run"], "run is a folder, and a recipe is a file; its recipe is run/recipe.json"),
         (["train", "stories.txt"], "stories.txt is a text, and a recipe a YAML file; write --train_file stories.txt"),
+        (
+            ["train", "boxed"],
+            "boxed is a model, and a recipe is a file; to train it on: finetune --model_name_or_path boxed",
+        ),
+        (
+            ["train", "texts"],
+            "texts is a folder, and a recipe is a file; the stories of a folder are --train_file texts",
+        ),
+        (
+            ["train", "model"],
+            "model is a folder, and a recipe is a file; to train it on: finetune --model_name_or_path m",
+        ),
+        (["train", "me/TinyStories"], "cannot read the recipe me/TinyStories: no such file; a dataset of the Hub is"),
+        (
+            ["generate", "https://huggingface.co/me/x", "Once"],
+            "https://huggingface.co/me/x is an address; the id of it",
+        ),
         (["train", "empty.yaml"], "empty.yaml must contain 'key: value' lines, and is empty"),
         (["generate", "stories.txt", "Once"], "stories.txt is a file, and a checkpoint is a folder; name a run folder"),
         (["evaluate", "boxed", "stories.txt"], "stories.txt is a file, and a checkpoint is a folder"),
@@ -82,7 +113,10 @@ def test_wrong_kind_of_file(words, message, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["tinystories"])
     (tmp_path / "folder").mkdir()
-    (tmp_path / "run").mkdir()
+    for name in ("run", "texts", "model"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "texts/a.txt").touch()
+    (tmp_path / "model/config.json").touch()
     (tmp_path / "run/recipe.json").write_text("{}", encoding="utf-8")
     for name in ("stories.txt", "empty.yaml"):
         (tmp_path / name).touch()

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from helpers.runs import ROOT, load_script, mistake
-from tinystories.commands import check, evaluate, export, generate, push, report, serve, tokenizer
+from tinystories.commands import chat, check, evaluate, export, generate, push, report, serve, tokenizer
 from tinystories.config.familiar import CHECK_MODEL, CHECK_TEXT, Familiar
 from tinystories.config.recipe import check_keys, read_recipe
 
@@ -74,7 +74,7 @@ def test_every_row(command, base, row: Familiar, monkeypatch, tmp_path):
         words = written(message)
         assert bool(words) == bool(given.keys), message
         if given.place:
-            assert words[:2] == ["tinystories", command] and row.example in words[2:4], message
+            assert words[:2] == ["tinystories", command] and given.keys[given.place] in words[2:4], message
         elif words:
             assert [word.lstrip("-") for word in words if word.startswith("--")] == list(given.keys), message
         followed = (words[2:] if given.place else [*right, *words]) if words else right
@@ -170,10 +170,13 @@ def test_warmup_of_one(ratio, is_share):
     ("typed", "line"),
     [
         (["--model", "boxed", "--prompt", "Once upon a time", "--seed", "3"], "boxed 'Once upon a time' --seed 3"),
-        (["boxed", "--prompt", "Once upon a time"], "boxed 'Once upon a time'"),
+        (["boxed", "--prompt=Once upon a time"], "boxed 'Once upon a time'"),
         (["Once upon a time", "--ckpt=boxed"], "boxed 'Once upon a time'"),
         (["--prompt", "Once upon a time"], "boxed 'Once upon a time'"),
         (["--model", "boxed", "Once", "--temp", "0.5"], "boxed Once --temperature 0.5"),
+        (["--init_from=boxed", "--start=What is it"], "boxed 'What is it'"),
+        (["--seed", "3", "boxed", "--prompt", "Once"], "boxed Once --seed 3"),
+        (["-t", "0.8", "boxed", "-n", "20", "-i", "One day"], "boxed 'One day' --temperature 0.8 --max_new_tokens 20"),
     ],
 )
 def test_whole_command(typed, line, monkeypatch):
@@ -186,8 +189,49 @@ def test_whole_command(typed, line, monkeypatch):
 
 def test_recipe_as_an_option(monkeypatch):
     monkeypatch.setattr("sys.argv", ["tinystories"])
-    for words in (["--config", "demo", "--seed", "3"], ["finetune", "--config=demo", "--seed", "3"]):
+    for words in (["--config", "demo", "--seed", "3"], ["pretrain", "me/x", "--config=demo", "--seed", "3"]):
         assert mistake(check_keys, words).endswith("; write tinystories train demo --seed 3")
+
+
+@pytest.mark.parametrize(
+    ("parse", "typed", "message"),
+    [
+        (generate.parse, "boxed Once -n -1", "write --max_new_tokens 1000000 (a story ends at the end of the context"),
+        (generate.parse, "boxed Once -s -1", "without it a random seed is drawn"),
+        (generate.parse, "boxed Once -t 4", "OMP_NUM_THREADS"),
+        (generate.parse, "boxed Once --color -i", "i: leave it out: without a prompt a session begins"),
+        (generate.parse, "boxed --start=FILE:p.txt", "a story for each line of a file: leave it out, and add < p.txt"),
+        (generate.parse, "boxed Once upon a time", "put in quotes: tinystories generate boxed 'Once upon a time'"),
+        (generate.parse, "Once upon a time -n 3", "write --max_new_tokens 3"),
+        (generate.parse, "Once upon a time --seed 3", "in quotes: tinystories generate 'Once upon a time' --seed 3"),
+        (evaluate.parse, "--model hf --model_args pretrained=boxed,dtype=auto", "tinystories evaluate boxed; "),
+        (tokenizer.main, "stories.txt", "unexpected 'stories.txt'; write --train_file stories.txt"),
+        (check.main, "boxed a.txt", "unexpected 'a.txt'; write --data a.txt"),
+        (check.main, "--data a.txt b.txt", "unexpected 'b.txt' after data, which takes one value"),
+        (chat.parse, "--temp 0.5", "write --temperature 0.5"),
+        (chat.parse, "-m boxed -p Once", "write tinystories chat boxed; p: leave it out: it is typed in the session"),
+        (check_keys, "demo --sequence_len 64 --foo 3 --seeed 1",
+         "write --block_size 64; foo: --help lists the options; seeed: did you mean seed?"),
+        (check_keys, "demo --train.max_tokens 1000", "max_steps is this number divided by"),
+    ],
+)  # fmt: skip
+def test_line_of_another_program(parse, typed, message, monkeypatch):
+    """Advice that would be refused as it stands, or does something else than what was wanted."""
+    monkeypatch.setattr("sys.argv", ["tinystories"])
+    assert message in mistake(parse, typed.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["Once upon a time"], "generate 'Once upon a time'"),
+        (["boxed", "Once upon a time"], "generate boxed 'Once upon a time'"),
+    ],
+)
+def test_chat_with_a_prompt(words, line, monkeypatch):
+    """It was taken for the name of a checkpoint."""
+    monkeypatch.setattr("sys.argv", ["tinystories"])
+    assert mistake(chat.parse, words) == f"chat takes no prompt; tinystories {line} writes one story"
 
 
 @pytest.mark.parametrize(

@@ -270,6 +270,8 @@ def test_save(typed, tmp_path, monkeypatch):
     assert files[".txt"].read_text(encoding="utf-8") == "mine"
     assert "is a folder" in mistake(typed.session.answer, f"save {tmp_path}")
     assert "there is no folder" in mistake(typed.session.answer, f"save {tmp_path / 'none' / 'a.txt'}")
+    assert typed(f"save {tmp_path / 'b.JSON'}") and json.loads((tmp_path / "b.JSON").read_text(encoding="utf-8"))
+    (tmp_path / "b.JSON").unlink()
     assert typed("save ~/b.txt") and (tmp_path / "b.txt").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.txt", *sorted(f.name for f in files.values())]
 

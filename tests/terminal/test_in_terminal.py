@@ -72,9 +72,12 @@ def test_ctrl_c_stops_the_story(tmp_path, state):
         terminal.press("Once\r")
         for _ in range(2):
             terminal.until(lambda output: len(output) > 2000)
+            terminal.press("typed")  # it waits for the next prompt, and is not shown within the story
+            terminal.until(lambda output: len(output) > 200)
             terminal.press("\x03")
-            assert "; stopped: continue goes on]" in terminal.prompt()
-            terminal.press("continue\r")
+            story, _, rest = terminal.prompt().partition("; stopped: continue goes on]")
+            assert rest and "typed" not in story and "^C" not in story
+            terminal.press("\x15continue\r")  # Ctrl-U takes it away
         terminal.until(lambda output: len(output) > 2000)
         terminal.press("\x03")
         terminal.prompt()
@@ -86,6 +89,21 @@ def test_ctrl_c_stops_the_story(tmp_path, state):
     whole.write(record["new_tokens"], lambda text: None)
     assert record["finish_reason"] == "stopped" and record["text"] == whole.text
     assert not (tmp_path / "state").exists()
+
+
+def test_terminal_without_control_codes(state):
+    """It would show them as characters."""
+    with Terminal(*CHAT, "--max_new_tokens", "3", "--seed", "1", **state, TERM="dumb") as terminal:
+        for line, answer in (
+            ("Once upon a time", b"seed 1; "),
+            (b"caf\xff", b"is not UTF-8"),
+            ("set x", b"no setting"),
+        ):
+            terminal.press(line)
+            terminal.press("\n")
+            terminal.until(lambda output, answer=answer: answer in output)
+        terminal.press("\x04")
+        assert terminal.end()[0] == 0 and b"\x1b" not in terminal.output
 
 
 def test_prompt_on_the_command_line(state):

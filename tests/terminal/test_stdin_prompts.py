@@ -44,6 +44,23 @@ def test_story_for_each_line(command, stdin, tmp_path, capsys):
     assert captured.err.startswith("[5 stories, 25 new tokens in ") and "empty lines skipped: 2]" in captured.err
 
 
+class Screen(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_pipe_into_a_terminal(stdin, monkeypatch, tmp_path):
+    """Its lines end between words, as those of a story whose prompt is on the command line."""
+    screen = Screen()
+    stdin(b"Once upon a time\nOne day\n")
+    monkeypatch.setattr("sys.stdout", screen)
+    monkeypatch.setenv("COLUMNS", "30")
+    generate.main(["--seed", "3", "--max_new_tokens", "60", "--output_file", str(tmp_path / "a.jsonl")])
+    texts = [json.loads(line)["text"] for line in (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert screen.getvalue().split() == " ".join(texts).split()
+    assert max(map(len, screen.getvalue().splitlines())) <= 30 and screen.getvalue().endswith("\n\n")
+
+
 def test_bad_lines(stdin, capsys):
     """Each is named by its number; the others have their stories, and the command fails at its end."""
     bad = b"caf\xff", b"a\x1b[2J", b"a\0b", b"word " * 600

@@ -29,7 +29,7 @@ from tinystories.errors import UserError
 from tinystories.generation.options import options_of
 from tinystories.output_file import write_output_file
 from tinystories.streams import reader_is_gone
-from tinystories.terminal.start import add_arguments, check_arguments, write_without_prompt
+from tinystories.terminal.start import add_arguments, check_arguments, is_prompt, write_without_prompt
 
 
 def main(argv: list[str]) -> None:
@@ -44,7 +44,7 @@ def generate(arguments: argparse.Namespace) -> None:
     # They import what takes most of a second: a command line that is not understood does not need it.
     from tinystories.checkpoint.writer import open_writer
     from tinystories.generation.written import Story, random_seed
-    from tinystories.terminal.wrapping import WordWrap
+    from tinystories.terminal.wrapping import story_on_stdout
 
     writer, options = open_writer(arguments.folder, arguments.device, arguments.revision), options_of(arguments)
     seed = random_seed() if options.seed is None else options.seed
@@ -53,12 +53,9 @@ def generate(arguments: argparse.Namespace) -> None:
     def nobody_reads() -> bool:
         return not arguments.output_file and reader_is_gone()
 
-    wrap = WordWrap(_print)
-    show = wrap.add if sys.stdout.isatty() else _print
-    show(story.beginning)
-    story.write(options.max_new_tokens, show, nobody_reads)
-    wrap.flush()
-    print()
+    with story_on_stdout() as show:
+        show(story.beginning)
+        story.write(options.max_new_tokens, show, nobody_reads)
     if arguments.output_file:
         write_output_file(arguments.output_file, story.record())
     else:
@@ -66,10 +63,6 @@ def generate(arguments: argparse.Namespace) -> None:
     if not nobody_reads():
         by = "; by the boxed model" if arguments.folder == str(BOXED) else ""  # the command line may not say it
         print(f"[{story.summary()}{by}]", file=sys.stderr)
-
-
-def _print(text: str) -> None:
-    print(text, end="", flush=True)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -103,7 +96,7 @@ def _named(arguments: argparse.Namespace) -> argparse.Namespace:
     alone = arguments.checkpoint if arguments.prompt is None else None
     if arguments.checkpoint is None:
         arguments.checkpoint = BOXED.name
-    elif alone is not None and _is_prompt(alone):
+    elif alone is not None and is_prompt(alone):
         arguments.checkpoint, arguments.prompt, arguments.folder = BOXED.name, alone, str(BOXED)
         return arguments
     elif alone is not None and not _is_checkpoint(alone):
@@ -115,10 +108,6 @@ def _named(arguments: argparse.Namespace) -> argparse.Namespace:
         )
     arguments.folder = find_checkpoint(arguments.checkpoint)
     return arguments
-
-
-def _is_prompt(alone: str) -> bool:
-    return len(alone.split()) > 1 and "/" not in alone and "\\" not in alone and not os.path.exists(alone)
 
 
 def _is_checkpoint(alone: str) -> bool:

@@ -7,7 +7,6 @@ A subcommand is the module of its name in this package, which is imported when i
 """
 
 import sys
-from difflib import get_close_matches
 from importlib import import_module
 
 from tinystories.console import run_command, shell_line, version
@@ -25,6 +24,20 @@ COMMANDS = {
     "report": "write the report of a run as a page",
     "export": "write a checkpoint as Llama, GGUF, ONNX, llama2.c or a page",
     "push": "publish a checkpoint on the Hugging Face Hub",
+}
+FAMILIAR = {  # commands of ollama, litgpt, axolotl, hf and git, and what to type here
+    "run infer inference sample predict complete completion": "tinystories generate writes a story, tinystories chat "
+    "one after another",
+    "pretrain fit": "tinystories train RECIPE trains a model",
+    "finetune finetune_full fine-tune sft": "tinystories train finetune --model_name_or_path boxed --train_file "
+    "FILE trains a model on",
+    "eval test bench benchmark perplexity": "tinystories evaluate measures models",
+    "server web ui": "tinystories serve starts the page and the API",
+    "upload publish push_to_hub": "tinystories push publishes a checkpoint",
+    "convert quantize": "tinystories export writes other formats",
+    "lint validate verify": "tinystories check looks at a recipe, a model or a text",
+    "help": "tinystories --help lists all",
+    "version -v -V": "tinystories --version prints it",
 }
 
 
@@ -45,9 +58,17 @@ def dispatch(argv: list[str]) -> None:
     elif name in COMMANDS:
         import_module(f"tinystories.commands.{name}").main(arguments)
     else:
-        nearest = get_close_matches(name, COMMANDS, n=1)
-        remedy = f"did you mean {nearest[0]}?" if nearest else f"the commands are {', '.join(COMMANDS)}"
-        raise UserError(f"unknown command {name!r}", remedy)
+        raise UserError(f"unknown command {name!r}", _instead_of(name))
+
+
+def _instead_of(name: str) -> str:
+    for names, remedy in FAMILIAR.items():
+        if name in names.split():
+            return remedy
+    from tinystories.config.advice import nearest  # not before a mistake: `--version` answers at once
+
+    near = nearest(name, COMMANDS)
+    return f"did you mean {near}?" if near else f"the commands are {', '.join(COMMANDS)}"
 
 
 def usage() -> str:

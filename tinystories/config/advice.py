@@ -4,18 +4,21 @@ Names of other programs are looked up in familiar.py; for the rest the nearest k
 wrong suggestion is worse than none.
 """
 
+import os
 import re
 from argparse import Action
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import SequenceMatcher, get_close_matches
+from itertools import takewhile
 
-from tinystories.config.familiar import Answer, Familiar
+from tinystories.config.familiar import DATA_SUFFIXES, VALUE, Answer, Familiar
 from tinystories.console import command_name, quoted
 from tinystories.errors import UserError
 
 
 NEAR = 0.75  # of difflib: `dmeo` is as near to `demo`, and `batch_size` not to `block_size`
+OPTION = re.compile(r"--?[A-Za-z][\w.-]*=")
 NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)
 BOXED = "boxed"  # the model that comes with the package, where no other was typed
 DEFAULTS = {"prompt": "Once upon a time", "repo_id": "USER/NAME", "recipe": "demo"}  # of arguments without a value
@@ -51,26 +54,37 @@ class Advisor:
 
         in_recipe: they are the keys of a recipe, which is told in lines of a recipe.
         """
-        end = list(arguments).index("--") if "--" in arguments else len(arguments)
-        found: list[_Typed] = []
-        rest: list[str] = []
-        place = 0
-        while place < end:
-            word, place = arguments[place], place + 1
-            follows = arguments[place] if place < end else ""
-            typed = self._familiar(word, "" if _is_option(follows) else follows)
-            if typed is None:
-                rest.append(word)
-                continue
-            found.append(typed)
-            place += bool(typed.value) and "=" not in word
-        if found:
-            raise UserError(_unknown([each.typed for each in found]), self._remedy(found, rest, in_recipe))
+        line = self._read(arguments)
+        if line.familiar:
+            unknown = [_Typed(word, "", Answer(say=self._near_option(word))) for word in line.unknown]
+            found = [*line.familiar, *unknown]
+            raise UserError(_unknown([each.typed for each in found]), self._remedy(line, found, in_recipe))
+
+    def _read(self, arguments: Sequence[str]) -> "_Line":
+        line = _Line()
+        words = list(arguments[: arguments.index("--") if "--" in arguments else len(arguments)])
+        while words:
+            word = words.pop(0)
+            values = list(takewhile(lambda each: not _is_option(each), words))
+            if not _is_option(word):
+                line.words.append(word)
+            elif action := self.options.get(word.partition("=")[0]):
+                taken = values[: _most_values(action)] if "=" not in word else []
+                line.options += [word, *taken]
+                words = words[len(taken) :]
+            else:
+                typed = self._familiar(word, values[0] if values else "")
+                name, equals, _ = word.partition("=")
+                if typed is not None:
+                    line.familiar.append(typed)
+                    words = words[bool(typed.value) and not equals :]
+                else:
+                    line.unknown.append(name.lstrip("-"))  # what follows is its value, if it is no prompt
+                    words = words[bool(values) and " " not in values[0] and not equals :]
+        return line
 
     def _familiar(self, word: str, follows: str) -> _Typed | None:
         name, equals, value = word.partition("=")
-        if not _is_option(word) or name in self.options:
-            return None
         key = name.lstrip("-")
         value = value if equals else follows
         if value.startswith("{"):
@@ -101,15 +115,15 @@ class Advisor:
                 return _Typed(key, "", answer)
         return None
 
-    def _remedy(self, found: list[_Typed], rest: list[str], in_recipe: bool) -> str:
+    def _remedy(self, line: "_Line", found: list[_Typed], in_recipe: bool) -> str:
         if in_recipe:
             lines = [f"{key}: {value or 'true'}" for each in found for key, value in each.answer.keys.items()]
             return _joined([f"write {', '.join(lines)}"] if lines else [], found)
-        placed = {each.answer.place: each.value for each in found if each.answer.place}
+        placed = {place: each.answer.keys[place] for each in found if (place := each.answer.place)}
         options = [word for each in found if not each.answer.place for word in _as_options(each.answer)]
         if placed:
-            line = quoted(*command_name(self.command).split(), *_in_place(placed, rest), *options)
-            return _joined([f"write {line}"], found)
+            words = [*_in_place(placed, line.words), *line.options, *options]
+            return _joined([f"write {quoted(*command_name(self.command).split(), *words)}"], found)
         return _joined([f"write {quoted(*options)}"] if options else [], found)
 
     def unknown(self, word: str) -> UserError:
@@ -117,11 +131,24 @@ class Advisor:
         name = word.lstrip("-").split("=")[0]
         if name == "version":
             return UserError(_unknown([name]), "tinystories --version prints it")
-        known = nearest(name, [option.lstrip("-") for option in self.options if "-" not in option.lstrip("-")])
-        return UserError(_unknown([name]), f"did you mean {known}?" if known else "--help lists the options")
+        return UserError(_unknown([name]), self._near_option(name))
 
-    def unexpected(self, word: str, after: str) -> UserError:
+    def _near_option(self, name: str) -> str:
+        known = nearest(name, [option.lstrip("-") for option in self.options if "-" not in option.lstrip("-")])
+        return f"did you mean {known}?" if known else "--help lists the options"
+
+    def unexpected(self, word: str, after: str, arguments: Sequence[str]) -> UserError:
         """For a word that is no option, after the option `after` ("" at the beginning)."""
+        line = self._read(arguments)
+        if self.command == "generate" and not after:  # each word of a prompt
+            first, *text = line.words
+            named = [first] if first == BOXED or "/" in first or os.path.isdir(first) else []
+            words = [*named, " ".join(text if named else line.words), *line.options]
+            remedy = f"a prompt is put in quotes: {quoted(*command_name(self.command).split(), *words)}"
+            return UserError(f"unexpected {word!r}", remedy)
+        for key in () if after else ("train_file", "data"):
+            if word.lower().endswith(DATA_SUFFIXES) and f"--{key}" in self.options:
+                return UserError(f"unexpected {word!r}", f"write {quoted(f'--{key}', word)}")
         name, equals, value = word.partition("=")
         if equals and (f"--{name}" in self.options or self._row(name)):  # as Hydra and torchtune write it
             row = self._row(name)
@@ -132,8 +159,24 @@ class Advisor:
         return UserError(f"unexpected {word!r}{place}", "options are written --key value")
 
 
+@dataclass
+class _Line:
+    """A command line in its parts. words: what stands without a key. unknown: names that nobody knows."""
+
+    words: list[str] = field(default_factory=list)
+    options: list[str] = field(default_factory=list)
+    familiar: list[_Typed] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+
+
+def _most_values(action: Action) -> int | None:
+    """The words that may follow an option as its value; None: any number."""
+    return None if action.nargs in ("*", "+") else int(action.nargs != 0)
+
+
 def _is_option(word: str) -> bool:
-    return len(word) > 1 and word.startswith("-") and " " not in word and not NUMBER.match(word)
+    name = word if OPTION.match(word) is None else word.partition("=")[0]  # the value may have spaces
+    return len(name) > 1 and name.startswith("-") and " " not in name and not NUMBER.match(name)
 
 
 def _unknown(names: Sequence[str]) -> str:
@@ -156,15 +199,12 @@ def _joined(parts: list[str], found: list[_Typed]) -> str:
     return "; ".join([*parts, *(f"{name}: {answer.say}" for name, answer in said)])
 
 
-def _in_place(placed: dict[str, str], rest: list[str]) -> list[str]:
-    """The words of the command line, with the values of `placed` where arguments without a key stand: the checkpoint,
-    run or recipe first, the prompt or repository second."""
-    if "recipe" in placed and rest and not _is_option(rest[0]):
-        rest = rest[1:]  # a command has one recipe
+def _in_place(placed: dict[str, str], typed: list[str]) -> list[str]:
+    """What stands without a key, with the values of `placed`: the checkpoint, run or recipe first, the prompt or
+    repository second."""
     second = {key: value for key, value in placed.items() if key in ("prompt", "repo_id")}
-    first = [value or DEFAULTS.get(key, BOXED) for key, value in placed.items() if key not in second]
-    typed = [rest.pop(0)] if rest and not _is_option(rest[0]) else []
-    words = first + typed
-    if second and not words:
-        words = [BOXED]
-    return [*words, *(value or DEFAULTS[key] for key, value in second.items()), *rest]
+    first = [
+        value if value != VALUE else DEFAULTS.get(key, BOXED) for key, value in placed.items() if key not in second
+    ]
+    words = first if "recipe" in placed else [*first, *typed]  # a command has one recipe
+    return [*(words or [BOXED]), *(value if value != VALUE else DEFAULTS[key] for key, value in second.items())]

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
+RUN_GENERATION = "run_generation.py of transformers"
 RUN_CLM, V4, TRL = "run_clm.py", "TrainingArguments of v4", "trl"
 NANOGPT, NANOCHAT, LLAMA2C, LITGPT, TORCHTUNE = "nanoGPT", "nanochat", "llama2.c", "litgpt", "torchtune"
 LLAMA_CPP, VLLM, TGI, OLLAMA, LM_EVAL = "llama.cpp", "vLLM", "text-generation-inference", "ollama", "lm-eval"
 OPENAI, GENERATE, PYTORCH, ACCELERATE = "OpenAI", "generate() of transformers", "PyTorch", "accelerate"
-MANY = "many scripts"
+AXOLOTL, UNSLOTH, MANY = "axolotl", "unsloth", "many scripts"
 
 VALUE = "VALUE"  # stands for the value of an option that was typed without one
 PERCENT = 100
@@ -183,7 +184,46 @@ def _top_p_or_prompt(value: str) -> Answer:
 
 
 def _prompt(value: str) -> Answer:
+    if value.startswith("FILE:"):
+        return Answer(say=f"a story for each line of a file: leave it out, and add < {value.removeprefix('FILE:')}")
     return as_argument("prompt")(value) if value else Answer(say="the prompt is written without a key, last")
+
+
+def _interactive_or_prompt(value: str) -> Answer:
+    return _prompt(value) if value else leave_out("without a prompt a session begins, as with tinystories chat")
+
+
+def _most_tokens(value: str) -> Answer:
+    if value.startswith("-"):  # of llama.cpp
+        return Answer({"max_new_tokens": "1000000"}, say="a story ends at the end of the context at the latest")
+    return Answer({"max_new_tokens": value or VALUE})
+
+
+def _seed(value: str) -> Answer:
+    return (
+        leave_out("without it a random seed is drawn, and shown")
+        if value.startswith("-")
+        else Answer({"seed": value or VALUE})
+    )
+
+
+def _temperature_or_threads(value: str) -> Answer:
+    return (
+        leave_out("OMP_NUM_THREADS in the environment sets the threads")
+        if value.isdecimal()
+        else Answer({"temperature": value or VALUE})
+    )
+
+
+def _evaluated(value: str) -> Answer:
+    if value in ("hf", "vllm", "local-completions"):  # of lm-eval
+        return leave_out("a checkpoint is opened as what it is")
+    return as_argument("checkpoint")(value)
+
+
+def _model_arguments(value: str) -> Answer:
+    named = re.search(r"\bpretrained=([^,]+)", value)
+    return as_argument("checkpoint")(named[1]) if named else leave_out("the checkpoint is named without a key")
 
 
 _MODEL = "model model_name model_path model_name_or_path checkpoint checkpoint_path checkpoint_dir ckpt ckpt_path"
@@ -207,6 +247,15 @@ _WORDS_OF_A_RUN = (
         "64",
     ),
     Familiar("global_batch_size effective_batch_size", LITGPT, _on_one_device, "64"),
+    Familiar(
+        "max_tokens token_budget",
+        LITGPT,
+        Answer(
+            say="max_steps is this number divided by per_device_train_batch_size x gradient_accumulation_steps x "
+            "devices x block_size"
+        ),
+        "1000000",
+    ),
     Familiar(
         "total_batch_size tokens_per_step",
         NANOCHAT,
@@ -238,14 +287,18 @@ _WORDS_OF_A_RUN = (
     Familiar("matrix_lr muon_lr", NANOCHAT, "muon_learning_rate", "0.02"),
     Familiar("patience", MANY, "early_stopping_patience", "5"),
     Familiar("save_best save_best_only", MANY, switch("load_best_model_at_end"), "true"),
-    Familiar("random_seed manual_seed", MANY, "seed", "1"),
+    Familiar("random_seed manual_seed random_state", f"{UNSLOTH}, {MANY}", "seed", "1"),
     Familiar("dtype torch_dtype precision mixed_precision", f"{RUN_CLM}, {NANOGPT}, {LITGPT}", _precision, "bfloat16"),
     Familiar("compile", f"{NANOGPT}, {TORCHTUNE}", switch("torch_compile"), "True"),
     Familiar(
-        "enable_activation_checkpointing grad_checkpointing", TORCHTUNE, switch("activation_checkpointing"), "True"
+        "enable_activation_checkpointing grad_checkpointing use_gradient_checkpointing",
+        f"{TORCHTUNE}, {UNSLOTH}",
+        switch("activation_checkpointing"),
+        "True",
     ),
     Familiar("device device_type accelerator", f"{NANOGPT}, {LITGPT}", _device, "cpu"),
     Familiar("no_cuda", V4, _no_accelerator, "true"),
+    Familiar("gpu gpu_id", MANY, Answer(say="CUDA_VISIBLE_DEVICES in the environment chooses the GPU"), "0"),
     Familiar("use_mps_device", V4, leave_out("an accelerator is used where there is one"), "true"),
     Familiar(
         "devices gpus num_gpus n_gpu nproc_per_node num_processes",
@@ -284,6 +337,12 @@ _EVALUATION_AND_FILES = (
     Familiar("resume_from resume_from_step resume_from_ckpt", NANOCHAT, Answer({"resume": "true"}), "1000"),
     Familiar("init_from", f"{NANOGPT}, {LLAMA2C}", _begin_from, "resume"),
     Familiar(
+        "from_scratch",
+        MANY,
+        leave_out("a run begins with fresh weights unless model_name_or_path names a checkpoint"),
+        "true",
+    ),
+    Familiar(
         " ".join(name for name in _MODEL.split() if name != "model_name_or_path")
         + " initial_checkpoint_dir init_checkpoint",
         f"{LITGPT}, {TRL}",
@@ -295,7 +354,7 @@ _EVALUATION_AND_FILES = (
     Familiar("wandb_run_name run", f"{NANOGPT}, {NANOCHAT}", "run_name", "first"),
     Familiar("logging_dir", V4, Answer(say="set TENSORBOARD_LOGGING_DIR in the environment: docs/trackers.md"), "logs"),
     Familiar("push_to_hub_model_id repo_id", V4, "hub_model_id", "me/stories"),
-    Familiar("token use_auth_token hf_token", RUN_CLM, _TOKEN, "true"),
+    Familiar("token use_auth_token hf_use_auth_token hf_token", f"{RUN_CLM}, {AXOLOTL}", _TOKEN, "true"),
 )
 
 _DATA = (
@@ -320,6 +379,9 @@ _DATA = (
         _share_or_split,
         "0.1",
     ),
+    Familiar("val_set_size", AXOLOTL, _share_or_split, "0.05"),
+    Familiar("datasets json_path", f"{AXOLOTL}, {LITGPT}", _data, "stories.jsonl"),
+    Familiar("dataset_prepared_path", AXOLOTL, "data_cache_dir", "cache"),
     Familiar("split train_split dataset_split dataset_train_split", TRL, "train_split_name", "train"),
     Familiar("dataset_test_split", TRL, "validation_split_name", "validation"),
     Familiar("dataset_text_field text_field text_column_name text_key content_column", TRL, "text_column", "story"),
@@ -335,7 +397,15 @@ _DATA = (
         "cache",
     ),
     Familiar("keep_linebreaks", RUN_CLM, leave_out("line breaks are kept"), "true"),
-    Familiar("packing", TRL, leave_out("rows are always packed; align_to_stories pads instead of cutting"), "true"),
+    Familiar(
+        "packing sample_packing pad_to_sequence_len",
+        f"{TRL}, {AXOLOTL}",
+        leave_out("rows are always packed; align_to_stories pads instead of cutting"),
+        "true",
+    ),
+    Familiar(
+        "train_on_inputs chat_template", AXOLOTL, leave_out("stories are learned whole, and have no turns"), "false"
+    ),
     Familiar("group_by_length", V4, leave_out("all rows have the same length"), "true"),
     Familiar("shuffle shuffle_dataset", f"{TORCHTUNE}, {TRL}", leave_out("rows are shuffled in each epoch"), "true"),
 )
@@ -358,9 +428,10 @@ _NETWORK = (
     Familiar("dropout", f"{NANOGPT}, {LLAMA2C}", "embd_pdrop resid_pdrop attention_dropout", "0.1"),
     Familiar("bias use_bias", NANOGPT, leave_out("the network has no biases"), "False"),
     Familiar(
-        "max_seq_len max_seq_length max_length seq_len sequence_length context_length context_size n_ctx n_positions "
+        "max_seq_len max_seq_length max_length seq_len seq_length sequence_len sequence_length "
+        "context_length context_size n_ctx n_positions "
         "model_max_length",
-        f"{LLAMA2C}, {LITGPT}, {TRL}",
+        f"{LLAMA2C}, {LITGPT}, {TRL}, {AXOLOTL}, {UNSLOTH}",
         "block_size",
         "256",
     ),
@@ -384,8 +455,8 @@ _NETWORK = (
     Familiar("low_cpu_mem_usage", RUN_CLM, leave_out("weights are read so anyway"), "true"),
     Familiar("trust_remote_code", RUN_CLM, leave_out("training runs no code of a checkpoint"), "true"),
     Familiar(
-        "use_peft use_lora lora lora_r load_in_8bit load_in_4bit",
-        TRL,
+        "use_peft use_lora lora lora_r lora_alpha lora_dropout lora_target_modules adapter r load_in_8bit load_in_4bit",
+        f"{TRL}, {AXOLOTL}, {UNSLOTH}",
         Answer(say="adapters are trained with peft: docs/finetuning.md"),
         "16",
     ),
@@ -413,14 +484,23 @@ _CHECKPOINT = Familiar(f"{_MODEL} m", f"{LLAMA_CPP}, {VLLM}, {LITGPT}", as_argum
 WRITE = (
     _CHECKPOINT,
     Familiar("init_from out_dir", NANOGPT, as_argument("checkpoint"), "boxed"),
-    Familiar("start text input inputs message i", f"{NANOGPT}, {LLAMA2C}", _prompt, "Once upon a time"),
+    Familiar("start text input inputs message", NANOGPT, _prompt, "Once upon a time"),
+    Familiar("i interactive", f"{LLAMA2C}, {LLAMA_CPP}", _interactive_or_prompt, "Once upon a time"),
+    Familiar(
+        "f file prompt_file",
+        LLAMA_CPP,
+        lambda value: _prompt(f"FILE:{value or 'FILE'}"),
+        "prompts.txt",
+    ),
     Familiar("prompt", f"{LITGPT}, {LLAMA_CPP}", _prompt, "Once upon a time"),
     Familiar("p", f"{LLAMA2C}, {LLAMA_CPP}", _top_p_or_prompt, "0.9"),
     Familiar("temp", LLAMA_CPP, "temperature", "0.7"),
+    Familiar("t", f"{LLAMA2C}, {LLAMA_CPP}", _temperature_or_threads, "0.8"),
+    Familiar("k", RUN_GENERATION, "top_k", "40"),
     Familiar(
-        "n n_predict predict num_predict max_tokens num_tokens max_gen_len tokens",
-        f"{LLAMA_CPP}, {OLLAMA}, {OPENAI}, {LLAMA2C}",
-        "max_new_tokens",
+        "n n_predict predict num_predict max_tokens num_tokens max_gen_len tokens length",
+        f"{LLAMA_CPP}, {OLLAMA}, {OPENAI}, {LLAMA2C}, {RUN_GENERATION}",
+        _most_tokens,
         "100",
     ),
     Familiar(
@@ -429,10 +509,18 @@ WRITE = (
         lambda value: Answer({"max_new_tokens": value or VALUE}, say="without the tokens of the prompt"),
         "100",
     ),
-    Familiar("s random_seed", f"{LLAMA_CPP}, {LLAMA2C}", "seed", "1"),
+    Familiar("s random_seed", f"{LLAMA_CPP}, {LLAMA2C}", _seed, "1"),
     Familiar("repeat_penalty rep_penalty", f"{LLAMA_CPP}, {OLLAMA}", "repetition_penalty", "1.1"),
     Familiar("do_sample", GENERATE, _sampled, "False"),
     Familiar("num_beams", GENERATE, leave_out("there is no beam search"), "4"),
+    Familiar("stream streaming", f"{OLLAMA}, {MANY}", leave_out("a story is shown while it is written"), ""),
+    Familiar(
+        "c ctx_size n_ctx ngl n_gpu_layers color use_cache fp16 jit model_type batch_size",
+        f"{LLAMA_CPP}, {RUN_GENERATION}",
+        leave_out("it has no counterpart here"),
+        "512",
+    ),
+    Familiar("use_cpu no_cuda", RUN_GENERATION, Answer({"device": "cpu"}), ""),
     Familiar(
         "num_samples num_return_sequences",
         f"{NANOGPT}, {LITGPT}",
@@ -440,8 +528,8 @@ WRITE = (
         "10",
     ),
     Familiar(
-        "min_p presence_penalty frequency_penalty stop logit_bias",
-        f"{LLAMA_CPP}, {OPENAI}",
+        "min_p presence_penalty frequency_penalty stop stop_token logit_bias echo",
+        f"{LLAMA_CPP}, {OPENAI}, {RUN_GENERATION}",
         Answer(say="leave it out: only the server has it, in POST /v1/completions"),
         "0.1",
     ),
@@ -450,8 +538,20 @@ WRITE = (
     Familiar("output out o output_path", MANY, "output_file", "story.json"),
 )
 
+CHAT = (
+    Familiar(
+        "prompt start text input inputs message i p interactive f file prompt_file",
+        MANY,
+        leave_out("it is typed in the session; tinystories generate takes a prompt"),
+    ),
+    Familiar("system", OLLAMA, leave_out("the model continues stories and follows no instructions")),
+    *WRITE,
+)
+
 EVALUATE = (
-    _CHECKPOINT,
+    Familiar("model", f"{LITGPT}, {LM_EVAL}", _evaluated, "boxed"),
+    Familiar("model_args", LM_EVAL, _model_arguments, "pretrained=boxed,dtype=auto"),
+    Familiar(" ".join(_CHECKPOINT.names).replace("model ", "", 1), _CHECKPOINT.of, _CHECKPOINT.write, "boxed"),
     Familiar("models", MANY, as_argument("checkpoint"), "boxed"),
     Familiar(
         "dataset data_path data_file eval_file eval_data validation_file val_file test_file",
@@ -466,7 +566,7 @@ EVALUATE = (
     Familiar("max_tokens max_length n_predict", OPENAI, "max_new_tokens", "100"),
     Familiar("per_device_eval_batch_size eval_batch_size", V4, "batch_size", "8"),
     Familiar(
-        "tasks num_fewshot model_args",
+        "tasks num_fewshot metrics",
         LM_EVAL,
         leave_out("its metrics are fixed; docs/evaluation.md says how to run lm-eval"),
         "blimp",
@@ -478,7 +578,7 @@ SERVE = (
     _CHECKPOINT,
     Familiar("listen bind address", "Gradio, gunicorn", _address, "0.0.0.0:8000"),
     Familiar("server_name hostname ip", "Gradio", "host", "0.0.0.0"),
-    Familiar("server_port", "Gradio", "port", "8000"),
+    Familiar("server_port p", "Gradio", "port", "8000"),
     Familiar("share", "Gradio", leave_out("docs/server.md says how to serve other people"), "true"),
     Familiar("api_key", f"{VLLM}, {LLAMA_CPP}", leave_out("a proxy in front checks keys: docs/server.md"), "secret"),
     Familiar(
@@ -537,7 +637,7 @@ EXPORT = (
     Familiar(_OUT, LLAMA_CPP, "output_dir", "exports/mine"),
     Familiar("force", MANY, Answer({"overwrite": ""}), ""),
     Familiar(
-        "outtype quantize dtype q",
+        "outtype quantize quantization dtype q",
         LLAMA_CPP,
         leave_out("float32 is written, with int8 beside it where the format has that"),
         "q8_0",

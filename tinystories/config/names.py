@@ -43,6 +43,8 @@ def looks_local(name: str) -> bool:
 def check_local(name: str) -> None:
     """Raises UserError: `name` looks like a path and nothing is there, or is a file of another kind. The message offers
     what is there."""
+    if address := re.match(r"(?:https?://)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)", name):
+        raise UserError(f"{name} is an address", f"the id of it on the Hub is {address[1]}")
     if os.path.isfile(name) and not name.endswith(WEIGHTS):
         above = Path(name).parent
         remedy = f"give the folder, {above}" if (above / "config.json").is_file() else "name a run folder"

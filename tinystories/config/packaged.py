@@ -9,6 +9,7 @@ import os
 from difflib import get_close_matches
 from pathlib import Path
 
+from tinystories.config.familiar import HUB_ID
 from tinystories.config.names import check_local
 from tinystories.errors import UserError
 from tinystories.run_files import RECIPE
@@ -18,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parent.parent
 BOXED = PACKAGE / "boxed"
+FINETUNE = "to train it on: finetune --model_name_or_path {} --train_file FILE"
 TEXTS = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
 
 
@@ -72,9 +74,7 @@ def find_recipe(name: str) -> Path:
     path = Path(name)
     try:
         if path.is_dir() and packaged_recipe(name) is None:
-            inside = path / RECIPE
-            remedy = f"its recipe is {inside}" if inside.is_file() else _by_name()
-            raise UserError(f"{name} is a folder, and a recipe is a file", remedy)
+            raise UserError(f"{name} is a folder, and a recipe is a file", _instead_of_folder(path))
         if path.is_file() and path.suffix.lower() in TEXTS:
             raise UserError(f"{name} is a text, and a recipe a YAML file", f"write --train_file {name}")
         if path.exists() and not path.is_dir():
@@ -83,10 +83,25 @@ def find_recipe(name: str) -> Path:
         raise UserError(f"cannot read the recipe {name}: {error.strerror}") from error
     packaged = packaged_recipe(name)
     if packaged is None:
-        nearest = get_close_matches(path.stem, recipe_names(), n=1)
-        remedy = f"did you mean {nearest[0]}?" if nearest else _by_name()
+        if name == BOXED.name:
+            raise UserError(f"{name} is a model, and a recipe is a file", FINETUNE.format(name))
+        if HUB_ID.fullmatch(name) and not path.suffix and not path.parent.exists():
+            remedy = f"a dataset of the Hub is --dataset_name {name}, a model --model_name_or_path {name}"
+        else:
+            near = get_close_matches(path.stem, recipe_names(), n=1)
+            remedy = f"did you mean {near[0]}?" if near else _by_name()
         raise UserError(f"cannot read the recipe {name}: no such file", remedy)
     return packaged
+
+
+def _instead_of_folder(path: Path) -> str:
+    if (path / RECIPE).is_file():
+        return f"its recipe is {path / RECIPE}"
+    if (path / "config.json").is_file():
+        return FINETUNE.format(path.as_posix())
+    if any(inside.suffix.lower() in TEXTS for inside in path.iterdir()):
+        return f"the stories of a folder are --train_file {path.as_posix()}"
+    return _by_name()
 
 
 def _by_name() -> str:

@@ -122,7 +122,8 @@ class StrictParser(HfArgumentParser):
         namespace, unknown = self.parse_known_args(arguments)
         if unknown and not unknown[0].startswith("-"):
             options = [word for word in arguments[: arguments.index(unknown[0])] if word.startswith("--")]
-            raise self.advisor.unexpected(unknown[0], options[-1].lstrip("-").split("=")[0] if options else "")
+            after = options[-1].lstrip("-").split("=")[0] if options else ""
+            raise self.advisor.unexpected(unknown[0], after, arguments)
         if unknown:
             raise self.advisor.unknown(unknown[0])
         return namespace

@@ -60,7 +60,8 @@ def check_option(name: str, value: float) -> None:
     if low <= value <= high or (name, value) == ("temperature", 0):
         return
     greedy = "0, for always the likeliest token, or " if name == "temperature" else ""
-    raise UserError(f"{name} must be {greedy}between {low} and {high}, got {value}")
+    remedy = "without one a random seed is drawn" if name == "seed" else None
+    raise UserError(f"{name} must be {greedy}between {low} and {high}, got {value}", remedy)
 
 
 def read_option(name: str, word: str) -> float:

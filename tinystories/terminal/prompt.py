@@ -1,13 +1,15 @@
 """The session in a terminal: its line editor, with history and completion, and the loop around it."""
 
 import os
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 
 from prompt_toolkit import PromptSession, print_formatted_text
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 from prompt_toolkit.formatted_text import FormattedText
+from prompt_toolkit.utils import is_dumb_terminal
 
 from tinystories.console import printable
 from tinystories.errors import UserError
@@ -27,21 +29,11 @@ def converse(writer: Writer, name: str, options: Options, keep_history: bool) ->
     """Until the user ends the session."""
     os.environ.setdefault("PROMPT_TOOLKIT_NO_CPR", "1")  # a terminal's late answer would be typed into the next story
     session = Session(writer, name, options, lambda text: print(text, end="", flush=True), say)
-    history, reason = open_history(keep_history)
-    editor: PromptSession[str] = PromptSession(
-        "> ",
-        history=history,
-        completer=CommandCompleter(),
-        complete_while_typing=False,
-        auto_suggest=AutoSuggestFromHistory(),
-        enable_suspend=True,
-    )
     say(session.welcome())
-    if reason:
-        say(f"What you type is not kept for the next session: {printable(reason)}.")
+    next_line = _plain_line if is_dumb_terminal() else _line_editor(keep_history)
     while True:
         try:
-            if not session.answer(editor.prompt()):
+            if not session.answer(next_line()):
                 return
         except UserError as error:
             say(f"error: {printable(str(error))}", "ansired")
@@ -51,12 +43,39 @@ def converse(writer: Writer, name: str, options: Options, keep_history: bool) ->
             return
 
 
+def _line_editor(keep_history: bool) -> Callable[[], str]:
+    history, reason = open_history(keep_history)
+    if reason:
+        say(f"What you type is not kept for the next session: {printable(reason)}.")
+    editor: PromptSession[str] = PromptSession(
+        "> ",
+        history=history,
+        completer=CommandCompleter(),
+        complete_while_typing=False,
+        auto_suggest=AutoSuggestFromHistory(),
+        enable_suspend=True,
+    )
+    return editor.prompt
+
+
+def _plain_line() -> str:
+    """From a terminal that knows no control codes, such as the shell of Emacs: it would show them as characters."""
+    print("> ", end="", flush=True)
+    line = sys.stdin.buffer.readline()
+    if not line:
+        raise EOFError
+    return line.decode("utf-8", "surrogateescape").rstrip("\r\n")
+
+
 def say(text: str, style: str = "dim") -> None:
     lines: list[str] = []
     wrap = WordWrap(lines.append)
     wrap.add(text)
     wrap.flush()
-    print_formatted_text(FormattedText([(style, "".join(lines))]))
+    if is_dumb_terminal():
+        print("".join(lines), flush=True)
+    else:
+        print_formatted_text(FormattedText([(style, "".join(lines))]))
 
 
 class CommandCompleter(Completer):

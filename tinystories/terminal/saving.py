@@ -27,7 +27,7 @@ class StoryFile:
         """
         file = Path(word_from_outside("save", name))
         check_output_file(str(file), "save")
-        text, place = _as_text(file.suffix, stories), file.resolve()
+        text, place = _as_text(file.suffix.lower(), stories), file.resolve()
         if file.exists() and _content(file) != self._written.get(place):
             raise UserError(f"{file} is there already", "name another file")
         try:

@@ -3,16 +3,14 @@
 How lines are read and where text is shown is in prompt.py.
 """
 
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
 
 from tinystories.errors import UserError
 from tinystories.generation.options import BOUNDS, SAMPLING, Options, read_option
 from tinystories.generation.presets import PRESETS
 from tinystories.generation.writers import Writer
 from tinystories.generation.written import Story, random_seed
+from tinystories.terminal.keys import until_ctrl_c
 from tinystories.terminal.lines import Beginning, Command, nearest, read_line
 from tinystories.terminal.saving import StoryFile
 from tinystories.terminal.wrapping import WordWrap
@@ -179,21 +177,3 @@ def _shown(value: float | None) -> str:
 
 def _listed(values: dict[str, float]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
-
-
-@contextmanager
-def until_ctrl_c() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C ends no program meanwhile: the value says whether it was pressed. Pressed again, it is an exception."""
-    pressed = False
-
-    def press(number: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt
-        pressed = True
-
-    before = signal.signal(signal.SIGINT, press)
-    try:
-        yield lambda: pressed
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -17,6 +17,7 @@ from tinystories.generation.written import Story, counts, random_seed
 from tinystories.output_file import LINES, lines_of_output
 from tinystories.streams import reader_is_gone
 from tinystories.terminal.lines import check_text
+from tinystories.terminal.wrapping import story_on_stdout
 
 
 LONGEST = 2**20  # bytes of a line; a longer one is no beginning of a story, and would fill the memory
@@ -109,11 +110,12 @@ def _write(arguments: argparse.Namespace, prompts: Prompts, lines: Iterator[tupl
             except UserError as error:
                 prompts.fail(number, error)
                 continue
-            print(story.beginning, end="")
-            story.write(options.max_new_tokens, lambda piece: print(piece, end="", flush=True), nobody_reads)
+            with story_on_stdout() as show:
+                show(story.beginning)
+                story.write(options.max_new_tokens, show, nobody_reads)
             if nobody_reads():
                 return
-            print("\n", flush=True)
+            print(flush=True)
             put(story.record())
             stories, tokens = stories + 1, tokens + story.new_tokens
     if not arguments.output_file:

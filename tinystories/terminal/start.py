@@ -1,6 +1,7 @@
 """The commands that write stories where no prompt is on the command line: who or what gives the prompts."""
 
 import argparse
+import os
 import sys
 
 from tinystories.config.parser import StrictParser
@@ -19,6 +20,11 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     """Raises UserError: a number out of its range, a file that could not be written."""
     check_options(arguments)
     check_output_file(arguments.output_file)
+
+
+def is_prompt(alone: str) -> bool:
+    """Whether a single word of a command line can be nothing but how a story begins."""
+    return len(alone.split()) > 1 and "/" not in alone and "\\" not in alone and not os.path.exists(alone)
 
 
 def write_without_prompt(arguments: argparse.Namespace) -> None:

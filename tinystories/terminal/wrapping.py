@@ -4,8 +4,10 @@ Control characters, which a model may write too, are shown as escapes: to the te
 """
 
 import shutil
+import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 WIDEST = 100  # columns; longer lines are hard to read
@@ -54,6 +56,22 @@ class WordWrap:
         self.word += shown
         if alone:
             self.flush()
+
+
+@contextmanager
+def story_on_stdout() -> Iterator[Callable[[str], None]]:
+    """What shows the text of a story: wrapped in a terminal, elsewhere as it is. The story's last line is ended, also
+    where it was stopped by Ctrl-C."""
+    wrap = WordWrap(_print)
+    try:
+        yield wrap.add if sys.stdout.isatty() else _print
+    finally:
+        wrap.flush()
+        _print("\n")
+
+
+def _print(text: str) -> None:
+    print(text, end="", flush=True)
 
 
 def _width(text: str) -> int:
