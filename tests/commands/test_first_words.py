@@ -75,6 +75,10 @@ def test_script_without_arguments(monkeypatch):
         (["train", "stories.txt"], "stories.txt is a text, and a recipe a YAML file; write --train_file stories.txt"),
         (["train", "empty.yaml"], "empty.yaml must contain 'key: value' lines, and is empty"),
         (["generate", "stories.txt", "Once"], "stories.txt is a file, and a checkpoint is a folder; name a run folder"),
+        (["train", "finetune", "folder"], "unexpected 'folder'; write --train_file folder"),
+        (["train", "demo", "fast"], "unexpected 'fast'; options are written --key value, with quotes around spaces"),
+        (["train", "demo", "--train_file", "my", "folder"], "unexpected 'folder' after train_file, which takes one value"),
+        (["finetune", "--seed", "2"], "unknown command 'finetune'; it is a recipe: write tinystories train finetune --seed 2"),
         (["evaluate", "boxed", "stories.txt"], "stories.txt is a file, and a checkpoint is a folder"),
     ],
 )

@@ -10,6 +10,7 @@ import sys
 from difflib import get_close_matches
 from importlib import import_module
 
+from tinystories.config.packaged import recipe_names
 from tinystories.console import run_command, shell_line, version
 from tinystories.errors import UserError
 
@@ -47,6 +48,8 @@ def dispatch(argv: list[str]) -> None:
     else:
         nearest = get_close_matches(name, COMMANDS, n=1)
         remedy = f"did you mean {nearest[0]}?" if nearest else f"the commands are {', '.join(COMMANDS)}"
+        if name in recipe_names():
+            remedy = f"it is a recipe: write {shell_line('train', name, options=arguments)}"
         raise UserError(f"unknown command {name!r}", remedy)
 
 
