@@ -43,7 +43,7 @@ NOT_RUN = {
 # What is added to a command, so that it takes seconds: fewer steps, a smaller network, a free port. .ci/run installs the
 # extras for the whole suite, with their libraries.
 SIZES = "--vocab_size 512 --num_hidden_layers 1 --hidden_size 64 --intermediate_size 128 --num_attention_heads 2"
-STEPS = "--max_steps 4 --eval_steps 2 --save_steps 2 --warmup_steps 1 --torch_compile false --data_cache_dir cache"
+STEPS = "--max_steps 4 --eval_steps 4 --save_steps 4 --warmup_steps 1 --torch_compile false --data_cache_dir cache"
 ADDED = {
     "configs/demo.yaml": f"{STEPS} {SIZES} --num_sample_stories 300",
     "configs/tinystories-cpu.yaml": f"{STEPS} {SIZES} --block_size 128",

@@ -25,8 +25,8 @@ from helpers.runs import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NOTEBOOK = ROOT / "docs" / "quickstart.ipynb"
 SHORT = {  # a line of the notebook -> what it is replaced by, so that it takes seconds
-    "--max_steps 60 --warmup_steps 6 --eval_steps 10 --save_steps 10": "--max_steps 2 --warmup_steps 1 --eval_steps 2 "
-    "--save_steps 2 --num_sample_stories 300 --vocab_size 512 --num_hidden_layers 1 --hidden_size 64 "
+    "--max_steps 60 --warmup_steps 6 --eval_steps 10 --save_steps 10": "--max_steps 4 --warmup_steps 1 --eval_steps 4 "
+    "--save_steps 4 --num_sample_stories 300 --vocab_size 512 --num_hidden_layers 1 --hidden_size 64 "
     "--intermediate_size 128 --num_attention_heads 2 --torch_compile false",
     "evaluate runs/demo --quick": "evaluate runs/demo --quick --stories 8 --pairs 4 --prompts 2 --max_new_tokens 16",
 }
