@@ -40,8 +40,8 @@ NOT_RUN = {
     "python run_clm.py configs/tinystories-24m.yaml": "needs the TinyStories dataset from the Hub, and a GPU",
     "hf auth login": "asks for a token; the small Hub of the tests has one",
 }
-# What is added to a command, so that it takes seconds: fewer steps, a smaller network, a free port. .ci/run installs the
-# extras for the whole suite, with their libraries.
+# What is added to a command, so that it takes seconds: fewer steps, a smaller network, a free port. .ci/run installs
+# the extras with their libraries, for the whole suite.
 SIZES = "--vocab_size 512 --num_hidden_layers 1 --hidden_size 64 --intermediate_size 128 --num_attention_heads 2"
 STEPS = "--max_steps 4 --eval_steps 4 --save_steps 4 --warmup_steps 1 --torch_compile false --data_cache_dir cache"
 ADDED = {

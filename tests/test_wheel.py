@@ -117,8 +117,8 @@ def test_notebook_is_as_it_should_be():
 
 
 def test_notebook(wheel, tmp_path, monkeypatch):
-    """Every cell, in an environment with the wheel alone, in a folder that holds nothing but the wheel. Nothing is changed
-    but the sizes in SHORT."""
+    """Every cell, in an environment with the wheel alone, in a folder that holds nothing else. Only the sizes in SHORT
+    are changed."""
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / wheel.name).write_bytes(wheel.read_bytes())

@@ -62,7 +62,7 @@ def test_ten_stories_of_ones_own(counting_run, tmp_path):
     for i in range(10):
         (folder / f"{i}.txt").write_text(f"Story {i}. one two three four\n\nten nine eight.\n", encoding="utf-8")
     options = {"model_name_or_path": counting_run, "train_file": folder, "output_dir": tmp_path / "mine"}
-    options |= {"data_cache_dir": tmp_path / "cache", "disable_tqdm": True, "learning_rate": 1e-2}
+    options |= {"data_cache_dir": tmp_path / "cache", "disable_tqdm": True, "learning_rate": 3e-3}
     process = fork_command("run_clm.py", ROOT / "configs/finetune.yaml", *as_options(options))
     assert process.returncode == 0, process.stderr[-3000:]
     assert "corpus: 8 training stories, 2 validation stories" in process.stderr
