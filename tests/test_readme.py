@@ -5,7 +5,7 @@ test_numbers.py compares its numbers with the records.
 
 import re
 import shlex
-import subprocess
+import time
 
 import httpx
 import pytest
@@ -13,8 +13,9 @@ import torch
 
 from benchmarks.recipe_runs import TokenizerOfSize
 from helpers.fake_hub import FakeHub
+from helpers.forked import OURS
 from helpers.installation import Installation, copy_of_checkout
-from helpers.runs import ROOT, output_of, run_with_transformers_only
+from helpers.runs import ROOT
 from helpers.session import Session
 from tinystories.checkpoint.loading import new_model
 from tinystories.config.recipe import read_recipe
@@ -39,14 +40,18 @@ NOT_RUN = {
     "python run_clm.py configs/tinystories-24m.yaml": "needs the TinyStories dataset from the Hub, and a GPU",
     "hf auth login": "asks for a token; the small Hub of the tests has one",
 }
-# What is added to a command, so that it takes seconds: fewer steps, a smaller network, a free port.
+# What is added to a command, so that it takes seconds: fewer steps, a smaller network, a free port. .ci/run installs
+# the extras with their libraries, for the whole suite.
 SIZES = "--vocab_size 512 --num_hidden_layers 1 --hidden_size 64 --intermediate_size 128 --num_attention_heads 2"
-STEPS = "--max_steps 4 --eval_steps 2 --save_steps 2 --warmup_steps 1 --torch_compile false --data_cache_dir cache"
+STEPS = "--max_steps 4 --eval_steps 4 --save_steps 4 --warmup_steps 1 --torch_compile false --data_cache_dir cache"
 ADDED = {
     "configs/demo.yaml": f"{STEPS} {SIZES} --num_sample_stories 300",
     "configs/tinystories-cpu.yaml": f"{STEPS} {SIZES} --block_size 128",
-    "tinystories train finetune": "--max_steps 4 --data_cache_dir cache",
+    "tinystories train finetune": "--max_steps 2 --eval_steps 2 --save_steps 2 --data_cache_dir cache",
     "tinystories serve": "--port 0",
+    '-e ".[eval]"': "--no-deps --dry-run",
+    '-e ".[export]"': "--no-deps --dry-run",
+    "run_evaluation.py": "--stories 8 --pairs 4 --prompts 2 --max_new_tokens 16",
 }
 PRINTED = {  # in either output
     "tinystories generate": "Once upon a time",
@@ -58,6 +63,8 @@ PRINTED = {  # in either output
     "push_to_hub.py": "Published: ",
     "export_model.py": "Exported: exports/demo",
 }
+# The code of the README needs nothing of this project: None in sys.modules is a module that cannot be imported.
+WITHOUT_OURS = f"import sys; sys.modules.update(dict.fromkeys({OURS}))"
 # The verdict on a model of so few steps is UNTRAINED or UNDERTRAINED.
 STATUSES = {"python check_run.py runs/demo": (1,)}
 
@@ -117,6 +124,7 @@ class Reader:
 
     def __init__(self, folder):
         self.checkout, self.home = copy_of_checkout(folder / "checkout"), folder / "home"
+        self.home.mkdir()
         self.installation = Installation(folder / "venv")
         write_texts(self.checkout)
 
@@ -136,12 +144,14 @@ class Reader:
         return typed
 
     def run_python(self, code: str) -> None:
-        output_of(run_with_transformers_only(code.replace("YOUR_NAME", "someone"), self.checkout, **self.hub))
+        file = self.home / "snippet.py"
+        file.write_text(code.replace("YOUR_NAME", "someone"), encoding="utf-8")
+        process = self.session.run(file, folder=self.checkout, code=WITHOUT_OURS)
+        assert process.returncode == 0, f"{code}\n{process.stderr[-3000:]}"
 
     def run_adapter(self) -> None:
         """The first code of docs/finetuning.md, a LoRA adapter of the README's model, and a story of the result."""
-        code = re.search(r"```python\n(.*?)```", FINETUNING, re.DOTALL).group(1)
-        output_of(run_with_transformers_only(code, self.checkout))
+        self.run_python(re.search(r"```python\n(.*?)```", FINETUNING, re.DOTALL).group(1))
         self.run('python run_generation.py runs/merged "Once upon a time" --greedy')
 
     def run(self, command: str) -> None:
@@ -162,25 +172,17 @@ class Reader:
         assert re.search(expected, printed), f"{command}\n{printed[-3000:]}"
 
     def open_page(self, words: list[str]) -> None:
-        program = [self.installation.programs / words[0], *words[1:]]
-        with subprocess.Popen(
-            program,
-            cwd=self.checkout,
-            env=self.installation.environment,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-        ) as server:
-            try:
-                address = next(found[0] for line in server.stderr if (found := re.search(r"http://\S+:\d+", line)))
-                client = httpx.Client(base_url=address, timeout=120, trust_env=False)
-                while client.get("/health").status_code == 503:  # the model is being opened
-                    assert server.poll() is None
-                assert "<title>" in client.get("/").text
-                answer = client.post("/generate", json={"prompt": "Once upon a time", "stream": False})
-                assert answer.status_code == 200 and answer.json()["text"], answer.text
-            finally:
-                server.kill()
+        log, deadline = self.home / "server.log", time.monotonic() + 120
+        self.session.start(self.installation.programs / words[0], *words[1:], folder=self.checkout, log=log)
+        while not (address := re.search(r"http://\S+:\d+", printed := log.read_text(encoding="utf-8"))):
+            assert "error:" not in printed and time.monotonic() < deadline, printed
+            time.sleep(0.02)
+        client = httpx.Client(base_url=address[0], timeout=120, trust_env=False)
+        while client.get("/health").status_code == 503:  # the model is being opened
+            assert time.monotonic() < deadline
+        assert "<title>" in client.get("/").text
+        answer = client.post("/generate", json={"prompt": "Once upon a time", "stream": False})
+        assert answer.status_code == 200 and answer.json()["text"], answer.text
 
 
 def write_texts(folder) -> None:

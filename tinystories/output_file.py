@@ -35,6 +35,8 @@ def check_output_file(output_file: str | None, key: str = "output_file") -> None
         if path.exists() and not path.is_file():  # a pipe or a device, which only its writer opens
             return
         path = path.resolve()  # of a link: what it points to
+        if path.is_symlink():  # Python 3.13 returns a link of a circle, earlier ones raise RuntimeError
+            raise RuntimeError("links in a circle")
         if not path.parent.is_dir():
             raise UserError(
                 f"{named}: there is no folder {Path(output_file).parent}", "create it, or name another file"

@@ -163,6 +163,15 @@ def test_missing_file_is_named(counting_run, tmp_path):
     assert "it has no tokenizer.json" in mistake(load_checkpoint, str(tmp_path / "run"))
 
 
+def test_run_that_was_killed(counting_run, tmp_path):
+    """Its folder holds no weights yet; what can be opened is named."""
+    for step in (50, 100):
+        shutil.copytree(counting_run / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")
+    assert mistake(load_checkpoint, str(tmp_path)).endswith(
+        f"its run is not finished; end it with --resume, or give {tmp_path / 'checkpoint-100'}"
+    )
+
+
 def test_installed_package(counting_run, tmp_path):
     """Installed as a wheel, without a checkout, the package finds its code files and templates."""
     source, prefix = tmp_path / "source", tmp_path / "prefix"

@@ -1,13 +1,15 @@
 """The first minute: a command without arguments, a recipe or file that is none, an extra that is missing."""
 
+import os
 import re
 import shlex
+import subprocess
 import sys
 from importlib import metadata
 
 import pytest
 
-from helpers.runs import mistake
+from helpers.runs import ROOT, mistake
 from tinystories.commands import check, evaluate, export, generate, push
 from tinystories.commands.main import COMMANDS, FAMILIAR, dispatch
 from tinystories.commands.shortest import MISSING
@@ -106,6 +108,16 @@ def test_script_without_arguments(monkeypatch):
         ),
         (["train", "empty.yaml"], "empty.yaml must contain 'key: value' lines, and is empty"),
         (["generate", "stories.txt", "Once"], "stories.txt is a file, and a checkpoint is a folder; name a run folder"),
+        (["train", "finetune", "folder"], "unexpected 'folder'; write --train_file folder"),
+        (["train", "demo", "fast"], "unexpected 'fast'; options are written --key value, with quotes around spaces"),
+        (
+            ["train", "demo", "--train_file", "my", "folder"],
+            "unexpected 'folder' after train_file, which takes one value",
+        ),
+        (
+            ["finetune", "--seed", "2"],
+            "unknown command 'finetune'; it is a recipe: write tinystories train finetune --seed 2",
+        ),
         (["evaluate", "boxed", "stories.txt"], "stories.txt is a file, and a checkpoint is a folder"),
     ],
 )
@@ -146,6 +158,15 @@ def test_installation_line(monkeypatch):
 
     monkeypatch.setattr(metadata, "version", absent)
     assert install_hint("web") == 'python -m pip install -e ".[web]" in the folder of this project'
+
+
+def test_python_without_the_libraries(tmp_path):
+    """The environment is not activated: one line, and no traceback of the first library that is missing."""
+    words = [sys.executable, "-S", ROOT / "run_clm.py", "demo"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    process = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, encoding="utf-8")
+    assert process.returncode == 1 and process.stderr.startswith("error: the project is not installed for "), process
+    assert len(process.stderr.splitlines()) == 1
 
 
 def test_server_without_its_extra(monkeypatch):

@@ -2,8 +2,9 @@
 
     python -m helpers.session
 
-Each line of stdin is a JSON object: `words`, the script and its arguments, and `folder`, where it runs. A line of JSON
-comes back for each: `status`, `stdout`, `stderr`. forked.py says what is spared: the imports of libraries.
+Each line of stdin is a JSON object: `words`, the script and its arguments, and options of `ForkedCommand`. A line of
+JSON comes back for each: `status`, `stdout`, `stderr`; nothing of a command with a `log`, which is not waited for.
+forked.py says what is spared: the imports of libraries.
 """
 
 import json
@@ -29,11 +30,18 @@ class Session:
             encoding="utf-8",
         )
 
-    def run(self, *words, folder: Path) -> subprocess.CompletedProcess:
-        request = {"words": [str(word) for word in words], "folder": str(folder)}
-        print(json.dumps(request), file=self.process.stdin, flush=True)
-        answer = json.loads(self.process.stdout.readline())
+    def run(self, *words, folder: Path, code: str = "") -> subprocess.CompletedProcess:
+        answer = self._ask(words=words, cwd=folder, code=code)
         return subprocess.CompletedProcess(words, answer["status"], answer["stdout"], answer["stderr"])
+
+    def start(self, *words, folder: Path, log: Path) -> None:
+        """A command that goes on until the session ends, with both of its outputs in `log`."""
+        log.touch()
+        self._ask(words=words, cwd=folder, log=log)
+
+    def _ask(self, **request) -> dict:
+        print(json.dumps(request, default=str), file=self.process.stdin, flush=True)
+        return json.loads(self.process.stdout.readline())
 
     def __enter__(self) -> "Session":
         return self
@@ -45,14 +53,19 @@ class Session:
 
 
 def main() -> None:
-    from helpers.runs import run_command  # here: forked processes import this module too, and nothing of ours by it
-
     forked.ENVIRONMENT["HF_HUB_OFFLINE"] = os.environ["HF_HUB_OFFLINE"]
+    started = []
     for line in sys.stdin:
         request = json.loads(line)
-        done = run_command(*request["words"], cwd=request["folder"])
-        answer = {"status": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
+        command, answer = forked.ForkedCommand(*request.pop("words"), **request), {}
+        if "log" in request:
+            started.append(command)
+        else:
+            done = command.wait()
+            answer = {"status": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
         print(json.dumps(answer), flush=True)
+    for command in started:
+        command.kill()
 
 
 if __name__ == "__main__":

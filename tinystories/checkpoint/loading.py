@@ -37,6 +37,7 @@ from tinystories.config.names import check_found
 from tinystories.data.tokenizer import read_tokenizer
 from tinystories.errors import UserError, one_line
 from tinystories.generation.presets import generation_config
+from tinystories.run_files.reading import checkpoints
 
 
 # What the libraries raise for a checkpoint that is damaged, of another kind or absent. From TypeError on: for values in
@@ -165,7 +166,10 @@ def _missing_file(folder: Path) -> str | None:
     """The reason where a folder lacks a file: the library's message asks for sentencepiece or names the Hub."""
     needed = ("config.json", "tokenizer.json") if os.path.isdir(folder) else ()
     missing = [name for name in needed if not (folder / name).exists()]
-    return f"it has no {' and no '.join(missing)}" if missing else None
+    if not missing:
+        return None
+    reason, steps = f"it has no {' and no '.join(missing)}", checkpoints(folder)
+    return f"{reason}: its run is not finished; end it with --resume, or give {steps[-1]}" if steps else reason
 
 
 def _unreadable_file(folder: Path) -> str | None:

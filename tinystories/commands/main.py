@@ -9,6 +9,7 @@ A subcommand is the module of its name in this package, which is imported when i
 import sys
 from importlib import import_module
 
+from tinystories.config.packaged import recipe_names
 from tinystories.console import run_command, shell_line, version
 from tinystories.errors import UserError
 
@@ -58,10 +59,12 @@ def dispatch(argv: list[str]) -> None:
     elif name in COMMANDS:
         import_module(f"tinystories.commands.{name}").main(arguments)
     else:
-        raise UserError(f"unknown command {name!r}", _instead_of(name))
+        raise UserError(f"unknown command {name!r}", _instead_of(name, arguments))
 
 
-def _instead_of(name: str) -> str:
+def _instead_of(name: str, arguments: list[str]) -> str:
+    if name in recipe_names():
+        return f"it is a recipe: write {shell_line('train', name, options=arguments)}"
     for names, remedy in FAMILIAR.items():
         if name in names.split():
             return remedy

@@ -156,7 +156,9 @@ class Advisor:
             if answer.keys and not answer.place:
                 return UserError(f"unexpected {word!r}", f"write {quoted(*_as_options(answer))}")
         place = f" after {after}, which takes one value" if after else ""
-        return UserError(f"unexpected {word!r}{place}", "options are written --key value")
+        if not after and "--train_file" in self.options and os.path.exists(word):
+            return UserError(f"unexpected {word!r}", f"write {quoted('--train_file', word)}")
+        return UserError(f"unexpected {word!r}{place}", "options are written --key value, with quotes around spaces")
 
 
 @dataclass

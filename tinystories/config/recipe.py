@@ -150,7 +150,7 @@ def _words(argv: list[str], parser: StrictParser) -> list[str]:
         replaced = _replaced_keys(overrides)
         kept = {key: value for key, value in values.items() if str(key).replace("-", "_") not in replaced}
         from_file = _as_arguments(kept)
-    parser.check(from_file + overrides)
+    parser.check(overrides)
     return from_file + overrides
 
 

@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 SAMPLE_STORIES = 300  # whose texts are compared letter by letter
 SAMPLE_ROWS = 2  # that the second path computes at each evaluation
 TRAINING_ROWS = 3
+FEWEST_TOKENS = 256  # of a step: one update can halve the loss of fewer, such as five sentences that are all there is
 SPOILT = 1e9  # squares of such weights overflow in float32 and not in float64
 FEWEST_STEPS = 10  # fewer, with a learning rate that begins near zero, may leave a norm's weights of 1 as they are
 # Nats per token: of the mean over a row, and of the mean of the absolute differences. Measured with bf16 autocast on
@@ -278,6 +279,8 @@ class NumbersGuard(TrainerCallback):
         with self.trainer.other_weights():  # those that were trained
             sums = np.array([self._plain_loss(rows[i]) for i in chosen])
         sums = sums[sums[:, 1] > 0]
+        if sums[:, 1].sum() < FEWEST_TOKENS and len(sums) == len(rows):
+            return f"of {int(sums[:, 1].sum())} tokens, which are too few to compare"
         plain, logged = sums[:, 0].sum() / sums[:, 1].sum(), self.trainer.throughput.losses[-1]
         means = sums[:, 0] / sums[:, 1]
         spread = float(means.std(ddof=1) / math.sqrt(len(means))) if len(rows) > len(means) > 1 else 0.0
