@@ -64,18 +64,14 @@ def watch() -> Watch:
 
 @pytest.fixture
 def context(browser, server, watch, request):
-    """A new context for each test: nothing is stored, and requests to other hosts are aborted."""
+    """A new context for each test: nothing is stored, and requests to other hosts are noted."""
     options = getattr(request, "param", {})
     context = browser.new_context(**{"base_url": server.url, "viewport": {"width": 1280, "height": 900}} | options)
     context.set_default_timeout(TIMEOUT)
     expect.set_options(timeout=TIMEOUT)
     context.grant_permissions(["clipboard-read", "clipboard-write"])
-
-    def turn_away(route):
-        watch.heard.append(f"another host: {route.request.url}")
-        route.abort()
-
-    context.route(lambda url: not url.startswith((server.url, "blob:", "data:")), turn_away)
+    own = (server.url, "blob:", "data:")  # an event for each: a route would stop each of them, and the browser's cache
+    context.on("request", lambda sent: sent.url.startswith(own) or watch.heard.append(f"another host: {sent.url}"))
     watch.context(context)
     yield context
     context.close()
@@ -504,6 +500,24 @@ def test_refused_request(page, watch):
     expect(page.locator("#length")).to_contain_text("3,000")
 
 
+def test_server_with_another_model(page, watch):
+    """Started anew: the page takes the other model, also where a story of the earlier one is opened again."""
+    watch.expected = "status of 422"
+    write_one(page, "Once")
+    other = page.request.get("/api/info").json() | {"model": "other", "models": [{"id": "other", "step": None}]}
+    page.route("**/api/info", lambda route: route.fulfill(json=other))
+    refusal = json.dumps({"error": "model: no model has this name", "field": "model"})
+    answer_with(page, refusal, status=422, content_type="application/json")
+    write(page, "Twice")
+    expect(page.locator("#badge")).to_contain_text("other")
+    finished(page)
+    page.locator("#history > summary").click()
+    page.click("#entries .open")
+    sent = requests_of(page)
+    write_one(page, "Once more")
+    assert sent[0]["model"] == "other"
+
+
 def test_retry_countdown(page, watch):
     """Guards: several countdowns, of which one stands still."""
     watch.expected = "status of 429"
@@ -554,8 +568,6 @@ def test_incomplete_streams(page):
         finished(page)
         expect(page.locator("#announcement")).to_contain_text(said)
         expect(page.locator(".sheet")).to_have_attribute("data-outcome", "failed")
-        page.reload()
-        expect(page.locator("#state")).to_have_text("ready")
 
 
 def test_finish_reasons(page):
@@ -681,6 +693,11 @@ def test_probability_of_a_word(page):
     assert page.locator(".word").all_text_contents() == ["rabbit.", "The", "🦊"]
     assert page.locator(".word").evaluate_all("all => all.map(w => w.dataset.sure)") == ["3", "0", "3"]
     assert page.locator(".story p").count() == 2
+    line = "all => all.map(word => getComputedStyle(word).textDecorationLine)"
+    assert page.locator(".word").evaluate_all(line) == ["none", "underline", "none"]
+    page.emulate_media(media="print")
+    assert page.locator(".word").evaluate_all(line) == ["none"] * 3
+    page.emulate_media(media="screen")
     page.locator(".word").first.focus()
     tip = page.get_by_role("tooltip")
     expect(tip).to_contain_text("rabbit. 20 %")
@@ -883,9 +900,9 @@ def stored(page) -> list[dict]:
 
 
 def store(page, text: str) -> None:
+    """As another tab does."""
     page.evaluate("text => localStorage.setItem('stories', text)", text)
-    page.reload()
-    expect(page.locator("#state")).to_have_text("ready")
+    page.evaluate("dispatchEvent(new StorageEvent('storage', { key: 'stories' }))")
 
 
 def write_one(page, prompt: str, text: str = " a") -> None:
@@ -1111,7 +1128,10 @@ def test_reading_view(page):
     finished(page)
     page.click(".sheet .read")
     expect(page.locator("#page")).to_have_text(f"Story 7. {COUNTING}")
+    overflow = "getComputedStyle(document.documentElement).overflowY"
+    assert page.evaluate(overflow) == "hidden"  # or the scroll bar of the page lies on that of the dialog
     page.keyboard.press("Escape")
+    assert page.evaluate(overflow) == "visible"
     expect(page.locator("#reader")).to_be_hidden()
     expect(page.locator(".sheet .read")).to_be_focused()
     page.emulate_media(media="print")
@@ -1156,16 +1176,27 @@ def test_keyboard_only(page):
     expect(page.locator("#new")).to_be_focused()  # and not lost with the button that was replaced
 
 
-@pytest.mark.parametrize("context", SCREENS, indirect=True)
 def test_accessibility(page):
-    """axe-core finds nothing on the empty page, with probabilities and side by side; nothing scrolls sideways."""
+    """axe-core finds nothing in any state, narrow and wide, dark and light; nothing scrolls sideways."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is absent").Axe()
-    page.emulate_media(reduced_motion="reduce")  # a colour that is fading in has no contrast of its own
 
     def check():
-        found = axe.run(page)
-        assert found.violations_count == 0, found.generate_report()
-        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        for width, scheme in ((360, "dark"), (1280, "light")):
+            page.set_viewport_size({"width": width, "height": 800})
+            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # what fades in has no contrast of its own
+            found = axe.run(page)
+            assert found.violations_count == 0, found.generate_report()
+        for width in (320, 360, 768, 1280):
+            page.set_viewport_size({"width": width, "height": 800})
+            beyond = page.evaluate(  # after the next frame, in which the page hears of its new size
+                """() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(() => {
+                    const { scrollWidth, clientWidth } = document.documentElement;
+                    const all = [...document.querySelectorAll("body *")].filter((e) => e.checkVisibility());
+                    const wide = all.filter((e) => e.getBoundingClientRect().right > clientWidth);
+                    resolve(scrollWidth > clientWidth ? wide.map((e) => `${e.tagName} ${e.id} ${e.className}`) : []);
+                })))"""
+            )
+            assert beyond == [], width
 
     check()
     think(page)

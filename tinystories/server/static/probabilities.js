@@ -19,6 +19,7 @@ export function watchWords() {
   stories.addEventListener("focusout", hideTip);
   tip.addEventListener("mouseenter", () => clearTimeout(leaving));
   tip.addEventListener("mouseleave", leaveTip);
+  addEventListener("resize", () => tipped && placeTip(tipped)); // a phone is turned
 }
 
 function wordFocused(word) {

@@ -83,7 +83,7 @@ export function withAlternatives(request) {
 /** Put the settings of a story into the form. */
 export function restore({ request, seed, final, start }) {
   $("prompt").value = request.prompt;
-  $("model").value = request.model;
+  $("model").value = info.models.some(({ id }) => id === request.model) ? request.model : info.model;
   $("preset").value = request.preset ?? OWN;
   $("max_tokens").value = request.max_tokens;
   $("seed").value = seed ?? "";

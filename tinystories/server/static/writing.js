@@ -147,4 +147,5 @@ function finish(view, record) {
     showState("unreachable", "unreachable");
     connect();
   }
+  if (record.problem?.field) connect(); // the server may have been started anew, with another model
 }
