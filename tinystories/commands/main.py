@@ -63,11 +63,11 @@ def dispatch(argv: list[str]) -> None:
 
 
 def _instead_of(name: str, arguments: list[str]) -> str:
-    if name in recipe_names():
+    known = [remedy for names, remedy in FAMILIAR.items() if name in names.split()]
+    if name in recipe_names() and (arguments or not known):
         return f"it is a recipe: write {shell_line('train', name, options=arguments)}"
-    for names, remedy in FAMILIAR.items():
-        if name in names.split():
-            return remedy
+    if known:
+        return known[0]
     from tinystories.config.advice import nearest  # not before a mistake: `--version` answers at once
 
     near = nearest(name, COMMANDS)
