@@ -36,9 +36,7 @@ def words(text: str) -> list[str]:
 GIRLS = words("Ada Lily Mei Mia Noor Rosa Tara Zuri")
 BOYS = words("Amir Ben Finn Kofi Leo Max Sam Tom")
 ANIMAL_NAMES = words("Clover Cocoa Hazel Nutmeg Pebble Pip Plum Poppy")
-ANIMALS = words("""bear deer duck elephant fox frog goat hedgehog lamb monkey mouse otter owl rabbit squirrel turtle
-unicorn""")
-RUNNERS = words("bear deer elephant fox goat hedgehog monkey mouse pony puppy rabbit squirrel turtle unicorn")
+ANIMALS = words("bear duck fox frog mouse owl rabbit squirrel")
 ELDERS = ("mom", "dad", "grandma", "grandpa")
 PRONOUNS = {"girl": ("she", "her", "her"), "boy": ("he", "him", "his")}
 
@@ -62,7 +60,7 @@ FAIR_DAY = """[One day|One day|One day|One sunny morning|One fine day|One warm a
 One quiet afternoon|Early one morning|One spring day|One summer day|One Saturday]"""
 ANY_DAY = "[One day|One day|One morning|One afternoon|One Sunday|After lunch one day|One cold day]"
 NIGHT = "[One night|One night|One winter night|One rainy night|One windy night]"
-GREEN_PLACE = "[the park|the meadow|the garden|the playground|the old orchard|a field of flowers|a green field]"
+GREEN_PLACE = "[the park|the meadow|the garden|the playground|a field of flowers]"
 ROOM_SPOTS = (
     "under the bed",
     "behind the couch",
@@ -78,17 +76,12 @@ ROOM_SPOTS = (
 COLORS = ("red", "blue", "green", "yellow", "orange", "purple", "pink", "brown", "white", "silver")
 TOYS = {
     "ball": "[big|bouncy|round|shiny]",
-    "teddy bear": "[soft|fluffy|old|one-eyed]",
     "toy train": "[long|shiny|old]",
     "toy boat": "[little|shiny|old]",
     "toy car": "[fast|shiny|tiny]",
-    "toy robot": "[shiny|funny|little]",
     "drum": "[little|loud|round]",
-    "puppet": "[funny|floppy|soft]",
+    "puppet": "[funny|floppy|one-eyed]",
     "doll": "[pretty|little|old]",
-    "toy unicorn": "[soft|pretty|fluffy]",
-    "toy elephant": "[soft|big|old]",
-    "spinning top": "[little|old]",
 }
 JUNK = """[an old sock|a broken pencil|a spoon|an empty box|a paper hat|some dust|a lost button|an apple core|a spider|
 an umbrella|two dusty books|a single glove]"""
@@ -177,12 +170,12 @@ class Teller:
         sex = self.pick("girl", "boy")
         return Hero(self.new(GIRLS if sex == "girl" else BOYS), sex, self.fill(f"a {trait} {sex}"), *PRONOUNS[sex])
 
-    def animal(self, kinds: Iterable[str] = ANIMALS, trait: str = TRAIT) -> Hero:
-        kind, sex = self.new(kinds), self.pick("girl", "boy")
-        return Hero(self.new(ANIMAL_NAMES), kind, self.fill(f"a {trait} {kind}"), *PRONOUNS[sex])
+    def animal(self) -> Hero:
+        kind, sex = self.new(ANIMALS), self.pick("girl", "boy")
+        return Hero(self.new(ANIMAL_NAMES), kind, self.fill(f"a {TRAIT} {kind}"), *PRONOUNS[sex])
 
-    def hero(self, kinds: Iterable[str] = ANIMALS) -> Hero:
-        return self.child() if self.rng.random() < 0.6 else self.animal(kinds)
+    def hero(self) -> Hero:
+        return self.child() if self.rng.random() < 0.6 else self.animal()
 
     def friend(self, kinds: Iterable[str] = ANIMALS) -> Friend:
         kind = self.new(kinds)
@@ -200,15 +193,24 @@ class Teller:
 
         Some begin with a name and no more, as many a reader's beginning does.
         """
-        who, home = hero.who, self.pick(*HOMES)
+        who, home, about = hero.who, self.pick(*HOMES), self.fill(about)
         draw = self.rng.random()
-        if draw < 0.3:
-            return f"{day}, {self.pick(who, str(hero)) if hero.kind in PRONOUNS else who} {did}. {about}"
-        once = f"""[there was {who}|there was {who}|there was {who} who lived {home}|{who} lived {home}|
-            {home}, there lived {who}]"""
+        if hero.kind in PRONOUNS and draw < 0.15:
+            return f"{day}, {hero} {did}. {about}"
+        if hero.kind in PRONOUNS and draw < 0.3:
+            return f"{self.with_name(hero, about)} {day}, {hero} {did}."
+        if draw < 0.4:
+            return f"{day}, {who} {did}. {about}"
+        once = f"[there was {who}|{home}, there lived {who}|{who} lived {home}|there was {who}]"
         other = f"""[{cap(home)}, there lived {who}|Long ago, there was {who} who lived {home}|
             {hero} was {hero.what} who lived {home}|There was once {who}]"""
-        return f"{f'Once upon a time, {once}' if draw < 0.78 else other}. {about} {day}, {hero} {did}."
+        return f"{f'Once upon a time, {once}' if draw < 0.88 else other}. {about} {day}, {hero} {did}."
+
+    def with_name(self, hero: Hero, sentence: str) -> str:
+        """The sentence with the name for the pronoun at its beginning."""
+        first, rest = sentence.split(" ", 1)
+        name = {cap(hero.he): hero.name, hero.His: f"{hero}'s"}.get(first, first)
+        return f"{name} {rest}"
 
     def ending(self, hero: Hero, morals: str) -> str:
         glad = f"""[That night, {hero} fell asleep with a smile.|{hero} was very happy.|It was a day that {hero} never
@@ -234,200 +236,118 @@ class Teller:
         return BEGINNING.sub("The ", text)
 
 
-# The plots. Each one is a story with a beginning, a problem, a turn and an end.
+# The plots. Each one is a story with a beginning, a problem, a turn and an end. Who or what a story speaks of again, it
+# calls by the same word, from the beginning to the end.
 
 
 def lost_toy(t: Teller) -> str:
     h, elder, (full, toy) = t.child(), t.elder(), t.toy()
     first, last = (t.new(ROOM_SPOTS) for _ in range(2))
-    moral = f"""[From that day on, {h} put the {toy} back in its place every night.|Now {h} always knew where it was.|
+    moral = f"""[From that day on, {h} put the {toy} back in its place every night.|
         {h} learned that it helps to stay calm and think.]"""
     return t.tell(
         t.opening(
             h,
             ANY_DAY,
-            f"""[could not find {h.his} {toy}|saw that {h.his} {toy} was gone|
-        wanted to play, but {h.his} {toy} was not in its place]""",
-            f"""[{h.His} favorite toy was a {full}.|{h.He} loved {h.his} {full} very much.|
-        {h.He} played with {h.his} {full} every day.]""",
+            f"[could not find {h.his} {toy}|saw that {h.his} {toy} was gone]",
+            f"[{h.His} favorite toy was a {full}.|{h.He} loved {h.his} {full} very much.]",
         ),
         f"""
         "[Where is my {toy}|Oh no, where is my {toy}]?" <{h}>. {h.He} looked {first}, but {h.he} found only {JUNK}.
 
-        {h.His} {elder} [sat down beside {h.him}|heard {h.him} and came into the room]. "[Where did you play with it
-        last|Can you remember when you had it last|Where were you when you played with it]?" <{h.his} {elder}>. {h}
-        [thought for a long time|thought and thought|closed {h.his} eyes and thought hard].
+        {h.His} {elder} [heard {h.him} and came in|sat down beside {h.him}]. "[Where did you play with it last|Can you
+        remember when you had it last]?" <{h.his} {elder}>. {h} [thought and thought|closed {h.his} eyes and thought].
 
-        Then {h} ran to look {last}. [There was the {toy}|The {toy} was there, safe and sound]! [{h} held it tight and
-        laughed.|{h.He} jumped for joy.|"Thank you, {cap(elder)}!" <{h}>. "[You helped me think|I am so glad]."]
+        Then {h} ran to look {last}. There was the {toy}! {h} held it tight and gave {h.his} {elder} a hug.
         {t.ending(h, moral)}""",
     )
 
 
 def sharing(t: Teller) -> str:
-    h, (full, toy) = t.hero(), t.toy()
-    f = t.friend()
+    h, (full, toy), f = t.hero(), t.toy(), t.friend()
     moral = f"""[{h} learned that a toy is more fun when you share it.|From that day on, {h} and {f} were good friends.|
-        After that, {h} was always happy to share.|"Two are better than one," {h} said to {f}.]"""
+        "Two are better than one," {h} said to {f}.]"""
     return t.tell(
         t.opening(
             h,
             FAIR_DAY,
             f"[took a {full} to|played with a {full} in] {GREEN_PLACE}",
             f"""[{h.He} had many toys, but {h.he} did not like to share them.|
-        {h.He} liked to keep all {h.his} toys to {h.him}self.|{h.He} never let anybody touch {h.his} toys.]""",
+        {h.He} never let anybody touch {h.his} toys.]""",
         ),
         f"""
-        [{cap(f.who)} came by and saw the {toy}.|Soon {f.who} came along.] "[May I play with you|Can I have a turn|What
-        a nice {toy}! Can we play together]?" <{f}>. "[No, this is my {toy}.|No, it is mine.|No! It is mine!|Go away!]"
-        <{h}>. {f} [looked down and walked away|went to sit under a tree].
+        {cap(f.who)} came by. "[May I play with you|Can I have a turn with the {toy}]?" <{f}>. "[No, this is my {toy}|
+        No, it is mine|Go away]!" <{h}>. {f} [looked down and walked away|went to sit under a tree].
 
-        {h} played [alone, but it was not much fun|for a while, but soon {h.he} was bored]. "I am sorry[| that I said
-        no| that I was not nice]." <{h}>. "[Come and play with me!|Do you want to play now?|Here, you can have the {toy}
-        first.]"
+        {h} played [alone, but it was not much fun|for an hour, but soon {h.he} was bored]. "I am sorry, [come and
+        play with me|let us play together|you can have the {toy} now]." <{h}>.
 
-        They [took turns and laughed a lot|played together for an hour|played until the sun went down|made up a new game
-        and laughed and laughed].
-        {t.ending(h, moral)}""",
+        {h} and {f} [took turns and laughed a lot|played together until the sun went down]. {t.ending(h, moral)}""",
     )
 
 
 def afraid_of_the_dark(t: Teller) -> str:
     h, elder = t.child(), t.elder()
-    shape = t.pick(
-        "a coat on a chair",
-        "an old robe on a hook",
-        "a pile of pillows",
-        "a plant with big leaves",
-        "a hat on top of a lamp",
-        "an umbrella and a long scarf",
-    )
+    shape = t.pick("coat on a chair", "pile of pillows", "plant with big leaves", "hat on top of a lamp")
     return t.tell(
         t.opening(
             h,
             NIGHT,
-            """[could not fall asleep because the room was so dark|woke up, and it was still dark|
-        lay in bed and could not sleep]""",
-            f"""[{h.He} was afraid of the dark.|{h.He} did not like to sleep without a light.|
-        {h.He} was not afraid of dogs or bees, but {h.he} was afraid of the dark.]""",
+            "[could not fall asleep|woke up, and it was still dark|lay in bed and could not sleep]",
+            f"[{h.He} was afraid of the dark.|{h.He} did not like to sleep without a light.]",
         ),
         f"""
-        {h} saw [a monster|a giant with long arms|a hungry wolf|a witch] [near the door|by the window|in the corner|next
-        to the closet]. {h.He} [felt {h.his} heart beat fast|was too scared to move|hid under the blanket].
-        "{cap(elder)}[! Please come|, there is a monster in my room|, help me]!" <{h}>.
+        {h} saw [a monster|a giant with long arms|a hungry wolf|a witch] [near the door|by the window|in the corner].
+        "[Please come|Help
+        me]!" <{h}>.
 
-        {h.His} {elder} came in and held {h.his} hand. "[Let us look at it together|Do not worry. We will look
-        together]." <{h.his} {elder}>. [{h} turned on the little lamp|They turned on the light]. It was only {shape}!
-        [{h} began to laugh|They both laughed|{h} felt much better].
+        {h.His} {elder} came in and held {h.his} hand. "[Let us look at it together|Do not worry]." <{h.his} {elder}>.
+        They turned on the light. It was only a {shape}! {h} and {h.his} {elder} began to laugh.
 
-        {h} [said good night to the funny shape|turned off the light without any help|lay down again and listened to the
-        quiet house]. [Soon {h.he} was fast asleep|After that night, {h} was not afraid of the dark anymore|{h.He} slept
-        well until the morning|Now the dark felt soft and warm, like a blanket].""",
+        {h} said good night to {h.his} {elder} and turned off the light. [Soon {h.he} was fast asleep|After that night,
+        {h} was not afraid of the dark anymore|Now the dark felt soft and warm, like a blanket].""",
     )
 
 
 def hurt_animal(t: Teller) -> str:
     h, elder = t.child(KIND_TRAIT), t.elder()
     animal, part, food, left = t.pick(
-        ("sparrow", "wing", "some seeds", "flew up into the sky"),
-        ("robin", "wing", "some berries", "flew to a tree"),
-        ("rabbit", "leg", "a carrot", "hopped into the grass"),
-        ("duckling", "foot", "some oats", "swam away"),
-        ("hedgehog", "foot", "a bit of apple", "walked into the bushes"),
-        ("squirrel", "leg", "a few nuts", "ran up an oak tree"),
+        ("duck", "foot", "some oats", "swam away"),
+        ("frog", "leg", "some flies", "jumped into the pond"),
+        ("mouse", "foot", "some seeds", "ran into the grass"),
         ("owl", "wing", "a bit of meat", "flew to the forest"),
+        ("rabbit", "leg", "a carrot", "hopped into the bushes"),
+        ("squirrel", "leg", "a few nuts", "ran up an oak tree"),
     )
-    outside = "to the pond" if animal == "duckling" else "outside"
     return t.tell(
         t.opening(
             h,
             FAIR_DAY,
             "[walked along the river|went to pick some flowers|played near the trees|took a walk by the pond]",
-            f"""[{h.He} loved all animals.|{h.He} was always good to animals.|{h.He} knew the names of many animals.|
-        {h.He} wanted to be an animal doctor one day.]""",
+            f"[{h.He} loved all animals.|{h.He} wanted to be an animal doctor one day.]",
         ),
         f"""
-        [In the grass, {h} heard a soft cry|Suddenly, {h} heard a small sound under a bush]. It was a [little|tiny|
-        young] {animal} with a hurt {part}. "[Do not be afraid|Oh, you poor thing|Please hold still, little one]."
-        <{h}>. {h.He} carried it home [very gently|in {h.his} hat|in {h.his} warm hands].
+        Suddenly, {h} heard a small sound under a bush. It was a [little|tiny|young] {animal} with a hurt {part}.
+        "[Do not be afraid|Oh, you poor thing]." <{h}>. {h.He} carried the {animal} home [very gently|in {h.his} hat].
 
-        "[Can we help it|What can we do|Will it get better]?" <{h}>. "[We must be gentle|It needs time and rest|We can
-        give it time and love]." <{h.his} {elder}>.
+        "[We must be gentle|It needs time and rest]." <{h.his} {elder}>. Every day, {h} gave the {animal} some water and
+        {food}. [After two weeks|At last], the {part} was well again.
 
-        Every day, {h} gave the {animal} some water and {food}. [After two weeks|One fine morning|At last], the {part}
-        was well again.
-
-        {h} took the {animal} {outside}, and it {left}. [{h} was a little sad, but glad too.|"Goodbye, my friend!"
-        <{h}>.|Sometimes the {animal} came back to visit.|Helping the {animal} made {h} feel warm inside.|A kind heart
-        can do big things.|"You were a very good friend to it." <{h.his} {elder}>.]""",
-    )
-
-
-def baking(t: Teller) -> str:
-    h, elder = t.hero(), t.elder()
-    full = t.pick(
-        "a chocolate cake",
-        "an apple pie",
-        "an orange cake",
-        "a lemon cake",
-        "a pumpkin pie",
-        "some oat cookies",
-        "some honey cookies",
-        "some berry muffins",
-    )
-    noun, was = full.split()[-1], "were" if full.startswith("some") else "was"
-    wrong, remedy = t.pick(
-        (
-            f"""{h} took a cup of something white and mixed it in. When the {noun} {was} done, {h.he} took a bite. Yuck!
-        What was that taste? It was salt, not sugar!""",
-            f"So they baked again, but {h} tasted the sugar first.",
-        ),
-        (
-            f"""While the {noun} {was} in the oven, {h} played a game and forgot the time. Soon there was smoke in the
-        kitchen. The {noun} {was} as black as the night.""",
-            "So they began again, and this time they sat in front of the oven.",
-        ),
-        (
-            f"""{h} reached for the flour, but the bag was too heavy. Puff! It fell on the floor and made a white cloud.
-        There was flour on the table, on the chairs, and on {h.his} nose.""",
-            f"So they swept the floor, got some more flour, and made the {noun} together.",
-        ),
-        (
-            f"""{h} was in a hurry and forgot to put in the eggs. The {noun} came out of the oven flat and hard, like a
-        stone.""",
-            "So they read every word of the recipe out loud and began again.",
-        ),
-    )
-    moral = f"""[{h} learned that it is fine to make a mistake and try again.|
-        {h} was proud, and so was {h.his} {elder}.|If something goes wrong, you can always try again.]"""
-    return t.tell(
-        t.opening(
-            h,
-            ANY_DAY,
-            f"wanted to bake {full} for [a picnic|a sick friend|the new neighbors|{h.his} friends]",
-            f"[{h.He} liked to help in the kitchen.|{h.He} loved the smell of warm food.|{h.He} loved to bake.|]",
-        ),
-        f"""
-        {wrong} "[Oh no, look what I did!|Now everything is ruined!|What should I do now?]" <[{h}|{h.he}]>.
-
-        "[Do not be sad|It is all right|That happens to everybody]." <{h.his} {elder}>. {remedy}
-
-        [Soon the {noun} {was} done and smelled sweet|This time, the {noun} came out just right].
-        {t.ending(h, moral)}""",
+        {h} and {h.his} {elder} took the {animal} outside, and it {left}. [{h} was a little sad, but glad too.|"Goodbye,
+        my friend!" <{h}>.|Sometimes the {animal} came back to visit.|Helping the {animal} made {h} feel warm inside.|
+        "You were a very good friend to the {animal}." <{h.his} {elder}>.]""",
     )
 
 
 def rainy_day(t: Teller) -> str:
     h, elder = t.child(), t.elder()
-    goal = t.pick("the beach", "the park", "the zoo", "the lake", "the playground")
+    goal = t.pick("the beach", "the park", "the zoo", "the lake")
     made, source, game = t.pick(
-        ("a castle", "pillows and blankets", "guarded the gate from a dragon"),
-        ("a ship", "a big empty box", "sailed across the wide blue rug"),
-        ("a tent", "two chairs and a sheet", "told stories inside it"),
-        ("a rocket", "an old box and some tape", "flew to the moon and back"),
-        ("a train", "six old chairs", "rode to a land far away"),
-        ("puppets", "old socks and buttons", "put on a funny show"),
-        ("a shop", "a table and some empty jars", "sold soup and apples to everybody in the house"),
+        ("castle", "pillows and blankets", "guarded the gate from a dragon"),
+        ("ship", "a big empty box", "sailed across the wide blue rug"),
+        ("tent", "two chairs and a sheet", "told stories inside it"),
+        ("rocket", "an old box and some tape", "flew to the moon and back"),
+        ("train", "six old chairs", "rode to a land far away"),
     )
     moral = f"""[{h} learned that a rainy day can be fun too.|"I hope it rains again tomorrow!" <{h}>.|
         A gray day can be a good day if you have an idea.]"""
@@ -436,130 +356,75 @@ def rainy_day(t: Teller) -> str:
             h,
             "[One day|One morning|One Saturday|One Sunday]",
             f"[wanted|got ready|had a plan] to go to {goal}",
-            f"[{h.He} loved to play outside.|{h.He} liked to run and jump all day long.|]",
+            f"[{h.He} loved to play outside.|{h.He} liked to run and jump all day long.]",
         ),
         f"""
-        But [big drops of rain began to fall|the sky turned gray, and it began to rain]. "[Now we have to stay inside.|
-        There is nothing to do inside.|Now we cannot go to {goal}!|Will it ever stop?]" <{h}>. Then {h.his} {elder} [had
-        an idea|came in with a smile]. "[Do you want to play with {source}|What can we make from {source}|Could you make
-        something from {source}]?" <{h.his} {elder}>. So {h} made {made} from {source}. {h.He} {game}.
+        But [big drops of rain began to fall|the sky turned gray, and it began to rain]. "[Now we have to stay inside|
+        Now we cannot go to {goal}]!" <{h}>.
 
-        [When the rain stopped, {h} did not see it, because the game was so much fun.|Later, the sun came out, and {h}
-        jumped in the puddles.|In the evening, the clouds went away, and there was a rainbow over the roofs.|After the
-        game, they all ate {TREAT}.] {t.ending(h, moral)}""",
+        Then {h.his} {elder} had an idea. "[What can we make from {source}|Could you make something from {source}]?"
+        <{h.his} {elder}>. So {h} and {h.his} {elder} made a {made} from {source}. {h.He} {game}.
+
+        [When the rain stopped, {h} was still in the {made}.|In the evening, {h} and {h.his} {elder} ate {TREAT} in the
+        {made}.] {t.ending(h, moral)}""",
     )
 
 
 def new_friend(t: Teller) -> str:
-    h = t.hero()
-    f, place = t.friend(), "[the pond|the old oak tree|the hill|the stream|the big rock]"
-    hobby = t.pick(
-        "sing",
-        "paint",
-        "tell jokes",
-        "build little boats",
-        "look at the clouds",
-        "draw pictures",
-        "look for round stones",
-        "make up stories",
-        "count the birds",
-        "dance",
-    )
+    h, f = t.hero(), t.friend()
+    hobby = t.pick("sing", "paint", "dance", "tell jokes", "look at the clouds", "make up stories")
     moral = f"""[From that day on, {h} and {f} played together every day.|One little hello can make a new friend.|
-        {h} was not alone anymore.|{h} was glad that {h.he} had been brave.]"""
+        {h} was glad that {h.he} had been brave.]"""
     return t.tell(
         t.opening(
             h,
             FAIR_DAY,
-            f"[sat alone near {place}|went to {place} all alone|walked to {place} with nobody to talk to]",
+            "[sat alone near|went all alone to] [the pond|the old oak tree|the hill|the stream]",
             f"""[{h.He} was new there and had no friends yet.|{h.He} was shy and did not have many friends.|
         {h.He} wished for a friend to play with.]""",
         ),
         f"""
-        Then {h} saw {f.who}. {h} [wanted to say hello, but {h.he} was afraid|did not know what to say]. [At last, {h}
-        took a deep breath and walked over|{h} took one small step, and then one more]. "Hello, I am {h}." <{h.he}>.
-        "[May I sit with you|Do you live near here]?"
+        Then {h} saw {f.who}. [At last, {h} took a deep breath and walked over to {f}|{h} took one small step, and then
+        one more]. "Hello, I am {h}." <{h.he}>. "Do you like to {hobby}?"
 
-        "[Yes, I am happy to meet you|Yes, and I am glad that you came]." <{f}>. "Do you like to {hobby}?" "[Yes, very
-        much|Yes, I do it every day|Yes, I love that]." <{h}>.
+        "[Yes, very much|Yes, I do it every day|Yes, I love that]." <{f}>. "[I am glad that you came|I am happy to meet
+        you, {h}]."
 
-        So [{h} and {f}|they] began to {hobby} together. {t.ending(h, moral)}""",
+        So {h} and {f} began to {hobby} together. {t.ending(h, moral)}""",
     )
 
 
 def planting(t: Teller) -> str:
     h, elder = t.hero(), t.elder()
     seed, plant, use = t.pick(
-        ("sunflower seed", "tall sunflower", "The birds came to eat some of its seeds."),
-        ("bean", "tall green bean plant", f"{h} picked the beans and made some soup."),
-        ("pumpkin seed", "big orange pumpkin", "It was big enough to make soup for everybody."),
-        ("tomato seed", "strong tomato plant", "The tomatoes were red and sweet."),
-        ("strawberry seed", "strawberry plant", f"{h} ate the first sweet strawberry."),
-        ("carrot seed", "big orange carrot", f"{h} pulled and pulled until it came out of the ground."),
-        ("melon seed", "round green melon", "There was a slice for everybody."),
+        ("bean", "tall green plant", f"{h} and {h.his} {elder} picked the beans and made some soup."),
+        ("pumpkin seed", "big orange pumpkin", f"{h} and {h.his} {elder} made some soup for everybody."),
+        ("strawberry seed", "strawberry plant", f"{h} gave the first sweet strawberry to {h.his} {elder}."),
+        ("sunflower seed", "tall sunflower", f"It was as tall as {h.his} {elder}."),
     )
     return t.tell(
         t.opening(
             h,
             "[One spring morning|One spring day|One day in spring]",
-            f"[got a {seed} from {h.his} {elder}|found a {seed} in a small bag]",
+            f"got a {seed} from {h.his} {elder}",
             f"[{h.He} liked to dig in the dirt.|{h.He} did not like to wait.|{h.He} loved plants and flowers.]",
         ),
         f"""
-        "[What is it good for?|It is so small.|What should I do with it?]" <{h}>. "[Plant it and give it some water|Put
-        it in the ground and take care of it]." <{h.his} {elder}>. So {h} made a hole [in the garden|near the old
-        wall|beside the path|in a sunny spot] and put the {seed} in it.
+        "[Plant it and give it some water|Put it in the ground and
+        take care of it]." <{h.his} {elder}>. So {h} made a hole [in the garden|near the old wall|beside the path] and
+        put the {seed} in it.
 
-        Every [morning|day], {h} [gave it some water|ran outside to look]. "[Is it asleep?|Why does it take so long?|
-        Maybe it is broken.|Did I do it wrong?]" <{h}>. "[Give it time|Good things take time|Be patient, and do not dig
-        it up]." <{h.his} {elder}>. [So {h} waited some more|{h} sang to it and waited].
+        Every day, {h} [gave it some water|ran outside to look]. "[Is it asleep|Why does it take so long|Did I do it
+        wrong]?" <{h}>. "[Give it time|Good things take time]." <{h.his} {elder}>.
 
         [Then one morning, there was a tiny green leaf|At last, a little green leaf came up]! Week by week it grew, and
-        in the end, there was a {plant}. [{use}|{h} learned that good things need time and care.|{h} was very proud of
-        it.|"Next year, I will plant another one." <{h}>.]""",
-    )
-
-
-def race(t: Teller) -> str:
-    h = t.hero(RUNNERS)
-    f = t.friend(RUNNERS)
-    goal = t.pick("the old bridge", "the oak tree", "the red gate", "the top of the hill", "the old mill", "the well")
-    course = t.pick(
-        f"""{h} ran in front, and {f} was close behind. Then {f} tripped over a [root|stone|branch] and fell. "[Are you
-        hurt?|Take my hand!|I will help you.]" <{h}>. {h.He} helped {f} up.
-
-        They came to {goal} together, and everybody clapped. "[A friend is better than a prize|It is more fun with
-        you]." <{h}>.""",
-        f"""{f} was very fast and soon ran far ahead. Then {f} lay down under a tree to rest. {h} was not so fast, but
-        {h.he} did not stop. "One more step." <{h}>.
-
-        When {f} woke up, it was too late. {h} was already at {goal}! "I [just did not stop|took one step at a time]."
-        <{h}>.""",
-        f"""{f} was first, and many others ran by too. {h} was the last one of all. {h.He} wanted to [sit down and
-        cry|give up|stop and go home]. "[Keep going|You can do it]!" <{f}>.
-
-        So {h} ran on and came to {goal} at last. Everybody clapped and cheered.""",
-    )
-    moral = f"""[{h} and {f} were friends from that day on.|Doing your best is what counts.|{h} felt like a winner.|
-        Then they all had a picnic in the grass.|Then they shared {TREAT}.]"""
-    return t.tell(
-        t.opening(
-            h,
-            FAIR_DAY,
-            f"[wanted to win the big race|stood in line for a race|went to run in a race] to {goal}",
-            f"[{h.He} loved to run.|{h.He} loved games.|{h.He} ran every morning.]",
-        ),
-        f"""
-        {cap(f.who)} wanted to win too. "Ready, set, go!" [called an old owl|called a gray goose|cried the
-        crowd]. [Off they went|They all began to run]!
-
-        {course} {t.ending(h, moral)}""",
+        in the end, there was a {plant}. [{use}|{use}|{h} learned that good things need time and care.]""",
     )
 
 
 def broken_thing(t: Teller) -> str:
-    h, elder, color = t.child("[little|little|young|lively|playful|honest|quick|busy]"), t.elder(), t.pick(*COLORS)
-    noun = t.pick("vase", "cup", "plate", "flower pot", "bowl", "teapot", "lamp")
+    h, elder = t.child("[little|little|young|lively|playful|honest|quick|busy]"), t.elder()
+    noun = t.pick("vase", "cup", "plate", "bowl", "lamp")
     moral = f"""[{h} felt light and happy again.|It is hard to tell the truth, but it feels good.|
         After that, {h} went outside when {h.he} wanted to run.]"""
     return t.tell(
@@ -567,178 +432,63 @@ def broken_thing(t: Teller) -> str:
             h,
             ANY_DAY,
             """[threw a ball inside the house|ran through the house very fast|danced in the living room|
-        jumped up and down on the couch|played a wild game inside]""",
-            f"[{h.He} was always in a hurry.|{h.He} could never sit still.|{h.He} had a lot of energy.|]",
+        jumped up and down on the couch]""",
+            f"[{h.He} was always in a hurry.|{h.He} could never sit still.]",
         ),
         f"""
-        Crash! {h.His} {elder}'s {color} {noun} fell down and broke. [{h} stood very still|{h} felt cold all over|
-        {h}'s face turned red]. {h.He} [hid the pieces under the rug|put the pieces in a drawer|pushed the pieces behind
-        the couch].
+        Crash! A [{"|".join(COLORS)}] {noun} fell down and broke. {h} [felt cold all over|stood very still]. {h.He} [hid
+        the pieces under the rug|put the pieces in a drawer|pushed the pieces behind the couch].
 
-        [Soon {h.his} {elder} came in|Then {h} heard steps. It was {h.his} {elder}]. "[Where is|Did you see] my
-        {noun}?" <{h.his} {elder}>. "[I broke it|It was me|I was not careful, and it broke]." <{h}>.
+        Soon {h.his} {elder} came in. "[Where is|Did you see] my {noun}?" <{h.his} {elder}>. "[I broke it|It was me|I
+        was not careful, and it broke]." <{h}>.
 
         {h.His} {elder} gave {h.him} a hug. "[Thank you for telling|It was brave to tell] me the truth." <{h.his}
-        {elder}>.
-
-        They [put the pieces together with glue|took the pieces and some glue and went to work]. {moral}""",
-    )
-
-
-SWIM = (
-    "swim",
-    "went into the water",
-    "it felt deep and cold",
-    "Kick your legs and keep your chin up",
-    "swam all the way across the pond",
-)
-SKILLS = (
-    ("ride a bike", "got on the bike", "it fell over", "Look ahead and keep your feet moving", "rode all the way home"),
-    (
-        "skate",
-        "put on the skates",
-        "the wheels rolled too fast",
-        "Bend your knees and take small steps",
-        "skated all the way down the path",
-    ),
-    (
-        "jump rope",
-        "picked up the rope",
-        "it got caught on one foot",
-        "Jump when the rope taps the ground",
-        "jumped ten times in a row",
-    ),
-    ("whistle", "took a deep breath", "there was no sound", "Make a small mouth and blow", "whistled a happy tune"),
-    ("play the flute", "picked up the flute", "it only squeaked", "Hold it gently and blow softly", "played a song"),
-    (
-        "juggle",
-        "threw two apples into the air",
-        "both fell on the grass",
-        "Throw one, wait, and then throw the other",
-        "kept both apples in the air",
-    ),
-    SWIM,
-)
-CLIMB = (
-    "climb",
-    "held on to the tree",
-    "the bark was too smooth",
-    "Hold on tight and look up, not down",
-    "climbed all the way to the top",
-)
-FLY = (
-    "fly",
-    "jumped from a low branch",
-    "the ground came up too fast",
-    "Spread your wings and trust the wind",
-    "flew all the way to the next tree",
-)
-JUMP = (
-    "jump over the stream",
-    "ran to the stream",
-    "it was too wide",
-    "Run fast, look ahead, and then jump",
-    "jumped right over the stream",
-)
-ANIMAL_SKILLS = {
-    "owl": FLY,
-    "crow": FLY,
-    "robin": FLY,
-    "otter": SWIM,
-    "duck": SWIM,
-    "puppy": SWIM,
-    "bear": CLIMB,
-    "squirrel": CLIMB,
-    "kitten": CLIMB,
-    "rabbit": JUMP,
-    "lamb": JUMP,
-    "deer": JUMP,
-}
-
-
-def learning(t: Teller) -> str:
-    h, elder = t.hero(tuple(ANIMAL_SKILLS)), t.elder()
-    doing, tried, failed, tip, won = ANIMAL_SKILLS.get(h.kind) or t.pick(*SKILLS)
-    moral = f"""[{h} learned that you must try many times to get good at something.|
-        {h} did it again and again.|After that, {h} was not afraid to try new things.|Small steps can take you far.]"""
-    return t.tell(
-        t.opening(
-            h,
-            FAIR_DAY,
-            f"[wanted to learn how to {doing}|made up {h.his} mind to learn how to {doing}]",
-            f"[All {h.his} friends could {doing} already.|{h.He} liked to learn new things.|]",
-        ),
-        f"""
-        First, {h} {tried}, but {failed}. "[I will never learn it!|It is too hard!|I cannot do it.|Why is it so hard?]"
-        <{h}>.
-
-        "[I could not do it at first|Nobody can do it on the first day|It is all right to make mistakes]." <{h.his}
-        {elder}>. "{tip}." [So {h} tried again the next day, and the day after that|So {h} got up and tried again and
-        again|{h} listened and took a deep breath. Then {h.he} tried once more].
-
-        And then it happened! {h} {won}. "[Look at me|I did it! I did it|{cap(elder)}, I can do it]!" <{h}>.
-        {t.ending(h, moral)}""",
+        {elder}>. {h} and {h.his} {elder} put the {noun} together with glue. {moral}""",
     )
 
 
 def birthday(t: Teller) -> str:
-    h, elder = t.hero(), t.elder()
-    f = t.friend()
+    h, elder, f = t.hero(), t.elder(), t.friend()
     return t.tell(
         t.opening(
             h,
             "[One day|One morning|One Saturday|One Sunday]",
             f"""[woke up very early because it was {h.his} birthday|
-        jumped out of bed because {h.he} was [five|six|seven] that day|woke up with a smile because it was {h.his}
-        birthday]""",
-            f"[{h.He} loved parties.|{h.His} best friend was {f.who}.|{h.He} liked cake and balloons.]",
+        woke up with a smile because it was {h.his} birthday|jumped out of bed because {h.he} was [five|six|seven] that
+        day]""",
+            f"{h.His} best friend was {f.who}.",
         ),
         f"""
-        But {h.his} {elder} only said, "[Good morning|Eat your oats|I am very busy today]." [Then {h} went to see {f},
-        but {f} ran by without a word.|Even {h.his} friend, {f}, had no time to play.] "[Did they all forget my
-        birthday?|Nobody remembers my day,]" {h} thought.
+        But {h.his} {elder} only said, "[Good morning|I am very busy today|Eat your oats|It will be a warm day]." Then
+        {h} went to see {f}, but {f} ran by without a word. "[Did they all forget my birthday?|Nobody remembers my day,|
+        Maybe next year,]" {h} thought. {h.He} [went for a long walk|sat under an old tree, all alone|threw stones into
+        the pond].
 
-        {h} [went for a long walk|sat by the pond for an hour|sat under an old tree, all alone]. [When the sun went
-        down|In the evening|At last], {h.he} walked home.
-
-        {h} opened the door. "[Surprise|Happy birthday]!" [cried many voices|everybody shouted]. {f} was there too and
-        gave {h.him} a {GIFT}. {h} [laughed and hugged everybody|was so happy that {h.he} danced|made a wish and ate a
-        piece of cake].
-        [It was the best birthday ever.|{h} knew that {h.he} was loved.|"This is better than any dream." <{h.he}>.|Good
-        friends do not forget.]""",
+        [When the sun went down|In the evening|At last], {h} came home and opened the door. "[Surprise|Happy birthday]!"
+        called {h.his} {elder} and {f}. {f} gave {h.him} a {GIFT}. {h} [laughed and hugged {h.his} {elder}|was so
+        happy that {h.he} danced with {f}]. [It was the best birthday ever.|{h} knew that {h.he} was loved.|
+        Good friends do not forget.|"This is better than any dream." <{h.he}>.]""",
     )
 
 
 def kite(t: Teller) -> str:
-    h = t.child()
-    full = t.pick(*COLORS) + " kite[|| with a long tail| in the shape of a fish| in the shape of a bird]"
-    helper = t.pick(
-        "a tall farmer came by. The farmer had a long ladder and climbed up to the kite.",
-        "an old woman with an umbrella came by. With her umbrella, the woman pulled the branch down.",
-        "a man with an elephant came by. The elephant reached up with its long trunk and took the kite.",
-        "a woman with a ladder came to pick apples. The woman climbed up to the kite.",
-        "a little squirrel came by. The squirrel climbed up and set the kite free.",
-    )
+    h, f = t.child(), t.friend(("bear", "mouse", "owl", "squirrel"))
+    kite = t.pick(*COLORS) + " kite[|| with a long tail]"
     return t.tell(
         t.opening(
             h,
-            "One [windy|breezy] [day|morning|afternoon]",
-            f"[took a {full} to the hill|went out to fly a {full}]",
-            f"[{h.He} loved windy days.|{h.He} had waited for wind all week.|{h.He} liked to look up at the sky.]",
+            "One windy [day|morning|afternoon]",
+            f"[took a {kite} to the hill|went out to fly a {kite}]",
+            f"[{h.He} loved windy days.|{h.He} liked to look up at the sky.]",
         ),
         f"""
-        [The kite went up, up, up|The wind took the kite high into the air]. [Then a strong wind came, and|But all at
-        once,] the kite flew into [a|an old|a very tall] apple tree. It was stuck! "[Oh no, my kite!|How can I get it
-        down?|Come down, kite!]" <[{h}|{h.he}]>.
+        [The kite went up, up, up|The wind took the kite high into the air]. Then the kite flew into [an old|a very
+        tall] apple tree. It was stuck! "[How can I get it down?|Come down, kite!]" <{h}>.
 
-        {h.He} [jumped as high as {h.he} could, but the branch was too high|pulled the string, but it did not help|threw
-        a stick, but the stick got stuck too].
+        Just then, {f.who} came by. {f} went up the tree and set the kite free. "[Thank you|You saved my kite]!" <{h}>.
 
-        Just then, {helper} [Down came the kite|The kite came down like a leaf]! "[Thank you! Thank you|You saved my
-        kite|I thought it was lost. Thank you]!" <{h}>.
-
-        The next day, {h} flew it again, far from the trees. [It is good to ask for help.|It flew even higher than
-        before.|{h} never forgot the kind helper.|{h.He} laughed and waved to the tree.]""",
+        The next day, {h} and {f} flew the kite again, far from the trees. [It is good to ask for help.|It flew even
+        higher than before.|{h} never forgot what {f} did.]""",
     )
 
 
@@ -747,13 +497,10 @@ PLOTS = (
     sharing,
     afraid_of_the_dark,
     hurt_animal,
-    baking,
     rainy_day,
     new_friend,
     planting,
-    race,
     broken_thing,
-    learning,
     birthday,
     kite,
 )
