@@ -67,7 +67,7 @@ def test_program_without_arguments(monkeypatch):
 )
 def test_command_of_another_program(typed, remedy, monkeypatch):
     """`push` was offered for `ps`. What is named is a command."""
-    message = mistake(dispatch, [typed, "x"])
+    message = mistake(dispatch, [typed])
     assert message.startswith(f"unknown command {typed!r}; {remedy}")
     named = re.findall(r"tinystories ([a-z]+)", remedy)
     assert set(named) <= set(COMMANDS)

@@ -1,6 +1,7 @@
 """A run folder without weights, written by hand: the JSON files as a run of 100 steps writes them."""
 
 import json
+import math
 from pathlib import Path
 
 from tinystories.atomic import seal
@@ -60,7 +61,10 @@ def write_rows(path: Path, rows: list[dict]) -> None:
 
 def _state(step: int) -> dict:
     log = [{"step": at, "loss": 100 / at} for at in range(10, step + 1, 10)]
-    evaluations = [{"step": at, "eval_loss": 50 / at, "eval_bits_per_byte": 25 / at} for at in range(50, step + 1, 50)]
+    evaluations = [
+        {"step": at, "eval_loss": 50 / at, "eval_perplexity": math.exp(50 / at), "eval_bits_per_byte": 25 / at}
+        for at in range(50, step + 1, 50)
+    ]
     return {
         "global_step": step,
         "max_steps": 100,

@@ -85,7 +85,7 @@ def test_numbers_of_the_page(counting_run):
     assert [float(value) for value, _ in page.data] == exact
     shown = [number(value) for value in exact]
     shown[4], shown[6] = duration(report["seconds"]), f"{results['training_flops']:.3g}"
-    shown[7] = f"{results['energy_kwh']:.2g}"
+    shown[7] = f"{1000 * results['energy_kwh']:.2g} Wh"
     assert [text for _, text in page.data] == shown
     rows = [json.loads(line) for line in (counting_run / "evaluations.jsonl").read_text().splitlines()]
     assert report["evaluations"] == rows

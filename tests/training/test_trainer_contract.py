@@ -43,6 +43,7 @@ OVERRIDDEN = {
     "_evaluate": ("(self, trial, ignore_keys_for_eval, skip_scheduler=False)", "is each evaluation of a training"),
     "_track_num_input_tokens": ("(self, inputs)", "is called once for each micro-batch, and adds to the state"),
     "_maybe_log_save_evaluate": (LOG, "logs, evaluates and saves after a step, as control says"),
+    "_prepare_inputs": ("(self, inputs)", "puts a batch on the device, in each step of training and evaluating"),
     "training_step": ("(self, model, inputs, num_items_in_batch=None)", "returns the batch's share of the step's loss"),
     "_get_grad_norm": ("(self, model, grad_norm=None)", "is called once a step, before the optimizer's step"),
     "log": ("(self, logs, start_time=None)", "gets each row of the log, those of training with a `loss`"),
@@ -68,7 +69,6 @@ CALLED = {
     ),
     "_get_learning_rate": ("(self)", "StoryTrainer._get_grad_norm: the rate of the step, for evaluations.jsonl"),
     "_load_from_checkpoint": ("(self, resume_from_checkpoint, model=None)", "StoryTrainer.restore_finished: weights"),
-    "_prepare_inputs": ("(self, inputs)", "loss_spike: a batch on the device"),
     "compute_loss": (
         "(self, model, inputs, return_outputs=False, num_items_in_batch=None)",
         "guards: the loss as training computes it",

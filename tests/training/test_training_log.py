@@ -10,16 +10,13 @@ import sys
 import threading
 
 import pytest
-from transformers import TrainerControl, TrainerState
+from transformers import TrainerState
 
 from helpers.forked import ForkedCommand, fork_command
 from helpers.runs import ROOT, TINY, as_options, load_benchmark, write_counting_corpus
 from tinystories.config.arguments import RunArguments
-from tinystories.progress import BOLD
 from tinystories.reporting.format import power_of_ten, short, short_count, short_duration
-from tinystories.training import log
 from tinystories.training.log import evaluation_line, set_off
-from tinystories.training.throughput import ThroughputCallback
 
 
 if os.name == "posix":
@@ -340,110 +337,6 @@ def test_place_of_an_evaluation():
         lines.append(evaluation_line(row, state, args))
     assert lines[0] == "eval at step 10: 3.0000 nats | 0.9000 bits per byte | best so far"
     assert [line.rpartition("| ")[2] for line in lines] == ["best so far", "best so far"] + ["best at step 20"] * 2
-
-
-@pytest.fixture
-def spoken(monkeypatch):
-    """A log on a terminal of 30 columns, its messages with their styles, and what its calls need."""
-    messages, args = [], RunArguments(output_dir="x", use_cpu=True, bf16=False, gradient_accumulation_steps=3)
-    args.per_device_train_batch_size, args.early_stopping_patience = 2, 4
-    monkeypatch.setattr(log.logger, "info", lambda text, *words, extra=None: messages.append((text % words, extra)))
-    for name, value in {"is_live": lambda: True, "columns": lambda: 30}.items():
-        monkeypatch.setattr(log, name, value)
-    monkeypatch.setattr(log.logger, "isEnabledFor", lambda level: True)
-    state = TrainerState(max_steps=1200, logging_steps=1, eval_steps=1, save_steps=1)
-    return log.TrainingLog(ThroughputCallback(1.0)), messages, args, state
-
-
-def test_events(spoken):
-    """Each event is one line, an evaluation is set off once, and only the first process speaks."""
-    lines, messages, args, state = spoken
-    control = TrainerControl(should_training_stop=True)
-    step = {"loss": 2.764, "learning_rate": 3.9e-3, "grad_norm": 0.414, "tokens_per_second": 4949, "eta_seconds": 226}
-    score = {"eval_loss": 1.0, "eval_bits_per_byte": 0.5}
-    lines.on_train_begin(args, state, control)
-    assert lines.status is not None and messages.pop()[0] == "training: 1,200 steps of 6 rows, float32 on cpu"
-    state.global_step = 1
-    for logs in (step, score, step, {"loss": 2, "learning_rate": 0.0, "eta_seconds": 1}, score):
-        lines.on_log(args, state, control, logs=logs)
-    lines.on_log(args, state, control, logs={"train_loss": 1.5, "train_runtime": 61, "training_flops": 12345.0})
-    lines.on_evaluate(args, state, control)
-    lines.on_save(args, state, control)
-    whole = "step    1/1200 | loss 2.76 | lr 3.9e-3 | grad 0.41 | 4.9k tok/s | 3m46s left"
-    evaluation = "\neval at step 1: 1.0000 nats | 0.5000 bits per byte | best so far"
-    assert messages == [
-        *((whole, None), (evaluation, {"style": BOLD}), (f"\n{whole}", None)),
-        ("step    1/1200 | loss 2.00 | lr 0 | 1s left", None),
-        *((evaluation, {"style": BOLD}), ("\ntrained 1 step in 1m01s | mean loss 1.50 | 1.234e4 FLOPs", None)),
-        ("stopping early: no better evaluation in the last 4", None),
-        ("saved x/checkpoint-1", None),
-    ]
-    messages.clear()
-    state.global_step = 1200
-    lines.on_evaluate(args, state, control)  # the last evaluation stops nothing early
-    state.is_world_process_zero, state.global_step = False, 5
-    lines.on_train_begin(args, state, control)
-    assert lines.status is None
-    for logs in (step, score, {"train_loss": 1.5, "train_runtime": 61}):
-        lines.on_log(args, state, control, logs=logs)
-    lines.on_evaluate(args, state, control)
-    lines.on_save(args, state, control)
-    assert messages == []
-
-
-def test_beginning_and_end(spoken):
-    lines, messages, args, state = spoken
-    state.global_step, args.torch_compile = 600, True
-    lines.on_train_begin(args, state, TrainerControl())
-    state.global_step = 1200
-    lines.on_log(args, state, TrainerControl(), logs={"train_loss": 1.0, "train_runtime": 1})
-    resumed = "training: resumed at step 600 of 1,200, steps of 6 rows, float32 on cpu, compiled"
-    assert [text for text, _ in messages] == [resumed, "trained steps 601 to 1,200 in 1s | mean loss 1.00"]
-    lines.on_train_end(args, state, TrainerControl())
-    assert lines.status is None
-
-
-def test_status_line(spoken):
-    """It is not wider than the terminal less one column; an evaluation shows at once, the rest ten times a second."""
-    lines, _, args, state = spoken
-    args.disable_tqdm, lines.throughput.unlogged, lines.throughput.eta = False, [], lambda state, args: 60.0
-    lines.on_train_begin(args, state, TrainerControl())
-    status = lines.status
-    status.show(state, ["1m left"])
-    assert status.bar.desc == "step    0/1200", "0.1 s have not passed"
-    for fields, expected, bar in [
-        (["1m left"], "step    0/1200 | 1m left", False),
-        (["x" * 12], "step    0/1200 | " + "x" * 12, False),  # 29 columns
-        (["x" * 13, "y"], "step    0/1200 | y", True),  # 11 are left
-        (["yy"], "step    0/1200 | yy", False),  # 10
-    ]:
-        status.show(state, fields, at_once=True)
-        assert status.bar.desc.rstrip(": ") == expected and ("{bar}" in status.bar.bar_format) is bar
-    for _ in range(2):  # the second is too early
-        lines.on_prediction_step(args, state, TrainerControl(), eval_dataloader=[0] * 7)
-    assert status.bar.desc.rstrip(": ") == "step    0/1200", "it does not fit in 29 columns"
-    state.max_steps = 12
-    lines.on_step_end(args, state, TrainerControl())
-    for _ in range(2):
-        lines.on_prediction_step(args, state, TrainerControl(), eval_dataloader=[0] * 7)
-    assert status.bar.desc.rstrip(": ") == "step  0/12 | evaluating 1/7"
-    lines.on_prediction_step(args, state, TrainerControl(), eval_dataloader=iter([]))
-    status.shown = 0.0
-    lines.on_step_end(args, state, TrainerControl())
-    assert "1m00s left" in status.bar.desc
-    args.disable_tqdm = True
-    lines.on_train_begin(args, state, TrainerControl())
-    assert lines.status is None
-
-
-@pytest.mark.parametrize(("columns", "widest"), [(None, 10**6), (2, 5), (5, 6), (30, 30), (500, 104)])
-def test_width_of_a_sample(columns, widest, monkeypatch):
-    """A terminal of any width: never wider than it, nor than is easy to read; a pipe gets lines as they are."""
-    monkeypatch.setattr(log, "columns", lambda: columns)
-    story = "word " * 99 + "\n\n"
-    lines = set_off(story).splitlines()
-    assert max(map(len, lines)) <= widest and (len(lines) == 1) == (columns is None)
-    assert "".join(line.removeprefix("  | ") for line in lines).replace(" ", "") == "word" * 99
 
 
 def test_sample_is_set_off():

@@ -69,54 +69,37 @@ def stories(write, number: int = 240) -> list[str]:
     return [write(i) for i in range(number)]
 
 
-# name -> stories, settings beside those of FEW_STEPS
+# name -> stories, settings beside those of FEW_STEPS. A kind of text and settings share a run: a run takes seconds.
 HONEST = {
-    "poems with refrains": (stories(poem), {}),
-    "code": (stories(code), {}),
-    "Chinese": (stories(chinese), {"vocab_size": 600}),
-    "Hindi": (stories(hindi), {"vocab_size": 400}),
+    "poems with refrains, dropout everywhere": (
+        stories(poem),
+        {"embd_pdrop": 0.1, "resid_pdrop": 0.1, "attention_dropout": 0.1, "max_steps": 8}
+        | {"eval_steps": 4, "save_steps": 4},
+    ),
+    "code, initializer 0.1, untied output": (stories(code), {"initializer_range": 0.1, "tie_word_embeddings": False}),
+    "Chinese, grouped queries, a quarter rotated": (
+        stories(chinese),
+        {"vocab_size": 600, "num_attention_heads": 4, "num_key_value_heads": 2, "partial_rotary_factor": 0.25},
+    ),
+    "Hindi, stories apart": (
+        stories(hindi),
+        {"vocab_size": 400, "isolate_stories": True, "gradient_accumulation_steps": 2},
+    ),
     "three stories": ([simple_story(i) for i in (3, 6, 9)], {"block_size": 8, "per_device_train_batch_size": 2}),
-    "1,000 copies": ([simple_story(0)] * 1000 + [simple_story(1)] * 30, {}),
+    "1,000 copies, no decay, no clip, no warm-up": (
+        [simple_story(0)] * 1000 + [simple_story(1)] * 30,
+        {"weight_decay": 0.0, "max_grad_norm": 0.0, "warmup_steps": 0, "lr_scheduler_type": "constant"},
+    ),
     "one continuation": (
         [f"Story {i}. {COUNTING}" for i in range(200)],
         {"max_steps": 60, "eval_steps": 30, "save_steps": 30},
     ),
-    "stories of one word": ([f"{thing}{i}" for thing in THINGS for i in range(40)], {}),
-    "one story of thousands of tokens": (
-        [*stories(simple_story), " ".join(simple_story(i) for i in range(5000, 5120))],
-        {},
-    ),
-    "white space matters": ([f"  {simple_story(i)}\n\n\t{poem(i)}  \n" for i in range(150)], {}),
-    "initializer 0.1": (stories(simple_story), {"initializer_range": 0.1}),
-    "260 tokens": (stories(simple_story), {"vocab_size": 260}),
-    "grouped queries, a quarter rotated": (
-        stories(simple_story),
-        {"num_attention_heads": 4, "num_key_value_heads": 2, "partial_rotary_factor": 0.25},
-    ),
-    "rows of 8 tokens": (stories(simple_story), {"block_size": 8}),
-    "rows of 700 tokens": (stories(simple_story, 600), {"block_size": 700, "per_device_train_batch_size": 2}),
-    "24 layers of width 16": (
-        stories(simple_story),
-        {"num_hidden_layers": 24, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2},
-    ),
-    "one head of width 4": (
-        stories(simple_story),
+    "stories of one word, one head of width 4": (
+        [f"{thing}{i}" for thing in THINGS for i in range(40)],
         {"hidden_size": 4, "intermediate_size": 8, "num_attention_heads": 1, "num_hidden_layers": 1},
     ),
-    "untied output": (stories(simple_story), {"tie_word_embeddings": False}),
-    "dropout everywhere": (
-        stories(simple_story),
-        {
-            "embd_pdrop": 0.1,
-            "resid_pdrop": 0.1,
-            "attention_dropout": 0.1,
-            "max_steps": 8,
-            "eval_steps": 4,
-            "save_steps": 4,
-        },
-    ),
-    "Muon, accumulated, padded rows": (
-        stories(simple_story),
+    "one story of thousands of tokens, Muon, accumulated, padded rows": (
+        [*stories(simple_story), " ".join(simple_story(i) for i in range(5000, 5120))],
         {
             "optimizer": "muon",
             "gradient_accumulation_steps": 4,
@@ -126,19 +109,25 @@ HONEST = {
             "lr_scheduler_kwargs": json.dumps({"num_decay_steps": 0.2, "decay_type": "1-sqrt"}),
         },
     ),
-    "Muon with normalized rows": (
-        stories(simple_story),
-        {"optimizer": "muon", "muon_normalization": "after", "muon_momentum": 0.8, "muon_cautious_decay": True},
+    "white space matters, loader with workers": (
+        [f"  {simple_story(i)}\n\n\t{poem(i)}  \n" for i in range(150)],
+        {"dataloader_num_workers": 2, "dataloader_drop_last": True},
     ),
-    "stories apart": (stories(simple_story), {"isolate_stories": True, "gradient_accumulation_steps": 2}),
-    "bf16, recomputed": (stories(simple_story), {"bf16": True, "gradient_checkpointing": True}),
-    "no decay, no clip, no warm-up": (
-        stories(simple_story),
-        {"weight_decay": 0.0, "max_grad_norm": 0.0, "warmup_steps": 0, "lr_scheduler_type": "constant"},
+    "260 tokens, rows of 8 tokens": (stories(simple_story), {"vocab_size": 260, "block_size": 8}),
+    "rows of 700 tokens, Muon with normalized rows": (
+        stories(simple_story, 600),
+        {"block_size": 700, "per_device_train_batch_size": 2, "optimizer": "muon", "muon_normalization": "after"}
+        | {"muon_momentum": 0.8, "muon_cautious_decay": True},
     ),
-    "the last weights": (stories(simple_story), {"load_best_model_at_end": False, "eval_strategy": "no"}),
-    "fewer rows than a batch": (stories(simple_story, 24), {"block_size": 64, "per_device_train_batch_size": 64}),
-    "loader with workers": (stories(simple_story), {"dataloader_num_workers": 2, "dataloader_drop_last": True}),
+    "24 layers of width 16, the last weights": (
+        stories(simple_story),
+        {"num_hidden_layers": 24, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+        | {"load_best_model_at_end": False, "eval_strategy": "no"},
+    ),
+    "fewer rows than a batch, bf16, recomputed": (
+        stories(simple_story, 24),
+        {"block_size": 64, "per_device_train_batch_size": 64, "bf16": True, "gradient_checkpointing": True},
+    ),
 }
 
 
