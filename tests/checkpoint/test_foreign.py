@@ -201,12 +201,12 @@ def test_llama2c_round_trip(tokenizer):
 def test_llama2c_scores(peer, tokenizer):
     """All bytes and articles of a text are scored."""
     model, _, _ = open_model(str(peer / "model.bin"))
-    stories = Dataset.from_dict({"text": ["He saw a dog, the na\u00efve cat.", "The end."]})
+    stories = Dataset.from_dict({"text": ["He saw a dog, the na\u00efve cat.", "In the end."]})
     rows = scoring_rows(stories, tokenizer, CONTEXT)
     result = score(model, rows, tokenizer.pad_token_id)
     assert result.bytes == sum(len(text.encode()) for text in stories["text"])
     articles = [tokenizer.convert_ids_to_tokens(row["input_ids"][row["articles"]]) for row in rows.rows]
-    assert ["".join(tokens).split() for tokens in articles] == [["a", "the"], ["The"]]
+    assert ["".join(tokens).split() for tokens in articles] == [["a", "the"], ["the"]]
 
 
 def test_damaged_llama2c_file(peer, vocabulary, tmp_path):

@@ -19,7 +19,7 @@ from tinystories.data.sample_corpus import PLOTS, Teller, sample_stories
 SEED = 0
 # One sentence that only this plot writes, in every story of it.
 PLOT_MARKS = {
-    "lost_toy": r" ran to look ",
+    "lost_toy": r"There was the (toy )?\w+! ",
     "sharing": r'"I am sorry[^"]*,"',
     "afraid_of_the_dark": r" came in and held (his|her) hand\.",
     "hurt_animal": r" with a hurt \w+\.",
@@ -314,4 +314,4 @@ def test_variety(stories, record_property):
     share = len(set(every)) / len(every)
     record_property("distinct_sentence_share", share)
     print(f"{len(words)} different words, {share:.3f} of {len(every)} sentences are different")
-    assert share >= 0.15
+    assert share >= 0.12, "few plots, which a very small model can hold, and not fewer"

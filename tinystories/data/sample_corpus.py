@@ -40,7 +40,7 @@ ANIMALS = words("bear duck fox frog mouse owl rabbit squirrel")
 ELDERS = ("mom", "dad", "grandma", "grandpa")
 PRONOUNS = {"girl": ("she", "her", "her"), "boy": ("he", "him", "his")}
 
-TRAIT = "[little|little|little|young|happy|curious|cheerful|clever|funny|playful|lively]"
+TRAIT = "[little|little|little|young|happy|curious|cheerful|clever|funny|playful|lively|eager]"
 KIND_TRAIT = f"[{TRAIT}|kind|gentle|friendly]"
 HOMES = (
     "in a small village by the sea",
@@ -60,17 +60,17 @@ FAIR_DAY = """[One day|One day|One day|One sunny morning|One fine day|One warm a
 One quiet afternoon|Early one morning|One spring day|One summer day|One Saturday]"""
 ANY_DAY = "[One day|One day|One morning|One afternoon|One Sunday|After lunch one day|One cold day]"
 NIGHT = "[One night|One night|One winter night|One rainy night|One windy night]"
-GREEN_PLACE = "[the park|the meadow|the garden|the playground|a field of flowers]"
+GREEN_PLACE = "[the big park|the green meadow|the little garden|the playground|a field of flowers|an open field]"
 ROOM_SPOTS = (
-    "under the bed",
-    "behind the couch",
-    "in the closet",
-    "under the kitchen table",
-    "behind the curtain",
-    "in the laundry basket",
+    "under the big bed",
+    "behind the soft couch",
+    "in the dark closet",
+    "under the round table",
+    "behind the red curtain",
+    "in the empty basket",
     "under the stairs",
-    "behind the bookshelf",
-    "under a pile of clothes",
+    "behind the tall shelf",
+    "under a big pile of clothes",
 )
 
 COLORS = ("red", "blue", "green", "yellow", "orange", "purple", "pink", "brown", "white", "silver")
@@ -84,7 +84,7 @@ TOYS = {
     "doll": "[pretty|little|old]",
 }
 JUNK = """[an old sock|a broken pencil|a spoon|an empty box|a paper hat|some dust|a lost button|an apple core|a spider|
-an umbrella|two dusty books|a single glove]"""
+an umbrella|two dusty books|a single glove|an acorn|an egg cup|an orange ribbon]"""
 TREAT = """[warm cookies|apple pie|sweet oranges|hot soup|bread with honey|pancakes|berries with cream|strawberry cake|
 corn with butter|rice pudding|slices of melon]"""
 GIFT = """[book about the stars|box of paints|warm wool scarf|little guitar|jar of honey|useful red bag|unicorn mask|
@@ -258,7 +258,8 @@ def lost_toy(t: Teller) -> str:
         {h.His} {elder} [heard {h.him} and came in|sat down beside {h.him}]. "[Where did you play with it last|Can you
         remember when you had it last]?" <{h.his} {elder}>. {h} [thought and thought|closed {h.his} eyes and thought].
 
-        Then {h} ran to look {last}. There was the {toy}! {h} held it tight and gave {h.his} {elder} a hug.
+        {h} [jumped up and ran to look|stood up and looked|got up and looked] {last}. There was the {toy}! {h} held it
+        tight and gave {h.his} {elder} a hug.
         {t.ending(h, moral)}""",
     )
 
@@ -277,12 +278,13 @@ def sharing(t: Teller) -> str:
         ),
         f"""
         {cap(f.who)} came by. "[May I play with you|Can I have a turn with the {toy}]?" <{f}>. "[No, this is my {toy}|
-        No, it is mine|Go away]!" <{h}>. {f} [looked down and walked away|went to sit under a tree].
+        No, it is mine|Go away]!" <{h}>. {f} [looked down and walked away|turned around and went to sit under a tree].
 
         {h} played [alone, but it was not much fun|for an hour, but soon {h.he} was bored]. "I am sorry, [come and
         play with me|let us play together|you can have the {toy} now]." <{h}>.
 
-        {h} and {f} [took turns and laughed a lot|played together until the sun went down]. {t.ending(h, moral)}""",
+        {h} and {f} played together. They [took turns and laughed a lot|ran and played until the sun went down|
+        danced and jumped on the grass]. {t.ending(h, moral)}""",
     )
 
 
@@ -297,9 +299,8 @@ def afraid_of_the_dark(t: Teller) -> str:
             f"[{h.He} was afraid of the dark.|{h.He} did not like to sleep without a light.]",
         ),
         f"""
-        {h} saw [a monster|a giant with long arms|a hungry wolf|a witch] [near the door|by the window|in the corner].
-        "[Please come|Help
-        me]!" <{h}>.
+        {h} saw [a monster|a giant with long arms|a hungry wolf|a witch|an angry king|an ugly troll] [near the door|
+        by the little window|in the dark corner]. "[Please come|Help me]!" <{h}>.
 
         {h.His} {elder} came in and held {h.his} hand. "[Let us look at it together|Do not worry]." <{h.his} {elder}>.
         They turned on the light. It was only a {shape}! {h} and {h.his} {elder} began to laugh.
@@ -344,7 +345,7 @@ def rainy_day(t: Teller) -> str:
     goal = t.pick("the beach", "the park", "the zoo", "the lake")
     made, source, game = t.pick(
         ("castle", "pillows and blankets", "guarded the gate from a dragon"),
-        ("ship", "a big empty box", "sailed across the wide blue rug"),
+        ("ship", "a big empty box", "sailed across the blue rug"),
         ("tent", "two chairs and a sheet", "told stories inside it"),
         ("rocket", "an old box and some tape", "flew to the moon and back"),
         ("train", "six old chairs", "rode to a land far away"),
@@ -379,7 +380,7 @@ def new_friend(t: Teller) -> str:
         t.opening(
             h,
             FAIR_DAY,
-            "[sat alone near|went all alone to] [the pond|the old oak tree|the hill|the stream]",
+            "[sat alone near|went all alone to] [the little pond|the old oak tree|the green hill|the cold stream]",
             f"""[{h.He} was new there and had no friends yet.|{h.He} was shy and did not have many friends.|
         {h.He} wished for a friend to play with.]""",
         ),
@@ -410,9 +411,8 @@ def planting(t: Teller) -> str:
             f"[{h.He} liked to dig in the dirt.|{h.He} did not like to wait.|{h.He} loved plants and flowers.]",
         ),
         f"""
-        "[Plant it and give it some water|Put it in the ground and
-        take care of it]." <{h.his} {elder}>. So {h} made a hole [in the garden|near the old wall|beside the path] and
-        put the {seed} in it.
+        "[Plant it and give it some water|Put it in the ground and take care of it]." <{h.his} {elder}>. So {h} made a
+        hole [in the little garden|near the old wall|beside the long path] and put the {seed} in it.
 
         Every day, {h} [gave it some water|ran outside to look]. "[Is it asleep|Why does it take so long|Did I do it
         wrong]?" <{h}>. "[Give it time|Good things take time]." <{h.his} {elder}>.
@@ -437,7 +437,7 @@ def broken_thing(t: Teller) -> str:
         ),
         f"""
         Crash! A [{"|".join(COLORS)}] {noun} fell down and broke. {h} [felt cold all over|stood very still]. {h.He} [hid
-        the pieces under the rug|put the pieces in a drawer|pushed the pieces behind the couch].
+        the pieces under the soft rug|put the pieces in a big drawer|pushed the pieces behind the old couch].
 
         Soon {h.his} {elder} came in. "[Where is|Did you see] my {noun}?" <{h.his} {elder}>. "[I broke it|It was me|I
         was not careful, and it broke]." <{h}>.
