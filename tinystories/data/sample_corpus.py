@@ -290,7 +290,9 @@ def sharing(t: Teller) -> str:
 
 def afraid_of_the_dark(t: Teller) -> str:
     h, elder = t.child(), t.elder()
-    shape = t.pick("coat on a chair", "pile of pillows", "plant with big leaves", "hat on top of a lamp")
+    shape = t.pick(
+        "coat on a chair", "pile of pillows", "plant with big leaves", "hat on top of a lamp", "bag on a hook"
+    )
     return t.tell(
         t.opening(
             h,
@@ -302,7 +304,8 @@ def afraid_of_the_dark(t: Teller) -> str:
         {h} saw [a monster|a giant with long arms|a hungry wolf|a witch|an angry king|an ugly troll] [near the door|
         by the little window|in the dark corner]. "[Please come|Help me]!" <{h}>.
 
-        {h.His} {elder} came in and held {h.his} hand. "[Let us look at it together|Do not worry]." <{h.his} {elder}>.
+        {h.His} {elder} came in and held {h.his} hand. "[Let us look at it together|Do not worry|
+        I am here with you|It cannot hurt you]." <{h.his} {elder}>.
         They turned on the light. It was only a {shape}! {h} and {h.his} {elder} began to laugh.
 
         {h} said good night to {h.his} {elder} and turned off the light. [Soon {h.he} was fast asleep|After that night,
@@ -329,10 +332,11 @@ def hurt_animal(t: Teller) -> str:
         ),
         f"""
         Suddenly, {h} heard a small sound under a bush. It was a [little|tiny|young] {animal} with a hurt {part}.
-        "[Do not be afraid|Oh, you poor thing]." <{h}>. {h.He} carried the {animal} home [very gently|in {h.his} hat].
+        "[Do not be afraid|Oh, you poor thing]." <{h}>. {h.He} carried the {animal} home [very gently|in {h.his} hat|
+        in a basket|in both hands].
 
-        "[We must be gentle|It needs time and rest]." <{h.his} {elder}>. Every day, {h} gave the {animal} some water and
-        {food}. [After two weeks|At last], the {part} was well again.
+        "[We must be gentle|It needs time and rest|We will take care of it|You have a kind heart]." <{h.his} {elder}>.
+        Every day, {h} gave the {animal} some water and {food}. [After two weeks|At last], the {part} was well again.
 
         {h} and {h.his} {elder} took the {animal} outside, and it {left}. [{h} was a little sad, but glad too.|"Goodbye,
         my friend!" <{h}>.|Sometimes the {animal} came back to visit.|Helping the {animal} made {h} feel warm inside.|
