@@ -144,7 +144,7 @@ DEFINED = {
     "README.md": [
         "chosen among those of twenty seeds",
         "[thirteen public clients](docs/server.md#openais-client) are tried",
-        "`step 120/540 | loss ... | lr ... | grad ... | ... tok/s | ... left`",
+        "`step 140/630 | loss ... | lr ... | grad ... | ... tok/s | ... left`",
         "ten are enough to influence a model",
         "takes a few real steps",
         "lays two runs over each other",
