@@ -89,9 +89,8 @@ MEASURED = {
         f"A story, {FIRST_STORY.goals[0].ratio:.1f} seconds of processor time later, by the model of "
         f"{BOXED.parameters:,} parameters",
         next(story.text for story in FIRST_STORY.stories if story.seed == FIRST_STORY.shown_seed),
-        f"(seed {DEMO.provenance.seed}; {DEMO.provenance.processor_seconds:.0f} seconds of processor time with "
-        f"{threads(DEMO.provenance.machine)} on an {DEMO.provenance.machine.processor}; "
-        f"{DEMO.provenance.seconds:.0f} seconds by the clock{others(DEMO.provenance.machine)})",
+        f"(seed {DEMO.provenance.seed}; {DEMO.provenance.seconds:.0f} seconds with {threads(DEMO.provenance.machine)} "
+        f"on an {DEMO.provenance.machine.processor}{others(DEMO.provenance.machine)})",
         f"all {DEMO_SCORE.eval_stories:,} validation stories: loss {DEMO_SCORE.eval_loss:.4f} nats per token, "
         f"perplexity {DEMO_SCORE.eval_perplexity:.3f}, {DEMO_SCORE.eval_bits_per_byte:.4f} bits per byte",
         DEMO.story.text,
