@@ -123,7 +123,7 @@ def test_openapi_description(server, tmp_path):
         "--checks",
         checks,
         "--max-examples",
-        str(max(20, BODIES // 10)),
+        str(max(20, BODIES // 15)),
         "--seed",
         "1",
         "--request-timeout",

@@ -202,13 +202,29 @@ def test_resumed_at_another_place(mutated_tree, tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        ["--dataloader_num_workers", "2", "--dataloader_persistent_workers", "true"],
-        ["--dataloader_drop_last", "true", "--isolate_stories"],
+        [
+            "--dataloader_num_workers",
+            "2",
+            "--dataloader_persistent_workers",
+            "true",
+            "--data_seed",
+            "7",
+            "--seed",
+            "3",
+            "--gradient_accumulation_steps",
+            "3",
+        ],
+        ["--dataloader_drop_last", "true", "--isolate_stories", "--train_sampling_strategy", "sequential"],
         ["--per_device_train_batch_size", "64"],
-        ["--train_sampling_strategy", "sequential"],
-        ["--train_sampling_strategy", "group_by_length"],
-        ["--data_seed", "7", "--seed", "3", "--gradient_accumulation_steps", "3"],
-        ["--block_size", "8", "--vocab_size", "260", "--align_to_stories"],
+        [
+            "--block_size",
+            "8",
+            "--vocab_size",
+            "260",
+            "--align_to_stories",
+            "--train_sampling_strategy",
+            "group_by_length",
+        ],
     ],
 )
 def test_honest_settings_pass(options, tmp_path):
