@@ -91,7 +91,7 @@ def test_script_without_arguments(monkeypatch):
         (["train", "stories.txt"], "stories.txt is a text, and a recipe a YAML file; write --train_file stories.txt"),
         (
             ["train", "boxed"],
-            "boxed is a model, and a recipe is a file; to train it on: finetune --model_name_or_path boxed",
+            "boxed is a model, and a recipe is a file; to fine-tune it: finetune --model_name_or_path boxed",
         ),
         (
             ["train", "texts"],
@@ -99,7 +99,7 @@ def test_script_without_arguments(monkeypatch):
         ),
         (
             ["train", "model"],
-            "model is a folder, and a recipe is a file; to train it on: finetune --model_name_or_path m",
+            "model is a folder, and a recipe is a file; to fine-tune it: finetune --model_name_or_path m",
         ),
         (["train", "me/TinyStories"], "cannot read the recipe me/TinyStories: no such file; a dataset of the Hub is"),
         (

@@ -63,21 +63,21 @@ def on_ten_stories(counting_run, tmp_path, learning_rate: float):
         (folder / f"{i}.txt").write_text(f"Story {i}. one two three four\n\nten nine eight.\n", encoding="utf-8")
     options = {"model_name_or_path": counting_run, "train_file": folder, "output_dir": tmp_path / "mine"}
     options |= {"data_cache_dir": tmp_path / "cache", "disable_tqdm": True, "learning_rate": learning_rate}
-    process = fork_command("run_clm.py", ROOT / "configs/finetune.yaml", *as_options(options))
-    assert process.returncode == 0, process.stderr[-3000:]
-    return process
+    return fork_command("run_clm.py", ROOT / "configs/finetune.yaml", *as_options(options))
 
 
 @pytest.mark.slow
 def test_step_of_few_tokens(counting_run, tmp_path):
     """A high rate halves the loss of 136 tokens in one step: the guard of the training loss does not stop the run."""
-    on_ten_stories(counting_run, tmp_path, 3e-2)
+    process = on_ten_stories(counting_run, tmp_path, 3e-2)
+    assert process.returncode == 0, process.stderr[-3000:]
 
 
 @pytest.mark.slow
 def test_ten_stories_of_ones_own(counting_run, tmp_path):
     """The command of the README: held-out stories become likelier, and are written."""
     process = on_ten_stories(counting_run, tmp_path, 3e-3)
+    assert process.returncode == 0, process.stderr[-3000:]
     assert "corpus: 8 training stories, 2 validation stories" in process.stderr
     rows = json.loads((tmp_path / "mine/trainer_state.json").read_text())["log_history"]
     bits = [row["eval_bits_per_byte"] for row in rows if "eval_bits_per_byte" in row]

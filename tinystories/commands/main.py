@@ -27,11 +27,11 @@ COMMANDS = {
     "push": "publish a checkpoint on the Hugging Face Hub",
 }
 FAMILIAR = {  # commands of ollama, litgpt, axolotl, hf and git, and what to type here
-    "run infer inference sample predict complete completion": "tinystories generate writes a story, tinystories chat "
-    "one after another",
+    "run infer inference sample predict complete completion": "tinystories generate writes a story, and "
+    "tinystories chat as many as you like",
     "pretrain fit": "tinystories train RECIPE trains a model",
     "finetune finetune_full fine-tune sft": "tinystories train finetune --model_name_or_path boxed --train_file "
-    "FILE trains a model on",
+    "FILE fine-tunes a model",
     "eval test bench benchmark perplexity": "tinystories evaluate measures models",
     "server web ui": "tinystories serve starts the page and the API",
     "upload publish push_to_hub": "tinystories push publishes a checkpoint",

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parent.parent
 BOXED = PACKAGE / "boxed"
-FINETUNE = "to train it on: finetune --model_name_or_path {} --train_file FILE"
+FINETUNE = "to fine-tune it: finetune --model_name_or_path {} --train_file FILE"
 TEXTS = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
 
 
